@@ -1,0 +1,207 @@
+"""One tree of errors. Each class owns its HTTP status, its problem type and whether a retry helps.
+
+A class's docstring is its problem's title; the instance's message is the detail.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+from generation.records import Attempt, Status
+
+
+class StaccatoError(Exception):
+    """Something went wrong."""
+
+    status: ClassVar[int] = 500
+    slug: ClassVar[str] = "internal-error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, detail: str, *, retry_after: float | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.retry_after = retry_after  # seconds
+
+    @classmethod
+    def problem_type(cls) -> str:
+        """RFC 9457 `type`: a name that never changes, not an address."""
+        return f"urn:staccato:problem:{cls.slug}"
+
+    @classmethod
+    def title(cls) -> str:
+        return (cls.__doc__ or cls.__name__).splitlines()[0].rstrip(".")
+
+    @property
+    def retry_after_header(self) -> str | None:
+        """Whole seconds, at least one; None where the class has no Retry-After."""
+        if self.status not in {429, 503} and self.retry_after is None:
+            return None
+        return str(max(1, math.ceil(self.retry_after or 1)))
+
+
+# --- the caller's side: no row, no LLM call -------------------------------------------------
+
+
+class InvalidRequest(StaccatoError):
+    """The request is not valid."""
+
+    status = 422
+    slug = "invalid-request"
+
+
+class MalformedBody(StaccatoError):
+    """The request body is not JSON."""
+
+    status = 400
+    slug = "malformed-body"
+
+
+class BodyTooLarge(StaccatoError):
+    """The request body is too large."""
+
+    status = 413
+    slug = "body-too-large"
+
+
+class UnknownUser(StaccatoError):
+    """There is no such user with a prompt."""
+
+    status = 404
+    slug = "unknown-user"
+
+
+class MissingVariable(InvalidRequest):
+    """The prompt template needs a variable that the request does not give."""
+
+    slug = "missing-variable"
+
+
+class EmptyPrompt(InvalidRequest):
+    """The prompt is empty."""
+
+    slug = "empty-prompt"
+
+
+class ModelNotAllowed(InvalidRequest):
+    """The provider or model is not one that this service offers."""
+
+    slug = "model-not-allowed"
+
+
+# --- our side -------------------------------------------------------------------------------
+
+
+class DatabaseUnavailable(StaccatoError):
+    """The database is not available."""
+
+    status = 503
+    slug = "database-unavailable"
+    retryable = True
+
+
+class TooManyInFlight(StaccatoError):
+    """The service has all the requests it can carry."""
+
+    status = 503
+    slug = "too-many-in-flight"
+    retryable = True
+
+
+class Draining(StaccatoError):
+    """The service is shutting down."""
+
+    status = 503
+    slug = "draining"
+    retryable = True
+
+
+class RuntimeNotOpen(StaccatoError):
+    """The service was started without its lifespan."""
+
+    slug = "runtime-not-open"
+
+
+class ConnectionHeld(StaccatoError):
+    """A database connection was held when the LLM was called."""
+
+    slug = "connection-held"
+
+
+# --- the provider's side: named for the remedy; each leaves a row ----------------------------
+
+
+class LLMError(StaccatoError):
+    """The LLM call failed."""
+
+    status = 502
+    slug = "llm-error"
+    fate: ClassVar[Status] = "failed"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        retry_after: float | None = None,
+        status_code: int | None = None,
+        raw_reply: str = "",
+    ) -> None:
+        super().__init__(detail, retry_after=retry_after)
+        self.status_code = status_code  # what the provider answered; None where it did not
+        self.raw_reply = raw_reply  # shortened
+        # The client fills these in when it gives up.
+        self.provider = ""
+        self.model = ""
+        self.attempts: tuple[Attempt, ...] = ()
+
+
+class LLMRefused(LLMError):
+    """The provider refuses this request; changing it may help."""
+
+    status = 422
+    slug = "llm-refused"
+
+
+class LLMRateLimited(LLMError):
+    """The provider limits our rate."""
+
+    status = 429
+    slug = "llm-rate-limited"
+    retryable = True
+
+
+class LLMOverloaded(LLMError):
+    """The provider is overloaded."""
+
+    status = 503
+    slug = "llm-overloaded"
+    retryable = True
+
+
+class LLMTimedOut(LLMError):
+    """The provider did not answer in time."""
+
+    status = 504
+    slug = "llm-timed-out"
+    retryable = True
+    fate = "timed_out"
+
+
+class LLMUnreachable(LLMError):
+    """The provider can't be reached."""
+
+    slug = "llm-unreachable"
+    retryable = True
+
+
+class LLMBadReply(LLMError):
+    """The provider's answer can't be read."""
+
+    slug = "llm-bad-reply"
+    retryable = True
+
+
+class LLMAuthentication(LLMError):
+    """The provider refuses the service's own credentials."""
+
+    slug = "llm-authentication"

@@ -1,0 +1,131 @@
+"""The only truth of the schema; `tables.py` derives the hot path's tables from it."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.conf import settings
+from django.contrib.postgres.indexes import BrinIndex
+from django.db import models
+from django.db.models import Q
+
+
+class Profile(models.Model):
+    """A user's prompt: what is sent to the LLM when a request names this user."""
+
+    user = models.OneToOneField(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.CASCADE,
+        primary_key=True,
+        related_name="generation_profile",
+    )
+    prompt_template = models.TextField(
+        help_text="$name is replaced by a variable of the request, $input by its input,"
+        " $$ is a dollar. Without $input, the input follows after a blank line.",
+    )
+    system = models.TextField(
+        "system prompt", blank=True, default="", help_text="Sent as the system prompt."
+    )
+    provider = models.CharField(
+        max_length=32, blank=True, default="", help_text="Empty: the service's default."
+    )
+    model = models.CharField(
+        max_length=200, blank=True, default="", help_text="Empty: the provider's default."
+    )
+    max_tokens = models.PositiveIntegerField(
+        null=True, blank=True, help_text="Longest answer. Empty: the service's default."
+    )
+
+    def __str__(self) -> str:
+        return f"Profile of user {self.user_id}"
+
+
+class GenerationLog(models.Model):
+    """The fate of one request that passed phase 1."""
+
+    class Status(models.TextChoices):
+        SUCCEEDED = "succeeded"
+        FAILED = "failed"
+        TIMED_OUT = "timed_out"
+        CANCELLED = "cancelled"
+
+    # A UUIDv7 made by the process before phase 3: ordered by time.
+    id = models.UUIDField(primary_key=True, editable=False)
+    # The user may be deleted while the model thinks: no constraint, and the row stays.
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        db_index=False,  # the (user, -id) index serves
+        related_name="+",
+    )
+    prompt = models.TextField(help_text="As sent.")
+    system = models.TextField("system prompt", blank=True)
+    result = models.TextField(blank=True)
+    result_cleaned = models.BooleanField(
+        default=False, help_text="The model's text held characters that PostgreSQL can't store."
+    )
+    provider = models.CharField(max_length=32)
+    model = models.CharField(max_length=200)
+    input_tokens = models.BigIntegerField(null=True)
+    output_tokens = models.BigIntegerField(null=True)
+    total_tokens = models.BigIntegerField(null=True)
+    status = models.CharField(max_length=16, choices=Status.choices)
+    error_type = models.CharField(max_length=64, blank=True)
+    error = models.TextField(blank=True)
+    stop_reason = models.CharField(max_length=64, blank=True)
+    attempts = models.JSONField(
+        default=list, help_text="Every call made: provider, model, HTTP status, error, ms."
+    )
+    raw_reply = models.TextField(
+        blank=True, help_text="What the provider sent, shortened, where it was not as promised."
+    )
+    cost_usd = models.DecimalField(
+        "cost (USD)", max_digits=18, decimal_places=9, null=True, help_text="Empty: price unknown."
+    )
+    latency_ms = models.IntegerField("latency (ms)", help_text="Arrival to the end of the LLM call.")
+    llm_latency_ms = models.IntegerField("LLM latency (ms)")
+    request_id = models.CharField(max_length=128)
+    created_at = models.DateTimeField(help_text="When the request arrived.")
+
+    class Meta:
+        ordering: ClassVar = ["-id"]
+        indexes: ClassVar = [
+            models.Index(fields=["user", "-id"], name="generation_log_user"),
+            models.Index(fields=["request_id"], name="generation_log_request"),
+            # Failures are rare: the question "what went wrong" reads a small index.
+            models.Index(
+                fields=["status", "-id"],
+                condition=~Q(status="succeeded"),
+                name="generation_log_not_ok",
+            ),
+            # Rows arrive in time order, so block ranges serve the date filter at no write cost.
+            BrinIndex(fields=["created_at"], name="generation_log_created"),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
+class UsageLog(models.Model):
+    """What a user spent: written after the answer has left."""
+
+    id = models.BigAutoField(primary_key=True)
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        db_index=False,
+        related_name="+",
+    )
+    tokens = models.BigIntegerField()
+    latency_ms = models.IntegerField()
+    created_at = models.DateTimeField()
+
+    class Meta:
+        indexes: ClassVar = [
+            models.Index(fields=["user", "created_at"], name="generation_usage_user")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.tokens} tokens of user {self.user_id}"

@@ -1,0 +1,140 @@
+"""Frozen records that travel between the rooms. No behaviour beyond arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
+from uuid import UUID
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Status = Literal["succeeded", "failed", "timed_out", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """What a caller asked for, already validated."""
+
+    user_id: int
+    request_id: str
+    arrived_at: datetime  # UTC, for the row
+    started: float  # time.monotonic() at arrival, for durations and bounds
+    input: str = ""
+    variables: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    provider: str = ""
+    model: str = ""
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A user's prompt template and defaults, as phase 1 reads them."""
+
+    user_id: int
+    prompt_template: str
+    system: str
+    provider: str
+    model: str
+    max_tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What is sent to the LLM, and to which."""
+
+    text: str
+    system: str
+    provider: str
+    model: str
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as the provider bills them; cache reads and writes count as input."""
+
+    input_tokens: int
+    output_tokens: int
+
+    @property
+    def total_tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One call to a provider."""
+
+    provider: str
+    model: str
+    status: int | None  # HTTP status; None where no answer came
+    error: str  # slug of the LLMError; empty where it succeeded
+    ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer of the LLM."""
+
+    text: str
+    usage: Usage
+    provider: str
+    model: str
+    stop_reason: str
+    attempts: tuple[Attempt, ...]
+    cost_usd: Decimal | None = None  # None: price unknown
+    raw_reply: str = ""  # shortened; only where the reply was not as promised
+
+
+@dataclass(frozen=True, slots=True)
+class LogRow:
+    """One row of GenerationLog: the fate of one request that passed phase 1."""
+
+    id: UUID
+    user_id: int
+    prompt: str
+    system: str
+    result: str
+    result_cleaned: bool
+    provider: str
+    model: str
+    input_tokens: int | None
+    output_tokens: int | None
+    total_tokens: int | None
+    status: Status
+    error_type: str
+    error: str
+    stop_reason: str
+    attempts: tuple[Attempt, ...]
+    raw_reply: str
+    cost_usd: Decimal | None
+    latency_ms: int
+    llm_latency_ms: int
+    request_id: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRow:
+    """One row of UsageLog."""
+
+    user_id: int
+    tokens: int
+    latency_ms: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """What the caller gets."""
+
+    id: UUID
+    result: str
+    usage: Usage
+    provider: str
+    model: str
+    latency_ms: int
