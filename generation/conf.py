@@ -7,12 +7,23 @@ reads it from. The README's table is tested against this class.
 
 from __future__ import annotations
 
+import math
+import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,6 +41,58 @@ def _parse_range(value: object) -> object:
     return value
 
 
+def _check_range(value: tuple[float, float]) -> tuple[float, float]:
+    if not 0 <= value[0] <= value[1] < math.inf:
+        raise ValueError("use `low-high` in seconds, as 2-8")
+    return value
+
+
+def _parse_targets(value: object) -> object:
+    """'openai:gpt-b, simulated' → (('openai', 'gpt-b'), ('simulated', '')); models may hold ':'."""
+    if isinstance(value, str):
+        entries = [entry.strip() for entry in value.split(",") if entry.strip()]
+        return tuple(tuple(entry.partition(":")[::2]) for entry in entries)
+    return value
+
+
+def _parse_faults(value: object) -> object:
+    """'429=0.05,timeout=0.01' → {'429': 0.05, 'timeout': 0.01}."""
+    if isinstance(value, str):
+        faults: dict[str, str] = {}
+        for entry in filter(None, map(str.strip, value.split(","))):
+            kind, _, rate = map(str.strip, entry.partition("="))
+            if kind in faults:
+                raise ValueError(f"{kind} is given twice")
+            faults[kind] = rate
+        return faults
+    return value
+
+
+def _check_faults(faults: dict[SimulatedFault, float]) -> dict[SimulatedFault, float]:
+    if not all(0 <= rate <= 1 for rate in faults.values()) or sum(faults.values()) > 1 + 1e-9:
+        raise ValueError("each rate is between 0 and 1, and so is their sum")
+    return faults
+
+
+def _check_key(key: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[!-~]*", key.get_secret_value()):
+        raise ValueError("a key is printable ASCII without spaces")
+    return key
+
+
+def _check_base_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises where it is not a port
+    except ValueError:
+        raise ValueError("it is not an address") from None
+    if parts.scheme not in {"http", "https"} or not parts.hostname or re.search(r"\s", url):
+        raise ValueError("it starts with http:// or https:// and names a host")
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError("it holds no user, password, query or fragment")
+    return url.rstrip("/")
+
+
 def _parse_boolean(value: object) -> object:
     if isinstance(value, str):
         word = value.strip().lower()
@@ -42,7 +105,16 @@ def _parse_boolean(value: object) -> object:
 
 
 Boolean = Annotated[bool, BeforeValidator(_parse_boolean)]
-Range = Annotated[tuple[float, float], BeforeValidator(_parse_range)]
+Range = Annotated[tuple[float, float], BeforeValidator(_parse_range), AfterValidator(_check_range)]
+ProviderName = Literal["anthropic", "openai", "simulated"]
+Targets = Annotated[tuple[tuple[ProviderName, str], ...], BeforeValidator(_parse_targets)]
+SimulatedFault = Literal["429", "500", "503", "529", "timeout", "malformed"]
+Faults = Annotated[
+    dict[SimulatedFault, float], BeforeValidator(_parse_faults), AfterValidator(_check_faults)
+]
+ApiKey = Annotated[SecretStr, AfterValidator(_check_key)]
+BaseUrl = Annotated[str, AfterValidator(_check_base_url)]
+OFFICIAL_OPENAI_URL = "https://api.openai.com/v1"
 Access = Literal["open", "staff", "off"]
 
 
@@ -77,14 +149,25 @@ class Settings(BaseModel):
         10, gt=0, le=300, description="Longest wait for a log row to be committed."
     )
 
-    llm_provider: Literal["auto", "anthropic", "simulated"] = Field(
-        "auto", description="`auto`: Anthropic where its key is set, else simulated."
+    llm_provider: Literal["auto", "anthropic", "openai", "simulated"] = Field(
+        "auto",
+        description="`auto`: Anthropic where its key is set, else OpenAI likewise, else simulated.",
     )
     llm_model: str = Field(
-        "claude-sonnet-5-5",
-        min_length=1,
+        "",
         max_length=200,
-        description="Model, where neither the request nor the profile names one.",
+        description="Model, where neither the request nor the profile names one; "
+        "empty: the provider's default (claude-sonnet-5-5, gpt-6-luna).",
+    )
+    llm_allowed: Targets = Field(
+        (),
+        description="Further `provider:model` that a profile or a request may name, "
+        "separated by commas.",
+    )
+    llm_fallbacks: Targets = Field(
+        (),
+        description="`provider:model` to try, in order, where the first choice fails; "
+        "never for a caller's fault.",
     )
     llm_max_tokens: int = Field(
         1024, ge=1, le=1_000_000, description="Longest answer, in tokens, likewise."
@@ -92,31 +175,69 @@ class Settings(BaseModel):
     llm_timeout: float = Field(
         30, gt=0, le=3600, description="Total time for the LLM, all attempts and waits included."
     )
+    llm_attempt_timeout: float | None = Field(
+        None,
+        gt=0,
+        le=3600,
+        description="Time for one attempt, within the total; not set: two thirds of it.",
+    )
     llm_connect_timeout: float = Field(
         5, gt=0, le=300, description="Time to reach the provider's server."
     )
-    llm_max_attempts: int = Field(3, ge=1, le=20, description="Calls to the provider per request.")
+    llm_max_attempts: int = Field(
+        3, ge=1, le=20, description="Calls to one provider per request, the first included."
+    )
+    llm_max_concurrency: int = Field(
+        0, ge=0, le=1_000_000, description="Calls to one provider at once; 0: no limit."
+    )
+    llm_queue_timeout: float = Field(
+        1, ge=0, le=300, description="Longest wait for a place among those, then 503."
+    )
+    llm_max_reply_bytes: int = Field(
+        4_194_304, ge=1024, le=1_073_741_824, description="Largest reply read from a provider."
+    )
     llm_simulated_latency: Range = Field(
         (2, 8), description="How long the simulated provider takes, as `low-high`."
     )
-    anthropic_api_key: SecretStr = Field(SecretStr(""), description="Key for Anthropic.")
-    anthropic_base_url: str = Field(
-        "https://api.anthropic.com",
-        pattern=r"^https?://[^\s]+$",
-        description="Where Anthropic's API is.",
+    llm_simulated_faults: Faults = Field(
+        {},
+        description="How often it fails, as `429=0.05,529=0.02,timeout=0.01`; "
+        "kinds: 429, 500, 503, 529, timeout, malformed.",
+    )
+    anthropic_api_key: ApiKey = Field(SecretStr(""), description="Key for Anthropic.")
+    anthropic_base_url: BaseUrl = Field(
+        "https://api.anthropic.com", description="Where Anthropic's API is."
+    )
+    openai_api_key: ApiKey = Field(
+        SecretStr(""), description="Key for OpenAI, or for a server that speaks its protocol."
+    )
+    openai_base_url: BaseUrl = Field(
+        OFFICIAL_OPENAI_URL,
+        description="Where the OpenAI-compatible API is (vLLM, Ollama, llama.cpp, …).",
+    )
+    openai_max_tokens_field: Literal["auto", "max_completion_tokens", "max_tokens"] = Field(
+        "auto",
+        description="How the server calls its limit; `auto`: max_completion_tokens at OpenAI's "
+        "own address, max_tokens elsewhere.",
     )
 
     max_in_flight: int = Field(
         5000, ge=1, le=1_000_000, description="Requests one process takes at once, then 503."
     )
-    max_body_bytes: int = Field(
-        1_048_576, ge=1024, description="Largest request body, then 413."
-    )
+    max_body_bytes: int = Field(1_048_576, ge=1024, description="Largest request body, then 413.")
     drain_timeout: float = Field(
         45, gt=0, le=3600, description="Longest time shutdown waits for requests in flight."
     )
     pool_access: Access = Field("open", description="Who sees `/api/v1/pool`: open, staff, off.")
     metrics_access: Access = Field("open", description="Who sees `/metrics`: open, staff, off.")
+
+    @property
+    def default_provider(self) -> ProviderName:
+        if self.llm_provider != "auto":
+            return self.llm_provider
+        if self.anthropic_api_key.get_secret_value():
+            return "anthropic"
+        return "openai" if self.openai_api_key.get_secret_value() else "simulated"
 
 
 def environment_name(key: str) -> str:
@@ -130,9 +251,28 @@ def parse(values: Mapping[str, Any]) -> Settings:
     Values of secrets are never quoted.
     """
     try:
-        return Settings.model_validate(dict(values))
+        settings = Settings.model_validate(dict(values))
     except ValidationError as error:
         raise ImproperlyConfigured("; ".join(_explain(error, values))) from None
+    if faults := _contradictions(settings):
+        raise ImproperlyConfigured("; ".join(faults))
+    return settings
+
+
+def _contradictions(settings: Settings) -> list[str]:
+    """What each value alone does not show: a provider that is named but can't be called."""
+    named = {settings.default_provider: "LLM_PROVIDER"}
+    named |= {provider: "LLM_ALLOWED" for provider, _ in settings.llm_allowed}
+    named |= {provider: "LLM_FALLBACKS" for provider, _ in settings.llm_fallbacks}
+    faults = []
+    if "anthropic" in named and not settings.anthropic_api_key.get_secret_value():
+        faults.append(f"{named['anthropic']} names anthropic, but ANTHROPIC_API_KEY is not set")
+    own_server = settings.openai_base_url != OFFICIAL_OPENAI_URL  # such often want no key
+    if "openai" in named and not own_server and not settings.openai_api_key.get_secret_value():
+        faults.append(f"{named['openai']} names openai, but OPENAI_API_KEY is not set")
+    if settings.default_provider == "openai" and own_server and not settings.llm_model:
+        faults.append("LLM_MODEL is not set, and OPENAI_BASE_URL names a server whose models vary")
+    return faults
 
 
 def _explain(error: ValidationError, values: Mapping[str, Any]) -> list[str]:
@@ -143,7 +283,9 @@ def _explain(error: ValidationError, values: Mapping[str, Any]) -> list[str]:
             lines.append(f"{key} is not a setting of Staccato")
             continue
         field = Settings.model_fields[key.lower()]
-        shown = "(hidden)" if field.annotation is SecretStr else repr(values.get(key))
+        shown = repr(values.get(key))
+        if field.annotation is SecretStr or "@" in shown:  # an address may hold a password
+            shown = "(hidden)"
         reason = fault["msg"].removeprefix("Value error, ")
         lines.append(f"{environment_name(key)}={shown}: {reason}")
     return lines

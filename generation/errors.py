@@ -24,6 +24,11 @@ class StaccatoError(Exception):
         self.retry_after = retry_after  # seconds
 
     @classmethod
+    def from_bug(cls) -> StaccatoError:
+        """What a caller is told of a fault in our own code: nothing about it."""
+        return cls("this is a fault of the service; its log has more")
+
+    @classmethod
     def problem_type(cls) -> str:
         """RFC 9457 `type`: a name that never changes, not an address."""
         return f"urn:staccato:problem:{cls.slug}"
@@ -71,10 +76,30 @@ class UnknownUser(StaccatoError):
     slug = "unknown-user"
 
 
+class NotFound(StaccatoError):
+    """There is nothing here."""
+
+    status = 404
+    slug = "not-found"
+
+
+class StaffOnly(StaccatoError):
+    """This page is for staff."""
+
+    status = 403
+    slug = "staff-only"
+
+
 class MissingVariable(InvalidRequest):
     """The prompt template needs a variable that the request does not give."""
 
     slug = "missing-variable"
+
+
+class InvalidTemplate(InvalidRequest):
+    """The user's prompt template is not valid."""
+
+    slug = "invalid-template"
 
 
 class EmptyPrompt(InvalidRequest):
@@ -98,6 +123,12 @@ class DatabaseUnavailable(StaccatoError):
     status = 503
     slug = "database-unavailable"
     retryable = True
+
+
+class RowRefused(StaccatoError):
+    """The database refuses a row's data."""
+
+    slug = "row-refused"
 
 
 class TooManyInFlight(StaccatoError):
@@ -144,9 +175,11 @@ class LLMError(StaccatoError):
         *,
         retry_after: float | None = None,
         status_code: int | None = None,
+        should_retry: bool | None = None,
         raw_reply: str = "",
     ) -> None:
         super().__init__(detail, retry_after=retry_after)
+        self.should_retry = should_retry  # the provider's own word; None where it gave none
         self.status_code = status_code  # what the provider answered; None where it did not
         self.raw_reply = raw_reply  # shortened
         # The client fills these in when it gives up.
@@ -178,6 +211,18 @@ class LLMOverloaded(LLMError):
     retryable = True
 
 
+class LLMCircuitOpen(LLMOverloaded):
+    """The provider has been failing and is left alone for a moment."""
+
+    slug = "llm-circuit-open"
+
+
+class LLMBusy(LLMOverloaded):
+    """The service has all the calls to the provider that it may have at once."""
+
+    slug = "llm-busy"
+
+
 class LLMTimedOut(LLMError):
     """The provider did not answer in time."""
 
@@ -188,10 +233,19 @@ class LLMTimedOut(LLMError):
 
 
 class LLMUnreachable(LLMError):
-    """The provider can't be reached."""
+    """The provider can't be reached, or fails on its side."""
 
     slug = "llm-unreachable"
     retryable = True
+
+
+class Abandoned(LLMError):
+    """The generation was given up before the LLM answered."""
+
+    status = 503
+    slug = "abandoned"
+    retryable = True
+    fate = "cancelled"
 
 
 class LLMBadReply(LLMError):
@@ -201,7 +255,13 @@ class LLMBadReply(LLMError):
     retryable = True
 
 
-class LLMAuthentication(LLMError):
+class LLMMisconfigured(LLMError):
+    """The provider can't be used as this service is set up."""
+
+    slug = "llm-misconfigured"
+
+
+class LLMAuthentication(LLMMisconfigured):
     """The provider refuses the service's own credentials."""
 
     slug = "llm-authentication"

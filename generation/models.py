@@ -83,7 +83,9 @@ class GenerationLog(models.Model):
     cost_usd = models.DecimalField(
         "cost (USD)", max_digits=18, decimal_places=9, null=True, help_text="Empty: price unknown."
     )
-    latency_ms = models.IntegerField("latency (ms)", help_text="Arrival to the end of the LLM call.")
+    latency_ms = models.IntegerField(
+        "latency (ms)", help_text="Arrival to the end of the LLM call."
+    )
     llm_latency_ms = models.IntegerField("LLM latency (ms)")
     request_id = models.CharField(max_length=128)
     created_at = models.DateTimeField(help_text="When the request arrived.")

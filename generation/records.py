@@ -59,6 +59,8 @@ class Usage:
 
     input_tokens: int
     output_tokens: int
+    cache_read_tokens: int = 0  # the part of the input that is billed at another price
+    cache_write_tokens: int = 0
 
     @property
     def total_tokens(self) -> int:

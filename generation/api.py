@@ -1,0 +1,224 @@
+"""The HTTP API: routes, schemas, and errors into responses."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID, uuid4
+
+import ninja
+import orjson
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from ninja.errors import HttpError, ValidationError
+from ninja.parser import Parser
+from pydantic import AfterValidator, ConfigDict, Field
+
+from generation import access, openapi, problems, prompts, runtime
+from generation.errors import InvalidRequest, MalformedBody, StaccatoError
+from generation.records import GenerationRequest
+
+if TYPE_CHECKING:
+    from generation.records import Generation
+
+logger = logging.getLogger(__name__)
+
+_BIGINT_MAX = 2**63 - 1
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+class JSONParser(Parser):
+    """orjson is strict where the standard library is lenient: depth, surrogates, NaN."""
+
+    def parse_body(self, request: HttpRequest) -> Any:
+        try:
+            return orjson.loads(request.body)
+        except orjson.JSONDecodeError as error:
+            if "surrogate" in str(error):
+                raise InvalidRequest("the body holds a lone surrogate, which no text can") from None
+            raise MalformedBody(f"the body is not valid JSON: {error}") from None
+
+
+def _storable(text: str) -> str:
+    if not prompts.is_storable(text):
+        raise ValueError("holds a NUL character, which can't be stored")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_storable)]
+UserId = Annotated[int, ninja.Path(ge=1, le=_BIGINT_MAX, description="The user's key.")]
+
+
+class GenerateIn(ninja.Schema):
+    """Everything is optional: an empty body sends the user's template as it stands."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [openapi.REQUEST]})
+
+    input: Text = Field("", description="Fills `$input`, or follows the template.")
+    variables: dict[Text, Text] = Field(
+        default_factory=dict, description="Fill the template's `$name`s."
+    )
+    provider: Text = Field("", max_length=32, description="One that the service offers.")
+    model: Text = Field("", max_length=200, description="One that the service offers.")
+    max_tokens: int | None = Field(None, ge=1, le=1_000_000, description="Longest answer.")
+
+
+class UsageOut(ninja.Schema):
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+
+
+class GenerationOut(ninja.Schema):
+    id: UUID = Field(description="Key of the generation's log row.")
+    result: str
+    tokens: int = Field(description="The total, as in `usage`.")
+    usage: UsageOut
+    model: str = Field(description="The model that answered.")
+    provider: str
+    latency_ms: int = Field(description="From the request's arrival to the LLM's answer.")
+
+
+class Problem(ninja.Schema):
+    """RFC 9457."""
+
+    type: str = Field(description="Stable name of the kind of problem.")
+    title: str
+    status: int
+    detail: str
+
+
+api = ninja.NinjaAPI(
+    title="Staccato",
+    version="1",
+    description="Generates text with an LLM and logs each generation. Every error is an"
+    " RFC 9457 problem document; `type` is stable.",
+    urls_namespace="api-v1",
+    parser=JSONParser(),
+)
+
+
+@api.post(
+    "/generate/{user_id}",
+    response={200: GenerationOut, **dict.fromkeys(openapi.GENERATE_ERRORS, Problem)},
+    summary="Generate a text for a user",
+    openapi_extra=openapi.describe_generate(),
+)
+async def generate(
+    request: HttpRequest,
+    user_id: UserId,
+    body: GenerateIn | None = None,
+) -> HttpResponse:
+    """Fills the user's prompt template, asks the LLM, stores the generation, answers.
+
+    The answer leaves after its log row is committed.
+    """
+    started = time.monotonic()
+    body = body or _EMPTY
+    request.request_id = _request_id(request)  # type: ignore[attr-defined]  # for errors too
+    call = runtime.current().start(
+        GenerationRequest(
+            user_id=user_id,
+            request_id=request.request_id,  # type: ignore[attr-defined]
+            arrived_at=datetime.now(UTC),
+            started=started,
+            input=body.input,
+            variables=body.variables,
+            provider=body.provider,
+            model=body.model,
+            max_tokens=body.max_tokens,
+        )
+    )
+    try:
+        generation = await asyncio.shield(call.task)
+    except asyncio.CancelledError:
+        call.abandon("the client left before the LLM answered")
+        raise
+    return _answer(generation, call.request.request_id)
+
+
+_EMPTY = GenerateIn()
+
+
+def _answer(generation: Generation, request_id: str) -> HttpResponse:
+    usage = generation.usage
+    content = {
+        "id": generation.id,
+        "result": generation.result,
+        "tokens": usage.total_tokens,
+        "usage": {
+            "input_tokens": usage.input_tokens,
+            "output_tokens": usage.output_tokens,
+            "total_tokens": usage.total_tokens,
+        },
+        "model": generation.model,
+        "provider": generation.provider,
+        "latency_ms": generation.latency_ms,
+    }
+    return HttpResponse(
+        orjson.dumps(content),
+        content_type="application/json",
+        headers={"X-Request-ID": request_id},
+    )
+
+
+def _request_id(request: HttpRequest) -> str:
+    """The caller's X-Request-ID where it is fit to be kept, else a new one."""
+    given: str = request.META.get("HTTP_X_REQUEST_ID", "")
+    return given if _REQUEST_ID.fullmatch(given) else uuid4().hex
+
+
+@api.get(
+    "/pool",
+    response={200: dict[str, Any], 403: Problem, 404: Problem},
+    summary="The connection pool now and since start",
+    openapi_extra=openapi.describe_pool(),
+)
+async def pool(request: HttpRequest) -> HttpResponse:
+    """Connections open, checked out and waited for, and LLM calls in flight, of the process
+    that answers."""
+    now = runtime.current()
+    refusal = await access.refuse(request, now.settings.pool_access)
+    return refusal or JsonResponse(now.statistics())
+
+
+@api.exception_handler(StaccatoError)
+def _on_staccato_error(request: HttpRequest, error: StaccatoError) -> HttpResponse:
+    response = problems.respond(error)
+    if request_id := getattr(request, "request_id", ""):
+        response["X-Request-ID"] = request_id
+    return response
+
+
+@api.exception_handler(ValidationError)
+def _on_validation_error(_request: HttpRequest, error: ValidationError) -> HttpResponse:
+    faults = [
+        {"where": _where(fault["loc"]), "why": fault["msg"].removeprefix("Value error, ")}
+        for fault in error.errors
+    ]
+    first = faults[0]
+    return problems.respond(InvalidRequest(f"{first['where']}: {first['why']}"), errors=faults)
+
+
+def _where(location: tuple[str | int, ...]) -> str:
+    """("body", "body", "input") → body.input: ninja names the source, then the parameter."""
+    source, _parameter, *inner = location if location[0] == "body" else (location[0], *location)
+    return ".".join(str(part) for part in (source, *inner))
+
+
+@api.exception_handler(HttpError)
+def _on_http_error(_request: HttpRequest, error: HttpError) -> HttpResponse:
+    # ninja wraps what the parser raises.
+    cause = error.__cause__
+    if isinstance(cause, StaccatoError):
+        return problems.respond(cause)
+    return problems.from_plain(HttpResponse(str(error), status=error.status_code))
+
+
+@api.exception_handler(Exception)
+def _on_bug(_request: HttpRequest, error: Exception) -> HttpResponse:
+    logger.error("a request failed of a bug", exc_info=error)
+    return problems.respond(StaccatoError.from_bug())

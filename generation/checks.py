@@ -1,0 +1,53 @@
+"""System checks: what can be seen wrong before anything is served. The runtime runs them too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.core.checks import CheckMessage, Error, register
+from django.core.exceptions import ImproperlyConfigured
+from django.db import models
+
+from generation import conf
+
+INTEGER_KEYS = (models.IntegerField, models.AutoField)
+
+
+@register("staccato")
+def check_settings(**_kwargs: Any) -> list[CheckMessage]:
+    try:
+        conf.load()
+    except ImproperlyConfigured as error:
+        return [Error(str(error), hint="See settings.STACCATO.", id="staccato.E001")]
+    return []
+
+
+@register("staccato")
+def check_user_key(**_kwargs: Any) -> list[CheckMessage]:
+    key = get_user_model()._meta.pk  # noqa: SLF001  # Django's documented API
+    if isinstance(key, INTEGER_KEYS):
+        return []
+    return [
+        Error(
+            f"AUTH_USER_MODEL has a key of type {type(key).__name__}, but Staccato's API takes"
+            " integers.",
+            id="staccato.E002",
+        )
+    ]
+
+
+@register("staccato")
+def check_database(**_kwargs: Any) -> list[CheckMessage]:
+    alias = getattr(settings, "STACCATO", {}).get("DATABASE", "default")
+    engine = settings.DATABASES.get(alias, {}).get("ENGINE", "none")
+    if "sqlite" in engine or "mysql" in engine or "oracle" in engine or engine == "none":
+        return [
+            Error(
+                f"the database {alias!r} is not PostgreSQL but {engine}.",
+                hint="Staccato's hot path speaks to PostgreSQL 14 or newer through asyncpg.",
+                id="staccato.E003",
+            )
+        ]
+    return []

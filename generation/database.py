@@ -1,0 +1,330 @@
+"""The AsyncEngine, its pool's statistics, and the guard against held connections.
+
+Recommended settings are the defaults in `conf.py`. A connection is borrowed inside one
+function and returned before it ends; nothing here hands one out for longer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import ssl
+from collections import deque
+from contextvars import ContextVar
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+import sqlalchemy
+from django.db import connections
+from sqlalchemy import URL, event, exc
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
+from sqlalchemy.pool import AsyncAdaptedQueuePool
+
+from generation import metrics
+from generation.errors import ConnectionHeld, DatabaseUnavailable, RowRefused, StaccatoError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from sqlalchemy.pool import ConnectionPoolEntry
+
+    from generation.conf import Settings
+
+logger = logging.getLogger(__name__)
+# SQLAlchemy tells at INFO of each pool that it disposes of, under the pool class's own name.
+logging.getLogger(f"{__name__}.MeasuredPool").setLevel(logging.WARNING)
+
+_SAMPLES = 4096  # quantiles are of the last so many
+_CONNECTION_LOST = {"57P01", "57P02", "57P03"}  # admin shutdown, crash shutdown, cannot connect now
+_ROWS_FAULT = {"22", "23"}  # SQLSTATE classes: data exception, constraint violation
+
+
+class Ledger:
+    """How many connections one request holds."""
+
+    __slots__ = ("held",)
+
+    def __init__(self) -> None:
+        self.held = 0
+
+
+_ledger: ContextVar[Ledger | None] = ContextVar("staccato_ledger", default=None)
+
+
+class Durations:
+    """Counts durations since start, in seconds, and keeps the last few for quantiles."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.total = 0.0
+        self.max = 0.0
+        self._recent: deque[float] = deque(maxlen=_SAMPLES)
+
+    def add(self, seconds: float) -> None:
+        self.count += 1
+        self.total += seconds
+        self.max = max(self.max, seconds)
+        self._recent.append(seconds)
+
+    def summary(self) -> dict[str, float]:
+        """Milliseconds; count, mean and max since start, quantiles of the last 4,096."""
+        ordered = sorted(self._recent)
+
+        def quantile(share: float) -> float:
+            return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
+
+        values = {
+            "mean_ms": self.total / self.count if self.count else 0.0,
+            "p50_ms": quantile(0.50),
+            "p95_ms": quantile(0.95),
+            "p99_ms": quantile(0.99),
+            "max_ms": self.max,
+        }
+        return {
+            "count": self.count,
+            **{name: round(seconds * 1000, 3) for name, seconds in values.items()},
+        }
+
+
+class MeasuredPool(AsyncAdaptedQueuePool):
+    """SQLAlchemy's queue pool, which also knows its waits, hold times and peaks."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.waits = Durations()
+        self.holds = Durations()
+        self.peak_checked_out = 0
+        self.peak_open = 0
+        event.listen(self, "checkout", self._checked_out)
+        event.listen(self, "checkin", self._checked_in)
+
+    def _do_get(self) -> ConnectionPoolEntry:
+        started = perf_counter()
+        try:
+            return super()._do_get()
+        finally:
+            waited = perf_counter() - started
+            self.waits.add(waited)
+            metrics.CONNECTION_WAIT.observe(waited)
+            self.peak_open = max(self.peak_open, self.open)
+
+    def _checked_out(self, _connection: object, entry: ConnectionPoolEntry, _proxy: object) -> None:
+        self.peak_checked_out = max(self.peak_checked_out, self.checkedout())
+        ledger = _ledger.get()
+        if ledger is not None:
+            ledger.held += 1
+        entry.info["staccato"] = (perf_counter(), ledger)
+
+    def _checked_in(self, _connection: object, entry: ConnectionPoolEntry) -> None:
+        started, ledger = entry.info.pop("staccato", (None, None))
+        if started is None:
+            return
+        if ledger is not None:
+            ledger.held -= 1
+        held = perf_counter() - started
+        self.holds.add(held)
+        metrics.CONNECTION_HOLD.observe(held)
+
+    @property
+    def open(self) -> int:
+        return self.checkedin() + self.checkedout()
+
+    def statistics(self) -> dict[str, Any]:
+        """Connections as they stand now, their peaks, waits and hold times."""
+        return {
+            "size": self.size(),
+            "max_overflow": self._max_overflow,
+            "open": self.open,
+            "checked_out": self.checkedout(),
+            "checked_in": self.checkedin(),
+            "overflow": max(0, self.overflow()),
+            "peak_open": self.peak_open,
+            "peak_checked_out": self.peak_checked_out,
+            "waits": self.waits.summary(),
+            "holds": self.holds.summary(),
+        }
+
+
+class Database:
+    """The hot path's door to PostgreSQL. Belongs to one process and one event loop."""
+
+    def __init__(self, engine: AsyncEngine, *, strict: bool) -> None:
+        self.engine = engine
+        self._strict = strict
+        self._autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._sessions = async_sessionmaker(engine, expire_on_commit=False)
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, settings: Settings, *, strict: bool) -> AsyncIterator[Database]:
+        """Build the engine for the Django database that the settings name.
+
+        With `strict`, a held connection raises; else it is counted and logged.
+        """
+        url, arguments = _address(connections.settings[settings.database])
+        engine = create_async_engine(
+            url,
+            poolclass=MeasuredPool,
+            pool_size=settings.db_pool_size,
+            max_overflow=settings.db_max_overflow,
+            pool_timeout=settings.db_pool_timeout,
+            pool_recycle=settings.db_pool_recycle,
+            pool_pre_ping=settings.db_pool_pre_ping,
+            echo=settings.db_echo,
+            connect_args={
+                "timeout": settings.db_pool_timeout,
+                "command_timeout": settings.db_command_timeout,
+                **arguments,
+            },
+        )
+        try:
+            yield cls(engine, strict=strict)
+        finally:
+            await engine.dispose()
+
+    @property
+    def pool(self) -> MeasuredPool:
+        pool = self.engine.pool
+        assert isinstance(pool, MeasuredPool)
+        return pool
+
+    @contextlib.asynccontextmanager
+    async def connect(self) -> AsyncIterator[AsyncConnection]:
+        """Borrow a connection for single statements, each its own transaction.
+
+        Errors come translated: `DatabaseUnavailable` or `RowRefused`.
+        """
+        try:
+            async with self._autocommit.connect() as connection:
+                yield connection
+        except Exception as error:
+            translated = translate(error)
+            if translated is None:
+                raise
+            raise translated from error
+
+    @contextlib.asynccontextmanager
+    async def session(self) -> AsyncIterator[AsyncSession]:
+        """An ORM session that rolls back on error and always gives its connection back.
+
+        For code of your own around the pipeline; commit before the block ends.
+        """
+        async with self._sessions() as session:
+            try:
+                yield session
+            except BaseException:
+                await session.rollback()
+                raise
+
+    async def ping(self) -> None:
+        """Raises `DatabaseUnavailable` where no statement can be run."""
+        async with self.connect() as connection:
+            await connection.execute(sqlalchemy.select(1))
+
+    def track(self) -> None:
+        """Count, from here on, the connections that this task and its children hold."""
+        _ledger.set(Ledger())
+
+    @contextlib.contextmanager
+    def no_connection_held(self) -> Iterator[None]:
+        """Guards the LLM phase: raises `ConnectionHeld` (strict) or counts the violation."""
+        ledger = _ledger.get()
+        if ledger is not None and ledger.held:
+            metrics.GUARD_VIOLATIONS.inc()
+            broken = ConnectionHeld(
+                f"{ledger.held} database connection(s) are held by this request as its LLM call"
+                " begins; leave the `async with` block that borrowed them first"
+            )
+            if self._strict:
+                raise broken
+            logger.error("%s", broken)
+        yield
+
+
+def is_lost(error: StaccatoError) -> bool:
+    """Whether the connection was at fault, so that a second try on another may succeed."""
+    cause = error.__cause__
+    if isinstance(cause, exc.DBAPIError):
+        state = _sqlstate(cause)
+        return cause.connection_invalidated or state in _CONNECTION_LOST or state[:2] == "08"
+    return isinstance(cause, ConnectionError) and not isinstance(cause, ConnectionRefusedError)
+
+
+def translate(error: Exception) -> StaccatoError | None:
+    """The one translator of driver errors; None for what is none of the database's doing."""
+    if isinstance(error, exc.TimeoutError):
+        return DatabaseUnavailable("no database connection was free in time", retry_after=1)
+    if isinstance(error, exc.DBAPIError):
+        state = _sqlstate(error)
+        if state[:2] in _ROWS_FAULT or (not state and _is_encoding_error(error)):
+            return RowRefused(f"PostgreSQL can't store the row ({state or 'encoding'})")
+        logger.warning("the database answered with an error: %s", error.orig)
+        return DatabaseUnavailable("the database does not answer as it should", retry_after=1)
+    if isinstance(error, OSError | asyncpg.PostgresError | asyncpg.InterfaceError):
+        return DatabaseUnavailable("the database can't be reached", retry_after=1)
+    return None
+
+
+def _sqlstate(error: exc.DBAPIError) -> str:
+    original = getattr(error, "driver_exception", None) or error.orig
+    return getattr(original, "sqlstate", None) or ""
+
+
+def _is_encoding_error(error: exc.DBAPIError) -> bool:
+    """What asyncpg finds before it asks the server has no SQLSTATE, but a plain cause."""
+    cause: BaseException | None = error.orig
+    while cause is not None:
+        if isinstance(cause, ValueError | TypeError | OverflowError | asyncpg.DataError):
+            return True
+        cause = cause.__cause__
+    return False
+
+
+def _address(django: dict[str, Any]) -> tuple[URL, dict[str, Any]]:
+    """SQLAlchemy's URL and asyncpg's arguments for a database of Django's settings."""
+    options = dict(django.get("OPTIONS", {}))
+    for mine in ("pool", "assume_role", "server_side_binding", "isolation_level"):
+        options.pop(mine, None)  # psycopg's and Django's own
+    arguments: dict[str, Any] = {
+        "server_settings": {
+            "application_name": options.pop("application_name", "staccato"),
+            "timezone": "UTC",
+        }
+    }
+    if mode := options.pop("sslmode", None):
+        arguments["ssl"] = _tls(mode, options)
+    if "connect_timeout" in options:
+        arguments["timeout"] = float(options.pop("connect_timeout"))
+    arguments["server_settings"].update({key: str(value) for key, value in options.items()})
+    url = URL.create(
+        "postgresql+asyncpg",
+        username=django["USER"] or None,
+        password=django["PASSWORD"] or None,
+        host=django["HOST"] or None,
+        port=int(django["PORT"]) if django["PORT"] else None,
+        database=django["NAME"],
+    )
+    return url, arguments
+
+
+def _tls(mode: str, options: dict[str, Any]) -> ssl.SSLContext | str:
+    """asyncpg takes libpq's modes by name, but certificates only as a context."""
+    root, certificate, key = (
+        options.pop(name, None) for name in ("sslrootcert", "sslcert", "sslkey")
+    )
+    if not (root or certificate):
+        return mode
+    context = ssl.create_default_context(cafile=root)
+    context.check_hostname = mode == "verify-full"
+    if mode not in {"verify-ca", "verify-full"}:
+        context.verify_mode = ssl.CERT_NONE
+    if certificate:
+        context.load_cert_chain(certificate, key)
+    return context

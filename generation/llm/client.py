@@ -1,0 +1,126 @@
+"""The LLM client: one prompt in, one reply or one typed error out, inside one deadline."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from generation.errors import LLMError, ModelNotAllowed
+from generation.llm import policy
+from generation.llm.anthropic import Anthropic
+from generation.llm.openai import OpenAI
+from generation.llm.prices import Prices
+from generation.llm.simulated import Simulated
+from generation.llm.transport import Transport
+from generation.llm.upstream import Call, Upstream
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from decimal import Decimal
+
+    import httpx
+
+    from generation.conf import Settings
+    from generation.llm.provider import Provider
+    from generation.records import Prompt, Reply
+
+# A new provider is a file beside this one and a line here (and its settings in conf.py).
+_PROVIDERS: dict[str, Callable[[Settings, httpx.AsyncBaseTransport], Provider]] = {
+    Anthropic.name: Anthropic,
+    OpenAI.name: OpenAI,
+    Simulated.name: Simulated,
+}
+
+Target = tuple[str, str]  # provider, model
+
+
+class LLMClient:
+    """Build it with `open()`, in the event loop that uses it."""
+
+    def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport) -> None:
+        self.in_flight = 0
+        self._timeout = settings.llm_timeout
+        self._clock = asyncio.get_running_loop().time
+        named: set[str] = {
+            settings.default_provider,
+            *dict(settings.llm_allowed),
+            *dict(settings.llm_fallbacks),
+        }
+        self._upstreams: dict[str, Upstream] = {
+            name: Upstream(_PROVIDERS[name](settings, transport), settings)
+            for name in sorted(named)
+        }
+        self._default = self._complete_target((settings.default_provider, settings.llm_model))
+        further = map(self._complete_target, settings.llm_allowed)
+        self._allowed: tuple[Target, ...] = tuple(dict.fromkeys((self._default, *further)))
+        self._fallbacks = tuple(map(self._complete_target, settings.llm_fallbacks))
+        self._chain = lru_cache(maxsize=256)(self._build_chain)
+        is_priced = any(upstream.provider.price_list for upstream in self._upstreams.values())
+        self._prices = Prices() if is_priced else None
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, settings: Settings) -> AsyncIterator[LLMClient]:
+        transport = Transport(connect_timeout=settings.llm_connect_timeout)
+        async with transport:
+            yield cls(settings, transport)
+
+    def choose(self, provider: str, model: str) -> Target:
+        """The provider and model to ask; '' leaves the choice to the settings.
+
+        Raises `ModelNotAllowed`.
+        """
+        for target in self._allowed:
+            if provider in {"", target[0]} and model in {"", target[1]}:
+                return target
+        wanted = ":".join(filter(None, (provider, model)))
+        offered = ", ".join(":".join(target) for target in self._allowed)
+        raise ModelNotAllowed(f"{wanted} is not offered here; these are: {offered}")
+
+    async def complete(self, prompt: Prompt) -> Reply:
+        """Ask the prompt's provider, then the fallbacks, within LLM_TIMEOUT in total.
+
+        Raises subclasses of `LLMError` with provider, model and attempts filled in. Cancelling
+        closes the connection to the provider.
+        """
+        call = Call(prompt, uuid4().hex, self._clock() + self._timeout, [])
+        self.in_flight += 1
+        try:
+            reply = await self._ask_in_turn(call)
+        except LLMError as error:
+            error.attempts = tuple(call.attempts)
+            raise
+        finally:
+            self.in_flight -= 1
+        return replace(reply, attempts=tuple(call.attempts), cost_usd=self._cost(reply))
+
+    async def _ask_in_turn(self, call: Call) -> Reply:
+        chain = self._chain(call.prompt.provider, call.prompt.model)
+        last = len(chain) - 1
+        for position, (provider, model) in enumerate(chain):
+            try:
+                return await self._upstreams[provider].ask(
+                    call, model, has_fallback=position < last
+                )
+            except LLMError as error:
+                out_of_time = self._clock() >= call.deadline
+                if position == last or out_of_time or not policy.fallback_helps(error):
+                    raise
+        raise AssertionError("a chain holds at least one target")
+
+    def _build_chain(self, provider: str, model: str) -> tuple[Target, ...]:
+        return tuple(dict.fromkeys((self.choose(provider, model), *self._fallbacks)))
+
+    def _complete_target(self, target: Target) -> Target:
+        provider, model = target
+        return provider, model or self._upstreams[provider].provider.default_model
+
+    def _cost(self, reply: Reply) -> Decimal | None:
+        if self._prices is None:
+            return None
+        price_list = self._upstreams[reply.provider].provider.price_list
+        return self._prices.cost(price_list, reply.model, reply.usage)

@@ -1,0 +1,131 @@
+"""What a provider's answer means and what to do next. Pure: no I/O, no clock, no state."""
+
+from __future__ import annotations
+
+import math
+import re
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
+
+from generation.errors import (
+    LLMAuthentication,
+    LLMBadReply,
+    LLMError,
+    LLMMisconfigured,
+    LLMOverloaded,
+    LLMRateLimited,
+    LLMRefused,
+    LLMTimedOut,
+    LLMUnreachable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+BACKOFF_FIRST_S = 0.5
+BACKOFF_LIMIT_S = 8.0
+RETRY_AFTER_LIMIT_S = 86_400.0  # longer promises are survived as a day
+
+_DECIMAL = re.compile(r"[0-9]{1,15}(\.[0-9]{0,9})?")
+
+_ERROR_OF_STATUS: dict[int, type[LLMError]] = {
+    401: LLMAuthentication,
+    402: LLMMisconfigured,  # our account is not paid for
+    403: LLMAuthentication,
+    404: LLMMisconfigured,  # our model or our base URL
+    405: LLMMisconfigured,
+    408: LLMTimedOut,
+    409: LLMOverloaded,  # a lock on their side
+    425: LLMOverloaded,
+    429: LLMRateLimited,
+    503: LLMOverloaded,
+    504: LLMTimedOut,
+    529: LLMOverloaded,
+}
+
+
+def classify(status: int) -> type[LLMError]:
+    """The error that an HTTP status other than 2xx stands for."""
+    if status in _ERROR_OF_STATUS:
+        return _ERROR_OF_STATUS[status]
+    if 400 <= status < 500:  # noqa: PLR2004
+        return LLMRefused
+    if 500 <= status < 600:  # noqa: PLR2004
+        return LLMUnreachable
+    if 300 <= status < 400:  # noqa: PLR2004
+        return LLMMisconfigured  # a redirect: the base URL is not the API's own
+    return LLMBadReply
+
+
+def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Seconds the provider asks us to wait; None where it says nothing usable.
+
+    `retry-after-ms` is the finer of the two and wins. Never negative, never above a day.
+    """
+    milliseconds = _parse_decimal(headers.get("retry-after-ms", ""))
+    if milliseconds is not None:
+        return min(milliseconds / 1000, RETRY_AFTER_LIMIT_S)
+    value = headers.get("retry-after", "").strip()
+    seconds = _parse_decimal(value)
+    if seconds is None:
+        seconds = _parse_http_date(value, now)
+    return None if seconds is None else min(seconds, RETRY_AFTER_LIMIT_S)
+
+
+def should_retry(headers: Mapping[str, str]) -> bool | None:
+    """The provider's own word on whether a retry helps; None where it gives none."""
+    return {"true": True, "false": False}.get(headers.get("x-should-retry", "").strip().lower())
+
+
+def retry_helps(error: LLMError) -> bool:
+    return error.retryable if error.should_retry is None else error.should_retry
+
+
+def retry_delay(
+    error: LLMError, *, attempt: int, max_attempts: int, remaining: float, chance: float
+) -> float | None:
+    """Seconds to wait before the next attempt, or None to give up.
+
+    `attempt` counts from 1, `remaining` is the time left in seconds, `chance` is uniform in
+    [0, 1): full jitter. A Retry-After is a floor; one that ends beyond the deadline is not
+    waited for at all, so that the caller hears it at once.
+    """
+    if attempt >= max_attempts or not retry_helps(error):
+        return None
+    ceiling = min(BACKOFF_LIMIT_S, BACKOFF_FIRST_S * 2.0 ** min(attempt - 1, 16))
+    delay = max(ceiling * chance, error.retry_after or 0.0)
+    return delay if delay < remaining else None
+
+
+def fallback_helps(error: LLMError) -> bool:
+    """Another provider would refuse a caller's fault too; anything else it may answer."""
+    return not isinstance(error, LLMRefused)
+
+
+def skips_retries(error: LLMError) -> bool:
+    """An overloaded provider is left alone where another can answer."""
+    return isinstance(error, LLMOverloaded)
+
+
+def is_outage(error: LLMError) -> bool:
+    """Whether the error is evidence that the provider as a whole is failing."""
+    return isinstance(error, LLMOverloaded | LLMUnreachable | LLMTimedOut | LLMBadReply)
+
+
+def shows_health(error: LLMError) -> bool:
+    """Whether a provider that answers so is at work. A rate limit shows neither."""
+    return not isinstance(error, LLMRateLimited) and not is_outage(error)
+
+
+def _parse_decimal(value: str) -> float | None:
+    value = value.strip()
+    return float(value) if _DECIMAL.fullmatch(value) else None
+
+
+def _parse_http_date(value: str, now: datetime) -> float | None:
+    try:
+        seconds = (parsedate_to_datetime(value) - now).total_seconds()
+    except (TypeError, ValueError, OverflowError, IndexError):  # garbage takes many shapes
+        return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None

@@ -1,0 +1,109 @@
+"""What an answer cost, from the price table that genai-prices ships. No network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from generation.records import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_MODELS_KEPT = 256  # the names come from replies, so their number has to be bounded
+_ORDINARY_TOKENS = 100_000  # long contexts are dearer at some models, from 128,000 on
+
+
+@dataclass(frozen=True, slots=True)
+class _Rates:
+    """USD per token, for calls of ordinary size."""
+
+    input: Decimal
+    cache_read: Decimal
+    cache_write: Decimal
+    output: Decimal
+
+    @classmethod
+    def measure(cls, exact: Callable[[Usage], Decimal]) -> _Rates | None:
+        """None where the price per token varies even among ordinary calls."""
+        n = _ORDINARY_TOKENS // 2
+        rates = cls(
+            exact(Usage(n, 0)) / n,
+            exact(Usage(n, 0, cache_read_tokens=n)) / n,
+            exact(Usage(n, 0, cache_write_tokens=n)) / n,
+            exact(Usage(0, n)) / n,
+        )
+        ends = (Usage(1000, 1000), Usage(n, n, n // 2, n // 2))
+        return rates if all(rates.cost(usage) == exact(usage) for usage in ends) else None
+
+    def cost(self, usage: Usage) -> Decimal:
+        plain = usage.input_tokens - usage.cache_read_tokens - usage.cache_write_tokens
+        return (
+            plain * self.input
+            + usage.cache_read_tokens * self.cache_read
+            + usage.cache_write_tokens * self.cache_write
+            + usage.output_tokens * self.output
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _PricedModel:
+    exact: Callable[[Usage], Decimal]  # right for every size, and slower than the LLM call's CPU
+    rates: _Rates | None
+
+    def cost(self, usage: Usage) -> Decimal:
+        if self.rates is None or usage.total_tokens > _ORDINARY_TOKENS:
+            return self.exact(usage)
+        return self.rates.cost(usage)
+
+
+class Prices:
+    """Build it at start: importing the table takes about half a second."""
+
+    def __init__(self) -> None:
+        from genai_prices import Usage as Tokens
+        from genai_prices.data_snapshot import get_snapshot
+
+        self._tokens = Tokens
+        self._find = get_snapshot().find_provider_model
+        self._priced = lru_cache(maxsize=_MODELS_KEPT)(self._look_up)
+
+    def cost(self, price_list: str, model: str, usage: Usage) -> Decimal | None:
+        """USD, or None where the price is not known.
+
+        `price_list` is a provider's id in the table or the address of its API; '' has none.
+        """
+        if not price_list or not usage.total_tokens:
+            return None
+        priced = self._priced(price_list, model)
+        return None if priced is None else priced.cost(usage)
+
+    def _look_up(self, price_list: str, model: str) -> _PricedModel | None:
+        is_address = "://" in price_list
+        try:
+            provider, info = self._find(
+                model,
+                None,
+                None if is_address else price_list,
+                price_list if is_address else None,
+            )
+        except LookupError:
+            return None
+
+        def exact(usage: Usage) -> Decimal:
+            tokens = self._tokens(
+                input_tokens=usage.input_tokens,
+                cache_read_tokens=usage.cache_read_tokens,
+                cache_write_tokens=usage.cache_write_tokens,
+                output_tokens=usage.output_tokens,
+            )
+            now = datetime.now(UTC)
+            return info.calc_price(tokens, provider, genai_request_timestamp=now).total_price
+
+        try:
+            return _PricedModel(exact, _Rates.measure(exact))
+        except (LookupError, ValueError):
+            return None

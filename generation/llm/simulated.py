@@ -1,0 +1,103 @@
+"""A provider in the process itself: no network, no key, no cost. It can be told to misbehave."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from itertools import cycle
+from typing import TYPE_CHECKING
+
+from generation.errors import LLMBadReply, LLMError
+from generation.llm import policy
+from generation.records import Reply, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import httpx
+
+    from generation.conf import Settings
+    from generation.records import Prompt
+
+_CHARS_PER_TOKEN = 4  # the usual rule of thumb for English
+_QUOTED_CHARS = 120
+_REFUSAL_S = 0.05  # a provider that refuses does so quickly
+
+_SENTENCES = (
+    "The short answer is that it depends on what is measured.",
+    "Three things matter here: the cost, the time, and who waits for it.",
+    "A careful reader would first ask what happens when it fails.",
+    "The usual advice holds: start small, and keep what works.",
+    "There is a simpler way, and it is worth trying first.",
+    "In practice the second step takes longer than the first.",
+    "None of this is certain, but the direction is clear.",
+    "An example makes it plain: take two, and compare them.",
+)
+
+
+class Simulated:
+    name = "simulated"
+    default_model = "simulated"
+    price_list = ""
+
+    def __init__(self, settings: Settings, _: httpx.AsyncBaseTransport) -> None:
+        self._latency_s = settings.llm_simulated_latency
+        self._faults = settings.llm_simulated_faults
+        self._random = random.Random()  # noqa: S311  # no secret is drawn from it
+
+    async def ask(self, prompt: Prompt, model: str, idempotency_key: str) -> Reply:  # noqa: ARG002
+        fault = self._draw_fault()
+        if fault == "timeout":
+            await asyncio.Event().wait()
+        if fault is not None and fault.isdigit():
+            await asyncio.sleep(_REFUSAL_S)
+            raise self._refusal(int(fault))
+        await asyncio.sleep(self._random.uniform(*self._latency_s))
+        if fault == "malformed":
+            raise LLMBadReply("simulated: the reply is not JSON", status_code=200)
+        return _answer(prompt, model)
+
+    def _draw_fault(self) -> str | None:
+        draw = self._random.random()
+        for fault, rate in self._faults.items():
+            draw -= rate
+            if draw < 0:
+                return fault
+        return None
+
+    def _refusal(self, status: int) -> LLMError:
+        return policy.classify(status)(f"simulated answered {status}", status_code=status)
+
+
+def _answer(prompt: Prompt, model: str) -> Reply:
+    """The same prompt gives the same text."""
+    text = f'You asked: "{_quote(prompt.text)}". ' + " ".join(_sentences(prompt))
+    limit = prompt.max_tokens * _CHARS_PER_TOKEN
+    return Reply(
+        text=text[:limit],
+        usage=Usage(_tokens(prompt.system) + _tokens(prompt.text), _tokens(text[:limit])),
+        provider=Simulated.name,
+        model=model if model.startswith("simulated") else f"simulated-{model}",
+        stop_reason="end_turn" if len(text) <= limit else "max_tokens",
+        attempts=(),
+    )
+
+
+def _quote(text: str) -> str:
+    line = " ".join(text[: _QUOTED_CHARS * 2].split())
+    return line if len(line) <= _QUOTED_CHARS else f"{line[:_QUOTED_CHARS]}…"
+
+
+def _sentences(prompt: Prompt) -> Iterator[str]:
+    seed = f"{prompt.system}\0{prompt.text}".encode("utf-8", "surrogatepass")
+    digest = hashlib.blake2b(seed, digest_size=8).digest()
+    order = cycle(
+        _SENTENCES[digest[0] % len(_SENTENCES) :] + _SENTENCES[: digest[0] % len(_SENTENCES)]
+    )
+    for _, sentence in zip(range(3 + digest[1] % 4), order, strict=False):
+        yield sentence
+
+
+def _tokens(text: str) -> int:
+    return -(-len(text) // _CHARS_PER_TOKEN)

@@ -1,0 +1,103 @@
+"""The one place that chooses the HTTP transport: pyqwest (Rust's reqwest) behind httpx's types.
+
+It is fed with `httpx.Request` directly; `httpx.AsyncClient` would cost more than the call.
+Time limits other than connecting are the caller's: cancelling the await closes the connection.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import httpx
+import pyqwest
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+# Below the idle limit of common load balancers (60 s), so that a connection is seldom
+# closed by the other side just when it is used again.
+_IDLE_S = 30.0
+_MAX_IDLE = 10_000
+
+# pyqwest writes these itself.
+_OWN_HEADERS = frozenset({b"host", b"content-length"})
+
+
+class Transport(httpx.AsyncBaseTransport):
+    """HTTP/1.1 without redirects, cookies or decompression.
+
+    HTTP/2 is left out on purpose: all calls would share one connection and queue behind its
+    limit of concurrent streams.
+    """
+
+    def __init__(self, *, connect_timeout: float) -> None:
+        self._pool = pyqwest.HTTPTransport(
+            tls_include_system_certs=True,
+            http_version=pyqwest.HTTPVersion.HTTP1,
+            connect_timeout=connect_timeout,
+            pool_idle_timeout=_IDLE_S,
+            pool_max_idle_per_host=_MAX_IDLE,
+            follow_redirects=False,
+            enable_gzip=False,
+            enable_brotli=False,
+            enable_zstd=False,
+            enable_otel=False,
+        )
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        try:
+            response = await self._pool.execute(
+                pyqwest.Request(
+                    request.method,
+                    str(request.url),
+                    headers=pyqwest.Headers(
+                        (name.decode("ascii"), value.decode("ascii"))
+                        for name, value in request.headers.raw
+                        if name.lower() not in _OWN_HEADERS
+                    ),
+                    content=request.content,
+                )
+            )
+        except Exception as error:
+            raise _translate(error) from error
+        return httpx.Response(
+            response.status,
+            headers=list(response.headers.items()),
+            stream=_Body(response),
+        )
+
+    async def aclose(self) -> None:
+        await self._pool.aclose()
+
+
+class _Body(httpx.AsyncByteStream):
+    def __init__(self, response: pyqwest.Response) -> None:
+        self._response = response
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in self._response.content:
+                yield bytes(chunk)
+        except Exception as error:
+            raise _translate(error) from error
+
+    async def aclose(self) -> None:
+        await self._response.aclose()
+
+
+def _translate(error: Exception) -> httpx.TransportError:
+    for kind, translation in _TRANSLATIONS:
+        if isinstance(error, kind):
+            return translation(str(error))
+    return httpx.TransportError(str(error))
+
+
+_TRANSLATIONS: tuple[tuple[type[Exception], type[httpx.TransportError]], ...] = (
+    (pyqwest.ConnectTimeout, httpx.ConnectTimeout),  # before its bases
+    (ConnectionError, httpx.ConnectError),
+    (TimeoutError, httpx.ReadTimeout),
+    (pyqwest.RemoteProtocolError, httpx.RemoteProtocolError),
+    (pyqwest.ReadError, httpx.ReadError),
+    (pyqwest.WriteError, httpx.WriteError),
+    (ValueError, httpx.LocalProtocolError),
+)

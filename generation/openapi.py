@@ -1,0 +1,119 @@
+"""What the API's documentation says beyond the schemas: an example of every answer and error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from generation import errors
+from generation.problems import CONTENT_TYPE
+
+REQUEST = {"input": "Why is the sky blue?", "variables": {"tone": "friendly"}, "max_tokens": 300}
+
+ANSWER = {
+    "id": "019a9b7e-3f1c-7c52-8d0e-5b1f6a2c9e44",
+    "result": "Because air scatters blue light more than red.",
+    "tokens": 61,
+    "usage": {"input_tokens": 49, "output_tokens": 12, "total_tokens": 61},
+    "model": "claude-sonnet-5-5",
+    "provider": "anthropic",
+    "latency_ms": 3187,
+}
+
+POOL = {
+    "process": 4242,
+    "size": 10,
+    "max_overflow": 20,
+    "open": 2,
+    "checked_out": 0,
+    "checked_in": 2,
+    "overflow": 0,
+    "peak_open": 2,
+    "peak_checked_out": 2,
+    "waits": {
+        "count": 118,
+        "mean_ms": 0.4,
+        "p50_ms": 0.1,
+        "p95_ms": 0.6,
+        "p99_ms": 9.2,
+        "max_ms": 11.8,
+    },
+    "holds": {
+        "count": 118,
+        "mean_ms": 2.9,
+        "p50_ms": 2.6,
+        "p95_ms": 4.8,
+        "p99_ms": 7.1,
+        "max_ms": 12.4,
+    },
+    "requests_in_flight": 50,
+    "peak_requests_in_flight": 200,
+    "max_requests_in_flight": 5000,
+    "llm_calls_in_flight": 50,
+}
+
+_EXAMPLES: tuple[errors.StaccatoError, ...] = (
+    errors.MalformedBody("the body is not valid JSON: unexpected end of data"),
+    errors.UnknownUser("user 99 does not exist or has no prompt"),
+    errors.BodyTooLarge("the body is larger than 1048576 bytes"),
+    errors.InvalidRequest("body.input: Input should be a valid string"),
+    errors.MissingVariable("the prompt template needs the variable 'tone'; give it in `variables`"),
+    errors.EmptyPrompt("the prompt is empty: give `input`, or fill the user's template"),
+    errors.InvalidTemplate(
+        "the user's prompt template holds a `$` that is neither a name nor `$$`"
+    ),
+    errors.ModelNotAllowed("anthropic:claude-x is not offered here"),
+    errors.LLMRefused("anthropic refuses the request: max_tokens is too large"),
+    errors.LLMRateLimited("anthropic limits our rate", retry_after=12),
+    errors.StaccatoError.from_bug(),
+    errors.LLMUnreachable("anthropic can't be reached"),
+    errors.LLMBadReply("anthropic's answer is not valid JSON"),
+    errors.LLMAuthentication("anthropic refuses the service's credentials"),
+    errors.DatabaseUnavailable("the database can't be reached", retry_after=1),
+    errors.TooManyInFlight("5000 requests are in flight", retry_after=1),
+    errors.Draining("the service is shutting down", retry_after=1),
+    errors.LLMOverloaded("anthropic is overloaded", retry_after=5),
+    errors.LLMTimedOut("anthropic did not answer within 30 s"),
+)
+
+GENERATE_ERRORS = sorted({error.status for error in _EXAMPLES})
+
+
+def describe_generate() -> dict[str, Any]:
+    """`openapi_extra` of the generate operation."""
+    responses: dict[int, Any] = {200: {"content": {"application/json": {"example": ANSWER}}}}
+    for status in GENERATE_ERRORS:
+        responses[status] = _problems([error for error in _EXAMPLES if error.status == status])
+    return {"responses": responses}
+
+
+def describe_pool() -> dict[str, Any]:
+    return {"responses": {200: {"content": {"application/json": {"example": POOL}}}}}
+
+
+def _problems(examples: list[errors.StaccatoError]) -> dict[str, Any]:
+    """One response with an example for each kind of problem that has its status."""
+    response: dict[str, Any] = {
+        "description": "; ".join(type(error).title() for error in examples),
+        "content": {
+            CONTENT_TYPE: {
+                "schema": {"$ref": "#/components/schemas/Problem"},
+                "examples": {
+                    error.slug: {
+                        "summary": type(error).title(),
+                        "value": {
+                            "type": type(error).problem_type(),
+                            "title": type(error).title(),
+                            "status": error.status,
+                            "detail": error.detail,
+                        },
+                    }
+                    for error in examples
+                },
+            }
+        },
+    }
+    if any(error.retry_after_header for error in examples):
+        response["headers"] = {
+            "Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}
+        }
+    return response

@@ -1,0 +1,126 @@
+"""The three phases: read → release → call the LLM → reacquire → write."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from uuid_utils.compat import uuid7
+
+from generation import metrics, prompts
+from generation.errors import LLMError
+from generation.records import (
+    Generation,
+    GenerationRequest,
+    LogRow,
+    Profile,
+    Prompt,
+    Reply,
+    UsageRow,
+)
+
+if TYPE_CHECKING:
+    from generation.conf import Settings
+    from generation.database import Database
+    from generation.llm.client import LLMClient
+    from generation.runtime import Call
+    from generation.store import Store
+
+
+class Pipeline:
+    """One generation from its request to its answer.
+
+    Phases 1 and 3 are never cancelled; phase 2 ends early where the call is abandoned.
+    """
+
+    def __init__(
+        self, settings: Settings, database: Database, store: Store, llm: LLMClient
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._store = store
+        self._llm = llm
+
+    async def generate(self, call: Call) -> Generation:
+        """Raises a `StaccatoError`; once phase 1 has passed, one row tells the fate."""
+        request = call.request
+        self._database.track()
+
+        profile = await self._store.read_profile(request)  # phase 1: borrowed, returned
+        prompt = self._prompt(request, profile)
+
+        llm_started = time.monotonic()
+        with self._database.no_connection_held():  # a broken promise raises here
+            fate = await self._ask(call, prompt)  # phase 2: 2-8 s, no connection
+        llm_ms = _milliseconds(since=llm_started)
+
+        row = _row(request, prompt, fate, llm_ms)
+        await self._store.write_log(row)  # phase 3: group commit
+        metrics.OVERHEAD.observe(time.monotonic() - request.started - llm_ms / 1000)
+
+        if isinstance(fate, LLMError):
+            raise fate
+        self._store.record_usage(
+            UsageRow(row.user_id, fate.usage.total_tokens, row.latency_ms, row.created_at)
+        )
+        return Generation(row.id, row.result, fate.usage, row.provider, row.model, row.latency_ms)
+
+    def _prompt(self, request: GenerationRequest, profile: Profile) -> Prompt:
+        if request.model or request.provider:
+            wanted = (request.provider, request.model)
+        else:
+            wanted = (profile.provider, profile.model)
+        provider, model = self._llm.choose(*wanted)
+        return Prompt(
+            text=prompts.render(profile, request),
+            system=profile.system,
+            provider=provider,
+            model=model,
+            max_tokens=request.max_tokens or profile.max_tokens or self._settings.llm_max_tokens,
+        )
+
+    async def _ask(self, call: Call, prompt: Prompt) -> Reply | LLMError:
+        """Phase 2's fate as a value, since either kind is written down."""
+        try:
+            with metrics.LLM_SECONDS.time():
+                return await call.interruptible(self._llm.complete(prompt))
+        except LLMError as error:
+            return error
+
+
+def _row(request: GenerationRequest, prompt: Prompt, fate: Reply | LLMError, llm_ms: int) -> LogRow:
+    succeeded = isinstance(fate, Reply)
+    result, cleaned = prompts.clean(fate.text) if succeeded else ("", False)
+    usage = fate.usage if succeeded else None
+    return LogRow(
+        id=uuid7(),
+        user_id=request.user_id,
+        prompt=prompt.text,
+        system=prompt.system,
+        result=result,
+        result_cleaned=cleaned,
+        provider=fate.provider or prompt.provider,
+        model=_short(fate.model or prompt.model, 200),
+        input_tokens=usage.input_tokens if usage else None,
+        output_tokens=usage.output_tokens if usage else None,
+        total_tokens=usage.total_tokens if usage else None,
+        status="succeeded" if succeeded else fate.fate,
+        error_type="" if succeeded else fate.slug,
+        error="" if succeeded else prompts.clean(fate.detail)[0],
+        stop_reason=_short(fate.stop_reason, 64) if succeeded else "",
+        attempts=fate.attempts,
+        raw_reply=prompts.clean(fate.raw_reply)[0],
+        cost_usd=fate.cost_usd if succeeded else None,
+        latency_ms=_milliseconds(since=request.started),
+        llm_latency_ms=llm_ms,
+        request_id=request.request_id,
+        created_at=request.arrived_at,
+    )
+
+
+def _short(text: str, length: int) -> str:
+    return prompts.clean(text[:length])[0]
+
+
+def _milliseconds(*, since: float) -> int:
+    return round((time.monotonic() - since) * 1000)

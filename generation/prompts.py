@@ -1,0 +1,55 @@
+"""A profile and a request become a prompt. Pure."""
+
+from __future__ import annotations
+
+import re
+from string import Template
+from typing import TYPE_CHECKING
+
+from generation.errors import EmptyPrompt, InvalidTemplate, MissingVariable
+
+if TYPE_CHECKING:
+    from generation.records import GenerationRequest, Profile
+
+# PostgreSQL's text holds neither NUL nor a lone surrogate.
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+def render(profile: Profile, request: GenerationRequest) -> str:
+    """Fill the template: `$name` from variables, `$input` from input, `$$` for a dollar.
+
+    A template without `$input` gets the input appended after a blank line. Raises
+    `MissingVariable`, `InvalidTemplate` or `EmptyPrompt`.
+    """
+    template = Template(profile.prompt_template)
+    if "$" not in profile.prompt_template:
+        text = profile.prompt_template
+        takes_input = False
+    else:
+        try:
+            takes_input = "input" in template.get_identifiers()
+            text = template.substitute({**request.variables, "input": request.input})
+        except KeyError as missing:
+            raise MissingVariable(
+                f"the prompt template needs the variable {missing.args[0]!r}; give it in"
+                " `variables`"
+            ) from None
+        except ValueError:
+            raise InvalidTemplate(
+                "the user's prompt template holds a `$` that is neither a name nor `$$`"
+            ) from None
+    if request.input and not takes_input:
+        text = f"{text}\n\n{request.input}" if text.strip() else request.input
+    if not text.strip():
+        raise EmptyPrompt("the prompt is empty: give `input`, or fill the user's template")
+    return text
+
+
+def is_storable(text: str) -> bool:
+    return _UNSTORABLE.search(text) is None
+
+
+def clean(text: str) -> tuple[str, bool]:
+    """The text with what PostgreSQL can't store replaced by U+FFFD, and whether there was any."""
+    cleaned, count = _UNSTORABLE.subn("\N{REPLACEMENT CHARACTER}", text)
+    return cleaned, count > 0

@@ -1,0 +1,34 @@
+"""What this deployment must have before it serves with DEBUG off."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, register
+
+
+# Deployment checks: collectstatic and `check` work without a key and a database.
+@register("staccato", deploy=True)
+def check_production(**_kwargs: Any) -> list[CheckMessage]:
+    if settings.DEBUG:
+        return []
+    found: list[CheckMessage] = []
+    if settings.SECRET_KEY == settings.INSECURE_SECRET_KEY:
+        found.append(
+            Error(
+                "SECRET_KEY is not set and DEBUG is off.",
+                hint="Set SECRET_KEY to 50 or more random characters, or DEBUG=1 to develop.",
+                id="project.E001",
+            )
+        )
+    if not settings.DATABASE_URL:
+        found.append(
+            Error(
+                "DATABASE_URL is not set and DEBUG is off.",
+                hint="Set DATABASE_URL=postgresql://user:password@host/name; the embedded"
+                " server is for development.",
+                id="project.E002",
+            )
+        )
+    return found

@@ -1,0 +1,77 @@
+"""What the admin shows around its lists: the sidebar, and how the newest requests fared."""
+
+from __future__ import annotations
+
+from collections import Counter
+from statistics import quantiles
+from typing import TYPE_CHECKING, Any
+
+from django.urls import reverse
+
+from generation import conf
+from generation.models import GenerationLog
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
+
+# Reads the right edge of one index, however many rows there are.
+NEWEST = 1000
+
+
+def newest_requests(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
+    """Unfold's DASHBOARD_CALLBACK."""
+    if not request.user.has_perm("generation.view_generationlog"):
+        return context
+    newest = GenerationLog.objects.order_by("-pk").values_list(
+        "status", "latency_ms", "created_at"
+    )
+    rows = list(newest[:NEWEST])
+    if not rows:
+        return context
+    counts = Counter(status for status, _, _ in rows)
+    answered = [ms for status, ms, _ in rows if status == GenerationLog.Status.SUCCEEDED]
+    logs = reverse("admin:generation_generationlog_changelist")
+    return context | {
+        "newest": {
+            "count": len(rows),
+            "since": rows[-1][2],
+            "latency": _percentiles(answered),
+            "statuses": [
+                {
+                    "label": label,
+                    "count": counts[value],
+                    "percent": f"{counts[value] / len(rows):.1%}",
+                    "url": f"{logs}?status={value}",
+                }
+                for value, label in GenerationLog.Status.choices
+            ],
+        }
+    }
+
+
+def _percentiles(ms: list[int]) -> str:
+    if len(ms) < 2:  # noqa: PLR2004  # quantiles need two
+        return ""
+    cuts = quantiles(ms, n=100, method="inclusive")
+    return f"{cuts[49] / 1000:.2f} s median, {cuts[94] / 1000:.2f} s at the 95th percentile"
+
+
+def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
+    """Unfold's SIDEBAR navigation: the pages that this user may see."""
+    settings = conf.load()
+    lists = [
+        ("Generation logs", "list_alt", "generation", "generationlog"),
+        ("Profiles", "edit_note", "generation", "profile"),
+        ("Usage", "data_usage", "generation", "usagelog"),
+        ("Users", "person", "auth", "user"),
+        ("Groups", "group", "auth", "group"),
+    ]
+    pages = [
+        {"title": title, "icon": icon, "link": reverse(f"admin:{app}_{model}_changelist")}
+        for title, icon, app, model in lists
+        if request.user.has_perm(f"{app}.view_{model}")
+    ]
+    service = [{"title": "API docs", "icon": "api", "link": reverse("api-v1:openapi-view")}]
+    if settings.pool_access != "off":
+        service.append({"title": "Pool statistics", "icon": "database", "link": reverse("api-v1:pool")})
+    return [{"title": "Review", "items": pages}, {"title": "Service", "items": service}]

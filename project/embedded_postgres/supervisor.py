@@ -1,0 +1,263 @@
+"""The process between the users of a server and PostgreSQL; `holding` starts it.
+
+It lives in a session of its own, so that a terminal's Ctrl-C does not stop PostgreSQL before
+the application has drained. What it prints until PostgreSQL is ready, its starter reads:
+`ready`, or why not.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from project.embedded_postgres import layout, locks
+from project.embedded_postgres.account import Account
+
+INITDB_LIMIT_S = 60.0
+READY_LIMIT_S = 60.0  # a recovery after a crash may take its time
+GONE_LIMIT_S = 20.0  # for the processes of a server that lost its supervisor
+STOP_LIMIT_S = 10.0  # then it is stopped without a checkpoint, and recovers at its next start
+POLL_S = 0.2
+SHORTEST_LIFE_S = 1.0  # one that dies sooner is not started again
+LOG_TAIL_BYTES = 2000
+
+SETTINGS = {
+    "listen_addresses": "",
+    "port": layout.PORT,
+    "unix_socket_permissions": "0700",
+    "max_connections": "200",
+}
+
+
+class StartError(Exception):
+    pass
+
+
+class Supervisor:
+    def __init__(self, base: str, binaries: str, settings: dict[str, str], starting: int) -> None:
+        self.place = layout.of(base)
+        self.binaries = Path(binaries)
+        self.settings = settings
+        self.starting = starting
+        self.account = Account()
+        self.server: subprocess.Popen[bytes]
+        self.server_began = 0.0
+
+    def run(self) -> None:
+        place = self.place
+        locks.acquire(place.supervisor_lock, locks.EXCLUSIVE, GONE_LIMIT_S)
+        users = os.open(place.sockets, os.O_RDONLY)
+        self.account.own(place.sockets)
+        place.base.mkdir(parents=True, exist_ok=True)
+        try:
+            self.provide_binaries()
+            self.log = place.log.open("wb")
+            self.start()
+            say("ready")
+            os.close(self.starting)
+            while not locks.try_to_get(users, locks.EXCLUSIVE):
+                if self.server.poll() is not None:
+                    self.restart()
+                time.sleep(POLL_S)
+            self.stop()
+        finally:
+            shutil.rmtree(place.sockets / "copy", ignore_errors=True)
+
+    def provide_binaries(self) -> None:
+        """Copy the binaries where PostgreSQL's account may not reach them."""
+        copy = self.place.sockets / "copy"
+        shutil.rmtree(copy, ignore_errors=True)
+        if self.account.can_run(self.binaries / "bin/initdb"):
+            return
+        package = self.binaries.parent
+        target = copy / package.name / self.binaries.name
+        shutil.copytree(self.binaries, target, symlinks=True)
+        libraries = package.with_name(f"{package.name}.libs")
+        if libraries.is_dir():  # the wheel's programs look for them at this relative path
+            shutil.copytree(libraries, copy / libraries.name, symlinks=True)
+        for folder, _folders, files in os.walk(copy):
+            for name in [".", *files]:
+                self.account.own(Path(folder, name))
+        if not self.account.can_run(target / "bin/initdb"):
+            raise StartError(
+                f"{self.account.name} can't run programs in {self.place.sockets}:"
+                " is /tmp mounted noexec? Set DATABASE_URL, or don't run this as root."
+            )
+        self.binaries = target
+
+    def start(self) -> None:
+        """Start PostgreSQL and wait until it takes connections. Raises `StartError`."""
+        place = self.place
+        try:
+            lock = locks.acquire(place.data_lock, locks.EXCLUSIVE, GONE_LIMIT_S)
+        except TimeoutError:
+            raise StartError(
+                f"another PostgreSQL works on {place.data}, its pid is {self.written_pid()}:"
+                " stop that one, or whatever started it"
+            ) from None
+        if not place.data.exists():
+            self.create()
+        owner = place.data.stat().st_uid
+        if owner != self.account.uid:
+            raise StartError(
+                f"{place.data} belongs to uid {owner}, not to {self.account.name}: run this"
+                " as the user who made it, or remove the folder to start afresh"
+            )
+        # The lock says that no server runs; a pid in these may meanwhile be anybody's.
+        (place.data / "postmaster.pid").unlink(missing_ok=True)
+        for leftover in place.sockets.glob(f".s.PGSQL.{layout.PORT}*"):
+            leftover.unlink()
+        folder = os.open(place.data, os.O_RDONLY)
+        settings = {
+            **SETTINGS,
+            "unix_socket_directories": str(place.sockets),
+            **self.settings,
+        }
+        self.server = subprocess.Popen(  # noqa: S603  # the wheel's
+            [
+                self.binaries / "bin/postgres",
+                *("-D", self.account.path_to(place.data, folder)),
+                *(word for name, value in settings.items() for word in ("-c", f"{name}={value}")),
+            ],
+            pass_fds=[lock, folder],
+            preexec_fn=end_with_parent(),  # noqa: PLW1509  # there are no threads here
+            **self.environment(),
+        )
+        self.server_began = time.monotonic()
+        os.close(folder)
+        os.close(lock)  # its processes have it now
+        self.wait_until_ready()
+
+    def create(self) -> None:
+        """Make the data folder: wholly or not at all."""
+        draft = self.place.data.with_suffix(".new")
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(mode=0o700)
+        self.account.own(draft)
+        folder = os.open(draft, os.O_RDONLY)
+        done = subprocess.run(  # noqa: S603  # the wheel's
+            [
+                self.binaries / "bin/initdb",
+                *("-D", self.account.path_to(draft, folder)),
+                *("--username=postgres", "--auth=trust", "--encoding=UTF8"),
+                # The same order of text everywhere, whatever the system's locales are.
+                *("--no-locale", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
+                *(["--no-sync"] if self.settings.get("fsync") == "off" else []),
+            ],
+            check=False,
+            pass_fds=[folder],
+            timeout=INITDB_LIMIT_S,
+            **self.environment(),
+        )
+        os.close(folder)
+        if done.returncode:
+            raise StartError(f"initdb failed:\n{self.log_tail()}")
+        draft.rename(self.place.data)
+        parent = os.open(self.place.base, os.O_RDONLY)
+        os.fsync(parent)
+        os.close(parent)
+
+    def wait_until_ready(self) -> None:
+        deadline = self.server_began + READY_LIMIT_S
+        while self.server.poll() is None:
+            if time.monotonic() > deadline:
+                self.stop()
+                raise StartError(
+                    f"PostgreSQL was not ready after {READY_LIMIT_S:g} s:\n{self.log_tail()}"
+                )
+            lines = self.pid_file()
+            if lines[:1] == [str(self.server.pid)] and lines[-1].strip() == "ready":
+                return
+            time.sleep(locks.POLL_S)
+        raise StartError(f"PostgreSQL did not start:\n{self.log_tail()}")
+
+    def restart(self) -> None:
+        """Revive a server that was killed, unless it seems to die of itself."""
+        if time.monotonic() - self.server_began < SHORTEST_LIFE_S or not self.place.data.exists():
+            raise StartError("PostgreSQL died")
+        self.starting = locks.acquire(self.place.start_lock, locks.EXCLUSIVE, GONE_LIMIT_S)
+        self.start()
+        os.close(self.starting)
+
+    def stop(self) -> None:
+        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
+            self.server.send_signal(number)
+            try:
+                self.server.wait(STOP_LIMIT_S)
+            except subprocess.TimeoutExpired:
+                continue
+            return
+
+    def environment(self) -> dict[str, Any]:
+        """How PostgreSQL's programs are run: nothing of the caller's may reach them, PGPORT
+        and PGDATA least of all."""
+        return {
+            "env": {"PATH": os.defpath, "LC_ALL": "C"},
+            "stdin": subprocess.DEVNULL,
+            "stdout": self.log,
+            "stderr": self.log,
+            **self.account.credentials,
+        }
+
+    def pid_file(self) -> list[str]:
+        try:
+            return (self.place.data / "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return []
+
+    def written_pid(self) -> str:
+        return (self.pid_file() or ["unknown"])[0]
+
+    def log_tail(self) -> str:
+        return self.place.log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace")
+
+
+def end_with_parent() -> Callable[[], None] | None:
+    """What a child must do to get SIGINT when this process dies. Linux only: elsewhere a
+    server whose supervisor was killed has to be stopped by hand."""
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None)
+    parent = os.getpid()
+
+    def ask() -> None:
+        set_parent_death_signal = 1
+        libc.prctl(set_parent_death_signal, signal.SIGINT)
+        if os.getppid() != parent:  # it died before we asked
+            os._exit(1)
+
+    return ask
+
+
+def say(words: str) -> None:
+    """The one answer to the starter."""
+    sys.stdout.write(words)
+    sys.stdout.flush()
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (1, 2):
+        os.dup2(nothing, descriptor)
+    os.close(nothing)
+
+
+def main() -> None:
+    if os.fork():
+        os._exit(0)  # the starter has no child to reap then
+    os.setsid()
+    try:
+        Supervisor(**json.loads(sys.argv[1])).run()
+    except (StartError, OSError, subprocess.SubprocessError) as error:
+        say(f"{error}")
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""Strict reading of the environment and `.env`: a bad value stops the start with one line."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from dotenv import dotenv_values
+
+from generation import conf
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_TRUE = {"1", "true", "yes", "on"}
+_FALSE = {"0", "false", "no", "off"}
+
+
+class Environment:
+    """Values by name; the process's environment wins over the file. Empty counts as not set."""
+
+    def __init__(self, file: Path) -> None:
+        merged = {**dotenv_values(file), **os.environ}
+        self._values = {name: value for name, value in merged.items() if value}
+
+    def text(self, name: str, default: str = "") -> str:
+        return self._values.get(name, default)
+
+    def boolean(self, name: str, *, default: bool) -> bool:
+        word = self.text(name).strip().lower()
+        if not word:
+            return default
+        if word not in _TRUE | _FALSE:
+            stop(f"{name}={word!r}: use 1/0, true/false, yes/no or on/off")
+        return word in _TRUE
+
+    def words(self, name: str, default: str = "") -> list[str]:
+        """A comma-separated list."""
+        return [word.strip() for word in self.text(name, default).split(",") if word.strip()]
+
+    def staccato(self) -> dict[str, Any]:
+        """The STACCATO dict: each setting of `generation` that the environment names."""
+        values = {
+            key: self._values[name]
+            for key in (field.upper() for field in conf.Settings.model_fields)
+            if (name := conf.environment_name(key)) in self._values
+        }
+        try:
+            conf.parse(values)
+        except conf.ImproperlyConfigured as error:
+            stop(str(error))
+        return values
+
+
+def stop(reason: str) -> NoReturn:
+    """End the process with one line instead of a traceback."""
+    raise SystemExit(f"staccato: {reason}")

@@ -1,0 +1,27 @@
+"""The page at `/`."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from django.shortcuts import render
+from django.views.decorators.http import require_safe
+
+from generation import conf
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest, HttpResponse
+
+
+@require_safe
+async def start(request: HttpRequest) -> HttpResponse:
+    settings = conf.load()
+    url = request.build_absolute_uri("api/v1/generate/1")
+    context = {
+        "curl": f"curl -X POST {shlex.quote(url)}",
+        "provider": settings.default_provider,
+        "pool": settings.pool_access != "off",
+        "metrics": settings.metrics_access != "off",
+    }
+    return render(request, "project/start.html", context)

@@ -1,0 +1,165 @@
+"""Environment → Django settings. Computes; never starts anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from django.urls import reverse_lazy
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
+
+from project import embedded_postgres
+from project.environment import Environment, stop
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+env = Environment(BASE_DIR / ".env")
+
+# --- the deployment -------------------------------------------------------------------------
+
+DEBUG = env.boolean("DEBUG", default=False)
+INSECURE_SECRET_KEY = "insecure-for-development-only"  # noqa: S105  # named for what it is
+SECRET_KEY = env.text("SECRET_KEY", INSECURE_SECRET_KEY)
+ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+CSRF_TRUSTED_ORIGINS = env.words("CSRF_TRUSTED_ORIGINS")
+DATABASE_URL = env.text("DATABASE_URL")
+
+
+def database(url: str) -> dict[str, Any]:
+    """Django's settings for a libpq connection string or URL; the embedded server for none."""
+    # The admin and the commands have connections of their own, few and short.
+    pool = {"min_size": 0, "max_size": 4, "timeout": 5}
+    if not url:
+        return {
+            "ENGINE": "project.embedded_postgres",
+            **embedded_postgres.address(BASE_DIR / "var"),
+            "OPTIONS": {"pool": pool},
+        }
+    try:
+        parts = conninfo_to_dict(url)
+    except ProgrammingError:
+        stop("DATABASE_URL=(hidden): use postgresql://user:password@host:5432/name")
+    names = {"NAME": "dbname", "USER": "user", "PASSWORD": "password", "HOST": "host"}
+    settings: dict[str, Any] = {key: str(parts.pop(name, "")) for key, name in names.items()}
+    settings["PORT"] = str(parts.pop("port", ""))
+    if not settings["NAME"]:
+        stop("DATABASE_URL=(hidden): it names no database; use postgresql://user@host/name")
+    return {
+        "ENGINE": "django.db.backends.postgresql",
+        **settings,
+        "OPTIONS": {**parts, "pool": pool},
+    }
+
+
+DATABASES = {"default": database(DATABASE_URL)}
+STACCATO = env.staccato()
+
+# --- the application ------------------------------------------------------------------------
+
+INSTALLED_APPS = [
+    "project",  # before staticfiles: its runserver serves ASGI
+    "unfold",
+    "unfold.contrib.filters",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "servestatic",
+    "django.contrib.staticfiles",
+    "django.contrib.postgres",
+    "ninja",  # its docs pages bring their own assets
+    "generation",
+]
+# For the admin, the docs and the start page; generate requests pass none of it.
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "servestatic.middleware.ServeStaticMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+ROOT_URLCONF = "project.urls"
+ASGI_APPLICATION = "project.asgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_TZ = True
+
+# The admin's look. Its icons are Material Symbols, its colour Tailwind's teal.
+TEAL = {
+    "50": "oklch(98.4% .014 180.72)",
+    "100": "oklch(95.3% .051 180.801)",
+    "200": "oklch(91% .096 180.426)",
+    "300": "oklch(85.5% .138 181.071)",
+    "400": "oklch(77.7% .152 181.912)",
+    "500": "oklch(70.4% .14 182.503)",
+    "600": "oklch(60% .118 184.704)",
+    "700": "oklch(51.1% .096 186.391)",
+    "800": "oklch(43.7% .078 188.216)",
+    "900": "oklch(38.6% .063 188.416)",
+    "950": "oklch(27.7% .046 192.524)",
+}
+UNFOLD = {
+    "SITE_TITLE": "Staccato",
+    "SITE_HEADER": "Staccato",
+    "SITE_SUBHEADER": "No connection held",
+    "SITE_SYMBOL": "graphic_eq",
+    "SITE_URL": reverse_lazy("start"),
+    "SHOW_VIEW_ON_SITE": False,
+    "COLORS": {"primary": TEAL},
+    "DASHBOARD_CALLBACK": "project.dashboard.newest_requests",
+    "SIDEBAR": {"navigation": "project.dashboard.sidebar"},
+}
+
+STATIC_URL = "static/"
+STATIC_ROOT = BASE_DIR / "staticfiles"
+SERVESTATIC_AUTOREFRESH = DEBUG
+SERVESTATIC_USE_FINDERS = DEBUG
+
+# --- security -------------------------------------------------------------------------------
+
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+if not DEBUG:
+    SECURE_HSTS_SECONDS = 31_536_000
+    SECURE_HSTS_INCLUDE_SUBDOMAINS = True
+    SECURE_HSTS_PRELOAD = True
+    SECURE_SSL_REDIRECT = env.boolean("SECURE_SSL_REDIRECT", default=True)
+    SESSION_COOKIE_SECURE = True
+    CSRF_COOKIE_SECURE = True
+
+# --- logging --------------------------------------------------------------------------------
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{asctime} {levelname:7} {name}: {message}", "style": "{"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": env.text("LOG_LEVEL", "INFO").upper()},
+}

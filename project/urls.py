@@ -1,0 +1,12 @@
+"""/  /api/v1  /admin  /metrics  /livez  /readyz"""
+
+from django.contrib import admin
+from django.urls import include, path
+
+from project import pages
+
+urlpatterns = [
+    path("", pages.start, name="start"),
+    path("admin/", admin.site.urls),
+    path("", include("generation.urls")),
+]

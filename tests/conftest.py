@@ -1,0 +1,93 @@
+"""Fixtures: a migrated PostgreSQL, users with prompts, and the service in or out of process."""
+
+from __future__ import annotations
+
+import resource
+from urllib.parse import urlencode
+
+import asyncpg
+import httpx
+import pytest
+from django.contrib.auth import get_user_model
+from django.db import connection
+
+from generation.asgi import get_application
+from generation.models import Profile
+from generation.runtime import Runtime
+from tests.support import service
+from tests.support.fake_llm import FakeLLM
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _many_files() -> None:
+    """Thousands of sockets on both ends of the wire."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < 20_000:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(20_000, hard), hard))
+
+
+@pytest.fixture
+def users(transactional_db) -> None:
+    """User 1 with a plain prompt, 2 with $input, 3 with a variable; 4 inactive, 5 without profile."""
+    templates = {1: "Tell me about the sky.", 2: "Say: $input!", 3: "In a $tone tone: $input"}
+    for key in range(1, 6):
+        user = get_user_model().objects.create(id=key, username=f"user{key}", is_active=key != 4)
+        if key != 5:
+            Profile.objects.create(user=user, prompt_template=templates.get(key, "Hello."))
+
+
+@pytest.fixture
+def database_url(transactional_db) -> str:
+    """The test database, as DATABASE_URL."""
+    at = connection.settings_dict
+    parts = {"host": at["HOST"], "port": at["PORT"], "user": at["USER"], "password": at["PASSWORD"]}
+    given = {name: value for name, value in parts.items() if value}
+    return f"postgresql:///{at['NAME']}?{urlencode(given)}"
+
+
+@pytest.fixture
+async def sql(database_url):
+    """A connection of the test's own, to look behind the service's back."""
+    link = await asyncpg.connect(database_url)
+    yield link
+    await link.close()
+
+
+@pytest.fixture
+async def llm():
+    async with FakeLLM().serve() as fake:
+        yield fake
+
+
+@pytest.fixture
+async def serve(users, database_url, llm):
+    """Start the service with the fake LLM: `async with serve(NAME="value") as service`."""
+
+    def start(*options: str, **env: str):
+        return service.running(
+            database_url,
+            *options,
+            **{
+                "LLM_PROVIDER": "anthropic",
+                "ANTHROPIC_API_KEY": "test-key",
+                "ANTHROPIC_BASE_URL": llm.url,
+                **env,
+            },
+        )
+
+    return start
+
+
+@pytest.fixture
+async def runtime(users):
+    """The runtime in this process, with the simulated provider."""
+    async with Runtime.open() as opened:
+        yield opened
+
+
+@pytest.fixture
+async def client(runtime):
+    """Calls the ASGI application in this process."""
+    transport = httpx.ASGITransport(get_application(), raise_app_exceptions=True)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as opened:
+        yield opened

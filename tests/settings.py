@@ -1,0 +1,19 @@
+"""The project's settings, on a database of the tests' own."""
+
+import os
+
+os.environ.setdefault("DEBUG", "1")
+os.environ["LLM_PROVIDER"] = "simulated"
+
+from project.settings import *  # noqa: F403  # Django settings are one namespace
+from project.settings import BASE_DIR, DATABASE_URL, DATABASES, database, embedded_postgres
+
+if DATABASE_URL:
+    DATABASES["default"] = database(DATABASE_URL)
+else:
+    DATABASES["default"] |= embedded_postgres.address(
+        BASE_DIR / "var" / "tests", fsync="off", max_connections="300"
+    )
+DATABASES["default"]["OPTIONS"].pop("pool")  # pytest drops the database while it would be open
+STACCATO = {"LLM_PROVIDER": "simulated", "LLM_SIMULATED_LATENCY": "0"}
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -1,0 +1,110 @@
+"""The service as a user runs it: uvicorn in a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.support import http
+
+ROOT = Path(__file__).parents[2]
+
+
+class Service:
+    def __init__(self, process, port: int, log: Path) -> None:
+        self.process = process
+        self.port = port
+        self._log = log
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    async def pool(self) -> dict:
+        return (await http.request(self.port, "GET", "/api/v1/pool")).json()
+
+    async def metric(self, sample: str) -> float:
+        """The value of one line of /metrics, named as it stands there."""
+        text = (await http.request(self.port, "GET", "/metrics")).body.decode()
+        for line in text.splitlines():
+            if line.startswith(f"{sample} "):
+                return float(line.rsplit(" ", 1)[1])
+        return 0.0
+
+    async def until_pool(self, predicate, what: str, seconds: float = 10) -> dict:
+        """Poll /api/v1/pool until it is as wanted."""
+        pool = {}
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not predicate(pool := await self.pool()):
+                    await asyncio.sleep(0.02)
+                return pool
+        raise AssertionError(f"waited {seconds} s for {what}; the pool says {pool}")
+
+    def terminate(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+    async def ended(self, seconds: float = 30) -> int:
+        async with asyncio.timeout(seconds):
+            return await self.process.wait()
+
+
+@contextlib.asynccontextmanager
+async def running(database_url: str, *options: str, application="project.asgi:application", **env):
+    """Serve until the block ends. Environment variables by keyword."""
+    with socket.socket() as listener, tempfile.TemporaryDirectory() as folder:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(8192)
+        log = Path(folder) / "log"
+        with log.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-W", "error::RuntimeWarning", "-m", "uvicorn", application,
+                "--fd", str(listener.fileno()), "--no-access-log", *options,
+                pass_fds=[listener.fileno()],
+                cwd=ROOT,
+                env={
+                    **os.environ,
+                    "DJANGO_SETTINGS_MODULE": "project.settings",
+                    "DEBUG": "1",
+                    "DATABASE_URL": database_url,
+                    "LLM_SIMULATED_LATENCY": "0",
+                    **env,
+                },
+                stdout=output,
+                stderr=output,
+            )  # fmt: skip
+        service = Service(process, listener.getsockname()[1], log)
+        listener.close()
+        try:
+            await _until_alive(service)
+            yield service
+        except BaseException:
+            print(service.log)  # noqa: T201  # pytest shows it with the failure
+            raise
+        finally:
+            if process.returncode is None:
+                process.terminate()
+                try:
+                    await service.ended(20)
+                except TimeoutError:
+                    process.kill()
+                    await process.wait()
+                    raise AssertionError(f"the service did not end:\n{service.log}") from None
+
+
+async def _until_alive(service: Service) -> None:
+    async with asyncio.timeout(30):
+        while service.process.returncode is None:
+            with contextlib.suppress(ConnectionError, IndexError):
+                answer = await http.request(service.port, "GET", "/livez")
+                if answer.status == 200:
+                    return
+            await asyncio.sleep(0.05)
+    raise AssertionError(f"the service did not start:\n{service.log}")
