@@ -218,7 +218,9 @@ def main():
     bare = best["bare transport (httpx types)"][0]
     print(f"{arguments.in_flight} in flight, {arguments.calls} calls, best of {arguments.rounds}")
     for name, (cpu, rate) in best.items():
-        print(f"{name:30} {cpu:7.0f} µs CPU/call  {rate:7.0f}/s  {cpu / bare:5.2f} × bare transport")
+        print(
+            f"{name:30} {cpu:7.0f} µs CPU/call  {rate:7.0f}/s  {cpu / bare:5.2f} × bare transport"
+        )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,14 @@
 """The logs to review, the profiles to edit. No list here counts a table or asks per row."""
 
+# ruff: noqa: ARG002  # Django's hooks are given more than each needs
+
 from __future__ import annotations
 
+from dataclasses import fields
 from datetime import date, datetime, time, timedelta
+from functools import cache
 from string import Template
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 from uuid import UUID
 
 from django.contrib import admin, messages
@@ -17,8 +21,10 @@ from django.utils.html import format_html
 from django.utils.timezone import localtime, make_aware
 from unfold.utils import display_for_label
 
+from generation import conf
 from generation.keyset import NewestFirst
 from generation.models import GenerationLog, Profile, UsageLog
+from generation.records import Attempt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,7 +62,7 @@ SAMPLE = 1000
 # than this: `LLM_TIMEOUT` is an hour at most.
 LONGEST_REQUEST = timedelta(hours=2)
 CLOCK_STEP = timedelta(minutes=1)
-EXCERPT = 90
+EXCERPT = 120
 
 
 def name_of(row: GenerationLog | UsageLog) -> str:
@@ -75,6 +81,18 @@ def _count(tokens: int | None) -> str:
     return "–" if tokens is None else f"{tokens:,}"
 
 
+def excerpt(text: str) -> SafeString:
+    line = " ".join(text.split())
+    shown = line if len(line) <= EXCERPT else f"{line[:EXCERPT]}…"
+    return format_html('<span class="log-excerpt">{}</span>', shown)
+
+
+@cache  # rendering one takes longer than the rest of its row
+def label(status: str, text: str) -> SafeString:
+    shown: SafeString = display_for_label((status, text), "", LABELS)
+    return shown
+
+
 def number(text: str) -> SafeString:
     return format_html('<span class="log-number">{}</span>', text)
 
@@ -83,11 +101,13 @@ class StatusFilter(DropdownFilter):
     title = "status"
     parameter_name = "status"
 
-    def lookups(self, request: HttpRequest, model_admin: ModelAdmin) -> Iterable[tuple[str, str]]:  # noqa: ARG002
+    def lookups(self, request: HttpRequest, model_admin: ModelAdmin) -> Iterable[tuple[str, str]]:
         return Status.choices
 
     def queryset(
-        self, request: HttpRequest, queryset: QuerySet[GenerationLog]  # noqa: ARG002
+        self,
+        request: HttpRequest,
+        queryset: QuerySet[GenerationLog],
     ) -> QuerySet[GenerationLog]:
         status = self.value()
         return queryset.filter(status=status) if status else queryset
@@ -96,13 +116,17 @@ class StatusFilter(DropdownFilter):
 class SampledFilter(DropdownFilter):
     """Offers the values of the newest rows; any other can be named in the address."""
 
-    def lookups(self, request: HttpRequest, model_admin: ModelAdmin) -> Iterable[tuple[str, str]]:  # noqa: ARG002
-        sample = GenerationLog.objects.order_by("-pk").values_list(self.parameter_name, flat=True)
+    def lookups(self, request: HttpRequest, model_admin: ModelAdmin) -> Iterable[tuple[str, str]]:
+        sample = GenerationLog.objects.order_by("-pk").values_list(
+            str(self.parameter_name), flat=True
+        )
         values = {*sample[:SAMPLE], self.value()}
         return [(value, value) for value in sorted(filter(None, values))]
 
     def queryset(
-        self, request: HttpRequest, queryset: QuerySet[GenerationLog]  # noqa: ARG002
+        self,
+        request: HttpRequest,
+        queryset: QuerySet[GenerationLog],
     ) -> QuerySet[GenerationLog]:
         value = self.value()
         return queryset.filter(**{str(self.parameter_name): value}) if value else queryset
@@ -124,34 +148,39 @@ class ArrivalFilter(RangeDateTimeFilter):
     Without the bounds a range of last year would be searched for from the newest row down.
     """
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.title = "arrival"
+
     def queryset(
         self, request: HttpRequest, queryset: QuerySet[GenerationLog]
     ) -> QuerySet[GenerationLog]:
+        limits: dict[str, Any] = {}
         try:
-            start, end = self._moment("from", days=0), self._moment("to", days=1)
-        except ValueError:
+            if start := self._moment("from", days=0):
+                limits |= {"created_at__gte": start, "pk__gte": first_id(start - CLOCK_STEP)}
+            if end := self._moment("to", days=1):
+                limits |= {"created_at__lt": end, "pk__lt": first_id(end + LONGEST_REQUEST)}
+        except (ValueError, OverflowError):
             messages.warning(
                 request, "The dates were not understood: use 2026-01-31 and, if need be, 14:05."
             )
             return queryset
-        if start:
-            queryset = queryset.filter(created_at__gte=start, pk__gte=_first_id(start - CLOCK_STEP))
-        if end:
-            queryset = queryset.filter(created_at__lt=end, pk__lt=_first_id(end + LONGEST_REQUEST))
-        return queryset
+        return queryset.filter(**limits)
 
     def _moment(self, side: str, *, days: int) -> datetime | None:
-        """The moment typed; for a day alone, its start or `days` later."""
-        day, clock = (self.used_parameters.get(f"created_at_{side}_{part}") for part in (0, 1))
+        """The moment typed; for a day alone, its start or that of a later day."""
+        day = str(self.used_parameters.get(f"created_at_{side}_0") or "")
+        clock = str(self.used_parameters.get(f"created_at_{side}_1") or "")
         if not day:
             return None
-        moment = datetime.combine(date.fromisoformat(day), time())
-        if clock:
-            return make_aware(datetime.combine(moment, time.fromisoformat(clock)))
-        return make_aware(moment + timedelta(days=days))
+        moment = datetime.combine(
+            date.fromisoformat(day), time.fromisoformat(clock) if clock else time()
+        )
+        return make_aware(moment if clock else moment + timedelta(days=days))
 
 
-def _first_id(moment: datetime) -> UUID:
+def first_id(moment: datetime) -> UUID:
     """The smallest UUIDv7 of a moment: its first 48 bits are the milliseconds."""
     return UUID(int=max(0, int(moment.timestamp() * 1000)) << 80)
 
@@ -181,16 +210,16 @@ class ReadOnlyAdmin(ModelAdmin):
     class Media:
         css: ClassVar = {"all": ["generation/admin.css"]}
 
-    def has_add_permission(self, request: HttpRequest) -> bool:  # noqa: ARG002
+    def has_add_permission(self, request: HttpRequest) -> bool:
         return False
 
-    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:  # noqa: ARG002
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
 
-    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:  # noqa: ARG002
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
 
-    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:  # noqa: ARG002
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return NewestFirst
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
@@ -218,7 +247,7 @@ class GenerationLogAdmin(ReadOnlyAdmin):
         "status_label",
         "who",
         "model_name",
-        "excerpt",
+        "prompt_excerpt",
         "token_count",
         "cost",
         "latency",
@@ -233,11 +262,14 @@ class GenerationLogAdmin(ReadOnlyAdmin):
     search_fields = ("pk",)  # shows the box; get_search_results looks up
     search_help_text = "User, user id, request id or log id"
 
-    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:  # noqa: ARG002
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return LogList
 
     def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[GenerationLog], search_term: str  # noqa: ARG002
+        self,
+        request: HttpRequest,
+        queryset: QuerySet[GenerationLog],
+        search_term: str,
     ) -> tuple[QuerySet[GenerationLog], bool]:
         """Whole values only, each through its index."""
         term = search_term.strip()
@@ -257,19 +289,15 @@ class GenerationLogAdmin(ReadOnlyAdmin):
 
     @admin.display(description="status")
     def status_label(self, log: GenerationLog) -> SafeString:
-        label: SafeString = display_for_label(
-            (log.status, log.get_status_display()), "", {str(k): v for k, v in LABELS.items()}
-        )
-        return label
+        return label(log.status, log.get_status_display())
 
     @admin.display(description="model")
     def model_name(self, log: GenerationLog) -> SafeString:
         return format_html('<span title="{}">{}</span>', log.provider, log.model)
 
     @admin.display(description="prompt")
-    def excerpt(self, log: GenerationLog) -> SafeString:
-        text = " ".join(log.prompt_start.split())  # type: ignore[attr-defined]
-        return format_html('<span class="log-excerpt">{}</span>', text[:EXCERPT])
+    def prompt_excerpt(self, log: GenerationLog) -> SafeString:
+        return excerpt(log.prompt_start)  # type: ignore[attr-defined]  # LogList adds it
 
     @admin.display(description="tokens")
     def token_count(self, log: GenerationLog) -> SafeString:
@@ -298,10 +326,11 @@ class GenerationLogAdmin(ReadOnlyAdmin):
 
 
 def _table(attempts: Any) -> dict[str, Any]:
-    """The attempts as the table they are; JSON promises nothing about their keys."""
+    """The attempts as the table they are. PostgreSQL keeps no order of JSON's keys."""
     rows = [row for row in attempts if isinstance(row, dict)] if attempts else []
-    keys = list(dict.fromkeys(key for row in rows for key in row))
-    return {"headers": keys, "rows": [[row.get(key) for key in keys] for row in rows]}
+    keys = dict.fromkeys(field.name for field in fields(Attempt))
+    keys |= dict.fromkeys(key for row in rows for key in row)
+    return {"headers": list(keys), "rows": [[row.get(key) for key in keys] for row in rows]}
 
 
 @admin.register(UsageLog)
@@ -325,11 +354,18 @@ class ProfileForm(ModelForm):
                 )
         return text
 
+    def clean_provider(self) -> str:
+        provider: str = self.cleaned_data["provider"]
+        known = get_args(conf.ProviderName)
+        if provider and provider not in known:
+            raise ValidationError(f"Leave it empty, or name one of {', '.join(known)}.")
+        return provider
+
 
 @admin.register(Profile)
 class ProfileAdmin(ModelAdmin):
     form = ProfileForm
-    list_display = ("user", "template_start", "provider", "model", "max_tokens")
+    list_display = ("user", "template_excerpt", "provider", "model", "max_tokens")
     list_select_related = ("user",)
     sortable_by = ()
     show_full_result_count = False
@@ -341,13 +377,15 @@ class ProfileAdmin(ModelAdmin):
     class Media:
         css: ClassVar = {"all": ["generation/admin.css"]}
 
-    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:  # noqa: ARG002
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return NewestFirst
 
-    def get_search_fields(self, request: HttpRequest) -> tuple[str, ...]:  # noqa: ARG002
+    def get_search_fields(self, request: HttpRequest) -> tuple[str, ...]:
         return (f"user__{get_user_model().USERNAME_FIELD}__startswith", "user__pk__exact")
 
-    def get_readonly_fields(self, request: HttpRequest, obj: Profile | None = None) -> tuple[str]:
+    def get_readonly_fields(
+        self, request: HttpRequest, obj: Profile | None = None
+    ) -> tuple[str, ...]:
         # The user is the primary key: another one would make a second profile.
         return ("user",) if obj else ()
 
@@ -357,6 +395,5 @@ class ProfileAdmin(ModelAdmin):
         return ("user",) if users and users.get_search_fields(request) else ()
 
     @admin.display(description="prompt template")
-    def template_start(self, profile: Profile) -> SafeString:
-        text = " ".join(profile.prompt_template.split())
-        return format_html('<span class="log-excerpt">{}</span>', text[:EXCERPT])
+    def template_excerpt(self, profile: Profile) -> SafeString:
+        return excerpt(profile.prompt_template)

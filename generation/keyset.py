@@ -14,6 +14,7 @@ from psycopg.errors import QueryCanceled
 if TYPE_CHECKING:
     from django.contrib.admin.views.main import ChangeList
     from django.db.models import QuerySet
+    from django.db.models.expressions import Combinable
     from django.http import HttpRequest
 else:
     from unfold.views import ChangeList
@@ -33,7 +34,11 @@ class NewestFirst(ChangeList):
     newer_url: str | None = None
     older_url: str | None = None
 
-    def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[str]:  # noqa: ARG002
+    def get_ordering(
+        self,
+        request: HttpRequest,  # noqa: ARG002
+        queryset: QuerySet[Any],  # noqa: ARG002
+    ) -> list[str | Combinable]:
         return ["-pk"]
 
     def get_results(self, request: HttpRequest) -> None:
@@ -57,15 +62,17 @@ class NewestFirst(ChangeList):
             self.older_url = self.get_query_string({PAGE_VAR: f"before:{rows[-1].pk}"})
         self.result_list = rows
         self.result_count = self.full_result_count = len(rows)
-        self.show_full_result_count = self.show_admin_actions = False
+        self.show_full_result_count = False
+        self.show_admin_actions = bool(rows)
         self.can_show_all = self.multi_page = False
 
     def _place(self, request: HttpRequest) -> tuple[str, str]:
         side, _, key = request.GET.get(PAGE_VAR, "").partition(":")
         # Unfold's filter form repeats every parameter of the request, and a place in this list
         # means nothing in a list filtered otherwise.
-        request.GET = request.GET.copy()
-        request.GET.pop(PAGE_VAR, None)
+        rest = request.GET.copy()
+        rest.pop(PAGE_VAR, None)
+        request.GET = rest  # type: ignore[assignment]  # a mutable one
         return side, key
 
     def _page(self, side: str, key: str) -> tuple[list[Any], bool, bool]:

@@ -7,6 +7,19 @@ from typing import Any
 from generation import errors
 from generation.problems import CONTENT_TYPE
 
+PROBLEM = {
+    "title": "Problem",
+    "description": "RFC 9457; some kinds have members of their own.",
+    "type": "object",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string", "description": "The kind of problem: a name that is stable."},
+        "title": {"type": "string", "description": "What the kind means."},
+        "status": {"type": "integer", "description": "The HTTP status."},
+        "detail": {"type": "string", "description": "What went wrong this time."},
+    },
+}
+
 REQUEST = {"input": "Why is the sky blue?", "variables": {"tone": "friendly"}, "max_tokens": 300}
 
 ANSWER = {
@@ -48,6 +61,7 @@ POOL = {
     "requests_in_flight": 50,
     "peak_requests_in_flight": 200,
     "max_requests_in_flight": 5000,
+    "requests_abandoned": 3,
     "llm_calls_in_flight": 50,
 }
 
@@ -75,19 +89,24 @@ _EXAMPLES: tuple[errors.StaccatoError, ...] = (
     errors.LLMTimedOut("anthropic did not answer within 30 s"),
 )
 
-GENERATE_ERRORS = sorted({error.status for error in _EXAMPLES})
-
 
 def describe_generate() -> dict[str, Any]:
     """`openapi_extra` of the generate operation."""
     responses: dict[int, Any] = {200: {"content": {"application/json": {"example": ANSWER}}}}
-    for status in GENERATE_ERRORS:
+    for status in sorted({error.status for error in _EXAMPLES}):
         responses[status] = _problems([error for error in _EXAMPLES if error.status == status])
     return {"responses": responses}
 
 
 def describe_pool() -> dict[str, Any]:
-    return {"responses": {200: {"content": {"application/json": {"example": POOL}}}}}
+    refusals: dict[int, Any] = {
+        error.status: _problems([error])
+        for error in (
+            errors.StaffOnly("log in to the admin as a member of the staff first"),
+            errors.NotFound("this page is switched off"),
+        )
+    }
+    return {"responses": {200: {"content": {"application/json": {"example": POOL}}}, **refusals}}
 
 
 def _problems(examples: list[errors.StaccatoError]) -> dict[str, Any]:
@@ -96,7 +115,7 @@ def _problems(examples: list[errors.StaccatoError]) -> dict[str, Any]:
         "description": "; ".join(type(error).title() for error in examples),
         "content": {
             CONTENT_TYPE: {
-                "schema": {"$ref": "#/components/schemas/Problem"},
+                "schema": PROBLEM,
                 "examples": {
                     error.slug: {
                         "summary": type(error).title(),

@@ -27,7 +27,7 @@ from generation.pipeline import Pipeline
 from generation.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
     from types import FrameType
 
     from generation.conf import Settings
@@ -41,8 +41,9 @@ BATCHERS_CLOSE_S = 5.0  # how long shutdown waits for the last flushes
 class Call:
     """One generation under way."""
 
-    def __init__(self, request: GenerationRequest) -> None:
+    def __init__(self, request: GenerationRequest, on_abandon: Callable[[], None]) -> None:
         self.request = request
+        self._on_abandon = on_abandon
         self.task: asyncio.Task[Generation]
         self._abandoned: Abandoned | None = None
         self._interruptible = False
@@ -51,6 +52,7 @@ class Call:
         """Give up phase 2, now or when it is reached. Phases 1 and 3 run to their end."""
         if self._abandoned is None:
             self._abandoned = Abandoned(reason)
+            self._on_abandon()
             if self._interruptible:
                 self.task.cancel()
 
@@ -83,6 +85,7 @@ class Runtime:
         self.calls: set[Call] = set()
         self.draining = False
         self.peak_in_flight = 0
+        self.abandoned = 0  # by their clients, or by a shutdown that could not wait
         self.pending_migrations: list[str] = []
         self.max_in_flight = limits.carry(settings.max_in_flight)
         self._pipeline = Pipeline(settings, database, store, llm)
@@ -121,12 +124,15 @@ class Runtime:
             raise _refused(
                 TooManyInFlight(f"{self.max_in_flight} requests are in flight", retry_after=1)
             )
-        call = Call(request)
+        call = Call(request, self._count_abandoned)
         call.task = asyncio.get_running_loop().create_task(self._pipeline.generate(call))
         self.calls.add(call)
         self.peak_in_flight = max(self.peak_in_flight, len(self.calls))
         call.task.add_done_callback(lambda _task: self._finish(call))
         return call
+
+    def _count_abandoned(self) -> None:
+        self.abandoned += 1
 
     def _finish(self, call: Call) -> None:
         self.calls.discard(call)
@@ -161,6 +167,7 @@ class Runtime:
             "requests_in_flight": len(self.calls),
             "peak_requests_in_flight": self.peak_in_flight,
             "max_requests_in_flight": self.max_in_flight,
+            "requests_abandoned": self.abandoned,
             "llm_calls_in_flight": self.llm.in_flight,
         }
 

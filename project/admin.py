@@ -8,25 +8,31 @@ from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, User
 
-if TYPE_CHECKING:
+from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
-    class ModelAdmin: ...
+if TYPE_CHECKING:
+    # Unfold ships no types, and its class changes no signature.
+    BaseUserAdmin = UserAdmin[User]
+    BaseGroupAdmin = GroupAdmin
 else:
     from unfold.admin import ModelAdmin
 
-from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
+    class BaseUserAdmin(UserAdmin, ModelAdmin): ...
+
+    class BaseGroupAdmin(GroupAdmin, ModelAdmin): ...
+
 
 admin.site.unregister(User)
 admin.site.unregister(Group)
 
 
 @admin.register(User)
-class StaccatoUserAdmin(UserAdmin, ModelAdmin):
+class StyledUserAdmin(BaseUserAdmin):
     form = UserChangeForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
 
 
 @admin.register(Group)
-class StaccatoGroupAdmin(GroupAdmin, ModelAdmin):
+class StyledGroupAdmin(BaseGroupAdmin):
     pass

@@ -22,9 +22,7 @@ def newest_requests(request: HttpRequest, context: dict[str, Any]) -> dict[str, 
     """Unfold's DASHBOARD_CALLBACK."""
     if not request.user.has_perm("generation.view_generationlog"):
         return context
-    newest = GenerationLog.objects.order_by("-pk").values_list(
-        "status", "latency_ms", "created_at"
-    )
+    newest = GenerationLog.objects.order_by("-pk").values_list("status", "latency_ms", "created_at")
     rows = list(newest[:NEWEST])
     if not rows:
         return context
@@ -73,5 +71,7 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
     ]
     service = [{"title": "API docs", "icon": "api", "link": reverse("api-v1:openapi-view")}]
     if settings.pool_access != "off":
-        service.append({"title": "Pool statistics", "icon": "database", "link": reverse("api-v1:pool")})
+        service.append(
+            {"title": "Pool statistics", "icon": "database", "link": reverse("api-v1:pool")}
+        )
     return [{"title": "Review", "items": pages}, {"title": "Service", "items": service}]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from collections.abc import Iterator
 from urllib.parse import urlencode
 
 import asyncpg
@@ -10,6 +11,7 @@ import httpx
 import pytest
 from django.contrib.auth import get_user_model
 from django.db import connection
+from django.test.utils import setup_databases, teardown_databases
 
 from generation.asgi import get_application
 from generation.models import Profile
@@ -26,8 +28,39 @@ def _many_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(20_000, hard), hard))
 
 
+@pytest.fixture(scope="session")
+def django_db_setup(django_test_environment, django_db_blocker) -> Iterator[None]:
+    """pytest-django's own sets up only what its marks and fixtures name; `committed` is ours."""
+    with django_db_blocker.unblock():
+        previous = setup_databases(verbosity=0, interactive=False)
+    yield
+    with django_db_blocker.unblock():
+        with connection.cursor() as cursor:  # what a killed service left would block the drop
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        teardown_databases(previous, verbosity=0)
+
+
 @pytest.fixture
-def users(transactional_db) -> None:
+def committed(django_db_setup, django_db_blocker) -> Iterator[None]:
+    """An empty database in which rows are really committed: asyncpg sees no transaction of ours.
+
+    pytest-django's transactional_db would do, but takes a second for each test.
+    """
+    with django_db_blocker.unblock():
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "TRUNCATE generation_generationlog, generation_usagelog, generation_profile,"
+                " auth_user RESTART IDENTITY CASCADE"
+            )
+        yield
+        connection.close()
+
+
+@pytest.fixture
+def users(committed) -> None:
     """User 1 with a plain prompt, 2 with $input, 3 with a variable; 4 inactive, 5 without profile."""
     templates = {1: "Tell me about the sky.", 2: "Say: $input!", 3: "In a $tone tone: $input"}
     for key in range(1, 6):
@@ -37,7 +70,7 @@ def users(transactional_db) -> None:
 
 
 @pytest.fixture
-def database_url(transactional_db) -> str:
+def database_url(committed) -> str:
     """The test database, as DATABASE_URL."""
     at = connection.settings_dict
     parts = {"host": at["HOST"], "port": at["PORT"], "user": at["USER"], "password": at["PASSWORD"]}
@@ -88,6 +121,10 @@ async def runtime(users):
 @pytest.fixture
 async def client(runtime):
     """Calls the ASGI application in this process."""
-    transport = httpx.ASGITransport(get_application(), raise_app_exceptions=True)
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as opened:
+    async with in_process_client() as opened:
         yield opened
+
+
+def in_process_client() -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(get_application(), raise_app_exceptions=True)
+    return httpx.AsyncClient(transport=transport, base_url="http://localhost")

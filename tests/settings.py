@@ -14,6 +14,8 @@ else:
     DATABASES["default"] |= embedded_postgres.address(
         BASE_DIR / "var" / "tests", fsync="off", max_connections="300"
     )
+# Two runs at once, as on two Pythons, are no concern of each other's.
+DATABASES["default"]["TEST"] = {"NAME": f"test_staccato_{os.getpid()}"}
 DATABASES["default"]["OPTIONS"].pop("pool")  # pytest drops the database while it would be open
 STACCATO = {"LLM_PROVIDER": "simulated", "LLM_SIMULATED_LATENCY": "0"}
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -65,9 +65,9 @@ async def test_two_thousand_requests_in_flight_need_a_handful_of_connections(ser
 # --- the wrong pattern, for comparison --------------------------------------------------------
 
 # SQLAlchemy's defaults are 5 + 10 connections and 30 s for an LLM of 2-8 s. Here all times are
-# divided by forty. 150 callers on 15 connections need ten rounds, and the last round waits for
+# divided by ten. 150 callers on 15 connections need ten rounds, and the last round waits for
 # nine latencies of 5 s in the mean, which is more than the 30 s.
-SCALE = 40
+SCALE = 10
 CALLERS = 150
 
 

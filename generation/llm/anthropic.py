@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from generation.errors import LLMBadReply, LLMRefused
-from generation.llm.provider import Complaint, HttpProvider
-from generation.llm.reading import Count, Shape, Word, fit
-from generation.records import Reply, Usage
+from generation.errors import LLMRefused
+from generation.llm.provider import Answer, Complaint, HttpProvider
+from generation.llm.reading import take, take_count, take_optional, take_word
+from generation.records import Usage
 
 if TYPE_CHECKING:
     import httpx
@@ -27,38 +27,8 @@ _STATUS_OF_ERROR = {
     "timeout_error": 504,
     "overloaded_error": 529,
 }
-
-
 _TEXT_OR_THINKING = frozenset({"text", "thinking", "redacted_thinking"})
 _WHOLE = frozenset({"end_turn", "stop_sequence"})
-
-
-class _Block(Shape):
-    type: str
-    text: str = ""
-
-
-class _Usage(Shape):
-    input_tokens: Count
-    output_tokens: Count
-    cache_creation_input_tokens: Count | None = None
-    cache_read_input_tokens: Count | None = None
-
-
-class _Message(Shape):
-    model: Word
-    content: list[_Block]
-    stop_reason: Word | None = None
-    usage: _Usage
-
-
-class _ErrorObject(Shape):
-    type: str = ""
-    message: str = ""
-
-
-class _ErrorReply(Shape):
-    error: _ErrorObject
 
 
 class Anthropic(HttpProvider):
@@ -86,33 +56,46 @@ class Anthropic(HttpProvider):
             body["system"] = prompt.system
         return body
 
-    def decode(self, payload: object, model: str) -> tuple[Reply, bool]:
-        message = fit(_Message, payload)
-        texts = [block.text for block in message.content if block.type == "text"]
-        text = "".join(texts)
-        if message.stop_reason == "refusal":
+    def decode(self, payload: Any) -> Answer:
+        blocks = take(list, payload, "content")
+        kinds = [take(str, block, "type") for block in blocks]
+        texts = [
+            take(str, block, "text")
+            for block, kind in zip(blocks, kinds, strict=True)
+            if kind == "text"
+        ]
+        stop_reason = take_word(payload, "stop_reason")
+        if stop_reason == "refusal":
             raise LLMRefused(f"{self.name} declines to answer this prompt")
-        self._require_text(text, cut_off=message.stop_reason == "max_tokens")
-        usage = message.usage
-        read = usage.cache_read_input_tokens or 0
-        written = usage.cache_creation_input_tokens or 0
-        reply = Reply(
-            text=text,
-            usage=Usage(usage.input_tokens + read + written, usage.output_tokens, read, written),
-            provider=self.name,
-            model=message.model or model,
-            stop_reason=message.stop_reason or "",
-            attempts=(),
+        return Answer(
+            text=self._require_text("".join(texts), cut_off=stop_reason == "max_tokens"),
+            usage=_count(take(dict, payload, "usage")),
+            model=take_word(payload, "model"),
+            stop_reason=stop_reason,
+            is_plain=len(texts) == 1
+            and stop_reason in _WHOLE
+            and _TEXT_OR_THINKING.issuperset(kinds),
         )
-        others = sum(block.type not in _TEXT_OR_THINKING for block in message.content)
-        return reply, len(texts) == 1 and not others and message.stop_reason in _WHOLE
 
-    def read_complaint(self, payload: object, status: int) -> Complaint | None:
-        if not isinstance(payload, dict) or not payload.get("error"):
+    def read_complaint(self, payload: Any, status: int) -> Complaint | None:
+        error = take_optional(dict, payload, "error")
+        if not error:
             return None
-        try:
-            error = fit(_ErrorReply, payload).error
-        except LLMBadReply:
-            return Complaint("")
+        amounts_to = _STATUS_OF_ERROR.get(take_word(error, "type"))
         is_success = status < 300  # noqa: PLR2004
-        return Complaint(error.message, _STATUS_OF_ERROR.get(error.type) if is_success else None)
+        return Complaint(
+            take_optional(str, error, "message") or "", amounts_to if is_success else None
+        )
+
+
+def _count(usage: dict[str, Any]) -> Usage:
+    read = take_count(usage, "cache_read_input_tokens")
+    written = take_count(usage, "cache_creation_input_tokens")
+    take(int, usage, "input_tokens")
+    take(int, usage, "output_tokens")
+    return Usage(
+        take_count(usage, "input_tokens") + read + written,
+        take_count(usage, "output_tokens"),
+        read,
+        written,
+    )

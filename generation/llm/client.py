@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -17,6 +16,7 @@ from generation.llm.prices import Prices
 from generation.llm.simulated import Simulated
 from generation.llm.transport import Transport
 from generation.llm.upstream import Call, Upstream
+from generation.records import Reply
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import httpx
 
     from generation.conf import Settings
-    from generation.llm.provider import Provider
-    from generation.records import Prompt, Reply
+    from generation.llm.provider import Answer, Provider
+    from generation.records import Prompt
 
 # A new provider is a file beside this one and a line here (and its settings in conf.py).
 _PROVIDERS: dict[str, Callable[[Settings, httpx.AsyncBaseTransport], Provider]] = {
@@ -90,26 +90,36 @@ class LLMClient:
         call = Call(prompt, uuid4().hex, self._clock() + self._timeout, [])
         self.in_flight += 1
         try:
-            reply = await self._ask_in_turn(call)
+            provider, answer = await self._ask_in_turn(call)
         except LLMError as error:
             error.attempts = tuple(call.attempts)
             raise
         finally:
             self.in_flight -= 1
-        return replace(reply, attempts=tuple(call.attempts), cost_usd=self._cost(reply))
+        return Reply(
+            text=answer.text,
+            usage=answer.usage,
+            provider=provider.name,
+            model=answer.model,
+            stop_reason=answer.stop_reason,
+            attempts=tuple(call.attempts),
+            cost_usd=self._cost(provider, answer),
+            raw_reply=answer.raw_reply,
+        )
 
-    async def _ask_in_turn(self, call: Call) -> Reply:
+    async def _ask_in_turn(self, call: Call) -> tuple[Provider, Answer]:
         chain = self._chain(call.prompt.provider, call.prompt.model)
         last = len(chain) - 1
-        for position, (provider, model) in enumerate(chain):
+        for position, (name, model) in enumerate(chain):
+            upstream = self._upstreams[name]
             try:
-                return await self._upstreams[provider].ask(
-                    call, model, has_fallback=position < last
-                )
+                answer = await upstream.ask(call, model, has_fallback=position < last)
             except LLMError as error:
                 out_of_time = self._clock() >= call.deadline
                 if position == last or out_of_time or not policy.fallback_helps(error):
                     raise
+            else:
+                return upstream.provider, answer
         raise AssertionError("a chain holds at least one target")
 
     def _build_chain(self, provider: str, model: str) -> tuple[Target, ...]:
@@ -119,8 +129,7 @@ class LLMClient:
         provider, model = target
         return provider, model or self._upstreams[provider].provider.default_model
 
-    def _cost(self, reply: Reply) -> Decimal | None:
+    def _cost(self, provider: Provider, answer: Answer) -> Decimal | None:
         if self._prices is None:
             return None
-        price_list = self._upstreams[reply.provider].provider.price_list
-        return self._prices.cost(price_list, reply.model, reply.usage)
+        return self._prices.cost(provider.price_list, answer.model, answer.usage)

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from generation.conf import OFFICIAL_OPENAI_URL
 from generation.errors import LLMBadReply, LLMRefused
-from generation.llm.provider import Complaint, HttpProvider
-from generation.llm.reading import Count, Shape, Word, fit
-from generation.records import Reply, Usage
+from generation.llm.provider import Answer, Complaint, HttpProvider
+from generation.llm.reading import take, take_count, take_optional, take_word
+from generation.records import Usage
 
 if TYPE_CHECKING:
     import httpx
@@ -37,48 +37,6 @@ _STATUS_OF_ERROR = {
 }
 
 
-class _Part(Shape):
-    type: str
-    text: str = ""
-
-
-class _ChatMessage(Shape):
-    content: str | list[_Part] | None = None
-    refusal: str | None = None
-    tool_calls: list[Any] | None = None
-
-
-class _Choice(Shape):
-    message: _ChatMessage
-    finish_reason: Word | None = None
-
-
-class _TokenDetails(Shape):
-    cached_tokens: Count | None = None
-
-
-class _Usage(Shape):
-    prompt_tokens: Count
-    completion_tokens: Count
-    prompt_tokens_details: _TokenDetails | None = None
-
-
-class _Completion(Shape):
-    model: Word | None = None
-    choices: list[_Choice]
-    usage: _Usage | None = None
-
-
-class _ErrorObject(Shape):
-    message: str | None = None
-    type: str | None = None
-    code: str | int | None = None
-
-
-class _ErrorReply(Shape):
-    error: _ErrorObject
-
-
 class OpenAI(HttpProvider):
     name = "openai"
     default_model = "gpt-6-luna"
@@ -105,63 +63,57 @@ class OpenAI(HttpProvider):
             messages.insert(0, {"role": "system", "content": prompt.system})
         return {"model": model, "messages": messages, self._max_tokens_field: prompt.max_tokens}
 
-    def decode(self, payload: object, model: str) -> tuple[Reply, bool]:
-        completion = fit(_Completion, payload)
-        if not completion.choices:
+    def decode(self, payload: Any) -> Answer:
+        choices = take(list, payload, "choices")
+        if not choices:
             raise LLMBadReply(f"{self.name} sent an answer without choices")
-        choice = completion.choices[0]
-        stop_reason = choice.finish_reason or ""
+        message = take(dict, choices[0], "message")
+        stop_reason = take_word(choices[0], "finish_reason")
         stop_reason = _STOP_REASON.get(stop_reason, stop_reason)
-        if choice.message.refusal or stop_reason == "refusal":
+        if take_optional(str, message, "refusal") or stop_reason == "refusal":
             raise LLMRefused(f"{self.name} declines to answer this prompt")
-        text = _join(choice.message.content)
-        self._require_text(text, cut_off=stop_reason == "max_tokens")
-        reply = Reply(
-            text=text,
-            usage=_count(completion.usage),
-            provider=self.name,
-            model=completion.model or model,
+        usage = take_optional(dict, payload, "usage")
+        return Answer(
+            text=self._require_text(_read_text(message), cut_off=stop_reason == "max_tokens"),
+            usage=_count(usage) if usage else Usage(0, 0),  # some such servers don't count
+            model=take_word(payload, "model"),
             stop_reason=stop_reason,
-            attempts=(),
+            is_plain=stop_reason == "end_turn"
+            and isinstance(message["content"], str)
+            and not message.get("tool_calls")
+            and bool(usage),
         )
-        is_plain = (
-            stop_reason == "end_turn"
-            and isinstance(choice.message.content, str)
-            and not choice.message.tool_calls
-            and completion.usage is not None
-        )
-        return reply, is_plain
 
-    def read_complaint(self, payload: object, status: int) -> Complaint | None:
-        if not isinstance(payload, dict) or not payload.get("error"):
+    def read_complaint(self, payload: Any, status: int) -> Complaint | None:
+        error = take_optional(dict, payload, "error")
+        if not error:
             return None
-        try:
-            error = fit(_ErrorReply, payload).error
-        except LLMBadReply:
-            return Complaint("")
+        amounts_to = _status_of(error.get("code")) or _status_of(error.get("type"))
         is_success = status < 300  # noqa: PLR2004
-        amounts_to = _amounts_to(error)
-        if not is_success and amounts_to != 402:  # noqa: PLR2004  # sent as a 429
-            amounts_to = None
-        return Complaint(error.message or "", amounts_to)
+        is_unpaid = amounts_to == 402  # noqa: PLR2004  # it comes as a 429, but waiting won't help
+        return Complaint(
+            take_optional(str, error, "message") or "",
+            amounts_to if is_success or is_unpaid else None,
+        )
 
 
-def _join(content: str | list[_Part] | None) -> str:
-    if isinstance(content, list):
-        return "".join(part.text for part in content if part.type == "text")
-    return content or ""
+def _read_text(message: dict[str, Any]) -> str:
+    if isinstance(message.get("content"), list):
+        parts = message["content"]
+        return "".join(take(str, p, "text") for p in parts if take(str, p, "type") == "text")
+    return take_optional(str, message, "content") or ""
 
 
-def _count(usage: _Usage | None) -> Usage:
-    if usage is None:  # some servers of this protocol don't count
-        return Usage(0, 0)
-    details = usage.prompt_tokens_details
-    cached = (details and details.cached_tokens) or 0
-    cached = min(cached, usage.prompt_tokens)
-    return Usage(usage.prompt_tokens, usage.completion_tokens, cached)
+def _count(usage: dict[str, Any]) -> Usage:
+    prompt_tokens = take_count(usage, "prompt_tokens")
+    details = take_optional(dict, usage, "prompt_tokens_details")
+    cached = take_count(details, "cached_tokens")
+    return Usage(prompt_tokens, take_count(usage, "completion_tokens"), min(cached, prompt_tokens))
 
 
-def _amounts_to(error: _ErrorObject) -> int | None:
-    if isinstance(error.code, int):
-        return error.code if 400 <= error.code < 600 else None  # noqa: PLR2004
-    return _STATUS_OF_ERROR.get(error.code or "") or _STATUS_OF_ERROR.get(error.type or "")
+def _status_of(kind: object) -> int | None:
+    if isinstance(kind, str):
+        return _STATUS_OF_ERROR.get(kind)
+    if isinstance(kind, int) and 400 <= kind < 600:  # noqa: PLR2004  # as routers and vLLM write it
+        return kind
+    return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -24,19 +24,31 @@ from generation.llm.reading import excerpt, parse_json
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from generation.records import Prompt, Reply
+    from generation.records import Prompt, Usage
 
 
 class Provider(Protocol):
-    """Something that answers prompts. `ask` raises subclasses of `LLMError`, and nothing else."""
+    """Something that answers prompts."""
 
     name: str
     default_model: str
     price_list: str  # as `Prices.cost` takes it
 
-    async def ask(self, prompt: Prompt, model: str, idempotency_key: str) -> Reply:
-        """One attempt. The reply's attempts and cost are left for the client to fill in."""
+    async def ask(self, prompt: Prompt, model: str, idempotency_key: str) -> Answer:
+        """One attempt. Raises subclasses of `LLMError`, and nothing else."""
         ...
+
+
+@dataclass(slots=True)
+class Answer:
+    """What one attempt brought. `model` is the provider's word for what answered."""
+
+    text: str
+    usage: Usage
+    model: str
+    stop_reason: str
+    is_plain: bool = True  # one whole text and nothing else; otherwise the raw reply is kept
+    raw_reply: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,66 +103,63 @@ class HttpProvider(ABC):
         """The request's body."""
 
     @abstractmethod
-    def decode(self, payload: object, model: str) -> tuple[Reply, bool]:
-        """The answer in a body of status 2xx, and whether it is a whole and plain one.
-
-        Raises `LLMBadReply`, `LLMRefused`.
-        """
+    def decode(self, payload: Any) -> Answer:
+        """The answer in a body of status 2xx. Raises `LLMBadReply`, `LLMRefused`."""
 
     @abstractmethod
-    def read_complaint(self, payload: object, status: int) -> Complaint | None:
+    def read_complaint(self, payload: Any, status: int) -> Complaint | None:
         """The error object in a body, whatever the status; None where there is none."""
 
-    async def ask(self, prompt: Prompt, model: str, idempotency_key: str) -> Reply:
+    async def ask(self, prompt: Prompt, model: str, idempotency_key: str) -> Answer:
+        try:
+            content = orjson.dumps(self.encode(prompt, model))
+        except orjson.JSONEncodeError:  # a lone surrogate
+            raise LLMRefused("the prompt holds text that can't be sent") from None
+        # With `stream` httpx leaves the headers as they are, at a third of the cost.
         request = httpx.Request(
-            "POST",
-            self._url,
-            headers=self._headers,
-            content=orjson.dumps(self.encode(prompt, model)),
+            "POST", self._url, headers=self._headers, stream=httpx.ByteStream(content)
         )
         if self.idempotency_header:
             request.headers[self.idempotency_header] = idempotency_key
         body = bytearray()  # outside, so that what was read of a broken reply is kept
         try:
             status, headers = await self._exchange(request, body)
-            reply, is_plain = self._read(status, headers, bytes(body), model)
+            answer = self._read(status, headers, bytes(body))
         except LLMError as error:
             error.raw_reply = excerpt(body, self._secret)
             raise
-        return reply if is_plain else replace(reply, raw_reply=excerpt(body, self._secret))
+        if not answer.is_plain:
+            answer.raw_reply = excerpt(body, self._secret)
+        answer.model = answer.model or model
+        return answer
 
-    def _require_text(self, text: str, *, cut_off: bool) -> None:
+    def _require_text(self, text: str, *, cut_off: bool) -> str:
         if text:
-            return
+            return text
         if cut_off:  # thinking counts as output, so a small limit can end before the text
             raise LLMRefused(f"{self.name} reached max_tokens before any text; allow it more")
         raise LLMBadReply(f"{self.name} sent an answer without text")
 
-    def _read(
-        self, status: int, headers: httpx.Headers, body: bytes, model: str
-    ) -> tuple[Reply, bool]:
+    def _read(self, status: int, headers: httpx.Headers, body: bytes) -> Answer:
         is_success = 200 <= status < 300  # noqa: PLR2004
         try:
             payload = parse_json(body)
-        except LLMBadReply:
-            if is_success:
-                raise
-            payload = None
-        complaint = self.read_complaint(payload, status)
-        if not is_success or complaint is not None:
-            raise self._error(status, headers, complaint)
-        try:
-            return self.decode(payload, model)
+            complaint = self.read_complaint(payload, status)
+            if is_success and complaint is None:
+                return self.decode(payload)
         except LLMError as error:
-            error.status_code = status
-            raise
+            if is_success:
+                error.status_code = status
+                raise
+            complaint = None  # a proxy's page, say; the status speaks for itself
+        raise self._error(status, headers, complaint)
 
     def _error(self, status: int, headers: httpx.Headers, complaint: Complaint | None) -> LLMError:
-        kind = policy.classify((complaint and complaint.status) or status)
+        kind = policy.classify((complaint.status if complaint else None) or status)
         detail = f"{self.name} answered {status}"
         # Only where the caller can act on it is the provider's sentence passed on.
         if complaint is not None and issubclass(kind, LLMRefused):
-            detail = f"{detail}: {excerpt(complaint.message.encode(), self._secret, limit=300)}"
+            detail = f"{detail}: {excerpt(complaint.message, self._secret, limit=300)}"
         return kind(
             detail,
             status_code=status,
@@ -174,21 +183,17 @@ class HttpProvider(ABC):
     async def _read_body(
         self, response: httpx.Response, stream: httpx.AsyncByteStream, body: bytearray
     ) -> None:
-        encoding = response.headers.get("content-encoding", "identity")
-        if encoding != "identity":  # we asked for none: no bomb is ever unpacked
-            raise LLMBadReply(
-                f"{self.name} sent a compressed reply unasked",
-                status_code=response.status_code,
-                should_retry=False,
-            )
-        async for chunk in stream:
-            body += chunk
-            if len(body) > self._max_reply_bytes:
-                raise LLMBadReply(
-                    f"{self.name} sent more than {self._max_reply_bytes} bytes",
-                    status_code=response.status_code,
-                    should_retry=False,
-                )
+        fault = ""
+        if response.headers.get("content-encoding", "identity") != "identity":
+            fault = f"{self.name} sent a compressed reply unasked"  # no bomb is ever unpacked
+        else:
+            async for chunk in stream:
+                body += chunk
+                if len(body) > self._max_reply_bytes:
+                    fault = f"{self.name} sent more than {self._max_reply_bytes} bytes"
+                    break
+        if fault and response.is_success:  # otherwise the status says enough
+            raise LLMBadReply(fault, status_code=response.status_code, should_retry=False)
 
 
 def _translate(error: httpx.HTTPError, name: str) -> LLMError:

@@ -1,41 +1,24 @@
-"""Reading what a provider sent, without trust: JSON, its shape, and excerpts for the log."""
+"""Reading what a provider sent, without trust: JSON, its fields, and excerpts for the log."""
 
 from __future__ import annotations
 
 import json
 import re
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import orjson
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from generation.errors import LLMBadReply
 
 EXCERPT_CHARS = 4000
+_WORD_CHARS = 200
+_MOST_TOKENS = 100_000_000  # no model reads or writes more in one call
 _MIN_SECRET_CHARS = 8  # a local server's dummy key, `none` say, is a common word
 
 # Keys as Anthropic and OpenAI write them, also where an error message masks their middle.
 _KEY_SHAPED = re.compile(r"sk-[\w*.-]{4,}", re.ASCII)
 
-
-def _check_word(value: str) -> str:
-    if not value.isprintable():
-        raise ValueError("Input should be printable")
-    return value
-
-
-# No model reads or writes more tokens than this in one call.
-Count = Annotated[int, Field(strict=True, ge=0, le=100_000_000)]
-Word = Annotated[str, Field(strict=True, max_length=200), AfterValidator(_check_word)]
-
-
-class Shape(BaseModel):
-    """The part of a reply that is read. What else it holds is ignored."""
-
-    model_config = ConfigDict(strict=True, extra="ignore", hide_input_in_errors=True)
-
-
-ShapeT = TypeVar("ShapeT", bound=Shape)
+Kind = TypeVar("Kind")
 
 
 def parse_json(body: bytes) -> Any:
@@ -56,22 +39,44 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(name)
 
 
-def fit(shape: type[ShapeT], payload: object) -> ShapeT:
-    """The payload as that shape. Raises `LLMBadReply` that names the first misfit."""
-    try:
-        return shape.model_validate(payload)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        place = ".".join(str(step) for step in first["loc"]) or "reply"
-        raise LLMBadReply(
-            f"the provider's reply is not as promised: {place}: {first['msg']}"
-        ) from None
+def take(kind: type[Kind], container: Any, key: str) -> Kind:
+    """`container[key]`, which has to be there and of that kind. Raises `LLMBadReply`."""
+    value = take_optional(kind, container, key)
+    if value is None:
+        raise LLMBadReply(f"the provider's reply has no {key}")
+    return value
 
 
-def excerpt(body: bytes | bytearray, secret: str, *, limit: int = EXCERPT_CHARS) -> str:
-    """The beginning of a body as text that can be stored and shown: no NUL, no key."""
-    # Twice the limit, so that a key across its edge is seen whole.
-    text = bytes(body[: limit * 2 + 1000]).decode("utf-8", "replace").replace("\0", "\ufffd")
+def take_optional(kind: type[Kind], container: Any, key: str) -> Kind | None:
+    """The same, but None where it is null or missing."""
+    value = container.get(key) if isinstance(container, dict) else None
+    if value is None or isinstance(value, kind):
+        return value
+    raise LLMBadReply(f"{key} in the provider's reply is not {kind.__name__}")
+
+
+def take_word(container: Any, key: str) -> str:
+    """A name fit for a column of the log; '' where it is null or missing."""
+    value = take_optional(str, container, key) or ""
+    if len(value) > _WORD_CHARS or not value.isprintable():
+        raise LLMBadReply(f"{key} in the provider's reply is not a name")
+    return value
+
+
+def take_count(container: Any, key: str) -> int:
+    """A number of tokens; 0 where it is null or missing."""
+    value = take_optional(int, container, key) or 0
+    if not 0 <= value <= _MOST_TOKENS or isinstance(value, bool):
+        raise LLMBadReply(f"{key} in the provider's reply is absurd")
+    return value
+
+
+def excerpt(source: bytes | bytearray | str, secret: str, *, limit: int = EXCERPT_CHARS) -> str:
+    """The beginning of it as text that can be stored and shown: no NUL, no surrogate, no key."""
+    start = source[: limit * 4 + 1000]  # cut late, so that a key across the limit is seen whole
+    if isinstance(start, str):
+        start = start.encode("utf-8", "replace")
+    text = bytes(start).decode("utf-8", "replace").replace("\0", "\ufffd")
     if len(secret) >= _MIN_SECRET_CHARS:
         text = text.replace(secret, "[key]")
     return _KEY_SHAPED.sub("[key]", text)[:limit]

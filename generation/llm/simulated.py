@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from generation.errors import LLMBadReply, LLMError
 from generation.llm import policy
-from generation.records import Reply, Usage
+from generation.llm.provider import Answer
+from generation.records import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +47,7 @@ class Simulated:
         self._faults = settings.llm_simulated_faults
         self._random = random.Random()  # noqa: S311  # no secret is drawn from it
 
-    async def ask(self, prompt: Prompt, model: str, idempotency_key: str) -> Reply:  # noqa: ARG002
+    async def ask(self, prompt: Prompt, model: str, idempotency_key: str) -> Answer:  # noqa: ARG002
         fault = self._draw_fault()
         if fault == "timeout":
             await asyncio.Event().wait()
@@ -70,17 +71,15 @@ class Simulated:
         return policy.classify(status)(f"simulated answered {status}", status_code=status)
 
 
-def _answer(prompt: Prompt, model: str) -> Reply:
+def _answer(prompt: Prompt, model: str) -> Answer:
     """The same prompt gives the same text."""
     text = f'You asked: "{_quote(prompt.text)}". ' + " ".join(_sentences(prompt))
     limit = prompt.max_tokens * _CHARS_PER_TOKEN
-    return Reply(
+    return Answer(
         text=text[:limit],
         usage=Usage(_tokens(prompt.system) + _tokens(prompt.text), _tokens(text[:limit])),
-        provider=Simulated.name,
         model=model if model.startswith("simulated") else f"simulated-{model}",
         stop_reason="end_turn" if len(text) <= limit else "max_tokens",
-        attempts=(),
     )
 
 

@@ -45,18 +45,14 @@ class Transport(httpx.AsyncBaseTransport):
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        headers = pyqwest.Headers(
+            (name.decode("ascii"), value.decode("ascii"))
+            for name, value in request.headers.raw
+            if name.lower() not in _OWN_HEADERS
+        )
         try:
             response = await self._pool.execute(
-                pyqwest.Request(
-                    request.method,
-                    str(request.url),
-                    headers=pyqwest.Headers(
-                        (name.decode("ascii"), value.decode("ascii"))
-                        for name, value in request.headers.raw
-                        if name.lower() not in _OWN_HEADERS
-                    ),
-                    content=request.content,
-                )
+                pyqwest.Request(request.method, str(request.url), headers, request.read())
             )
         except Exception as error:
             raise _translate(error) from error
@@ -73,16 +69,24 @@ class Transport(httpx.AsyncBaseTransport):
 class _Body(httpx.AsyncByteStream):
     def __init__(self, response: pyqwest.Response) -> None:
         self._response = response
+        self._chunks = response.content
+        self._is_exhausted = False
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
         try:
-            async for chunk in self._response.content:
-                yield bytes(chunk)
+            return bytes(await anext(self._chunks))
+        except StopAsyncIteration:
+            self._is_exhausted = True
+            raise
         except Exception as error:
             raise _translate(error) from error
 
     async def aclose(self) -> None:
-        await self._response.aclose()
+        if not self._is_exhausted:  # otherwise the connection is back in the pool already
+            await self._response.aclose()
 
 
 def _translate(error: Exception) -> httpx.TransportError:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from prometheus_client import Counter
 
     from generation.conf import Settings
-    from generation.llm.provider import Provider
-    from generation.records import Prompt, Reply
+    from generation.llm.provider import Answer, Provider
+    from generation.records import Prompt
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ class Upstream:
         gauge = metrics.LLM_CIRCUIT_OPEN.labels(provider.name)
         gauge.set_function(lambda: float(circuit.is_open))
 
-    async def ask(self, call: Call, model: str, *, has_fallback: bool) -> Reply:
+    async def ask(self, call: Call, model: str, *, has_fallback: bool) -> Answer:
         """Attempt after attempt, until an answer or the error that ends them."""
         attempt = 1
         while True:
@@ -90,25 +90,25 @@ class Upstream:
         )
         return delay if delay is not None and self._budget.withdraw() else None
 
-    async def _attempt(self, call: Call, model: str, attempt: int) -> Reply:
+    async def _attempt(self, call: Call, model: str, attempt: int) -> Answer:
         """One attempt, noted in `call.attempts` and the metrics whatever becomes of it."""
         started = self._clock()
         outcome, status = "cancelled", None
         try:
-            reply = await self._ask_in_place(call, model, attempt)
+            answer = await self._ask_in_place(call, model, attempt)
             outcome, status = "", 200
         except LLMError as error:
             outcome, status = error.slug, error.status_code
             self._raise_alarm(error)
             raise
         else:
-            return reply
+            return answer
         finally:
             ms = round((self._clock() - started) * 1000)
             call.attempts.append(Attempt(self.provider.name, model, status, outcome, ms))
             self._outcome(outcome or "succeeded").inc()
 
-    async def _ask_in_place(self, call: Call, model: str, attempt: int) -> Reply:
+    async def _ask_in_place(self, call: Call, model: str, attempt: int) -> Answer:
         if self._places is None:
             return await self._ask_past_circuit(call, model, attempt)
         await self._take_place(self._places, call.deadline)
@@ -131,7 +131,7 @@ class Upstream:
                 should_retry=False,
             ) from None
 
-    async def _ask_past_circuit(self, call: Call, model: str, attempt: int) -> Reply:
+    async def _ask_past_circuit(self, call: Call, model: str, attempt: int) -> Answer:
         ticket = self._circuit.admit()
         if ticket is None:
             raise LLMCircuitOpen(
@@ -142,7 +142,7 @@ class Upstream:
         if attempt == 1:
             self._budget.note_call()
         try:
-            reply = await self._ask_in_time(call, model)
+            answer = await self._ask_in_time(call, model)
         except LLMError as error:
             if policy.is_outage(error):
                 self._circuit.settle(ticket, failed=True)
@@ -151,11 +151,11 @@ class Upstream:
             raise
         else:
             self._circuit.settle(ticket, failed=False)
-            return reply
+            return answer
         finally:
             self._circuit.release(ticket)  # where nothing was settled: cancelled, rate-limited
 
-    async def _ask_in_time(self, call: Call, model: str) -> Reply:
+    async def _ask_in_time(self, call: Call, model: str) -> Answer:
         end = min(call.deadline, self._clock() + self._attempt_timeout)
         try:
             async with asyncio.timeout_at(end):

@@ -55,7 +55,9 @@ def hold(base: Path | str, settings: Mapping[str, str] | None = None) -> None:
     place = layout.of(base)
     with _mutex:
         try:
-            if place.base in _held and not locks.is_free(place.supervisor_lock):
+            if not _is_held(place):
+                _share(place)
+            elif locks.is_free(place.start_lock) and _is_up(place):
                 return
             _join_or_start(place, settings or {})
         except (OSError, subprocess.SubprocessError) as error:
@@ -64,13 +66,28 @@ def hold(base: Path | str, settings: Mapping[str, str] | None = None) -> None:
             ) from error
 
 
-def _join_or_start(place: Layout, settings: Mapping[str, str]) -> None:
-    _make_private(place.sockets)
-    if place.base not in _held:
+def _is_held(place: Layout) -> bool:
+    return place.base in _held and locks.is_on(_held[place.base], place.sockets)
+
+
+def _is_up(place: Layout) -> bool:
+    return not locks.is_free(place.supervisor_lock) and not locks.is_free(place.data_lock)
+
+
+def _share(place: Layout) -> None:
+    """Become a user. A supervisor that stops removes the folder, under those who wait for it."""
+    while not _is_held(place):
+        if place.base in _held:
+            os.close(_held.pop(place.base))
+        _make_private(place.sockets)
         _held[place.base] = locks.acquire(place.sockets, locks.SHARED, STOP_LIMIT_S)
+
+
+def _join_or_start(place: Layout, settings: Mapping[str, str]) -> None:
+    place.base.mkdir(parents=True, exist_ok=True)
     starting = locks.acquire(place.start_lock, locks.EXCLUSIVE, START_LIMIT_S)
     try:
-        if locks.is_free(place.supervisor_lock):
+        if not _is_up(place):
             _start(place, settings, starting)
     finally:
         os.close(starting)

@@ -46,7 +46,7 @@ class Layout:
 
     @property
     def supervisor_lock(self) -> Path:
-        """Held by the supervisor for life."""
+        """Held by a supervisor for life."""
         return self.sockets / "supervisor.lock"
 
 

@@ -37,6 +37,14 @@ def try_to_get(descriptor: int, operation: int) -> bool:
     return True
 
 
+def is_on(descriptor: int, path: Path) -> bool:
+    """Whether what is open there is what the path names now, not something removed since."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
 def is_free(path: Path) -> bool:
     """Whether nobody holds the file exclusively."""
     try:

@@ -7,6 +7,7 @@ the application has drained. What it prints until PostgreSQL is ready, its start
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -29,6 +30,7 @@ STOP_LIMIT_S = 10.0  # then it is stopped without a checkpoint, and recovers at 
 POLL_S = 0.2
 SHORTEST_LIFE_S = 1.0  # one that dies sooner is not started again
 LOG_TAIL_BYTES = 2000
+READY = "ready"
 
 SETTINGS = {
     "listen_addresses": "",
@@ -57,20 +59,18 @@ class Supervisor:
         locks.acquire(place.supervisor_lock, locks.EXCLUSIVE, GONE_LIMIT_S)
         users = os.open(place.sockets, os.O_RDONLY)
         self.account.own(place.sockets)
-        place.base.mkdir(parents=True, exist_ok=True)
-        try:
-            self.provide_binaries()
-            self.log = place.log.open("wb")
-            self.start()
-            say("ready")
-            os.close(self.starting)
-            while not locks.try_to_get(users, locks.EXCLUSIVE):
-                if self.server.poll() is not None:
-                    self.restart()
-                time.sleep(POLL_S)
-            self.stop()
-        finally:
-            shutil.rmtree(place.sockets / "copy", ignore_errors=True)
+        self.log = place.log.open("wb")
+        self.provide_binaries()
+        self.start()
+        say(READY)
+        os.close(self.starting)
+        while not locks.try_to_get(users, locks.EXCLUSIVE):
+            if self.server.poll() is not None:
+                self.restart()
+            time.sleep(POLL_S)
+        self.stop()
+        if locks.is_on(users, place.sockets):
+            shutil.rmtree(place.sockets)
 
     def provide_binaries(self) -> None:
         """Copy the binaries where PostgreSQL's account may not reach them."""
@@ -184,7 +184,8 @@ class Supervisor:
         """Revive a server that was killed, unless it seems to die of itself."""
         if time.monotonic() - self.server_began < SHORTEST_LIFE_S or not self.place.data.exists():
             raise StartError("PostgreSQL died")
-        self.starting = locks.acquire(self.place.start_lock, locks.EXCLUSIVE, GONE_LIMIT_S)
+        # If a user saw it first and starts another supervisor, that waits for this one's end.
+        self.starting = locks.acquire(self.place.start_lock, locks.EXCLUSIVE, timeout=1)
         self.start()
         os.close(self.starting)
 
@@ -239,9 +240,9 @@ def end_with_parent() -> Callable[[], None] | None:
 
 
 def say(words: str) -> None:
-    """The one answer to the starter."""
-    sys.stdout.write(words)
-    sys.stdout.flush()
+    """The one answer to the starter, if that still lives."""
+    with contextlib.suppress(BrokenPipeError):
+        os.write(1, words.encode())
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in (1, 2):
         os.dup2(nothing, descriptor)

@@ -1,5 +1,7 @@
 """`manage.py seed_demo`: something to call, and an account to look at it with."""
 
+# ruff: noqa: SLF001  # _meta and _base_manager are Django's documented API
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
@@ -75,6 +77,7 @@ class Command(BaseCommand):
 
     def handle(self, *_args: Any, **_options: Any) -> None:
         self.users = get_user_model()
+        self.accounts = self.users._base_manager
         alias = router.db_for_write(self.users)
         with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
             quote = connections[alias].ops.quote_name
@@ -93,19 +96,20 @@ class Command(BaseCommand):
             self.make_admin()
 
     def make_users(self) -> None:
-        existing = self.users._base_manager.in_bulk(PROFILES)
+        existing = self.accounts.in_bulk(PROFILES)
         new = [self.users(pk=n, **self.names(f"user{n}")) for n in PROFILES if n not in existing]
         for user in new:
             user.set_unusable_password()
         # A name may be taken under another id.
-        self.users._base_manager.bulk_create(new, ignore_conflicts=True)
+        self.accounts.bulk_create(new, ignore_conflicts=True)
 
     def make_profiles(self) -> None:
-        users = self.users._base_manager.in_bulk(PROFILES)
+        users = self.accounts.in_bulk(PROFILES)
         demo = [n for n in PROFILES if n in users and self.is_demo(users[n], n)]
         existing = set(Profile.objects.filter(pk__in=demo).values_list("pk", flat=True))
         Profile.objects.bulk_create(
-            Profile(user_id=n, **PROFILES[n]) for n in demo if n not in existing
+            [Profile(user_id=n, **PROFILES[n]) for n in demo if n not in existing],
+            ignore_conflicts=True,
         )
         self.stdout.write(
             f"Demo users: {len(demo)} of {len(PROFILES)};"
@@ -113,21 +117,28 @@ class Command(BaseCommand):
         )
         for n in PROFILES:
             if n not in demo:
-                owner = f"id {n} is {users[n].get_username()!r}" if n in users else f"user{n} has another id"
+                owner = (
+                    f"id {n} is {users[n].get_username()!r}"
+                    if n in users
+                    else f"user{n} has another id"
+                )
                 self.stdout.write(f"No demo user {n}: {owner}.")
 
     def make_admin(self) -> None:
         names = self.names(ADMIN)
         username = names[self.users.USERNAME_FIELD]
-        if self.users._base_manager.filter(**{self.users.USERNAME_FIELD: username}).exists():
-            self.stdout.write(f"Admin account: {username} is there, and keeps its password.")
-        elif settings.DEBUG:
-            self.users._default_manager.create_superuser(**names, password=ADMIN)
-            self.stdout.write(f"Admin account: {username}, with the password {ADMIN!r}.")
-        else:
+        account = self.accounts.filter(**{self.users.USERNAME_FIELD: username}).first()
+        if account is None and not settings.DEBUG:
             self.stdout.write(
                 "Admin account: none is made with DEBUG off; use `manage.py createsuperuser`."
             )
+            return
+        if account is None:
+            account = self.users.objects.create_superuser(**names, password=ADMIN)
+        if account.check_password(ADMIN):
+            self.stdout.write(f"Admin account: {username}, with the password {ADMIN!r}.")
+        else:
+            self.stdout.write(f"Admin account: {username}, with a password of its own.")
 
     def names(self, name: str) -> dict[str, str]:
         """The naming fields of the project's user model."""

@@ -1,0 +1,41 @@
+"""A server that speaks each dialect, and clients that talk to it."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+
+import pytest
+
+from generation.conf import parse
+from generation.llm.client import LLMClient
+from generation.records import Prompt
+from tests.llm.dialects import DIALECTS
+from tests.llm.provider_server import ProviderServer, says
+
+
+@pytest.fixture(params=DIALECTS, ids=lambda dialect: dialect.name)
+def dialect(request):
+    return request.param
+
+
+@pytest.fixture
+async def server(dialect):
+    async with ProviderServer(says(200, dialect.answer())).serve() as running:
+        yield running
+
+
+@pytest.fixture
+def client(dialect, server):
+    """`async with client(LLM_TIMEOUT=1) as llm:` a client of the server, in its dialect."""
+
+    @asynccontextmanager
+    async def open_client(**settings):
+        async with LLMClient.open(parse(dialect.settings(server.url, **settings))) as llm:
+            yield llm
+
+    return open_client
+
+
+@pytest.fixture
+def prompt():
+    return Prompt(text="Say hello.", system="Be brief.", provider="", model="", max_tokens=100)

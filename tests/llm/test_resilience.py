@@ -1,0 +1,185 @@
+"""The retry budget and the circuit breaker, on a clock that the test moves."""
+
+from __future__ import annotations
+
+import pytest
+
+from generation.llm.resilience import (
+    OUTAGE_MIN_FAILURES,
+    PROBE_INTERVAL_S,
+    RETRY_FLOOR,
+    RETRY_WINDOW_S,
+    CircuitBreaker,
+    RetryBudget,
+    SlidingCounts,
+)
+
+
+class Clock:
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def budget(clock):
+    return RetryBudget(clock)
+
+
+@pytest.fixture
+def circuit(clock):
+    return CircuitBreaker(clock)
+
+
+def fail(circuit, times=OUTAGE_MIN_FAILURES):
+    for _ in range(times):
+        if (ticket := circuit.admit()) is not None:
+            circuit.settle(ticket, failed=True)
+            circuit.release(ticket)
+
+
+def succeed(circuit, times=1):
+    for _ in range(times):
+        if (ticket := circuit.admit()) is not None:
+            circuit.settle(ticket, failed=False)
+            circuit.release(ticket)
+
+
+def test_counts_slide_out_of_the_window(clock):
+    counts = SlidingCounts(10, 10, clock)
+    counts.add(first=3, second=1)
+    clock.now += 9
+    assert counts.totals() == (3, 1)
+    clock.now += 1
+    assert counts.totals() == (0, 0)
+
+
+def test_a_quiet_service_can_retry(budget):
+    budget.note_call()
+    assert all(budget.withdraw() for _ in range(RETRY_FLOOR))
+    assert not budget.withdraw(), "the floor is a bound too"
+
+
+def test_retries_are_a_fifth_of_the_calls(budget, clock):
+    sent = retried = 0
+    for _ in range(6000):  # a minute at 100 calls per second, all failing, each wanting to retry
+        clock.now += 0.01
+        budget.note_call()
+        sent += 1
+        retried += sum(budget.withdraw() for _ in range(2))
+    assert retried <= 0.2 * sent, f"{retried} retries of {sent} calls"
+    assert retried > 0.18 * sent, "the budget is there to be used"
+
+
+def test_the_budget_recovers_with_the_window(budget, clock):
+    for _ in range(RETRY_FLOOR):
+        budget.withdraw()
+    clock.now += RETRY_WINDOW_S
+    assert budget.withdraw()
+
+
+def test_total_failure_opens_the_circuit_within_two_seconds_of_healthy_traffic(circuit, clock):
+    for _ in range(500):
+        clock.now += 0.01
+        succeed(circuit)
+    began = clock.now
+    while not circuit.is_open and clock.now < began + 10:
+        clock.now += 0.01
+        fail(circuit, 1)
+    assert clock.now - began < 2, f"opened after {clock.now - began:.2f} s"
+
+
+def test_total_failure_opens_the_circuit_although_slow_answers_still_come_in(circuit, clock):
+    late = [circuit.admit() for _ in range(20)]
+    began = clock.now
+    while not circuit.is_open and clock.now < began + 10:
+        clock.now += 0.01
+        fail(circuit, 1)
+        if late and int(clock.now * 100) % 10 == 0:
+            circuit.settle(late.pop(), failed=False)
+    assert clock.now - began < 2, f"opened after {clock.now - began:.2f} s"
+
+
+def test_a_provider_that_answers_some_is_not_left_alone(circuit, clock):
+    for number in range(2000):
+        clock.now += 0.01
+        fail(circuit, 1) if number % 4 else succeed(circuit)
+    assert not circuit.is_open
+
+
+def test_a_few_failures_are_no_outage(circuit, clock):
+    for _ in range(100):
+        clock.now += 1
+        fail(circuit, 1)
+    assert not circuit.is_open
+
+
+def test_while_open_nobody_is_admitted(circuit, clock):
+    fail(circuit)
+    assert circuit.admit() is None
+    assert circuit.retry_after == PROBE_INTERVAL_S
+    clock.now += PROBE_INTERVAL_S / 2
+    assert circuit.admit() is None
+    assert circuit.retry_after == PROBE_INTERVAL_S / 2
+
+
+def test_half_open_admits_one_probe_at_a_time(circuit, clock):
+    fail(circuit)
+    clock.now += PROBE_INTERVAL_S
+    assert circuit.admit() is not None
+    assert circuit.admit() is None, "a second caller went through beside the probe"
+
+
+def test_a_probe_that_succeeds_closes_the_circuit(circuit, clock):
+    fail(circuit)
+    clock.now += PROBE_INTERVAL_S
+    succeed(circuit)
+    assert not circuit.is_open
+    fail(circuit, OUTAGE_MIN_FAILURES - 1)
+    assert not circuit.is_open, "failures from before the recovery still counted"
+
+
+def test_a_probe_that_fails_opens_the_circuit_anew(circuit, clock):
+    fail(circuit)
+    clock.now += PROBE_INTERVAL_S
+    fail(circuit, 1)
+    assert circuit.is_open
+    assert circuit.retry_after == PROBE_INTERVAL_S
+
+
+def test_a_cancelled_probe_frees_the_slot(circuit, clock):
+    fail(circuit)
+    clock.now += PROBE_INTERVAL_S
+    circuit.release(circuit.admit())
+    assert circuit.admit() is not None, "the slot of the cancelled probe is lost"
+
+
+def test_a_cancelled_probe_that_ends_late_does_not_free_another_probes_slot(circuit, clock):
+    fail(circuit)
+    clock.now += PROBE_INTERVAL_S
+    first = circuit.admit()
+    circuit.release(first)
+    assert circuit.admit() is not None
+    circuit.release(first)
+    assert circuit.admit() is None
+
+
+def test_calls_from_before_the_outage_decide_nothing(circuit, clock):
+    before = [circuit.admit() for _ in range(20)]
+    fail(circuit)
+    for ticket in before[:10]:
+        circuit.settle(ticket, failed=False)
+        circuit.release(ticket)
+    assert circuit.is_open, "an old success closed it"
+    clock.now += PROBE_INTERVAL_S
+    succeed(circuit)
+    for ticket in before[10:]:
+        circuit.settle(ticket, failed=True)
+    assert not circuit.is_open, "old failures opened it again"

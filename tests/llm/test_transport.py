@@ -1,0 +1,294 @@
+"""What the transport has to get right, whichever stands there."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import gzip
+import ssl
+import time
+
+import httpx
+import pytest
+import trustme
+
+from generation.llm.transport import Transport
+from tests.llm.provider_server import (
+    ProviderServer,
+    closes_after,
+    hangs,
+    resets,
+    says,
+    sends,
+    waits_for,
+)
+
+OK = says(200, b"ok")
+
+
+@pytest.fixture
+async def server():
+    async with ProviderServer(OK).serve() as running:
+        yield running
+
+
+@pytest.fixture
+async def transport():
+    async with Transport(connect_timeout=2) as transport:
+        yield transport
+
+
+async def post(transport, url, **headers):
+    request = httpx.Request("POST", url, headers=headers, content=b"{}")
+    response = await transport.handle_async_request(request)
+    body = b"".join([chunk async for chunk in response.stream])
+    await response.stream.aclose()
+    return response, body
+
+
+async def test_headers_and_body_arrive_and_come_back_unchanged(server, transport):
+    server.behave = says(418, b"tea", x_a="1", x_b="two words")
+    response, body = await post(transport, server.url, **{"x-api-key": "k", "x-other": "a, b"})
+    assert (response.status_code, body) == (418, b"tea")
+    assert (response.headers["x-a"], response.headers["x-b"]) == ("1", "two words")
+    [request] = server.requests
+    assert request.body == b"{}"
+    assert (request.headers["x-api-key"], request.headers["x-other"]) == ("k", "a, b")
+
+
+async def test_a_connection_is_used_again(server, transport):
+    for _ in range(5):
+        await post(transport, server.url)
+    assert server.accepted == 1, "keep-alive is off: each call pays for a handshake"
+
+
+async def test_closing_the_transport_closes_its_idle_connections(server):
+    async with Transport(connect_timeout=2) as transport:
+        await post(transport, server.url)
+        assert server.connected == 1
+    await server.until(lambda: server.connected == 0, "closing of the idle connection")
+
+
+async def test_a_call_cancelled_before_the_answer_closes_its_connection(server, transport):
+    server.behave = hangs
+    task = asyncio.create_task(post(transport, server.url))
+    await server.until(lambda: server.waiting == 1, "the request")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await server.until(lambda: server.connected == 0, "closing: the call runs on and costs money")
+
+
+async def test_a_call_cancelled_within_the_body_closes_its_connection(server, transport):
+    async def begins(exchange):
+        await exchange.send(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc")
+        await exchange.until_left()
+
+    server.behave = begins
+    response = await transport.handle_async_request(httpx.Request("POST", server.url, content=b""))
+    task = asyncio.create_task(anext(aiter(response.stream)))
+    assert await task == b"abc"
+    task = asyncio.create_task(anext(aiter(response.stream)))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await response.stream.aclose()
+    await server.until(lambda: server.connected == 0, "closing")
+
+
+async def test_a_half_read_answer_that_is_closed_closes_its_connection(server, transport):
+    async def begins(exchange):
+        await exchange.send(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc")
+        await exchange.until_left()
+
+    server.behave = begins
+    response = await transport.handle_async_request(httpx.Request("POST", server.url, content=b""))
+    await response.stream.aclose()
+    await server.until(lambda: server.connected == 0, "closing")
+
+
+async def test_chunks_arrive_as_they_are_sent(server, transport):
+    go_on = asyncio.Event()
+
+    async def speaks(exchange):
+        await exchange.send(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+        for word in (b"one", b"two", b"three"):
+            await exchange.send(b"%x\r\n%s\r\n" % (len(word), word))
+            await go_on.wait()  # the next is sent only after this one was read
+            go_on.clear()
+        await exchange.send(b"0\r\n\r\n")
+
+    server.behave = speaks
+    response = await transport.handle_async_request(httpx.Request("POST", server.url, content=b""))
+    words = []
+    async with asyncio.timeout(5):
+        async for word in response.stream:
+            words.append(word)
+            go_on.set()
+    assert words == [b"one", b"two", b"three"]
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_no_redirect_is_followed(server, transport, status):
+    server.behave = says(status, b"", location=f"{server.url}/elsewhere")
+    response, _ = await post(transport, server.url)
+    assert response.status_code == status
+    assert len(server.requests) == 1, "the key was sent to a place that a reply named"
+
+
+async def test_no_cookie_is_kept(server, transport):
+    server.behave = says(200, b"ok", set_cookie="a=b")
+    await post(transport, server.url)
+    await post(transport, server.url)
+    assert "cookie" not in server.requests[1].headers
+
+
+async def test_nothing_is_decompressed(server, transport):
+    packed = gzip.compress(b"x" * 1000)
+    server.behave = says(200, packed, content_encoding="gzip")
+    response, body = await post(transport, server.url)
+    assert body == packed
+    assert response.headers["content-encoding"] == "gzip"
+
+
+async def test_five_thousand_at_once(server, transport):
+    everyone_is_here = asyncio.Event()
+    server.behave = waits_for(everyone_is_here, OK)
+    tasks = [asyncio.create_task(post(transport, server.url)) for _ in range(5000)]
+    await server.until(lambda: server.waiting == 5000, "the arrival of all 5,000", seconds=30)
+    everyone_is_here.set()
+    answers = await asyncio.gather(*tasks)
+    assert all(response.status_code == 200 for response, _ in answers)
+
+
+async def test_healthy_after_a_thousand_cancelled_calls(server, transport):
+    server.behave = hangs
+    tasks = [asyncio.create_task(post(transport, server.url)) for _ in range(1000)]
+    await server.until(lambda: server.waiting == 1000, "the arrival of all 1,000")
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await server.until(lambda: server.connected == 0, "closing of 1,000 cancelled calls")
+    server.behave = OK
+    answers = await asyncio.gather(*(post(transport, server.url) for _ in range(1000)))
+    assert len(answers) == 1000
+
+
+async def test_cancelled_calls_leave_nothing_in_memory(server, transport):
+    server.behave = hangs
+    gc.collect()
+    before = len(gc.get_objects())
+    for _ in range(5):
+        tasks = [asyncio.create_task(post(transport, server.url)) for _ in range(50)]
+        await server.until(lambda: server.waiting == 50, "the requests")
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await server.until(lambda: server.connected == 0, "closing")
+        server.requests.clear()
+    del tasks
+    gc.collect()
+    grown = len(gc.get_objects()) - before
+    assert grown < 500, f"{grown} objects more after 250 cancelled calls"
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "kind"),
+    [
+        (resets, httpx.TransportError),
+        (closes_after(), httpx.RemoteProtocolError),
+        (sends(b"NOT HTTP\r\n\r\n"), httpx.RemoteProtocolError),
+        (sends(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc"), httpx.RemoteProtocolError),
+        (
+            sends(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n"),
+            httpx.RemoteProtocolError,
+        ),
+    ],
+    ids=["reset", "closed", "garbage", "cut body", "cut chunks"],
+)
+async def test_a_broken_connection_is_an_error_and_never_a_timeout(
+    server, transport, behaviour, kind
+):
+    server.behave = behaviour
+    with pytest.raises(kind) as caught:
+        await post(transport, server.url)
+    assert not isinstance(caught.value, httpx.TimeoutException)
+
+
+async def test_a_refused_connection_is_a_connect_error(server, transport):
+    async with ProviderServer(OK).serve() as other:
+        url = other.url
+    with pytest.raises(httpx.ConnectError):
+        await post(transport, url)
+
+
+async def test_an_unknown_host_is_a_connect_error(transport):
+    with pytest.raises(httpx.ConnectError):
+        await post(transport, "http://no-such-host.invalid")
+
+
+async def test_connecting_has_its_own_bound(server):
+    async def never_shakes_hands(reader, writer):
+        await reader.read()
+        writer.close()
+
+    listener = await asyncio.start_server(never_shakes_hands, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    async with Transport(connect_timeout=0.3) as transport:
+        began = time.monotonic()
+        with pytest.raises(httpx.ConnectTimeout):
+            await post(transport, f"https://127.0.0.1:{port}")
+        assert time.monotonic() - began < 2
+    listener.close()
+
+
+@pytest.fixture
+def authority(tmp_path, monkeypatch):
+    """A certificate authority that SSL_CERT_FILE names."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+    return authority
+
+
+def serving(authority):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    return ProviderServer(OK).serve(ssl=context)
+
+
+async def test_a_certificate_of_a_trusted_authority_is_accepted(authority):
+    async with serving(authority) as server, Transport(connect_timeout=5) as transport:
+        response, _ = await post(transport, server.url)
+    assert response.status_code == 200
+
+
+async def test_a_strangers_certificate_is_refused(authority):
+    async with serving(trustme.CA()) as server, Transport(connect_timeout=5) as transport:
+        with pytest.raises(httpx.ConnectError):
+            await post(transport, server.url)
+        assert server.requests == [], "the key was sent to a stranger"
+
+
+async def test_https_goes_through_the_proxy_that_the_environment_names(server, monkeypatch):
+    asked = []
+
+    async def refuses(reader, writer):
+        asked.append((await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")[0])
+        writer.write(b"HTTP/1.1 403 No\r\ncontent-length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    proxy = await asyncio.start_server(refuses, "127.0.0.1", 0)
+    address = f"http://127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
+    monkeypatch.setenv("HTTPS_PROXY", address)
+    monkeypatch.setenv("https_proxy", address)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    async with Transport(connect_timeout=5) as transport:
+        with pytest.raises(httpx.TransportError):
+            await post(transport, "https://provider.invalid/v1")
+    proxy.close()
+    assert asked == [b"CONNECT provider.invalid:443 HTTP/1.1"]

@@ -1,0 +1,190 @@
+"""The endpoint's contract: its answer, and a problem document for everything else."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.contrib.auth import get_user_model
+
+from generation.models import GenerationLog, Profile, UsageLog
+
+PROBLEM = "application/problem+json"
+BIGINT_MAX = 2**63 - 1
+
+
+def problem(answer) -> tuple[int, str]:
+    assert answer.headers["content-type"] == PROBLEM, answer.text
+    document = answer.json()
+    assert document["status"] == answer.status_code
+    assert document["title"]
+    assert document["detail"]
+    prefix, _, slug = document["type"].rpartition(":")
+    assert prefix == "urn:staccato:problem"
+    return answer.status_code, slug
+
+
+async def test_an_empty_body_is_answered_as_the_articles_client_expects(client):
+    answer = await client.post("/api/v1/generate/1")
+    assert answer.status_code == 200, answer.text
+    body = answer.json()
+    assert body["result"]
+    assert body["tokens"] == body["usage"]["total_tokens"]
+    assert body["tokens"] == body["usage"]["input_tokens"] + body["usage"]["output_tokens"]
+    assert body["model"].startswith("simulated")
+    assert body["provider"] == "simulated"
+    assert body["latency_ms"] >= 0
+    assert uuid.UUID(body["id"]).version == 7
+    assert int(answer.headers["content-length"]) == len(answer.content)
+
+
+async def test_the_row_of_an_answer_is_committed_before_the_answer_leaves(client):
+    answer = await client.post(
+        "/api/v1/generate/2", json={"input": "hi"}, headers={"X-Request-ID": "trace-7"}
+    )
+    row = await GenerationLog.objects.aget(id=answer.json()["id"])
+    assert row.prompt == "Say: hi!"
+    assert row.result == answer.json()["result"]
+    assert row.status == "succeeded"
+    assert row.user_id == 2
+    assert row.total_tokens == answer.json()["tokens"]
+    assert row.request_id == "trace-7" == answer.headers["x-request-id"]
+    assert row.latency_ms >= row.llm_latency_ms
+    assert len(row.attempts) == 1
+
+
+async def test_usage_is_recorded_after_the_answer_at_the_latest_at_shutdown(users):
+    from generation.runtime import Runtime
+    from tests.conftest import in_process_client
+
+    async with Runtime.open(), in_process_client() as client:
+        tokens = (await client.post("/api/v1/generate/1")).json()["tokens"]
+    usage = await UsageLog.objects.aget()
+    assert (usage.user_id, usage.tokens) == (1, tokens)
+
+
+async def test_variables_fill_the_template(client):
+    answer = await client.post(
+        "/api/v1/generate/3", json={"input": "why?", "variables": {"tone": "dry"}}
+    )
+    row = await GenerationLog.objects.aget(id=answer.json()["id"])
+    assert row.prompt == "In a dry tone: why?"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "slug"),
+    [
+        ("99", b"", 404, "unknown-user"),
+        ("4", b"", 404, "unknown-user"),  # inactive
+        ("5", b"", 404, "unknown-user"),  # no profile
+        (str(2**31), b"", 404, "unknown-user"),  # beyond the key's own type
+        (str(BIGINT_MAX), b"", 404, "unknown-user"),
+        (str(BIGINT_MAX + 1), b"", 422, "invalid-request"),
+        ("0", b"", 422, "invalid-request"),
+        ("-1", b"", 422, "invalid-request"),
+        ("9" * 5000, b"", 422, "invalid-request"),
+        ("abc", b"", 422, "invalid-request"),
+        ("1", b"{", 400, "malformed-body"),
+        ("1", b"\xff", 400, "malformed-body"),
+        ("1", b"[" * 100_000, 400, "malformed-body"),
+        ("1", b'{"max_tokens": NaN}', 400, "malformed-body"),
+        ("1", b"[]", 422, "invalid-request"),
+        ("1", b'"text"', 422, "invalid-request"),
+        ("1", b'{"input": 7}', 422, "invalid-request"),
+        ("1", b'{"inputs": "x"}', 422, "invalid-request"),
+        ("1", b'{"input": "a\\u0000b"}', 422, "invalid-request"),
+        ("1", b'{"input": "\\ud800"}', 422, "invalid-request"),
+        ("1", b'{"variables": {"a\\u0000": "b"}}', 422, "invalid-request"),
+        ("1", b'{"variables": {"a": 1}}', 422, "invalid-request"),
+        ("1", b'{"max_tokens": 0}', 422, "invalid-request"),
+        ("1", b'{"max_tokens": 99999999999999999999999}', 422, "invalid-request"),
+        ("1", b'{"model": "no-such-model"}', 422, "model-not-allowed"),
+        ("1", b'{"model": "%s"}' % (b"m" * 201), 422, "invalid-request"),
+        ("3", b"{}", 422, "missing-variable"),
+        ("1", b"x" * 1_048_577, 413, "body-too-large"),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+async def test_bad_input_is_a_problem_of_its_own_type_and_leaves_no_row(
+    client, path, body, status, slug
+):
+    answer = await client.post(f"/api/v1/generate/{path}", content=body)
+    assert problem(answer) == (status, slug)
+    assert not await GenerationLog.objects.aexists()
+
+
+async def test_a_missing_variable_is_named(client):
+    answer = await client.post("/api/v1/generate/3", json={"input": "x"})
+    assert "'tone'" in answer.json()["detail"]
+
+
+async def test_a_faulty_field_is_named(client):
+    answer = await client.post("/api/v1/generate/1", json={"input": 7})
+    assert answer.json()["errors"] == [
+        {"where": "body.input", "why": "Input should be a valid string"}
+    ]
+
+
+@sync_to_async
+def set_template(template: str) -> None:
+    Profile.objects.filter(user_id=1).update(prompt_template=template)
+
+
+@pytest.mark.parametrize(
+    ("template", "slug"), [("", "empty-prompt"), (" \n", "empty-prompt"), ("$", "invalid-template")]
+)
+async def test_a_template_that_yields_no_prompt_is_a_problem(client, template, slug):
+    await set_template(template)
+    assert problem(await client.post("/api/v1/generate/1")) == (422, slug)
+
+
+async def test_a_wrong_method_is_a_problem_that_says_what_is_allowed(client):
+    answer = await client.get("/api/v1/generate/1")
+    assert problem(answer) == (405, "method-not-allowed")
+    assert answer.headers["allow"] == "POST"
+
+
+async def test_an_unknown_path_of_the_api_is_a_problem(client):
+    assert problem(await client.get("/api/v1/nope")) == (404, "not-found")
+
+
+@pytest.mark.parametrize("given", ["", "with space", "x" * 129, "é"])
+async def test_an_unfit_request_id_is_replaced(client, given):
+    answer = await client.post(
+        "/api/v1/generate/1", headers=[(b"x-request-id", given.encode("latin1"))]
+    )
+    assert answer.status_code == 200
+    assert answer.headers["x-request-id"] not in {given, ""}
+
+
+async def test_a_users_deletion_while_the_model_thinks_loses_no_row(client):
+    answer = await client.post("/api/v1/generate/1")
+    await get_user_model().objects.filter(id=1).adelete()
+    row = await GenerationLog.objects.aget(id=answer.json()["id"])
+    assert row.user_id == 1
+
+
+async def test_the_documentation_shows_every_problem_by_example(client):
+    schema = (await client.get("/api/v1/openapi.json")).json()
+    operation = schema["paths"]["/api/v1/generate/{user_id}"]["post"]
+    assert operation["requestBody"]["required"] is False
+    for status, response in operation["responses"].items():
+        if status == "200":
+            assert response["content"]["application/json"]["example"]["result"]
+        else:
+            assert list(response["content"]) == [PROBLEM], status
+            assert response["content"][PROBLEM]["examples"], status
+    slugs = {
+        slug
+        for response in operation["responses"].values()
+        for slug in response["content"].get(PROBLEM, {"examples": {}})["examples"]
+    }
+    assert {"unknown-user", "missing-variable", "database-unavailable", "llm-timed-out"} <= slugs
+
+
+async def test_the_documentation_brings_its_own_assets(client):
+    page = (await client.get("/api/v1/docs")).text
+    assert "https://" not in page.replace("https://django-ninja", ""), "an asset comes from a CDN"
+    script = page.split('<script src="')[1].split('"')[0]
+    assert (await client.get(script)).status_code == 200

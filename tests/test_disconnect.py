@@ -1,0 +1,109 @@
+"""A client leaves in each of the three phases: one row tells so, and nothing leaks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import asyncpg
+import pytest
+
+from tests.support.http import Exchange
+
+GENERATE = "/api/v1/generate/1"
+
+
+@contextlib.asynccontextmanager
+async def locked(database_url: str, table: str):
+    """Statements on the table wait until the block ends."""
+    link = await asyncpg.connect(database_url)
+    try:
+        async with link.transaction():
+            await link.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+            yield
+    finally:
+        await link.close()
+
+
+async def until_blocked(sql) -> None:
+    """A statement of the service waits for the lock."""
+    async with asyncio.timeout(10):
+        while not await sql.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'staccato'"
+            " AND wait_event_type = 'Lock'"
+        ):
+            await asyncio.sleep(0.02)
+
+
+async def the_row(sql, service) -> asyncpg.Record:
+    """The one row of the one request, once nothing is in flight."""
+    pool = await service.until_pool(
+        lambda now: now["requests_in_flight"] == 0 and now["checked_out"] == 0, "the end of the task"
+    )
+    assert pool["llm_calls_in_flight"] == 0
+    rows = await sql.fetch("SELECT * FROM generation_generationlog")
+    assert len(rows) == 1, f"one request leaves one row, not {len(rows)}"
+    return rows[0]
+
+
+async def test_leaving_in_phase_1_spends_nothing_and_is_recorded(serve, llm, sql, database_url):
+    async with serve() as service:
+        async with locked(database_url, "generation_profile"):
+            exchange = await Exchange.begin(service.port, "POST", GENERATE)
+            await until_blocked(sql)
+            await exchange.leave()
+            # The view is cancelled before the lock goes, or phase 2 would have begun.
+            await service.until_pool(lambda now: now["requests_abandoned"] == 1, "the view's end")
+        row = await the_row(sql, service)
+        assert row["status"] == "cancelled"
+        assert row["error_type"] == "abandoned"
+        assert llm.calls == 0, "the LLM was asked for somebody who had left"
+
+
+async def test_leaving_in_phase_2_hangs_up_on_the_llm_and_is_recorded(serve, llm, sql):
+    llm.release.clear()
+    async with serve() as service:
+        exchange = await Exchange.begin(service.port, "POST", GENERATE)
+        await llm.until(lambda fake: fake.waiting == 1, "the call")
+        await exchange.leave()
+        await llm.until(lambda fake: fake.hung_up == 1, "the upstream connection's end")
+        row = await the_row(sql, service)
+        assert row["status"] == "cancelled"
+        assert row["provider"] == "anthropic"
+        assert row["result"] == ""
+        assert await sql.fetchval("SELECT count(*) FROM generation_usagelog") == 0
+
+
+async def test_leaving_in_phase_3_loses_nothing_that_was_paid_for(serve, llm, sql, database_url):
+    async with serve() as service:
+        async with locked(database_url, "generation_generationlog"):
+            exchange = await Exchange.begin(service.port, "POST", GENERATE)
+            await until_blocked(sql)
+            await exchange.leave()
+            await service.until_pool(lambda now: now["requests_abandoned"] == 1, "the view's end")
+        row = await the_row(sql, service)
+        assert row["status"] == "succeeded"
+        assert row["result"] == llm.text
+        assert row["total_tokens"] == 18
+
+
+@pytest.mark.parametrize("count", [200])
+async def test_a_burst_of_leavers_opens_no_new_connections(serve, llm, sql, count):
+    llm.release.clear()
+    async with serve() as service:
+        exchanges = await asyncio.gather(
+            *(Exchange.begin(service.port, "POST", GENERATE) for _ in range(count))
+        )
+        await llm.until(lambda fake: fake.waiting == count, "all of them in the LLM")
+        before = (await service.pool())["peak_open"]
+        await asyncio.gather(*(exchange.leave() for exchange in exchanges))
+        await llm.until(lambda fake: fake.hung_up == count, "all upstream connections' end")
+        pool = await service.until_pool(lambda now: now["requests_in_flight"] == 0, "the rows")
+        assert pool["checked_out"] == 0
+        assert pool["peak_open"] - before <= 2
+        rows = await sql.fetch("SELECT status, count(*) FROM generation_generationlog GROUP BY 1")
+        assert {row["status"]: row["count"] for row in rows} == {"cancelled": count}
+
+        llm.release.set()
+        healthy = await Exchange.begin(service.port, "POST", GENERATE)
+        assert (await healthy.answer()).status == 200
