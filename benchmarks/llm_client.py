@@ -123,21 +123,24 @@ async def bare_transport(url, run):
 
     from generation.llm.transport import Transport
 
+    address, headers = httpx.URL(url), httpx.Headers(HEADERS)
     async with Transport(connect_timeout=5) as transport:
-        await run(lambda: one_through_httpx_types(httpx, transport, url))
+        await run(lambda: one_through_httpx_types(httpx, transport, address, headers))
 
 
 async def httpx_aiohttp_transport(url, run):
     import httpx
     import httpx_aiohttp
 
+    address = httpx.URL(url)
+    headers = httpx.Headers({**HEADERS, "content-length": str(len(BODY))})
     limits = httpx.Limits(max_connections=10_000, keepalive_expiry=30)
     async with httpx_aiohttp.AiohttpTransport(limits=limits) as transport:
-        await run(lambda: one_through_httpx_types(httpx, transport, url))
+        await run(lambda: one_through_httpx_types(httpx, transport, address, headers))
 
 
-async def one_through_httpx_types(httpx, transport, url):
-    request = httpx.Request("POST", url, headers=HEADERS, content=BODY)
+async def one_through_httpx_types(httpx, transport, url, headers):
+    request = httpx.Request("POST", url, headers=headers, stream=httpx.ByteStream(BODY))
     response = await transport.handle_async_request(request)
     body = bytearray()
     async for chunk in response.stream:

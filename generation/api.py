@@ -17,7 +17,7 @@ from ninja.errors import HttpError, ValidationError
 from ninja.parser import Parser
 from pydantic import AfterValidator, ConfigDict, Field
 
-from generation import access, openapi, problems, prompts, runtime
+from generation import access, conf, openapi, problems, prompts, runtime
 from generation.errors import InvalidRequest, MalformedBody, StaccatoError
 from generation.records import GenerationRequest
 
@@ -171,9 +171,8 @@ def _request_id(request: HttpRequest) -> str:
 async def pool(request: HttpRequest) -> HttpResponse:
     """Connections open, checked out and waited for, and LLM calls in flight, of the process
     that answers."""
-    now = runtime.current()
-    refusal = await access.refuse(request, now.settings.pool_access)
-    return refusal or JsonResponse(now.statistics())
+    refusal = await access.refuse(request, conf.load().pool_access)
+    return refusal or JsonResponse(runtime.current().statistics())
 
 
 @api.exception_handler(StaccatoError)

@@ -83,7 +83,8 @@ def _resolve(scope: Scope) -> ResolverMatch | None:
         match = get_resolver().resolve(path)
     except Resolver404:
         return None
-    return match if getattr(match.func, "hop_free", False) else None
+    hop_free = getattr(match.func, "hop_free", None)
+    return match if hop_free is not None and hop_free() else None
 
 
 class _ClientLeft(Exception):  # no fault of anybody's

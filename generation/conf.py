@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+from django.dispatch import receiver
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -299,3 +301,10 @@ def _parse_django_settings() -> Settings:
 def load() -> Settings:
     """The settings of this process, parsed once."""
     return _parse_django_settings()
+
+
+@receiver(setting_changed)
+def _forget(*, setting: str, **_kwargs: Any) -> None:
+    """Tests may override settings."""
+    if setting == "STACCATO":
+        _parse_django_settings.cache_clear()

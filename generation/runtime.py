@@ -97,6 +97,8 @@ class Runtime:
 
         Raises `ImproperlyConfigured` where a system check tagged `staccato` fails.
         """
+        if _runtime is not None:
+            raise RuntimeError("this process has an open runtime already")
         _check()
         settings = conf.load()
         async with contextlib.AsyncExitStack() as stack:
@@ -188,8 +190,6 @@ def current() -> Runtime:
 @contextlib.contextmanager
 def _current(runtime: Runtime) -> Iterator[None]:
     global _runtime  # noqa: PLW0603  # one process, one loop, one runtime
-    if _runtime is not None:
-        raise RuntimeError("this process has an open runtime already")
     _runtime = runtime
     try:
         yield

@@ -24,22 +24,18 @@ urlpatterns = [
 ]
 
 
-def mark_hop_free(view: Callable[..., object]) -> None:
+def mark_hop_free(view: Callable[..., object], when: Callable[[], bool] = lambda: True) -> None:
     """Let `asgi.py` serve this async view without middleware and thread hops.
 
     Such a view must not use the ORM, sessions or anything synchronous that waits.
     """
-    view.hop_free = True  # type: ignore[attr-defined]
+    view.hop_free = when  # type: ignore[attr-defined]
     non_atomic_requests(using=conf.load().database)(view)
 
 
-_settings = conf.load()
-_HOP_FREE = {"generate", "api-not-found", "livez", "readyz"}
+_views = {pattern.name: pattern.callback for pattern in [*api_patterns, *urlpatterns[1:]]}
+for _name in ("generate", "api-not-found", "livez", "readyz"):
+    mark_hop_free(_views[_name])
 # Staff are known by their session, which needs the full middleware.
-if _settings.pool_access != "staff":
-    _HOP_FREE.add("pool")
-if _settings.metrics_access != "staff":
-    _HOP_FREE.add("metrics")
-for _pattern in [*api_patterns, *urlpatterns[1:]]:
-    if _pattern.name in _HOP_FREE:
-        mark_hop_free(_pattern.callback)
+mark_hop_free(_views["pool"], when=lambda: conf.load().pool_access != "staff")
+mark_hop_free(_views["metrics"], when=lambda: conf.load().metrics_access != "staff")

@@ -9,8 +9,9 @@ from urllib.parse import urlencode
 import asyncpg
 import httpx
 import pytest
+from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
-from django.db import connection
+from django.db import connection, connections
 from django.test.utils import setup_databases, teardown_databases
 
 from generation.asgi import get_application
@@ -50,12 +51,12 @@ def committed(django_db_setup, django_db_blocker) -> Iterator[None]:
     pytest-django's transactional_db would do, but takes a second for each test.
     """
     with django_db_blocker.unblock():
+        yield
         with connection.cursor() as cursor:
             cursor.execute(
                 "TRUNCATE generation_generationlog, generation_usagelog, generation_profile,"
                 " auth_user RESTART IDENTITY CASCADE"
             )
-        yield
         connection.close()
 
 
@@ -112,7 +113,14 @@ async def serve(users, database_url, llm):
 
 
 @pytest.fixture
-async def runtime(users):
+async def orm(committed):
+    """For async tests that use the Django ORM: closes what its thread has opened."""
+    yield
+    await sync_to_async(connections.close_all)()
+
+
+@pytest.fixture
+async def runtime(users, orm):
     """The runtime in this process, with the simulated provider."""
     async with Runtime.open() as opened:
         yield opened

@@ -54,7 +54,7 @@ async def test_the_row_of_an_answer_is_committed_before_the_answer_leaves(client
     assert len(row.attempts) == 1
 
 
-async def test_usage_is_recorded_after_the_answer_at_the_latest_at_shutdown(users):
+async def test_usage_is_recorded_after_the_answer_at_the_latest_at_shutdown(users, orm):
     from generation.runtime import Runtime
     from tests.conftest import in_process_client
 

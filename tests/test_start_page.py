@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 
+import httpx
 import pytest
 from django.test import AsyncClient
 from django.urls import resolve
 
 from generation import conf
+from generation.asgi import get_application
 
 
 @pytest.fixture
@@ -21,10 +23,12 @@ def configured(monkeypatch):
     return configure
 
 
-async def page(**headers) -> str:
-    response = await AsyncClient(headers=headers).get("/")
+async def page(host: str = "localhost") -> str:
+    transport = httpx.ASGITransport(get_application())
+    async with httpx.AsyncClient(transport=transport, base_url=f"http://{host}") as client:
+        response = await client.get("/")
     assert response.status_code == 200
-    return response.content.decode()
+    return response.text
 
 
 def links(html: str) -> list[str]:
@@ -89,5 +93,3 @@ async def test_it_loads_nothing_from_elsewhere():
 
 async def test_only_reading_is_allowed():
     assert (await AsyncClient().post("/")).status_code == 405
-
-

@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from generation.errors import LLMRefused
 from generation.llm.provider import Answer, Complaint, HttpProvider
-from generation.llm.reading import take, take_count, take_optional, take_word
+from generation.llm.reading import (
+    take,
+    take_count,
+    take_optional,
+    take_optional_count,
+    take_word,
+)
 from generation.records import Usage
 
 if TYPE_CHECKING:
@@ -89,13 +95,7 @@ class Anthropic(HttpProvider):
 
 
 def _count(usage: dict[str, Any]) -> Usage:
-    read = take_count(usage, "cache_read_input_tokens")
-    written = take_count(usage, "cache_creation_input_tokens")
-    take(int, usage, "input_tokens")
-    take(int, usage, "output_tokens")
-    return Usage(
-        take_count(usage, "input_tokens") + read + written,
-        take_count(usage, "output_tokens"),
-        read,
-        written,
-    )
+    read = take_optional_count(usage, "cache_read_input_tokens")
+    written = take_optional_count(usage, "cache_creation_input_tokens")
+    given = take_count(usage, "input_tokens") + read + written
+    return Usage(given, take_count(usage, "output_tokens"), read, written)

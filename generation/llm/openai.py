@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any
 from generation.conf import OFFICIAL_OPENAI_URL
 from generation.errors import LLMBadReply, LLMRefused
 from generation.llm.provider import Answer, Complaint, HttpProvider
-from generation.llm.reading import take, take_count, take_optional, take_word
+from generation.llm.reading import (
+    take,
+    take_count,
+    take_optional,
+    take_optional_count,
+    take_word,
+)
 from generation.records import Usage
 
 if TYPE_CHECKING:
@@ -107,7 +113,7 @@ def _read_text(message: dict[str, Any]) -> str:
 def _count(usage: dict[str, Any]) -> Usage:
     prompt_tokens = take_count(usage, "prompt_tokens")
     details = take_optional(dict, usage, "prompt_tokens_details")
-    cached = take_count(details, "cached_tokens")
+    cached = take_optional_count(details, "cached_tokens")
     return Usage(prompt_tokens, take_count(usage, "completion_tokens"), min(cached, prompt_tokens))
 
 

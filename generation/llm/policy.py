@@ -104,18 +104,16 @@ def fallback_helps(error: LLMError) -> bool:
 
 
 def skips_retries(error: LLMError) -> bool:
-    """An overloaded provider is left alone where another can answer."""
-    return isinstance(error, LLMOverloaded)
+    """Where another can answer, an overloaded provider is left alone at once, and a slow one
+    does not get the other's share of the time."""
+    return isinstance(error, LLMOverloaded | LLMTimedOut)
 
 
-def is_outage(error: LLMError) -> bool:
-    """Whether the error is evidence that the provider as a whole is failing."""
+def shows_outage(error: LLMError) -> bool | None:
+    """Whether the provider as a whole is failing; None: a rate limit tells neither way."""
+    if isinstance(error, LLMRateLimited):
+        return None
     return isinstance(error, LLMOverloaded | LLMUnreachable | LLMTimedOut | LLMBadReply)
-
-
-def shows_health(error: LLMError) -> bool:
-    """Whether a provider that answers so is at work. A rate limit shows neither."""
-    return not isinstance(error, LLMRateLimited) and not is_outage(error)
 
 
 def _parse_decimal(value: str) -> float | None:

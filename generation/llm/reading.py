@@ -64,11 +64,16 @@ def take_word(container: Any, key: str) -> str:
 
 
 def take_count(container: Any, key: str) -> int:
-    """A number of tokens; 0 where it is null or missing."""
-    value = take_optional(int, container, key) or 0
+    """A number of tokens."""
+    value = take(int, container, key)
     if not 0 <= value <= _MOST_TOKENS or isinstance(value, bool):
         raise LLMBadReply(f"{key} in the provider's reply is absurd")
     return value
+
+
+def take_optional_count(container: Any, key: str) -> int:
+    """The same; 0 where it is null or missing."""
+    return 0 if take_optional(int, container, key) is None else take_count(container, key)
 
 
 def excerpt(source: bytes | bytearray | str, secret: str, *, limit: int = EXCERPT_CHARS) -> str:

@@ -7,7 +7,7 @@ seconds, as `loop.time` does.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,9 +16,11 @@ RETRY_SHARE = 0.2  # of recent calls
 RETRY_FLOOR = 10  # per window, so that a quiet service can retry at all
 RETRY_WINDOW_S = 10.0
 
-# The window is short, so that successes from before an outage can't keep the circuit
-# closed for the two seconds it may take to open.
-OUTAGE_WINDOW_S = 1.5
+# Short, so that the circuit opens within two seconds of total failure.
+OUTAGE_SLOTS = 3
+_SLOT_S = 0.5
+_SLOTS_KEPT = 256  # calls that end later than two minutes after they began are not judged
+
 OUTAGE_MIN_FAILURES = 10
 # A provider that still answers one call in five is better than none.
 OUTAGE_FAILURE_SHARE = 0.8
@@ -50,10 +52,6 @@ class SlidingCounts:
         self._drop_old()
         return self._first, self._second
 
-    def clear(self) -> None:
-        self._counts.clear()
-        self._first = self._second = 0
-
     def _drop_old(self) -> int:
         slot = int(self._clock() / self._step)
         while self._counts and self._counts[0][0] <= slot - self._slots:
@@ -82,18 +80,27 @@ class RetryBudget:
         return True
 
 
-class CircuitBreaker:
-    """Opens when nearly every recent call failed; half-opens with one probe at a time.
+class Ticket(NamedTuple):
+    """A call that the circuit breaker let through."""
 
-    `admit()` gives a ticket, or None while the provider is left alone. Each ticket is handed
-    back once, through `settle()` or `release()`. Tickets from before the circuit opened no
-    longer count.
+    era: int
+    slot: int  # when it began
+
+
+class CircuitBreaker:
+    """Opens when nearly every call begun of late has failed; half-opens with one probe at a time.
+
+    Calls are judged by when they began, not by when they ended. Failures are quick and answers
+    slow, so among the outcomes of one moment there are answers to calls from before an outage,
+    and, after a burst, nothing but failures. Calls still under way count as not failed, and a
+    failure counts only while no call begun after it has been answered.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._recent = SlidingCounts(OUTAGE_WINDOW_S, 3, clock)
-        self._era = 0
+        self._begun: dict[int, list[int]] = {}  # slot → [calls begun, of these failed]
+        self._answered_slot = -1  # the latest one in which an answered call began
+        self._era = 0  # tickets of an earlier era no longer count
         self._probe_at: float | None = None  # None: closed
         self._probing = False
 
@@ -106,46 +113,52 @@ class CircuitBreaker:
         """Seconds until the next probe is due."""
         return 0.0 if self._probe_at is None else max(0.0, self._probe_at - self._clock())
 
-    def admit(self) -> int | None:
+    def admit(self) -> Ticket | None:
+        """None while the provider is left alone. A ticket is handed back once, by `settle()`."""
+        now = self._clock()
+        slot = int(now / _SLOT_S)
         if self._probe_at is None:
-            return self._era
-        if self._probing or self._clock() < self._probe_at:
+            self._count(slot)[0] += 1
+            return Ticket(self._era, slot)
+        if self._probing or now < self._probe_at:
             return None
         self._probing = True
-        self._era += 1  # the probe's own ticket
-        return self._era
+        self._era += 1  # the probe's own
+        return Ticket(self._era, slot)
 
-    def settle(self, ticket: int, *, failed: bool) -> None:
-        """The call showed whether the provider works."""
-        if ticket != self._era:
+    def settle(self, ticket: Ticket, *, failed: bool | None) -> None:
+        """The call ended. None: it showed nothing, as when it was cancelled or rate-limited."""
+        if ticket.era != self._era:
             return
-        if self._probe_at is None:
-            self._count(failed=failed)
-        elif failed:
-            self._open()
-        else:
-            self._close()
-
-    def release(self, ticket: int) -> None:
-        """The call showed nothing: cancelled, or rate-limited. The next may probe at once."""
-        if ticket == self._era:
+        if self._probe_at is not None:
             self._probing = False
+            if failed is not None:
+                self._turn(to_open=failed)
+        elif failed is None:
+            self._count(ticket.slot)[0] -= 1
+        elif failed:
+            self._count(ticket.slot)[1] += 1
+            if self._is_outage(ticket.slot):
+                self._turn(to_open=True)
+        else:
+            self._answered_slot = max(self._answered_slot, ticket.slot)
 
-    def _count(self, *, failed: bool) -> None:
-        self._recent.add(first=1, second=int(failed))
-        if not failed:
-            return
-        outcomes, failures = self._recent.totals()
-        if failures >= OUTAGE_MIN_FAILURES and failures >= outcomes * OUTAGE_FAILURE_SHARE:
-            self._open()
+    def _count(self, slot: int) -> list[int]:
+        count = self._begun.get(slot)
+        if count is None:
+            count = self._begun[slot] = [0, 0]
+            while len(self._begun) > _SLOTS_KEPT:
+                del self._begun[next(iter(self._begun))]
+        return count
 
-    def _open(self) -> None:
+    def _is_outage(self, slot: int) -> bool:
+        first = max(slot - OUTAGE_SLOTS + 1, self._answered_slot)
+        counts = [self._begun.get(number, (0, 0)) for number in range(first, slot + 1)]
+        begun, failed = sum(count[0] for count in counts), sum(count[1] for count in counts)
+        return failed >= OUTAGE_MIN_FAILURES and failed >= begun * OUTAGE_FAILURE_SHARE
+
+    def _turn(self, *, to_open: bool) -> None:
         self._era += 1
-        self._probing = False
-        self._probe_at = self._clock() + PROBE_INTERVAL_S
-
-    def _close(self) -> None:
-        self._era += 1
-        self._probing = False
-        self._probe_at = None
-        self._recent.clear()
+        self._probe_at = self._clock() + PROBE_INTERVAL_S if to_open else None
+        self._begun.clear()
+        self._answered_slot = -1

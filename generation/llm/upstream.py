@@ -141,19 +141,17 @@ class Upstream:
             )
         if attempt == 1:
             self._budget.note_call()
+        failed = None  # a cancelled call shows nothing
         try:
             answer = await self._ask_in_time(call, model)
+            failed = False
         except LLMError as error:
-            if policy.is_outage(error):
-                self._circuit.settle(ticket, failed=True)
-            elif policy.shows_health(error):
-                self._circuit.settle(ticket, failed=False)
+            failed = policy.shows_outage(error)
             raise
         else:
-            self._circuit.settle(ticket, failed=False)
             return answer
         finally:
-            self._circuit.release(ticket)  # where nothing was settled: cancelled, rate-limited
+            self._circuit.settle(ticket, failed=failed)
 
     async def _ask_in_time(self, call: Call, model: str) -> Answer:
         end = min(call.deadline, self._clock() + self._attempt_timeout)

@@ -70,9 +70,7 @@ class OpenAIDialect:
     def answer(self, text: object = "Hello.", stop: str = "stop", **others: Any) -> Any:
         return {
             "model": self.model,
-            "choices": [
-                {"message": {"role": "assistant", "content": text}, "finish_reason": stop}
-            ],
+            "choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": stop}],
             "usage": {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 30},
             **others,
         }

@@ -140,13 +140,14 @@ def test_a_fallback_helps_with_all_but_the_callers_fault(kind):
     assert policy.fallback_helps(kind("no")) is not issubclass(kind, errors.LLMRefused)
 
 
-@pytest.mark.parametrize("kind", LLM_ERRORS)
-def test_an_error_shows_an_outage_or_health_but_never_both(kind):
-    error = kind("no")
-    assert not (policy.is_outage(error) and policy.shows_health(error))
-
-
-def test_a_rate_limit_shows_neither_outage_nor_health():
-    error = errors.LLMRateLimited("no")
-    assert not policy.is_outage(error)
-    assert not policy.shows_health(error)
+def test_a_caller_s_fault_is_a_sign_of_health_and_a_rate_limit_of_nothing():
+    assert policy.shows_outage(errors.LLMRefused("no")) is False
+    assert policy.shows_outage(errors.LLMAuthentication("no")) is False
+    assert policy.shows_outage(errors.LLMRateLimited("no")) is None
+    for kind in (
+        errors.LLMOverloaded,
+        errors.LLMUnreachable,
+        errors.LLMTimedOut,
+        errors.LLMBadReply,
+    ):
+        assert policy.shows_outage(kind("no")) is True

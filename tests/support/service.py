@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
-import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -17,9 +17,9 @@ ROOT = Path(__file__).parents[2]
 
 
 class Service:
-    def __init__(self, process, port: int, log: Path) -> None:
+    def __init__(self, process, log: Path) -> None:
         self.process = process
-        self.port = port
+        self.port = 0
         self._log = log
 
     @property
@@ -58,16 +58,12 @@ class Service:
 @contextlib.asynccontextmanager
 async def running(database_url: str, *options: str, application="project.asgi:application", **env):
     """Serve until the block ends. Environment variables by keyword."""
-    with socket.socket() as listener, tempfile.TemporaryDirectory() as folder:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(8192)
+    with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-W", "error::RuntimeWarning", "-m", "uvicorn", application,
-                "--fd", str(listener.fileno()), "--no-access-log", *options,
-                pass_fds=[listener.fileno()],
+                "--port", "0", "--backlog", "8192", "--no-access-log", *options,
                 cwd=ROOT,
                 env={
                     **os.environ,
@@ -80,8 +76,7 @@ async def running(database_url: str, *options: str, application="project.asgi:ap
                 stdout=output,
                 stderr=output,
             )  # fmt: skip
-        service = Service(process, listener.getsockname()[1], log)
-        listener.close()
+        service = Service(process, log)
         try:
             await _until_alive(service)
             yield service
@@ -102,9 +97,8 @@ async def running(database_url: str, *options: str, application="project.asgi:ap
 async def _until_alive(service: Service) -> None:
     async with asyncio.timeout(30):
         while service.process.returncode is None:
-            with contextlib.suppress(ConnectionError, IndexError):
-                answer = await http.request(service.port, "GET", "/livez")
-                if answer.status == 200:
-                    return
+            if found := re.search(r"running on http://127\.0\.0\.1:(\d+)", service.log):
+                service.port = int(found[1])
+                return
             await asyncio.sleep(0.05)
     raise AssertionError(f"the service did not start:\n{service.log}")

@@ -1,0 +1,71 @@
+# Staccato: `make` lists what can be made.
+
+VENV ?= .venv
+PORT ?= 8000
+# The first of these that is Python 3.11 or newer makes the environment.
+PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11
+
+PY = $(VENV)/bin/python
+INSTALLED = $(VENV)/installed
+# Elsewhere than in var/ nobody can tell what was done to the database, so it is done again.
+PREPARED = $(if $(DATABASE_URL),prepare,var/prepared)
+
+.PHONY: help run test check lock clean prepare
+.DEFAULT_GOAL := help
+
+help: ## list these targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
+
+run: $(INSTALLED) $(PREPARED) ## serve on http://127.0.0.1:8000 (PORT=8001: elsewhere) with demo data
+	@exec $(PY) manage.py runserver --stop-with-parent $(PORT)
+
+test: $(INSTALLED) ## run the tests
+	$(PY) -m pytest
+
+check: $(INSTALLED) ## run the static checks and the tests
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports
+	$(PY) manage.py makemigrations --check --dry-run
+	@$(MAKE) --no-print-directory test
+
+lock: ## pin the newest versions that pyproject.toml allows (needs uv)
+	uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev \
+	  --no-annotate --custom-compile-command 'make lock' -o requirements-dev.txt pyproject.toml
+
+clean: ## remove what was made here: .venv, var with the demo database, caches
+	rm -rf .venv build var staticfiles .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# To run it here is to develop, unless DEBUG is set, in the environment or in .env.
+ifeq ($(origin DEBUG)$(shell grep -Es '^(export )?DEBUG=' .env),undefined)
+run prepare var/prepared: export DEBUG = 1
+endif
+
+prepare: $(INSTALLED)
+	@$(PY) manage.py migrate
+	@$(PY) manage.py seed_demo
+
+var/prepared: $(INSTALLED) $(wildcard .env */migrations/*.py)
+	@$(MAKE) --no-print-directory prepare
+	@touch $@
+
+$(PY):
+	@for python in $(PYTHON); do \
+	  if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    echo "Making $(VENV) with $$($$python --version)"; \
+	    exec $$python -m venv --clear $(VENV); \
+	  fi; \
+	done; \
+	echo "Staccato needs Python 3.11 or newer; none of these is: $(PYTHON)." \
+	  "Install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1
+
+$(INSTALLED): requirements-dev.txt $(PY)
+	@echo "Installing requirements-dev.txt"
+	@if command -v uv >/dev/null; then \
+	  uv pip install --quiet --compile-bytecode --python $(PY) -r requirements-dev.txt; \
+	else \
+	  $(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt; \
+	fi
+	@touch $@

@@ -1,0 +1,210 @@
+"""`manage.py runserver`: Django's habits, uvicorn's server."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import django
+import uvicorn
+from django.apps import apps
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.contrib.auth.hashers import check_password
+from django.contrib.staticfiles.management.commands import runserver
+from django.core.management.base import CommandError, CommandParser
+from django.db import DatabaseError, connection, connections
+
+from generation import conf
+from project import embedded_postgres
+from project.reloading import Reloader, end_with_parent
+
+if TYPE_CHECKING:
+    from django.db.backends.postgresql.base import DatabaseWrapper
+
+# What is under way when the code changes or Ctrl-C is hit may end; then it is cut off.
+GRACE_S = 10
+ANNOUNCE_POLL_S = 0.2
+BACKLOG = 2048
+ADMIN = "admin"
+WITHOUT_EFFECT = {
+    "use_threading": "one event loop serves all requests",
+    "use_static_handler": "middleware serves static files, from their sources while DEBUG is on",
+    "insecure_serving": "without DEBUG, middleware serves what collectstatic collected",
+}
+
+
+class Command(runserver.Command):
+    addr: str
+    port: str
+    use_ipv6: bool
+    help = "Serve the ASGI application with uvicorn, and anew after each change of its code."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        super().add_arguments(parser)
+        parser.add_argument(
+            "--stop-with-parent",
+            action="store_true",
+            help="Stop when the process that started this one is gone, however it went.",
+        )
+        for action in parser._actions:  # noqa: SLF001  # argparse has no other way to them
+            if action.dest in WITHOUT_EFFECT:
+                action.help = f"Without effect: {WITHOUT_EFFECT[action.dest]}."
+
+    def run(self, **options: Any) -> None:
+        # Django's reloader starts us in place of its own server if the code was broken at first.
+        if options["stop_with_parent"] or os.environ.get("RUN_MAIN") == "true":
+            end_with_parent()
+        logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it tells of each .pyc
+        listener = self.listen()
+        self.hold_embedded_servers()
+        config = uvicorn.Config(
+            "project.asgi:application",
+            host=self.addr,
+            port=int(self.port),
+            log_config=None,  # settings.LOGGING
+            lifespan="on",
+            ws="none",
+            backlog=BACKLOG,
+            timeout_graceful_shutdown=GRACE_S,
+            reload=options["use_reloader"],
+            **(watched() if options["use_reloader"] else {}),
+        )
+        if not options["use_reloader"]:
+            self.inspect(options["skip_checks"])
+            threading.Thread(target=self.announce, name="announce", daemon=True).start()
+            serve(config, [listener])
+            return
+        child = partial(inspect_and_serve, config, options["skip_checks"])
+        reloader = Reloader(config, child, [listener], self.announce)
+        reloader.run()
+        if reloader.killed_by:
+            raise CommandError(
+                f"the server was killed by {reloader.killed_by.name}, not by this command;"
+                " run it again"
+            )
+
+    def listen(self) -> socket.socket:
+        family = socket.AF_INET6 if self.use_ipv6 else socket.AF_INET
+        try:
+            return socket.create_server((self.addr, int(self.port)), family=family, backlog=BACKLOG)
+        except (OSError, OverflowError) as error:
+            reason = str(error)
+            if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+                reason = (
+                    "another process listens there; stop that one or choose another port:"
+                    f" `manage.py runserver {int(self.port) + 1}`, `make run PORT=…`"
+                )
+            raise CommandError(f"can't listen on {self.url}: {reason}") from None
+
+    def hold_embedded_servers(self) -> None:
+        """This process outlives the server's children, so PostgreSQL does too."""
+        for alias in connections:
+            if place := connections.settings[alias].get("SERVER"):
+                try:
+                    embedded_postgres.hold(**place)
+                except embedded_postgres.EmbeddedPostgresError as error:
+                    raise CommandError(str(error)) from error
+
+    def inspect(self, skip_checks: bool) -> None:  # noqa: FBT001  # an option's value
+        """What Django's own command does before it serves."""
+        if not skip_checks:
+            self.stdout.write("Performing system checks...\n\n")
+            self.check(display_num_errors=True)
+        self.check_migrations()
+        for each in connections.all(initialized_only=True):
+            each.close()
+
+    @property
+    def url(self) -> str:
+        host = {"0": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.addr, self.addr)  # noqa: S104
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    def announce(self) -> None:
+        """Say where everything is, once it is there."""
+        account = f"{ADMIN} / {ADMIN}" if settings.DEBUG and has_demo_admin() else ""
+        while not is_alive(self.url.removeprefix("http://")):
+            time.sleep(ANNOUNCE_POLL_S)
+        provider: str = conf.load().default_provider
+        if provider == "simulated":
+            provider += ", for want of a key: set ANTHROPIC_API_KEY or OPENAI_API_KEY"
+        self.stdout.write(f"""
+{self.style.SUCCESS("Staccato is up.")} Stop it with Ctrl-C.
+
+  Start page        {self.url}/
+  API docs          {self.url}/api/v1/docs
+  Admin             {self.url}/admin/   {account}
+  Pool statistics   {self.url}/api/v1/pool
+  LLM               {provider}
+
+  curl -X POST {self.url}/api/v1/generate/1 \\
+    -H 'content-type: application/json' -d '{{"input": "Why is the sky blue?"}}'
+""")
+
+
+def inspect_and_serve(
+    config: uvicorn.Config,
+    skip_checks: bool,  # noqa: FBT001  # an option's value
+    sockets: list[socket.socket] | None,
+) -> None:
+    """The reloader's child."""
+    end_with_parent()
+    try:
+        django.setup()
+        Command().inspect(skip_checks)
+        serve(config, sockets)
+    except CommandError as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(0)
+
+
+def serve(config: uvicorn.Config, sockets: list[socket.socket] | None) -> None:
+    try:
+        uvicorn.Server(config).run(sockets)
+    except KeyboardInterrupt:  # uvicorn passes on what it was stopped by
+        sys.exit(0)
+
+
+def watched() -> dict[str, Any]:
+    """What the reloader looks at: the Python and the templates of the project's own apps."""
+    folders = [
+        app.path
+        for app in apps.get_app_configs()
+        if settings.BASE_DIR in Path(app.path).parents
+        and Path(sys.prefix) not in Path(app.path).parents
+    ]
+    return {"reload_dirs": folders, "reload_includes": ["*.py", "*.html"]}
+
+
+def has_demo_admin() -> bool:
+    """Whether the account of `seed_demo` is there with the password that it gave."""
+    users = get_user_model()
+    try:
+        admin = users._base_manager.filter(**{users.USERNAME_FIELD: ADMIN}).first()  # noqa: SLF001
+        return bool(admin and admin.is_superuser and check_password(ADMIN, admin.password))
+    except DatabaseError:  # no such table, as yet
+        return False
+    finally:
+        connection.close()
+        cast("DatabaseWrapper", connection).close_pool()
+
+
+def is_alive(host: str) -> bool:
+    caller = http.client.HTTPConnection(host, timeout=2)
+    try:
+        caller.request("GET", "/livez")
+        return caller.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        caller.close()

@@ -1,0 +1,102 @@
+"""A minute's outage at 100 requests per second, on a clock that jumps."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+from generation.conf import parse
+from generation.errors import LLMError
+from generation.llm import client as client_module
+from generation.llm import policy
+from generation.llm.client import LLMClient
+from generation.llm.provider import Answer
+from generation.records import Prompt, Usage
+from tests.llm import virtual_time
+
+RATE = 100
+PROMPT = Prompt("Hello.", "", "", "", 100)
+
+
+class Failing:
+    """Healthy for 10 s, then one status for a minute, then healthy again."""
+
+    name = "simulated"
+    default_model = "simulated"
+    price_list = ""
+    began, ended = 10.0, 70.0
+
+    def __init__(self, status: int, latency_s: float) -> None:
+        self.status = status
+        self.latency_s = latency_s
+        self.sent: list[float] = []
+
+    async def ask(self, prompt, model, idempotency_key):
+        now = asyncio.get_running_loop().time()
+        self.sent.append(now)
+        if self.began <= now < self.ended:
+            await asyncio.sleep(0.05)
+            raise policy.classify(self.status)("no", status_code=self.status)
+        await asyncio.sleep(self.latency_s)
+        return Answer("Hello.", Usage(1, 1), model, "end_turn")
+
+
+def rehearse(monkeypatch, status, latency_s=2.0):
+    """Returns the provider and, for each request, when it came and what came of it."""
+    provider = Failing(status, latency_s)
+    monkeypatch.setitem(client_module._PROVIDERS, "simulated", lambda *_: provider)
+    outcomes: list[tuple[float, str]] = []
+
+    async def request(llm):
+        came = asyncio.get_running_loop().time()
+        try:
+            await llm.complete(PROMPT)
+        except LLMError as error:
+            outcomes.append((came, error.slug))
+        else:
+            outcomes.append((came, "succeeded"))
+
+    async def main():
+        async with LLMClient.open(parse({"LLM_PROVIDER": "simulated"})) as llm:
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(90 * RATE):
+                    tasks.create_task(request(llm))
+                    await asyncio.sleep(1 / RATE)
+            assert llm.in_flight == 0
+
+    virtual_time.run(main())
+    return provider, outcomes
+
+
+def during(provider, times):
+    return sum(provider.began <= time < provider.ended for time in times)
+
+
+def test_an_outage_costs_the_provider_at_most_a_fifth_more_and_is_over_soon(monkeypatch):
+    provider, outcomes = rehearse(monkeypatch, 529)
+    offered = during(provider, (came for came, _ in outcomes))
+    sent = during(provider, provider.sent)
+    assert offered == 60 * RATE
+    assert sent <= 1.2 * offered, f"{sent} calls for {offered} requests"
+    opened = min(came for came, slug in outcomes if slug == "llm-circuit-open")
+    assert opened - provider.began < 2, f"the circuit opened after {opened - provider.began:.1f} s"
+    healed = min(c for c, slug in outcomes if c >= provider.ended and slug == "succeeded")
+    assert healed - provider.ended < 5, f"recovered after {healed - provider.ended:.1f} s"
+    late = Counter(slug for came, slug in outcomes if came > healed + 3)
+    assert set(late) == {"succeeded"}, late
+
+
+def test_a_minute_of_rate_limits_stays_within_the_retry_budget(monkeypatch):
+    """They don't open the circuit, so here the budget alone keeps the promise."""
+    provider, outcomes = rehearse(monkeypatch, 429)
+    offered = during(provider, (came for came, _ in outcomes))
+    sent = during(provider, provider.sent)
+    assert sent <= 1.2 * offered, f"{sent} calls for {offered} requests"
+    assert sent > 1.1 * offered, "the budget is there to be used"
+    assert all(slug in {"succeeded", "llm-rate-limited"} for _, slug in outcomes)
+
+
+def test_hanging_calls_open_the_circuit_too(monkeypatch):
+    provider, outcomes = rehearse(monkeypatch, 504)
+    assert any(slug == "llm-circuit-open" for _, slug in outcomes)
+    assert during(provider, provider.sent) < 0.1 * 60 * RATE

@@ -1,0 +1,86 @@
+"""Cost: exact, quick, and null where the price is not known."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from generation.conf import parse
+from generation.llm.client import LLMClient
+from generation.llm.prices import Prices
+from generation.records import Prompt, Usage
+from tests.llm.dialects import AnthropicDialect, OpenAIDialect
+from tests.llm.provider_server import ProviderServer, says
+
+
+@pytest.fixture(scope="module")
+def prices():
+    return Prices()
+
+
+def exact(model, provider, usage):
+    from genai_prices import Usage as Tokens
+    from genai_prices import calc_price
+
+    tokens = Tokens(
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cache_read_tokens=usage.cache_read_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+    )
+    return calc_price(tokens, model, provider_id=provider).total_price
+
+
+@pytest.mark.parametrize("size", [1, 1000, 40_000, 300_000])
+@pytest.mark.parametrize(
+    ("provider", "model"),
+    [
+        ("anthropic", "claude-sonnet-5-5"),
+        ("anthropic", "claude-haiku-5-5"),
+        ("openai", "gpt-6-luna"),
+    ],
+)
+def test_the_cost_is_what_the_table_says(prices, provider, model, size):
+    for usage in (Usage(size, size), Usage(size, 0, size // 2), Usage(size, 7, 0, size // 3)):
+        assert prices.cost(provider, model, usage) == exact(model, provider, usage)
+
+
+def test_an_address_is_a_price_list_too(prices):
+    usage = Usage(1000, 1000)
+    assert prices.cost("https://api.openai.com/v1", "gpt-6-luna", usage) == exact(
+        "gpt-6-luna", "openai", usage
+    )
+
+
+@pytest.mark.parametrize(
+    ("price_list", "model"),
+    [("anthropic", "never-heard-of"), ("http://localhost:8000/v1", "llama3:8b"), ("", "simulated")],
+)
+def test_an_unknown_price_is_null_and_not_zero(prices, price_list, model):
+    assert prices.cost(price_list, model, Usage(10, 10)) is None
+
+
+def test_uncounted_tokens_have_no_cost(prices):
+    assert prices.cost("anthropic", "claude-sonnet-5-5", Usage(0, 0)) is None
+
+
+async def test_a_reply_carries_its_cost():
+    dialect = AnthropicDialect()
+    async with (
+        ProviderServer(says(200, dialect.answer())).serve() as server,
+        LLMClient.open(parse(dialect.settings(server.url))) as llm,
+    ):
+        reply = await llm.complete(Prompt("x", "", "", "", 9))
+    assert isinstance(reply.cost_usd, Decimal)
+    assert reply.cost_usd == exact("claude-sonnet-5-5", "anthropic", Usage(10, 20))
+
+
+async def test_a_local_servers_reply_has_no_cost():
+    dialect = OpenAIDialect()
+    async with (
+        ProviderServer(says(200, dialect.answer())).serve() as server,
+        LLMClient.open(parse(dialect.settings(server.url))) as llm,
+    ):
+        reply = await llm.complete(Prompt("x", "", "", "", 9))
+    assert reply.cost_usd is None

@@ -1,0 +1,71 @@
+"""Keys are in the request and nowhere else."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+
+import pytest
+
+from generation import errors
+from generation.conf import parse
+from generation.llm.reading import excerpt
+from tests.llm.dialects import KEY
+from tests.llm.provider_server import closes_after, hangs, resets, says, sends
+
+ECHO = f'{{"error": {{"type": "x", "message": "Incorrect API key provided: {KEY} sk-ca***7e21"}}}}'
+PARTS = (KEY, KEY[:10], KEY[-8:])
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [says(status, ECHO.encode()) for status in (200, 301, 400, 401, 403, 404, 413, 429, 500, 529)]
+    + [
+        says(200, KEY.encode()),
+        says(200, b" " * 3990 + KEY.encode()),
+        says(400, ECHO.replace("Incorrect", "x" * 290).encode()),
+        hangs,
+        resets,
+        closes_after(),
+        sends(KEY.encode() + b"\r\n\r\n"),
+    ],
+)
+async def test_no_error_shows_a_key(client, server, prompt, caplog, behaviour):
+    caplog.set_level(logging.DEBUG)
+    server.behave = behaviour
+    async with client(LLM_MAX_ATTEMPTS=2, LLM_TIMEOUT=0.5) as llm:
+        with pytest.raises(errors.LLMError) as caught:
+            await llm.complete(prompt)
+        shown = [repr(llm), repr(vars(llm)), repr(llm._upstreams)]
+    assert server.requests, "nothing was asked, so nothing was tried"
+    error = caught.value
+    shown += [str(error), repr(error), error.detail, error.raw_reply, repr(error.attempts)]
+    shown += traceback.format_exception(error)
+    shown += [record.getMessage() + str(record.__dict__) for record in caplog.records]
+    for text in shown:
+        for part in PARTS:
+            assert part not in text
+
+
+async def test_the_settings_do_not_show_a_key(dialect):
+    settings = parse(dialect.settings("http://127.0.0.1:1"))
+    for text in (repr(settings), str(settings), settings.model_dump_json()):
+        assert KEY not in text
+
+
+async def test_a_reply_kept_for_the_log_does_not_show_a_key(client, server, dialect, prompt):
+    server.behave = says(200, dialect.cut_off(f"The key is {KEY}, isn't it?"))
+    async with client() as llm:
+        reply = await llm.complete(prompt)
+    assert KEY not in reply.raw_reply
+
+
+def test_an_excerpt_hides_keys_across_its_edge():
+    for offset in range(3900, 4010):
+        text = excerpt(b"x" * offset + KEY.encode() + b"y" * 100, KEY)
+        assert not any(part in text for part in PARTS), offset
+        assert "sk-" not in text or len(text) - text.index("sk-") < 3
+
+
+def test_a_dummy_key_does_not_blacken_the_log():
+    assert excerpt(b"none of this is secret", "none") == "none of this is secret"

@@ -1,0 +1,95 @@
+"""Settings of the LLM: strict, and one line for each fault."""
+
+from __future__ import annotations
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+
+from generation.conf import parse
+
+ANTHROPIC = {"ANTHROPIC_API_KEY": "key-a"}
+OPENAI = {"OPENAI_API_KEY": "key-o"}
+
+
+@pytest.mark.parametrize(
+    ("values", "provider"),
+    [
+        ({}, "simulated"),
+        (ANTHROPIC, "anthropic"),
+        (OPENAI, "openai"),
+        (ANTHROPIC | OPENAI, "anthropic"),
+        (ANTHROPIC | {"LLM_PROVIDER": "simulated"}, "simulated"),
+        (ANTHROPIC | OPENAI | {"LLM_PROVIDER": "openai"}, "openai"),
+        ({"ANTHROPIC_API_KEY": ""}, "simulated"),
+    ],
+)
+def test_the_provider_follows_from_the_keys(values, provider):
+    assert parse(values).default_provider == provider
+
+
+LOCAL = {"OPENAI_BASE_URL": "http://localhost:11434/v1"}
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"LLM_PROVIDER": "anthropic"}, "LLM_PROVIDER names anthropic, but ANTHROPIC_API_KEY"),
+        ({"LLM_PROVIDER": "openai"}, "LLM_PROVIDER names openai, but OPENAI_API_KEY"),
+        (
+            ANTHROPIC | {"LLM_FALLBACKS": "openai:gpt-b"},
+            "LLM_FALLBACKS names openai, but OPENAI_API",
+        ),
+        ({"LLM_ALLOWED": "anthropic:a"}, "LLM_ALLOWED names anthropic, but ANTHROPIC_API_KEY"),
+        ({"LLM_PROVIDER": "openai"} | LOCAL, "LLM_MODEL is not set"),
+        ({"LLM_PROVIDER": "gemini"}, "LLM_PROVIDER='gemini': Input should be 'auto', 'anthropic'"),
+        ({"LLM_FALLBACKS": "gpt-4"}, "LLM_FALLBACKS='gpt-4': Input should be 'anthropic'"),
+        ({"LLM_SIMULATED_LATENCY": "8-2"}, "LLM_SIMULATED_LATENCY='8-2'"),
+        ({"LLM_SIMULATED_LATENCY": "x"}, "LLM_SIMULATED_LATENCY='x'"),
+        ({"LLM_SIMULATED_FAULTS": "429"}, "LLM_SIMULATED_FAULTS='429'"),
+        ({"LLM_SIMULATED_FAULTS": "429=2"}, "between 0 and 1"),
+        ({"LLM_SIMULATED_FAULTS": "429=nan"}, "between 0 and 1"),
+        ({"LLM_SIMULATED_FAULTS": "429=.6,500=.6"}, "between 0 and 1"),
+        ({"LLM_SIMULATED_FAULTS": "429=.1,429=.1"}, "429 is given twice"),
+        ({"LLM_SIMULATED_FAULTS": "fire=.1"}, "'timeout' or 'malformed'"),
+        ({"LLM_TIMEOUT": "0"}, "LLM_TIMEOUT='0'"),
+        ({"LLM_MAX_ATTEMPTS": "0"}, "LLM_MAX_ATTEMPTS='0'"),
+        ({"ANTHROPIC_BASE_URL": "api.anthropic.com"}, "it starts with http://"),
+        ({"ANTHROPIC_BASE_URL": "https://x/?a=b"}, "it holds no user"),
+        ({"OPENAI_BASE_URL": "http://x:port"}, "it is not an address"),
+        ({"ANTHROPIC_API_KEY": "two words"}, "ANTHROPIC_API_KEY=(hidden)"),
+        ({"ANTHROPIC_API_KEY": "line\r\nx-evil: 1"}, "ANTHROPIC_API_KEY=(hidden)"),
+        ({"OPENAI_API_KEY": "schlüssel"}, "OPENAI_API_KEY=(hidden)"),
+    ],
+)
+def test_a_fault_is_one_line_that_names_it(values, told):
+    with pytest.raises(ImproperlyConfigured) as caught:
+        parse(values)
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+    for secret in ("two words", "x-evil", "schlüssel"):
+        assert secret not in str(caught.value)
+
+
+def test_a_password_in_an_address_is_refused_and_not_quoted():
+    with pytest.raises(ImproperlyConfigured) as caught:
+        parse({"OPENAI_BASE_URL": "https://user:hunter2@gateway/v1"})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_local_server_needs_no_key():
+    assert parse({"LLM_PROVIDER": "openai", "LLM_MODEL": "llama3:8b"} | LOCAL)
+
+
+def test_lists_and_rates_are_read():
+    settings = parse(
+        {
+            "LLM_FALLBACKS": " simulated ",
+            "LLM_ALLOWED": "simulated:a,simulated:b:c",
+            "LLM_SIMULATED_FAULTS": "429=0.05, timeout=.01",
+            "LLM_SIMULATED_LATENCY": "3",
+        }
+    )
+    assert settings.llm_fallbacks == (("simulated", ""),)
+    assert settings.llm_allowed == (("simulated", "a"), ("simulated", "b:c"))
+    assert settings.llm_simulated_faults == {"429": 0.05, "timeout": 0.01}
+    assert settings.llm_simulated_latency == (3, 3)

@@ -1,0 +1,106 @@
+"""The simulated provider: plausible, and as unruly as it is told to be."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import replace
+
+from generation.conf import parse
+from generation.errors import LLMError
+from generation.llm.client import LLMClient
+from generation.records import Prompt
+from tests.llm import virtual_time
+
+PROMPT = Prompt("Why is the sky blue?", "Be brief.", "", "", 1024)
+
+
+def run(work, **settings):
+    async def main():
+        async with LLMClient.open(parse({"LLM_PROVIDER": "simulated", **settings})) as llm:
+            return await work(llm)
+
+    return virtual_time.run(main())
+
+
+def test_it_says_that_it_is_simulated():
+    reply = run(lambda llm: llm.complete(PROMPT))
+    assert (reply.provider, reply.model) == ("simulated", "simulated")
+    assert reply.cost_usd is None
+    reply = run(lambda llm: llm.complete(PROMPT), LLM_MODEL="claude-sonnet-5-5")
+    assert reply.model == "simulated-claude-sonnet-5-5"
+
+
+def test_its_text_depends_on_the_prompt_alone():
+    first = run(lambda llm: llm.complete(PROMPT)).text
+    assert run(lambda llm: llm.complete(PROMPT)).text == first
+    texts = {
+        run(lambda llm, n=n: llm.complete(replace(PROMPT, text=f"Question {n}"))).text
+        for n in range(20)
+    }
+    assert len(texts) == 20
+    assert "Why is the sky blue?" in first
+
+
+def test_its_token_counts_are_plausible():
+    reply = run(lambda llm: llm.complete(PROMPT))
+    assert 5 <= reply.usage.input_tokens <= 12
+    assert len(reply.text) / 6 < reply.usage.output_tokens < len(reply.text) / 2
+
+
+def test_it_stops_at_max_tokens():
+    reply = run(lambda llm: llm.complete(replace(PROMPT, max_tokens=5)))
+    assert reply.stop_reason == "max_tokens"
+    assert reply.usage.output_tokens == 5
+
+
+def test_it_takes_as_long_as_it_is_told():
+    async def measure(llm):
+        clock = asyncio.get_running_loop().time
+        times = []
+        for _ in range(50):
+            began = clock()
+            await llm.complete(PROMPT)
+            times.append(clock() - began)
+        return times
+
+    times = run(measure, LLM_SIMULATED_LATENCY="2-8")
+    assert 2 <= min(times) < 4
+    assert 6 < max(times) <= 8.01
+    assert all(abs(time - 3) < 0.01 for time in run(measure, LLM_SIMULATED_LATENCY="3"))
+
+
+def test_it_fails_as_often_as_it_is_told():
+    async def many(llm):
+        outcomes: Counter[str] = Counter()
+
+        async def one():
+            try:
+                await llm.complete(PROMPT)
+                outcomes["succeeded"] += 1
+            except LLMError as error:
+                outcomes[error.slug] += 1
+
+        for _ in range(40):  # in waves, so that the slow ones don't look like an outage
+            await asyncio.gather(*(one() for _ in range(100)))
+        return outcomes
+
+    outcomes = run(
+        many,
+        LLM_SIMULATED_FAULTS="429=0.1,529=0.05,500=0.05,timeout=0.05,malformed=0.05",
+        LLM_MAX_ATTEMPTS=1,
+    )
+    expected = {
+        "llm-rate-limited": 400,
+        "llm-overloaded": 200,
+        "llm-unreachable": 200,
+        "llm-timed-out": 200,
+        "llm-bad-reply": 200,
+    }
+    for slug, number in expected.items():
+        assert 0.6 * number < outcomes[slug] < 1.4 * number, outcomes
+    assert sum(outcomes.values()) == 4000
+
+
+def test_a_prompt_with_a_lone_surrogate_is_survived():
+    assert run(lambda llm: llm.complete(replace(PROMPT, text="half \ud83d"))).text

@@ -1,0 +1,135 @@
+import asyncio
+import contextlib
+import contextvars
+
+import pytest
+
+from generation.batching import Batcher, Bounds
+from generation.errors import DatabaseUnavailable, RowRefused
+
+BOUNDS = Bounds(batch_rows=10, batch_bytes=100, queue_rows=25, queue_bytes=1000)
+
+
+class Statement:
+    """A flush that notes its batches, and waits until it may go on."""
+
+    def __init__(self) -> None:
+        self.batches: list[list] = []
+        self.may_end = asyncio.Event()
+        self.may_end.set()
+        self.refused: set = set()
+        self.error: Exception | None = None
+
+    async def __call__(self, items):
+        self.batches.append(list(items))
+        await self.may_end.wait()
+        if self.error is not None:
+            raise self.error
+        if self.refused & set(items):
+            raise RowRefused("a row is at fault")
+        return [f"result of {item}" for item in items]
+
+
+@contextlib.asynccontextmanager
+async def running(statement, bounds=BOUNDS):
+    batcher = Batcher("test", statement, bounds)
+    task = asyncio.create_task(batcher.run(), context=contextvars.Context())
+    try:
+        yield batcher
+    finally:
+        batcher.close()
+        statement.may_end.set()
+        async with asyncio.timeout(5):
+            await task
+
+
+async def test_what_arrives_during_a_flush_leaves_together_in_the_next():
+    statement = Statement()
+    async with running(statement) as batcher:
+        statement.may_end.clear()
+        first = batcher.submit("a")
+        while not statement.batches:
+            await asyncio.sleep(0)
+        rest = [batcher.submit(item) for item in "bcd"]
+        statement.may_end.set()
+        assert await first == "result of a"
+        assert await asyncio.gather(*rest) == [f"result of {item}" for item in "bcd"]
+    assert statement.batches == [["a"], ["b", "c", "d"]]
+
+
+async def test_batches_are_capped_in_rows():
+    statement = Statement()
+    async with running(statement) as batcher:
+        await asyncio.gather(*(batcher.submit(number) for number in range(25)))
+    assert [len(batch) for batch in statement.batches] == [10, 10, 5]
+
+
+async def test_batches_are_capped_in_bytes_but_a_large_row_still_goes_alone():
+    statement = Statement()
+    async with running(statement) as batcher:
+        await asyncio.gather(*(batcher.submit(size, size) for size in (60, 60, 500, 30, 30)))
+    assert statement.batches == [[60], [60], [500], [30, 30]]
+
+
+async def test_a_full_queue_refuses_at_once():
+    batcher = Batcher("test", Statement(), BOUNDS)
+    for number in range(25):
+        batcher.submit(number)
+    with pytest.raises(DatabaseUnavailable, match="full"):
+        batcher.submit("one too many")
+    heavy = Batcher("test", Statement(), BOUNDS)
+    heavy.submit("big", 900)
+    with pytest.raises(DatabaseUnavailable, match="full"):
+        heavy.submit("bigger", 200)
+
+
+async def test_a_refused_row_does_not_fail_its_neighbours():
+    statement = Statement()
+    statement.refused = {3, 7}
+    async with running(statement) as batcher:
+        outcomes = await asyncio.gather(
+            *(batcher.submit(number) for number in range(10)), return_exceptions=True
+        )
+    for number, outcome in enumerate(outcomes):
+        if number in statement.refused:
+            assert isinstance(outcome, RowRefused)
+        else:
+            assert outcome == f"result of {number}"
+
+
+@pytest.mark.parametrize("error", [DatabaseUnavailable("gone"), ZeroDivisionError()])
+async def test_a_failed_flush_fails_its_callers_and_the_next_one_works(error):
+    statement = Statement()
+    statement.error = error
+    async with running(statement) as batcher:
+        outcomes = await asyncio.gather(
+            batcher.submit("a"), batcher.submit("b"), return_exceptions=True
+        )
+        assert outcomes == [error, error]
+        statement.error = None
+        assert await batcher.submit("c") == "result of c"
+
+
+async def test_an_item_that_nobody_waits_for_is_left_out_before_its_flush():
+    statement = Statement()
+    async with running(statement) as batcher:
+        gone = batcher.submit("gone")
+        stays = batcher.submit("stays")
+        gone.cancel()
+        await stays
+    assert statement.batches == [["stays"]]
+
+
+async def test_closing_flushes_what_is_queued():
+    statement = Statement()
+    async with running(statement) as batcher:
+        futures = [batcher.submit(number) for number in range(12)]
+    assert all(future.done() and future.exception() is None for future in futures)
+
+
+async def test_the_queue_is_empty_in_bytes_when_it_is_in_rows():
+    statement = Statement()
+    async with running(statement) as batcher:
+        for _ in range(50):
+            await batcher.submit("x", 999)
+        assert len(batcher) == 0

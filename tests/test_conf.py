@@ -1,0 +1,157 @@
+"""Settings are typed, strict, and the README tells them all."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from pydantic import SecretStr, ValidationError
+from pydantic_core import PydanticUndefined
+
+from generation import conf
+from project.environment import Environment
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_recommended_values_are_the_defaults():
+    settings = conf.parse({})
+    assert (settings.db_pool_size, settings.db_max_overflow, settings.db_pool_timeout) == (10, 20, 10)
+    assert (settings.llm_timeout, settings.llm_max_attempts, settings.llm_max_tokens) == (30, 3, 1024)
+    assert settings.default_provider == "simulated"
+    assert settings.llm_simulated_latency == (2, 8)
+
+
+def test_a_key_for_anthropic_chooses_it():
+    assert conf.parse({"ANTHROPIC_API_KEY": "k"}).default_provider == "anthropic"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"DB_POOL_SIZE": "ten"}, "DB_POOL_SIZE='ten': "),
+        ({"DB_POOL_SIZE": "0"}, "DB_POOL_SIZE='0': .*greater than or equal to 1"),
+        ({"DB_POOL_PRE_PING": "maybe"}, "1/0, true/false, yes/no or on/off"),
+        ({"MAX_IN_FLIGHT": "-1"}, "STACCATO_MAX_IN_FLIGHT='-1'"),
+        ({"LLM_PROVIDER": "oracle"}, "LLM_PROVIDER='oracle': .*'anthropic'"),
+        ({"LLM_SIMULATED_LATENCY": "8-2"}, "LLM_SIMULATED_LATENCY='8-2': "),
+        ({"LLM_SIMULATED_LATENCY": "fast"}, "LLM_SIMULATED_LATENCY='fast': "),
+        ({"DB_POOLSIZE": 5}, "DB_POOLSIZE is not a setting"),
+        ({"LLM_PROVIDER": "anthropic"}, "ANTHROPIC_API_KEY is not set"),
+    ],
+)
+def test_a_bad_value_is_one_line_that_names_it(values, message):
+    with pytest.raises(ImproperlyConfigured, match=message) as caught:
+        conf.parse(values)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_bad_secret_is_not_quoted():
+    with pytest.raises(ImproperlyConfigured) as caught:
+        conf.parse({"ANTHROPIC_API_KEY": "sk-canary with spaces"})
+    assert "canary" not in str(caught.value)
+    assert "ANTHROPIC_API_KEY=(hidden)" in str(caught.value)
+
+
+def test_settings_are_frozen_and_hide_their_secrets():
+    settings = conf.parse({"ANTHROPIC_API_KEY": "sk-canary"})
+    assert "canary" not in repr(settings)
+    with pytest.raises(ValidationError):
+        settings.db_pool_size = 5
+
+
+@pytest.mark.parametrize("word", ["1", "true", "YES", "on"])
+def test_booleans_read_in_the_usual_words(word):
+    assert conf.parse({"DB_ECHO": word}).db_echo is True
+
+
+def test_the_environment_wins_over_the_file_and_empty_is_not_set(tmp_path, monkeypatch):
+    file = tmp_path / ".env"
+    file.write_text("DB_POOL_SIZE=7\nLLM_TIMEOUT=9\nLLM_MODEL=from-file\n")
+    monkeypatch.setenv("DB_POOL_SIZE", "8")
+    monkeypatch.setenv("LLM_TIMEOUT", "")
+    monkeypatch.delenv("LLM_MODEL", raising=False)
+    values = Environment(file).staccato()
+    assert values["DB_POOL_SIZE"] == "8"
+    assert values["LLM_MODEL"] == "from-file"
+    assert "LLM_TIMEOUT" not in values
+
+
+def in_a_process(code: str, **env: str) -> subprocess.CompletedProcess:
+    keep = {"PATH": "/usr/bin:/bin", "DJANGO_SETTINGS_MODULE": "project.settings"}
+    return subprocess.run(
+        [sys.executable, *code.split()],
+        cwd=ROOT, env={**keep, **env}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("DB_POOL_SIZE", "many", "many"),
+        ("DEBUG", "perhaps", "perhaps"),
+        ("DATABASE_URL", "mysql-canary", "(hidden)"),
+    ],
+)
+def test_a_bad_variable_stops_the_start_with_one_line(name, value, shown):
+    ended = in_a_process("manage.py check", **{name: value})
+    assert ended.returncode == 1
+    lines = ended.stderr.strip().splitlines()
+    assert len(lines) == 1, ended.stderr
+    assert f"{name}=" in lines[0]
+    assert shown in lines[0]
+    assert "canary" not in lines[0]
+
+
+def test_without_a_key_and_a_database_check_and_collectstatic_still_work():
+    assert in_a_process("manage.py check").returncode == 0
+    assert in_a_process("manage.py collectstatic --dry-run --noinput").returncode == 0
+
+
+def test_the_documented_production_configuration_passes_the_deploy_checks():
+    ended = in_a_process(
+        "manage.py check --deploy --fail-level WARNING",
+        SECRET_KEY="k9" * 30 + "".join(map(chr, range(40, 90))),
+        DATABASE_URL="postgresql://user@host/name",
+        ALLOWED_HOSTS="example.org",
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("env", "named"),
+    [
+        ({"DATABASE_URL": "postgresql://user@127.0.0.1:1/name"}, "SECRET_KEY"),
+        ({"SECRET_KEY": "k" * 60}, "DATABASE_URL"),
+    ],
+)
+def test_with_debug_off_the_service_refuses_to_open_without_key_or_database(env, named):
+    ended = in_a_process("-m uvicorn project.asgi:application --port 0", **env)
+    assert ended.returncode != 0
+    assert f"{named} is not set and DEBUG is off" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_the_readme_tells_every_setting_and_its_default():
+    table = dict(re.findall(r"^\| `([A-Z_]+)` \| ([^|]*) \|", (ROOT / "README.md").read_text(), re.M))
+    for name, field in conf.Settings.model_fields.items():
+        variable = conf.environment_name(name.upper())
+        if name == "database":
+            continue  # a project's own settings name it, never the environment
+        assert variable in table, f"the README's table lacks {variable}"
+        default = field.default if field.default is not PydanticUndefined else field.default_factory()
+        assert table[variable].strip() == shown(default), f"the README's default of {variable}"
+
+
+def shown(default: object) -> str:
+    if isinstance(default, SecretStr) or default in ("", None, (), {}):
+        return ""
+    if isinstance(default, bool):
+        return "`1`" if default else "`0`"
+    if isinstance(default, tuple):
+        return f"`{default[0]:g}-{default[1]:g}`"
+    return f"`{default:g}`" if isinstance(default, float) else f"`{default}`"

@@ -1,0 +1,199 @@
+"""The pool's defaults and statistics, sessions, the guard, and the translation of errors."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from sqlalchemy import exc, text
+
+from generation import conf, metrics
+from generation.database import Database, is_lost
+from generation.errors import ConnectionHeld, DatabaseUnavailable, RowRefused
+
+
+@pytest.fixture
+def opened(committed):
+    def open_with(*, strict=True, **values):
+        return Database.open(conf.parse(values), strict=strict)
+
+    return open_with
+
+
+async def test_the_recommended_pool_is_the_default(opened):
+    async with opened() as database:
+        pool = database.pool
+        assert (pool.size(), pool._max_overflow, pool._timeout) == (10, 20, 10)
+        assert (pool._recycle, pool._pre_ping, database.engine.echo) == (3600, True, False)
+        assert database.engine.dialect.driver == "asyncpg"
+
+
+async def test_statistics_count_what_is_open_and_lent(opened):
+    async with opened(DB_POOL_SIZE=1, DB_MAX_OVERFLOW=2) as database:
+        fresh = database.pool.statistics()
+        assert (fresh["open"], fresh["checked_out"], fresh["overflow"]) == (0, 0, 0)
+        async with database.connect(), database.connect():
+            lent = database.pool.statistics()
+            assert (lent["open"], lent["checked_out"], lent["overflow"]) == (2, 2, 1)
+        after = database.pool.statistics()
+        assert (after["open"], after["checked_out"], after["checked_in"]) == (1, 0, 1)
+        assert (after["peak_open"], after["peak_checked_out"]) == (2, 2)
+        assert after["holds"]["count"] == after["waits"]["count"] == 2
+        assert after["holds"]["max_ms"] >= after["holds"]["p50_ms"] > 0
+
+
+async def test_an_exhausted_pool_is_503_within_its_timeout(opened):
+    async with opened(DB_POOL_SIZE=1, DB_MAX_OVERFLOW=0, DB_POOL_TIMEOUT=0.1) as database:
+        async with database.connect():
+            with pytest.raises(DatabaseUnavailable) as caught:
+                async with database.connect():
+                    pass
+        assert caught.value.status == 503
+        assert caught.value.retry_after_header == "1"
+
+
+# --- session() --------------------------------------------------------------------------------
+
+
+async def test_a_session_rolls_back_on_error_and_returns_its_connection(opened):
+    async with opened() as database:
+        with pytest.raises(ZeroDivisionError):
+            async with database.session() as session:
+                await session.execute(
+                    text("INSERT INTO generation_usagelog VALUES (1, 1, 1, now(), 1)")
+                )
+                raise ZeroDivisionError
+        async with database.session() as session:
+            rows = await session.scalar(text("SELECT count(*) FROM generation_usagelog"))
+        assert rows == 0
+        assert database.pool.checkedout() == 0
+
+
+async def test_a_cancelled_session_returns_its_connection(opened):
+    async with opened() as database:
+
+        async def sleep_in_the_database():
+            async with database.session() as session:
+                await session.execute(text("SELECT pg_sleep(60)"))
+
+        task = asyncio.create_task(sleep_in_the_database())
+        async with asyncio.timeout(10):
+            while not database.pool.checkedout():
+                await asyncio.sleep(0.01)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert database.pool.checkedout() == 0
+
+
+# --- the guard --------------------------------------------------------------------------------
+
+
+async def test_holding_a_connection_into_the_llm_phase_raises(opened):
+    async with opened() as database:
+        database.track()
+        async with database.session() as session:
+            await session.execute(text("SELECT 1"))
+            with pytest.raises(ConnectionHeld, match="leave the `async with`"):
+                with database.no_connection_held():
+                    pass
+        with database.no_connection_held():
+            pass
+
+
+async def test_in_production_a_held_connection_is_counted(opened):
+    before = metrics.GUARD_VIOLATIONS._value.get()
+    async with opened(strict=False) as database:
+        database.track()
+        async with database.connect():
+            with database.no_connection_held():
+                pass
+    assert metrics.GUARD_VIOLATIONS._value.get() == before + 1
+
+
+async def test_a_child_tasks_connection_counts_as_the_requests(opened):
+    async with opened() as database:
+        database.track()
+        borrowed, may_return = asyncio.Event(), asyncio.Event()
+
+        async def child():
+            async with database.connect():
+                borrowed.set()
+                await may_return.wait()
+
+        task = asyncio.create_task(child())
+        await borrowed.wait()
+        with pytest.raises(ConnectionHeld), database.no_connection_held():
+            pass
+        may_return.set()
+        await task
+        with database.no_connection_held():
+            pass
+
+
+async def test_another_requests_connection_is_no_concern_of_this_one(opened):
+    async with opened() as database, database.connect():
+
+        async def request():
+            database.track()
+            with database.no_connection_held():
+                return True
+
+        assert await asyncio.create_task(request())
+
+
+# --- errors -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("statement", "error"),
+    [
+        ("SELECT 1/0", RowRefused),
+        ("SELECT 'x'::int", RowRefused),
+        ("SELECT * FROM no_such_table", DatabaseUnavailable),
+        ("SELECT pg_terminate_backend(pg_backend_pid())", DatabaseUnavailable),
+    ],
+)
+async def test_driver_errors_are_translated(opened, statement, error):
+    async with opened() as database:
+        with pytest.raises(error):
+            async with database.connect() as connection:
+                await connection.execute(text(statement))
+
+
+@pytest.mark.parametrize("value", ["a\x00b", "\ud800", 2**70])
+async def test_data_that_the_driver_refuses_is_the_rows_fault(opened, value):
+    async with opened() as database:
+        cast = "bigint" if isinstance(value, int) else "text"
+        with pytest.raises(RowRefused):
+            async with database.connect() as connection:
+                await connection.execute(text(f"SELECT CAST(:value AS {cast})"), {"value": value})
+
+
+async def test_a_lost_connection_is_told_from_a_refused_one(opened, settings):
+    async with opened() as database:
+        with pytest.raises(DatabaseUnavailable) as caught:
+            async with database.connect() as connection:
+                await connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+        assert is_lost(caught.value)
+        with pytest.raises(DatabaseUnavailable) as caught:
+            async with database.connect() as connection:
+                await connection.execute(text("SELECT * FROM no_such_table"))
+        assert not is_lost(caught.value)
+
+
+async def test_a_slow_statement_ends_at_the_command_timeout(opened):
+    async with opened(DB_COMMAND_TIMEOUT=0.2) as database:
+        async with asyncio.timeout(8):
+            with pytest.raises(DatabaseUnavailable):
+                async with database.connect() as connection:
+                    await connection.execute(text("SELECT pg_sleep(60)"))
+        async with database.connect() as connection:
+            assert await connection.scalar(text("SELECT 1")) == 1
+
+
+async def test_a_bug_is_not_taken_for_a_database_problem(opened):
+    async with opened() as database:
+        with pytest.raises(exc.ArgumentError):
+            async with database.connect():
+                raise exc.ArgumentError("a mistake in our own code")

@@ -1,0 +1,195 @@
+"""Opening, draining and closing; what happens at the entrance."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+
+from generation import conf, limits, runtime
+from generation.asgi import get_application
+from generation.models import GenerationLog
+from generation.runtime import Runtime
+from tests.conftest import in_process_client
+from tests.support import http
+
+GENERATE = "/api/v1/generate/1"
+UNTIDY = ("was never closed", "was destroyed", "never retrieved", "Traceback", "never awaited")
+
+
+@pytest.fixture
+def configured(settings):
+    """Change settings of Staccato for one test."""
+
+    def change(**values):
+        settings.STACCATO = {**settings.STACCATO, **values}
+
+    return change
+
+
+def slug(answer) -> str:
+    return answer.json()["type"].rpartition(":")[2]
+
+
+async def test_without_a_lifespan_the_first_request_says_so(users):
+    async with in_process_client() as client:
+        answer = await client.post(GENERATE)
+        assert answer.status_code == 500
+        assert slug(answer) == "runtime-not-open"
+        assert "lifespan" in answer.json()["detail"]
+        assert (await client.get("/livez")).status_code == 200
+        assert (await client.get("/readyz")).status_code == 500
+
+
+async def test_a_process_has_one_runtime(runtime):
+    with pytest.raises(RuntimeError, match="already"):
+        async with Runtime.open():
+            pass
+
+
+async def test_a_bad_setting_fails_the_lifespan_with_its_name(users, configured):
+    configured(DB_POOL_SIZE="many")
+    with pytest.raises(ImproperlyConfigured, match="DB_POOL_SIZE"):
+        async with Runtime.open():
+            pass
+
+
+async def test_beyond_the_limit_requests_are_refused_before_anything_is_spent(users, orm, configured):
+    configured(MAX_IN_FLIGHT=1, LLM_SIMULATED_LATENCY="30")
+    async with Runtime.open() as opened, in_process_client() as client:
+        first = asyncio.create_task(client.post(GENERATE))
+        while not opened.llm.in_flight:
+            await asyncio.sleep(0.01)
+        refused = await client.post(GENERATE)
+        assert (refused.status_code, slug(refused)) == (503, "too-many-in-flight")
+        assert refused.headers["retry-after"] == "1"
+        for call in opened.calls:
+            call.abandon("the test is over")
+        assert (await first).status_code == 503
+    assert await GenerationLog.objects.acount() == 1
+
+
+async def test_a_closing_runtime_finishes_what_is_in_flight(users, orm, configured):
+    configured(LLM_SIMULATED_LATENCY="0.5")
+    async with in_process_client() as client:
+        async with Runtime.open() as opened:
+            answers = [asyncio.create_task(client.post(GENERATE)) for _ in range(5)]
+            while opened.llm.in_flight < 5:
+                await asyncio.sleep(0.01)
+        assert [(await answer).status_code for answer in answers] == [200] * 5
+    assert await GenerationLog.objects.filter(status="succeeded").acount() == 5
+
+
+async def test_what_outlasts_the_drain_limit_is_recorded_as_cancelled(users, orm, configured):
+    configured(LLM_SIMULATED_LATENCY="30", DRAIN_TIMEOUT=0.1)
+    async with in_process_client() as client:
+        async with Runtime.open() as opened:
+            answer = asyncio.create_task(client.post(GENERATE))
+            while not opened.llm.in_flight:
+                await asyncio.sleep(0.01)
+        assert (await answer).status_code == 503
+    row = await GenerationLog.objects.aget()
+    assert row.status == "cancelled"
+    assert "shut down" in row.error
+
+
+async def test_a_draining_service_refuses_and_is_not_ready(client, runtime):
+    runtime.draining = True
+    refused = await client.post(GENERATE)
+    assert (refused.status_code, slug(refused)) == (503, "draining")
+    ready = await client.get("/readyz")
+    assert ready.status_code == 503
+    assert ready.json()["draining"] is True
+
+
+async def test_sigterm_under_load_answers_everybody_and_ends_tidily(serve, llm, sql):
+    llm.release.clear()
+    async with serve() as service:
+        callers = [asyncio.create_task(http.generate(service.port)) for _ in range(100)]
+        await llm.until(lambda fake: fake.waiting == 100, "all of them in the LLM")
+        service.terminate()
+        with pytest.raises(ConnectionError):
+            while True:  # until the listener is closed
+                await http.request(service.port, "GET", "/livez")
+        llm.release.set()
+        answers = await asyncio.gather(*callers)
+        assert {answer.status for answer in answers} == {200}
+        # uvicorn raises the signal again once it has shut down in order.
+        assert await service.ended() in {0, 143, -15}
+        assert await sql.fetchval("SELECT count(*) FROM generation_generationlog") == 100
+        assert await sql.fetchval("SELECT count(*) FROM generation_usagelog") == 100
+        for word in UNTIDY:
+            assert word not in service.log, service.log
+
+
+async def test_a_bug_in_the_pipeline_is_a_500_that_tells_nothing(client, runtime, monkeypatch):
+    def broken(*_args):
+        raise ZeroDivisionError("a secret detail")
+
+    monkeypatch.setattr(runtime._pipeline, "_prompt", broken)
+    answer = await client.post(GENERATE)
+    assert (answer.status_code, slug(answer)) == (500, "internal-error")
+    assert "secret" not in answer.text
+
+
+async def test_a_prompt_that_the_model_answers_with_unstorable_text_is_stored_cleaned(
+    client, runtime, monkeypatch
+):
+    from dataclasses import replace
+
+    complete = runtime.llm.complete
+
+    async def hostile(prompt):
+        return replace(await complete(prompt), text="a\x00b\ud800c")
+
+    monkeypatch.setattr(runtime.llm, "complete", hostile)
+    answer = await client.post(GENERATE)
+    assert answer.status_code == 200
+    assert answer.json()["result"] == "a\ufffdb\ufffdc"
+    row = await GenerationLog.objects.aget()
+    assert row.result == "a\ufffdb\ufffdc"
+    assert row.result_cleaned is True
+
+
+def test_the_open_file_limit_bounds_the_requests_in_flight(monkeypatch, caplog):
+    monkeypatch.setattr(limits.resource, "getrlimit", lambda _which: (256, 1024))
+    raised = []
+    monkeypatch.setattr(limits.resource, "setrlimit", lambda _which, pair: raised.append(pair))
+    assert limits.carry(5000) == (1024 - limits.FILES_RESERVED) // 2
+    assert raised == [(1024, 1024)]
+    assert "ulimit -n" in caplog.text
+
+
+async def test_settings_that_change_are_read_again(configured):
+    configured(DB_POOL_SIZE=3)
+    assert conf.load().db_pool_size == 3
+
+
+async def test_the_lifespan_opens_and_closes_the_runtime(users):
+    application = get_application()
+    incoming: asyncio.Queue = asyncio.Queue()
+    outgoing: asyncio.Queue = asyncio.Queue()
+    lifespan = asyncio.create_task(application({"type": "lifespan"}, incoming.get, outgoing.put))
+    await incoming.put({"type": "lifespan.startup"})
+    assert (await outgoing.get())["type"] == "lifespan.startup.complete"
+    assert runtime.current().draining is False
+    await incoming.put({"type": "lifespan.shutdown"})
+    assert (await outgoing.get())["type"] == "lifespan.shutdown.complete"
+    await lifespan
+    with pytest.raises(runtime.RuntimeNotOpen):
+        runtime.current()
+
+
+async def test_a_body_that_is_too_large_is_refused_while_it_arrives(serve):
+    async with serve(STACCATO_MAX_BODY_BYTES="2048") as service:
+        async def endless():
+            for _ in range(64):
+                yield b"x" * 1024
+
+        async with httpx.AsyncClient() as client:
+            answer = await client.post(
+                f"http://127.0.0.1:{service.port}{GENERATE}", content=endless()
+            )
+        assert (answer.status_code, slug(answer)) == (413, "body-too-large")
