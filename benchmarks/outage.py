@@ -54,9 +54,9 @@ async def rehearse(rate, status, outage):
         try:
             await llm.complete(PROMPT)
         except LLMError as error:
-            outcomes.append((came, error.slug))
+            outcomes.append((came, error.slug, time.monotonic()))
         else:
-            outcomes.append((came, "succeeded"))
+            outcomes.append((came, "succeeded", time.monotonic()))
 
     async with (
         ProviderServer(behave).serve() as server,
@@ -71,18 +71,20 @@ async def rehearse(rate, status, outage):
 
 
 def report(began, ended, sent, outcomes):
-    offered = sum(began <= came < ended for came, _ in outcomes)
+    offered = sum(began <= came < ended for came, _, _ in outcomes)
     got = sum(began <= at < ended for at in sent)
-    refused = [came for came, slug in outcomes if slug == "llm-circuit-open"]
-    healed = [came for came, slug in outcomes if came >= ended and slug == "succeeded"]
-    during = Counter(slug for came, slug in outcomes if began <= came < ended)
-    after = Counter(slug for came, slug in outcomes if came >= ended)
+    refused = [at for _, slug, at in outcomes if slug == "llm-circuit-open"]
+    healed = [at for came, slug, at in outcomes if came >= ended and slug == "succeeded"]
+    during = Counter(slug for came, slug, _ in outcomes if began <= came < ended)
+    after = Counter(slug for came, slug, _ in outcomes if came >= ended)
     print(f"offered during the outage   {offered}")
     print(f"sent to the provider        {got}  ({got / offered:.3f} × offered)")
     opened = f"{min(refused) - began:.2f} s" if refused else "never"
     print(f"circuit open after          {opened}")
-    recovered = f"{min(healed) - ended:.2f} s after the outage's end" if healed else "never"
-    print(f"first request answered came {recovered}")
+    recovered = f"{min(healed) - ended:.2f} s after its end" if healed else "never"
+    print(f"first answer came           {recovered}  (the provider takes {LATENCY_S} s)")
+    last = max((at for at in refused if at >= ended), default=ended)
+    print(f"last request refused came   {last - ended:.2f} s after its end")
     print(f"outcomes during             {dict(during)}")
     print(f"outcomes after              {dict(after)}")
 

@@ -131,7 +131,7 @@ async def generate(
     return _answer(generation, call.request.request_id)
 
 
-_EMPTY = GenerateIn()
+_EMPTY = GenerateIn.model_validate({})
 
 
 def _answer(generation: Generation, request_id: str) -> HttpResponse:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import django
 from django.core.exceptions import ImproperlyConfigured
@@ -17,13 +17,13 @@ from generation import conf, problems
 from generation.errors import BodyTooLarge, StaccatoError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
-    from django.http.response import HttpResponseBase
+    from django.http import HttpResponse
     from django.urls import ResolverMatch
 
-    Scope = MutableMapping[str, Any]
-    Message = MutableMapping[str, Any]
+    Scope = dict[str, Any]
+    Message = Mapping[str, Any]
     Receive = Callable[[], Awaitable[Message]]
     Send = Callable[[Message], Awaitable[None]]
 
@@ -114,19 +114,17 @@ class LeanHandler(ASGIHandler):
         response["Content-Length"] = str(len(response.content))
         await self.send_response(response, send)
 
-    async def _respond(
-        self, match: ResolverMatch, scope: Scope, receive: Receive
-    ) -> HttpResponseBase:
+    async def _respond(self, match: ResolverMatch, scope: Scope, receive: Receive) -> HttpResponse:
         try:
             body = await self._read(receive)
         except BodyTooLarge as error:
             return problems.respond(error)
         request, refusal = self.create_request(scope, BytesIO(body))
         if request is None:
-            return refusal
+            return cast("HttpResponse", refusal)
         request.resolver_match = match
         async with _cancelled_when_client_leaves(receive):
-            return await match.func(request, *match.args, **match.kwargs)
+            return cast("HttpResponse", await match.func(request, *match.args, **match.kwargs))
 
     async def _read(self, receive: Receive) -> bytes:
         """The body. Raises `BodyTooLarge` as soon as it is, `_ClientLeft` when cut short."""

@@ -20,7 +20,11 @@ PROBLEM = {
     },
 }
 
-REQUEST = {"input": "Why is the sky blue?", "variables": {"tone": "friendly"}, "max_tokens": 300}
+REQUEST: dict[str, Any] = {
+    "input": "Why is the sky blue?",
+    "variables": {"tone": "friendly"},
+    "max_tokens": 300,
+}
 
 ANSWER = {
     "id": "019a9b7e-3f1c-7c52-8d0e-5b1f6a2c9e44",

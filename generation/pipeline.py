@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from uuid_utils.compat import uuid7
@@ -20,10 +21,10 @@ from generation.records import (
 )
 
 if TYPE_CHECKING:
+    from generation.call import Call
     from generation.conf import Settings
     from generation.database import Database
     from generation.llm.client import LLMClient
-    from generation.runtime import Call
     from generation.store import Store
 
 
@@ -89,32 +90,45 @@ class Pipeline:
 
 
 def _row(request: GenerationRequest, prompt: Prompt, fate: Reply | LLMError, llm_ms: int) -> LogRow:
-    succeeded = isinstance(fate, Reply)
-    result, cleaned = prompts.clean(fate.text) if succeeded else ("", False)
-    usage = fate.usage if succeeded else None
-    return LogRow(
+    failed = LogRow(
         id=uuid7(),
         user_id=request.user_id,
         prompt=prompt.text,
         system=prompt.system,
-        result=result,
-        result_cleaned=cleaned,
+        result="",
+        result_cleaned=False,
         provider=fate.provider or prompt.provider,
         model=_short(fate.model or prompt.model, 200),
-        input_tokens=usage.input_tokens if usage else None,
-        output_tokens=usage.output_tokens if usage else None,
-        total_tokens=usage.total_tokens if usage else None,
-        status="succeeded" if succeeded else fate.fate,
-        error_type="" if succeeded else fate.slug,
-        error="" if succeeded else prompts.clean(fate.detail)[0],
-        stop_reason=_short(fate.stop_reason, 64) if succeeded else "",
+        input_tokens=None,
+        output_tokens=None,
+        total_tokens=None,
+        status="failed",
+        error_type="",
+        error="",
+        stop_reason="",
         attempts=fate.attempts,
         raw_reply=prompts.clean(fate.raw_reply)[0],
-        cost_usd=fate.cost_usd if succeeded else None,
+        cost_usd=None,
         latency_ms=_milliseconds(since=request.started),
         llm_latency_ms=llm_ms,
         request_id=request.request_id,
         created_at=request.arrived_at,
+    )
+    if isinstance(fate, LLMError):
+        return replace(
+            failed, status=fate.fate, error_type=fate.slug, error=prompts.clean(fate.detail)[0]
+        )
+    result, cleaned = prompts.clean(fate.text)
+    return replace(
+        failed,
+        status="succeeded",
+        result=result,
+        result_cleaned=cleaned,
+        input_tokens=fate.usage.input_tokens,
+        output_tokens=fate.usage.output_tokens,
+        total_tokens=fate.usage.total_tokens,
+        stop_reason=_short(fate.stop_reason, 64),
+        cost_usd=fate.cost_usd,
     )
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import orjson
 from django.http import HttpResponse
-from django.http.response import HttpResponseBase
 
 from generation.errors import StaccatoError
 
@@ -24,7 +23,7 @@ def respond(error: StaccatoError, **extensions: Any) -> HttpResponse:
     return response
 
 
-def from_plain(response: HttpResponseBase) -> HttpResponseBase:
+def from_plain(response: HttpResponse) -> HttpResponse:
     """A problem document in place of a framework's own error page (404, 405, …)."""
     pages = response.get("Content-Type", "").startswith("text/")
     if response.status_code < HTTPStatus.BAD_REQUEST or not pages:

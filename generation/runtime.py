@@ -13,64 +13,29 @@ import logging
 import os
 import signal
 import threading
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings as django_settings
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 
 from generation import conf, limits, metrics, schema
+from generation.call import Call
 from generation.database import Database
-from generation.errors import Abandoned, Draining, RuntimeNotOpen, StaccatoError, TooManyInFlight
+from generation.errors import Draining, RuntimeNotOpen, StaccatoError, TooManyInFlight
 from generation.llm.client import LLMClient
 from generation.pipeline import Pipeline
 from generation.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+    from collections.abc import AsyncIterator, Iterator
     from types import FrameType
 
     from generation.conf import Settings
-    from generation.records import Generation, GenerationRequest
+    from generation.records import GenerationRequest
 
 logger = logging.getLogger(__name__)
-Result = TypeVar("Result")
 BATCHERS_CLOSE_S = 5.0  # how long shutdown waits for the last flushes
-
-
-class Call:
-    """One generation under way."""
-
-    def __init__(self, request: GenerationRequest, on_abandon: Callable[[], None]) -> None:
-        self.request = request
-        self._on_abandon = on_abandon
-        self.task: asyncio.Task[Generation]
-        self._abandoned: Abandoned | None = None
-        self._interruptible = False
-
-    def abandon(self, reason: str) -> None:
-        """Give up phase 2, now or when it is reached. Phases 1 and 3 run to their end."""
-        if self._abandoned is None:
-            self._abandoned = Abandoned(reason)
-            self._on_abandon()
-            if self._interruptible:
-                self.task.cancel()
-
-    async def interruptible(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Await work that `abandon()` may cut short; raises `Abandoned` then."""
-        if self._abandoned is not None:
-            work.close()
-            raise self._abandoned
-        self._interruptible = True
-        try:
-            return await work
-        except asyncio.CancelledError:
-            if self._abandoned is None:
-                raise
-            self.task.uncancel()
-            raise self._abandoned from None
-        finally:
-            self._interruptible = False
 
 
 class Runtime:
@@ -257,7 +222,7 @@ def _drain_on_signal(runtime: Runtime) -> Iterator[None]:
         if callable(handler):
             handler(number, frame)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (int(signal.SIGINT), int(signal.SIGTERM)):
         handler = signal.getsignal(number)
         # Only a server's own handler is wrapped: the default ones end the process at once.
         if callable(handler) and handler is not signal.default_int_handler:

@@ -65,7 +65,7 @@ def derive(model: type[models.Model], names: Collection[str] | None = None) -> T
     for field in model._meta.local_concrete_fields:  # noqa: SLF001  # Django's documented API
         if names is not None and field.name not in names:
             continue
-        kind = field
+        kind: Any = field
         while kind.is_relation:
             kind = kind.target_field
         build = TYPES.get(kind.get_internal_type())
@@ -85,10 +85,10 @@ def derive(model: type[models.Model], names: Collection[str] | None = None) -> T
 def _derive_user() -> tuple[Table, Column[Any], Column[Any] | None]:
     """The user table as far as phase 1 needs it: its key, and is_active where it is a field."""
     options = get_user_model()._meta  # noqa: SLF001
-    key = options.pk
+    key: Any = options.pk
     table = derive(get_user_model(), {key.name, "is_active"})
     try:
-        active = table.c[options.get_field("is_active").column]
+        active = table.c[str(options.get_field("is_active").column)]
     except FieldDoesNotExist:
         active = None
     return table, table.c[key.column], active

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.db.transaction import non_atomic_requests
 from django.urls import path
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 api_patterns, api_app, api_namespace = api.urls
 
-urlpatterns = [
+urlpatterns: list[Any] = [
     path("api/v1/", (api_patterns, api_app, api_namespace)),
     path("api/v1/<path:path>", health.not_found, name="api-not-found"),
     path("livez", health.livez, name="livez"),
@@ -33,7 +33,9 @@ def mark_hop_free(view: Callable[..., object], when: Callable[[], bool] = lambda
     non_atomic_requests(using=conf.load().database)(view)
 
 
-_views = {pattern.name: pattern.callback for pattern in [*api_patterns, *urlpatterns[1:]]}
+_views: dict[str, Any] = {
+    pattern.name: pattern.callback for pattern in [*api_patterns, *urlpatterns[1:]]
+}
 for _name in ("generate", "api-not-found", "livez", "readyz"):
     mark_hop_free(_views[_name])
 # Staff are known by their session, which needs the full middleware.

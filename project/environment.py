@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from django.core.exceptions import ImproperlyConfigured
 from dotenv import dotenv_values
 
 from generation import conf
@@ -47,7 +48,7 @@ class Environment:
         }
         try:
             conf.parse(values)
-        except conf.ImproperlyConfigured as error:
+        except ImproperlyConfigured as error:
             stop(str(error))
         return values
 

@@ -62,7 +62,7 @@ def committed(django_db_setup, django_db_blocker) -> Iterator[None]:
 
 @pytest.fixture
 def users(committed) -> None:
-    """User 1 with a plain prompt, 2 with $input, 3 with a variable; 4 inactive, 5 without profile."""
+    """User 1 has a plain prompt, 2 $input, 3 a variable; 4 is inactive, 5 has no profile."""
     templates = {1: "Tell me about the sky.", 2: "Say: $input!", 3: "In a $tone tone: $input"}
     for key in range(1, 6):
         user = get_user_model().objects.create(id=key, username=f"user{key}", is_active=key != 4)

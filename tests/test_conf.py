@@ -20,8 +20,16 @@ ROOT = Path(__file__).parents[1]
 
 def test_the_recommended_values_are_the_defaults():
     settings = conf.parse({})
-    assert (settings.db_pool_size, settings.db_max_overflow, settings.db_pool_timeout) == (10, 20, 10)
-    assert (settings.llm_timeout, settings.llm_max_attempts, settings.llm_max_tokens) == (30, 3, 1024)
+    assert (settings.db_pool_size, settings.db_max_overflow, settings.db_pool_timeout) == (
+        10,
+        20,
+        10,
+    )
+    assert (settings.llm_timeout, settings.llm_max_attempts, settings.llm_max_tokens) == (
+        30,
+        3,
+        1024,
+    )
     assert settings.default_provider == "simulated"
     assert settings.llm_simulated_latency == (2, 8)
 
@@ -137,13 +145,17 @@ def test_with_debug_off_the_service_refuses_to_open_without_key_or_database(env,
 
 
 def test_the_readme_tells_every_setting_and_its_default():
-    table = dict(re.findall(r"^\| `([A-Z_]+)` \| ([^|]*) \|", (ROOT / "README.md").read_text(), re.M))
+    table = dict(
+        re.findall(r"^\| `([A-Z_]+)` \| ([^|]*) \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    )
     for name, field in conf.Settings.model_fields.items():
         variable = conf.environment_name(name.upper())
         if name == "database":
             continue  # a project's own settings name it, never the environment
         assert variable in table, f"the README's table lacks {variable}"
-        default = field.default if field.default is not PydanticUndefined else field.default_factory()
+        default = (
+            field.default if field.default is not PydanticUndefined else field.default_factory()
+        )
         assert table[variable].strip() == shown(default), f"the README's default of {variable}"
 
 

@@ -94,9 +94,9 @@ async def test_holding_a_connection_into_the_llm_phase_raises(opened):
         database.track()
         async with database.session() as session:
             await session.execute(text("SELECT 1"))
-            with pytest.raises(ConnectionHeld, match="leave the `async with`"):
-                with database.no_connection_held():
-                    pass
+            expected = pytest.raises(ConnectionHeld, match="leave the `async with`")
+            with expected, database.no_connection_held():
+                pass
         with database.no_connection_held():
             pass
 

@@ -38,7 +38,8 @@ async def until_blocked(sql) -> None:
 async def the_row(sql, service) -> asyncpg.Record:
     """The one row of the one request, once nothing is in flight."""
     pool = await service.until_pool(
-        lambda now: now["requests_in_flight"] == 0 and now["checked_out"] == 0, "the end of the task"
+        lambda now: now["requests_in_flight"] == 0 and now["checked_out"] == 0,
+        "the end of the task",
     )
     assert pool["llm_calls_in_flight"] == 0
     rows = await sql.fetch("SELECT * FROM generation_generationlog")

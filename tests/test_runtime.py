@@ -56,7 +56,9 @@ async def test_a_bad_setting_fails_the_lifespan_with_its_name(users, configured)
             pass
 
 
-async def test_beyond_the_limit_requests_are_refused_before_anything_is_spent(users, orm, configured):
+async def test_beyond_the_limit_requests_are_refused_before_anything_is_spent(
+    users, orm, configured
+):
     configured(MAX_IN_FLIGHT=1, LLM_SIMULATED_LATENCY="30")
     async with Runtime.open() as opened, in_process_client() as client:
         first = asyncio.create_task(client.post(GENERATE))
@@ -184,6 +186,7 @@ async def test_the_lifespan_opens_and_closes_the_runtime(users):
 
 async def test_a_body_that_is_too_large_is_refused_while_it_arrives(serve):
     async with serve(STACCATO_MAX_BODY_BYTES="2048") as service:
+
         async def endless():
             for _ in range(64):
                 yield b"x" * 1024

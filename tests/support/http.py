@@ -44,7 +44,9 @@ class Exchange:
             self._writer.close()
         head, _, body = raw.partition(b"\r\n\r\n")
         first, *lines = head.decode("latin1").split("\r\n")
-        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+        headers = {
+            name.lower(): value for name, _, value in (line.partition(": ") for line in lines)
+        }
         return Answer(int(first.split()[1]), headers, body)
 
     async def leave(self) -> None:

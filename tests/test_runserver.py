@@ -1,0 +1,243 @@
+"""`manage.py runserver`: real processes, on a copy of the project with a database of its own."""
+
+from __future__ import annotations
+
+import http.client
+import importlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+
+from project.embedded_postgres import layout, locks
+from project.management.commands import runserver
+
+ROOT = Path(__file__).parents[1]
+START_S = 60.0
+GONE_S = 10.0
+
+
+def eventually(condition: Callable[[], object], within: float, what: str) -> None:
+    deadline = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {within} s"
+        time.sleep(0.05)
+
+
+class Checkout:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.output = folder / "output"
+        for name in ("project", "generation"):
+            skip = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / name, folder / name, ignore=skip)
+        shutil.copy(ROOT / "manage.py", folder)
+
+    def start(self, *arguments: str, through: str = "") -> subprocess.Popen[bytes]:
+        unset = {"DATABASE_URL", "ANTHROPIC_API_KEY", "OPENAI_API_KEY", "DJANGO_SETTINGS_MODULE"}
+        env = {name: value for name, value in os.environ.items() if name not in unset}
+        command = [sys.executable, "manage.py", *arguments]
+        with self.output.open("wb") as output:
+            return subprocess.Popen(
+                ["sh", "-c", through, "sh", *command] if through else command,
+                cwd=self.folder,
+                env={**env, "DEBUG": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    @property
+    def said(self) -> str:
+        return self.output.read_text()
+
+    def no_postgres_runs(self) -> bool:
+        lock = layout.of(self.folder / "var").data_lock
+        return not lock.exists() or locks.is_free(lock)
+
+
+class Server:
+    """A runserver of that checkout, serving."""
+
+    def __init__(self, checkout: Checkout, *arguments: str, through: str = "") -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.checkout = checkout
+        self.process = checkout.start("runserver", str(self.port), *arguments, through=through)
+        try:
+            eventually(self.is_up, START_S, f"it serves; it says: {checkout.said}")
+        except BaseException:
+            self.end()
+            raise
+
+    def is_up(self) -> bool:
+        assert self.process.poll() is None, self.checkout.said
+        return self.get("/livez") == 200
+
+    def get(self, path: str) -> int:
+        """The status, or 0 where nobody answers."""
+        return self.ask(path)[0]
+
+    def ask(self, path: str) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        try:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return response.status, response.read()
+        except OSError:
+            return 0, b""
+        finally:
+            connection.close()
+
+    def serving_pid(self) -> int:
+        return json.loads(self.ask("/api/v1/pool")[1])["process"]
+
+    def end(self) -> None:
+        """What a failed test left."""
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.process.wait()
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    made = Checkout(tmp_path_factory.mktemp("checkout"))
+    assert made.start("migrate").wait(START_S) == 0, made.said
+    return made
+
+
+@pytest.fixture
+def serve(checkout) -> Iterator[Callable[..., Server]]:
+    servers: list[Server] = []
+
+    def start(*arguments: str, **how: str) -> Server:
+        servers.append(Server(checkout, *arguments, **how))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.end()
+    eventually(checkout.no_postgres_runs, GONE_S, "PostgreSQL is gone")
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_a_change_replaces_the_server_and_refuses_nobody(checkout, serve):
+    server = serve()
+    first = server.serving_pid()
+    eventually(lambda: "curl -X POST" in checkout.said, GONE_S, "it says where it is")
+    assert f"http://127.0.0.1:{server.port}/api/v1/docs" in checkout.said
+    assert "simulated" in checkout.said
+    assert server.get("/static/admin/css/base.css") == 200
+    answers: list[int] = []
+    done = threading.Event()
+
+    def call() -> None:
+        while not done.is_set():
+            answers.append(server.get("/livez"))
+
+    caller = threading.Thread(target=call)
+    caller.start()
+    try:
+        urls = checkout.folder / "project/urls.py"
+        good = urls.read_text()
+        urls.write_text(good + "\nchanged = True\n")
+        eventually(lambda: server.serving_pid() != first, START_S, "another process serves")
+    finally:
+        done.set()
+        caller.join()
+    assert set(answers) == {200}
+    assert checkout.said.count("Application shutdown complete") == 1
+    assert checkout.said.count("curl -X POST") == 1
+
+    urls.write_text("this is no Python\n")
+    eventually(lambda: "SyntaxError" in checkout.said, START_S, "the error is shown")
+    assert server.process.poll() is None
+    urls.write_text(good)
+    eventually(lambda: server.get("/livez") == 200, START_S, "it serves again")
+
+    os.killpg(server.process.pid, signal.SIGINT)  # as a terminal's Ctrl-C does
+    assert server.process.wait(GONE_S) == 0
+    eventually(checkout.no_postgres_runs, GONE_S, "PostgreSQL is gone")
+    assert "Traceback" not in checkout.said.rpartition("Started server process")[2]
+
+
+def test_a_killed_parent_takes_all_along(checkout, serve):
+    server = serve()
+    child = server.serving_pid()
+    server.process.kill()
+    eventually(lambda: gone(child), GONE_S, "the child is gone")
+    assert "Application shutdown complete" in checkout.said
+    eventually(checkout.no_postgres_runs, GONE_S, "PostgreSQL is gone")
+
+
+def test_a_killed_child_is_told_of_and_takes_all_along(checkout, serve):
+    server = serve()
+    os.kill(server.serving_pid(), signal.SIGKILL)
+    assert server.process.wait(GONE_S) == 1
+    assert "the server was killed by SIGKILL" in checkout.said
+    eventually(checkout.no_postgres_runs, GONE_S, "PostgreSQL is gone")
+
+
+def test_without_reload_it_ends_with_who_started_it_where_asked_to(checkout, serve):
+    server = serve("--noreload", "--stop-with-parent", through='"$@"; true')
+    serving = server.serving_pid()
+    assert serving != server.process.pid
+    server.process.kill()
+    eventually(lambda: gone(serving), GONE_S, "the server is gone")
+    eventually(checkout.no_postgres_runs, GONE_S, "PostgreSQL is gone")
+
+
+def test_a_port_in_use_is_one_line_that_says_what_to_do(checkout):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert checkout.start("runserver", str(port)).wait(START_S) == 1
+    assert f"runserver {port + 1}" in checkout.said
+    assert len(checkout.said.splitlines()) == 1
+
+
+def test_checks_start_no_database(tmp_path):
+    fresh = Checkout(tmp_path)
+    assert fresh.start("check").wait(START_S) == 0, fresh.said
+    assert not (tmp_path / "var").exists()
+
+
+def test_djangos_own_options_are_taken():
+    parser = runserver.Command().create_parser("manage.py", "runserver")
+    taken = parser.parse_args(
+        ["[::1]:8001", "--ipv6", "--noreload", "--nothreading", "--nostatic", "--insecure"]
+    )
+    assert taken.addrport == "[::1]:8001"
+    assert taken.use_reloader is False
+
+
+def test_only_the_projects_own_code_is_watched():
+    assert {Path(folder) for folder in runserver.watched()["reload_dirs"]} == {
+        ROOT / "project",
+        ROOT / "generation",
+    }
+
+
+def test_a_wsgi_server_is_told_which_command_is_right():
+    with pytest.raises(ImproperlyConfigured, match="uvicorn project.asgi:application"):
+        importlib.import_module("project.wsgi")
