@@ -13,6 +13,7 @@ from uuid import UUID
 
 from django.contrib import admin, messages
 from django.contrib.admin import ShowFacets
+from django.contrib.admin.widgets import ForeignKeyRawIdWidget
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ObjectDoesNotExist, ValidationError
 from django.db.models import Q
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     from django import forms
     from django.contrib.admin.filters import FieldListFilter, SimpleListFilter
     from django.contrib.admin.views.main import ChangeList
-    from django.db.models import Model, QuerySet
+    from django.db.models import ForeignKey, Model, QuerySet
+    from django.forms import ModelChoiceField
     from django.http import HttpRequest, HttpResponse
     from django.utils.safestring import SafeString
 
@@ -73,12 +75,8 @@ def name_of(row: GenerationLog | UsageLog) -> str:
         return f"deleted user {row.user_id}"
 
 
-def seconds(ms: int) -> str:
-    return f"{ms / 1000:.2f} s"
-
-
-def _count(tokens: int | None) -> str:
-    return "–" if tokens is None else f"{tokens:,}"
+def tokens(count: int | None) -> str:
+    return "–" if count is None else f"{count:,}"
 
 
 def excerpt(text: str) -> SafeString:
@@ -97,39 +95,30 @@ def number(text: str) -> SafeString:
     return format_html('<span class="log-number">{}</span>', text)
 
 
-class StatusFilter(DropdownFilter):
+class ColumnFilter(DropdownFilter):
+    def queryset(
+        self, request: HttpRequest, queryset: QuerySet[GenerationLog]
+    ) -> QuerySet[GenerationLog]:
+        value = self.value()
+        return queryset.filter(**{str(self.parameter_name): value}) if value else queryset
+
+
+class StatusFilter(ColumnFilter):
     title = "status"
     parameter_name = "status"
 
     def lookups(self, request: HttpRequest, model_admin: ModelAdmin) -> Iterable[tuple[str, str]]:
         return Status.choices
 
-    def queryset(
-        self,
-        request: HttpRequest,
-        queryset: QuerySet[GenerationLog],
-    ) -> QuerySet[GenerationLog]:
-        status = self.value()
-        return queryset.filter(status=status) if status else queryset
 
-
-class SampledFilter(DropdownFilter):
+class SampledFilter(ColumnFilter):
     """Offers the values of the newest rows; any other can be named in the address."""
 
     def lookups(self, request: HttpRequest, model_admin: ModelAdmin) -> Iterable[tuple[str, str]]:
-        sample = GenerationLog.objects.order_by("-pk").values_list(
-            str(self.parameter_name), flat=True
-        )
-        values = {*sample[:SAMPLE], self.value()}
+        column = str(self.parameter_name)
+        newest = GenerationLog.objects.order_by("-pk").values_list(column, flat=True)
+        values = {*newest[:SAMPLE], self.value()}
         return [(value, value) for value in sorted(filter(None, values))]
-
-    def queryset(
-        self,
-        request: HttpRequest,
-        queryset: QuerySet[GenerationLog],
-    ) -> QuerySet[GenerationLog]:
-        value = self.value()
-        return queryset.filter(**{str(self.parameter_name): value}) if value else queryset
 
 
 class ProviderFilter(SampledFilter):
@@ -237,7 +226,7 @@ class ReadOnlyAdmin(ModelAdmin):
 
     @admin.display(description="latency")
     def latency(self, row: GenerationLog | UsageLog) -> SafeString:
-        return number(seconds(row.latency_ms))
+        return number(f"{row.latency_ms / 1000:.2f} s")
 
 
 @admin.register(GenerationLog)
@@ -301,7 +290,7 @@ class GenerationLogAdmin(ReadOnlyAdmin):
 
     @admin.display(description="tokens")
     def token_count(self, log: GenerationLog) -> SafeString:
-        return number(_count(log.total_tokens))
+        return number(tokens(log.total_tokens))
 
     @admin.display(description="cost")
     def cost(self, log: GenerationLog) -> SafeString:
@@ -314,18 +303,18 @@ class GenerationLogAdmin(ReadOnlyAdmin):
         context |= {
             "user_name": name_of(log),
             "status_kind": LABELS.get(log.status, ""),
-            "latency": seconds(log.latency_ms),
-            "llm_latency": seconds(log.llm_latency_ms),
+            "latency": f"{log.latency_ms:,} ms",
+            "llm_latency": f"{log.llm_latency_ms:,} ms",
             "cost": "unknown" if log.cost_usd is None else f"${log.cost_usd.normalize():f}",
-            "total_tokens": _count(log.total_tokens),
-            "input_tokens": _count(log.input_tokens),
-            "output_tokens": _count(log.output_tokens),
-            "attempts": _table(log.attempts),
+            "total_tokens": tokens(log.total_tokens),
+            "input_tokens": tokens(log.input_tokens),
+            "output_tokens": tokens(log.output_tokens),
+            "attempts": attempts_table(log.attempts),
         }
         return super().render_change_form(request, context, *args, **kwargs)
 
 
-def _table(attempts: Any) -> dict[str, Any]:
+def attempts_table(attempts: Any) -> dict[str, Any]:
     """The attempts as the table they are. PostgreSQL keeps no order of JSON's keys."""
     rows = [row for row in attempts if isinstance(row, dict)] if attempts else []
     keys = dict.fromkeys(field.name for field in fields(Attempt))
@@ -369,7 +358,6 @@ class ProfileAdmin(ModelAdmin):
     list_select_related = ("user",)
     sortable_by = ()
     show_full_result_count = False
-    raw_id_fields = ("user",)
     warn_unsaved_form = True
     search_help_text = "User or user id"
     fields = ("user", "prompt_template", "system", "provider", "model", "max_tokens")
@@ -393,6 +381,14 @@ class ProfileAdmin(ModelAdmin):
         # Declared, it would be an error of the system check where users have no admin.
         users = self.admin_site._registry.get(get_user_model())  # noqa: SLF001
         return ("user",) if users and users.get_search_fields(request) else ()
+
+    def formfield_for_foreignkey(
+        self, db_field: ForeignKey[Any, Any], request: HttpRequest, **kwargs: Any
+    ) -> ModelChoiceField[Any] | None:
+        # A plain select would list every user.
+        if db_field.name not in self.get_autocomplete_fields(request):
+            kwargs["widget"] = ForeignKeyRawIdWidget(db_field.remote_field, self.admin_site)
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)
 
     @admin.display(description="prompt template")
     def template_excerpt(self, profile: Profile) -> SafeString:

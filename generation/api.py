@@ -17,7 +17,7 @@ from ninja.errors import HttpError, ValidationError
 from ninja.parser import Parser
 from pydantic import AfterValidator, ConfigDict, Field
 
-from generation import access, conf, openapi, problems, prompts, runtime
+from generation import access, conf, idempotency, openapi, problems, prompts, runtime
 from generation.errors import InvalidRequest, MalformedBody, StaccatoError
 from generation.records import GenerationRequest
 
@@ -50,6 +50,16 @@ def _storable(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(_storable)]
 UserId = Annotated[int, ninja.Path(ge=1, le=_BIGINT_MAX, description="The user's key.")]
+
+
+IdempotencyKey = Annotated[
+    str,
+    ninja.Header(
+        alias="Idempotency-Key",
+        description="Makes the request safe to repeat for 24 hours: 1 to 255 visible ASCII"
+        " characters, one key for one request.",
+    ),
+]
 
 
 class GenerateIn(ninja.Schema):
@@ -101,6 +111,7 @@ api = ninja.NinjaAPI(
 async def generate(
     request: HttpRequest,
     user_id: UserId,
+    idempotency_key: IdempotencyKey = "",
     body: GenerateIn | None = None,
 ) -> HttpResponse:
     """Fills the user's prompt template, asks the LLM, stores the generation, answers.
@@ -110,6 +121,7 @@ async def generate(
     started = time.monotonic()
     body = body or _EMPTY
     request.request_id = _request_id(request)  # type: ignore[attr-defined]  # for errors too
+    key = idempotency_key and idempotency.check(idempotency_key)
     call = runtime.current().start(
         GenerationRequest(
             user_id=user_id,
@@ -121,12 +133,16 @@ async def generate(
             provider=body.provider,
             model=body.model,
             max_tokens=body.max_tokens,
+            idempotency_key=key,
         )
     )
     try:
         generation = await asyncio.shield(call.task)
     except asyncio.CancelledError:
-        call.abandon("the client left before the LLM answered")
+        # Who gave a key comes back for the answer.
+        policy = conf.load().on_disconnect
+        if policy == "cancel" or (policy == "auto" and not key):
+            call.abandon("the client left before the LLM answered")
         raise
     return _answer(generation, call.request.request_id)
 
@@ -149,11 +165,10 @@ def _answer(generation: Generation, request_id: str) -> HttpResponse:
         "provider": generation.provider,
         "latency_ms": generation.latency_ms,
     }
-    return HttpResponse(
-        orjson.dumps(content),
-        content_type="application/json",
-        headers={"X-Request-ID": request_id},
-    )
+    headers = {"X-Request-ID": request_id}
+    if generation.replayed:
+        headers["Idempotency-Replayed"] = "true"
+    return HttpResponse(orjson.dumps(content), content_type="application/json", headers=headers)
 
 
 def _request_id(request: HttpRequest) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
 logger = logging.getLogger(__name__)
+PATIENCE_S = 0.5  # after which a second flush may overtake one that is stuck
+MAX_FLUSHES = 3  # at once, so that a stuck database does not take the whole pool
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -56,7 +59,9 @@ class Batcher(Generic[Item, Result]):
         self.name = name
         self._flush = flush
         self._bounds = bounds
-        self._queue: deque[_Waiting[Item, Result]] = deque()
+        # Ordered and keyed, since a caller that gives up takes its item along at once.
+        self._queue: OrderedDict[asyncio.Future[Result], _Waiting[Item, Result]] = OrderedDict()
+        self._flushes: set[asyncio.Task[None]] = set()
         self._queued_bytes = 0
         self._wake = asyncio.Event()
         self._closing = False
@@ -77,20 +82,39 @@ class Batcher(Generic[Item, Result]):
         ):
             raise DatabaseUnavailable(f"the queue of database {self.name}s is full")
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Waiting(item, size, future))
+        self._queue[future] = _Waiting(item, size, future)
         self._queued_bytes += size
+        future.add_done_callback(self._take_out)
         self._wake.set()
         return future
+
+    def _take_out(self, future: asyncio.Future[Result]) -> None:
+        waiting = self._queue.pop(future, None)
+        if waiting is not None:
+            self._queued_bytes -= waiting.size
 
     async def run(self) -> None:
         """Flush until `close()`; returns when the queue is empty then."""
         while True:
             await self._wake.wait()
             while batch := self._take():
-                await self._settle(batch)
+                await self._flush_patiently(batch)
             if self._closing:
+                await asyncio.gather(*self._flushes)
                 return
             self._wake.clear()
+
+    async def _flush_patiently(self, batch: list[_Waiting[Item, Result]]) -> None:
+        """Return when the batch is flushed, or when it takes so long that others may go first.
+
+        A connection that is stuck must not stall everybody else's.
+        """
+        flush = asyncio.get_running_loop().create_task(self._settle(batch))
+        self._flushes.add(flush)
+        flush.add_done_callback(self._flushes.discard)
+        await asyncio.wait([flush], timeout=PATIENCE_S)
+        while len(self._flushes) >= MAX_FLUSHES:
+            await asyncio.wait(self._flushes, return_when=asyncio.FIRST_COMPLETED)
 
     def close(self) -> None:
         """Let `run()` end after what is queued has been flushed."""
@@ -101,11 +125,13 @@ class Batcher(Generic[Item, Result]):
         batch: list[_Waiting[Item, Result]] = []
         size = 0
         while self._queue and len(batch) < self._bounds.batch_rows:
-            if batch and size + self._queue[0].size > self._bounds.batch_bytes:
+            future, waiting = self._queue.popitem(last=False)
+            if batch and size + waiting.size > self._bounds.batch_bytes:
+                self._queue[future] = waiting
+                self._queue.move_to_end(future, last=False)
                 break
-            waiting = self._queue.popleft()
             self._queued_bytes -= waiting.size
-            if not waiting.future.done():
+            if not future.done():
                 batch.append(waiting)
                 size += waiting.size
         return batch

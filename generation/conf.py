@@ -148,7 +148,13 @@ class Settings(BaseModel):
         10, gt=0, le=300, description="Longest time one statement may take."
     )
     write_timeout: float = Field(
-        10, gt=0, le=300, description="Longest wait for a log row to be committed."
+        2, gt=0, le=300, description="Longest wait for a commit; then the row is journaled."
+    )
+    journal_dir: str = Field(
+        "var/journal", min_length=1, description="Folder for rows that the database has not taken."
+    )
+    journal_max_bytes: int = Field(
+        67_108_864, ge=65_536, description="Disk space that each process reserves there at start."
     )
 
     llm_provider: Literal["auto", "anthropic", "openai", "simulated"] = Field(
@@ -227,11 +233,24 @@ class Settings(BaseModel):
         5000, ge=1, le=1_000_000, description="Requests one process takes at once, then 503."
     )
     max_body_bytes: int = Field(1_048_576, ge=1024, description="Largest request body, then 413.")
-    drain_timeout: float = Field(
-        45, gt=0, le=3600, description="Longest time shutdown waits for requests in flight."
+    on_disconnect: Literal["auto", "cancel", "finish"] = Field(
+        "auto",
+        description="When a client leaves: `cancel` its LLM call, `finish` it, or `auto`: finish "
+        "where it gave an Idempotency-Key.",
+    )
+    drain_timeout: float | None = Field(
+        None,
+        gt=0,
+        le=3600,
+        description="Longest time shutdown waits for requests in flight; not set: LLM_TIMEOUT + "
+        "STACCATO_WRITE_TIMEOUT + 3.",
     )
     pool_access: Access = Field("open", description="Who sees `/api/v1/pool`: open, staff, off.")
     metrics_access: Access = Field("open", description="Who sees `/metrics`: open, staff, off.")
+
+    @property
+    def drain_seconds(self) -> float:
+        return self.drain_timeout or self.llm_timeout + self.write_timeout + 3
 
     @property
     def default_provider(self) -> ProviderName:

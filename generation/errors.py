@@ -40,7 +40,7 @@ class StaccatoError(Exception):
     @property
     def retry_after_header(self) -> str | None:
         """Whole seconds, at least one; None where the class has no Retry-After."""
-        if self.status not in {429, 503} and self.retry_after is None:
+        if self.status not in {409, 429, 503} and self.retry_after is None:
             return None
         return str(max(1, math.ceil(self.retry_after or 1)))
 
@@ -102,6 +102,28 @@ class InvalidTemplate(InvalidRequest):
     slug = "invalid-template"
 
 
+class KeyInvalid(StaccatoError):
+    """The Idempotency-Key is not valid."""
+
+    status = 400
+    slug = "idempotency-key-invalid"
+
+
+class KeyInUse(StaccatoError):
+    """A request with this Idempotency-Key is being worked on."""
+
+    status = 409
+    slug = "idempotency-key-in-use"
+    retryable = True
+
+
+class KeyReused(StaccatoError):
+    """This Idempotency-Key belongs to another request."""
+
+    status = 422
+    slug = "idempotency-key-reused"
+
+
 class EmptyPrompt(InvalidRequest):
     """The prompt is empty."""
 
@@ -129,6 +151,14 @@ class RowRefused(StaccatoError):
     """The database refuses a row's data."""
 
     slug = "row-refused"
+
+
+class JournalUnavailable(StaccatoError):
+    """The service could not keep a new answer safe."""
+
+    status = 503
+    slug = "journal-unavailable"
+    retryable = True
 
 
 class TooManyInFlight(StaccatoError):

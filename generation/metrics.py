@@ -53,6 +53,9 @@ CONNECTION_WAIT = Histogram(
 GUARD_VIOLATIONS = Counter(
     "staccato_guard_violations_total", "LLM calls begun while the request held a connection."
 )
+JOURNALED = Counter("staccato_journaled_rows_total", "Rows that went to the journal.")
+REPLAYED = Counter("staccato_replayed_rows_total", "Rows stored from the journal.")
+REFUSED_ROWS = Counter("staccato_refused_rows_total", "Rows that PostgreSQL refused.")
 USAGE_LOGS_LOST = Counter("staccato_usage_logs_lost_total", "Usage rows that were not stored.")
 
 _GAUGES = {

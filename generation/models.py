@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from django.conf import settings
 from django.contrib.postgres.indexes import BrinIndex
+from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import Q
 
@@ -33,7 +34,10 @@ class Profile(models.Model):
         max_length=200, blank=True, default="", help_text="Empty: the provider's default."
     )
     max_tokens = models.PositiveIntegerField(
-        null=True, blank=True, help_text="Longest answer. Empty: the service's default."
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1)],
+        help_text="Longest answer. Empty: the service's default.",
     )
 
     def __str__(self) -> str:
@@ -131,3 +135,41 @@ class UsageLog(models.Model):
 
     def __str__(self) -> str:
         return f"{self.tokens} tokens of user {self.user_id}"
+
+
+class IdempotencyKey(models.Model):
+    """A request that its caller may repeat: claimed while it runs, completed by its log row."""
+
+    id = models.BigAutoField(primary_key=True)
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        db_index=False,
+        related_name="+",
+    )
+    key = models.CharField(max_length=255)
+    fingerprint = models.CharField(max_length=64, help_text="SHA-256 of the request.")
+    # A fencing token: who lost the lease to another claim can't complete the key any more.
+    claim = models.UUIDField()
+    leased_until = models.DateTimeField()
+    log_id = models.UUIDField(null=True, help_text="The row that answers a repetition.")
+    created_at = models.DateTimeField(db_index=True)
+
+    class Meta:
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["user", "key"], name="generation_idempotency_key")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.key} of user {self.user_id}"
+
+
+class Deployment(models.Model):
+    """One row, made at the first start: tells this database from any other."""
+
+    id = models.PositiveSmallIntegerField(primary_key=True)
+    identity = models.UUIDField()
+
+    def __str__(self) -> str:
+        return str(self.identity)

@@ -67,11 +67,23 @@ POOL = {
     "max_requests_in_flight": 5000,
     "requests_abandoned": 3,
     "llm_calls_in_flight": 50,
+    "journal": {
+        "rows": 0,
+        "bytes": 110,
+        "capacity_bytes": 67_108_864,
+        "rows_in_memory_only": 0,
+        "rows_refused": 0,
+    },
 }
 
 _EXAMPLES: tuple[errors.StaccatoError, ...] = (
     errors.MalformedBody("the body is not valid JSON: unexpected end of data"),
     errors.UnknownUser("user 99 does not exist or has no prompt"),
+    errors.KeyInvalid("an Idempotency-Key has 1 to 255 visible ASCII characters"),
+    errors.KeyInUse(
+        "the first request with this Idempotency-Key is still being worked on", retry_after=1
+    ),
+    errors.KeyReused("this Idempotency-Key was sent with another request; use a new one"),
     errors.BodyTooLarge("the body is larger than 1048576 bytes"),
     errors.InvalidRequest("body.input: Input should be a valid string"),
     errors.MissingVariable("the prompt template needs the variable 'tone'; give it in `variables`"),
@@ -88,6 +100,7 @@ _EXAMPLES: tuple[errors.StaccatoError, ...] = (
     errors.LLMAuthentication("anthropic refuses the service's credentials"),
     errors.DatabaseUnavailable("the database can't be reached", retry_after=1),
     errors.TooManyInFlight("5000 requests are in flight", retry_after=1),
+    errors.JournalUnavailable("the journal is near full: the database has been away for long"),
     errors.Draining("the service is shutting down", retry_after=1),
     errors.LLMOverloaded("anthropic is overloaded", retry_after=5),
     errors.LLMTimedOut("anthropic did not answer within 30 s"),

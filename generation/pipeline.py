@@ -17,13 +17,16 @@ from generation.records import (
     Profile,
     Prompt,
     Reply,
-    UsageRow,
 )
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from generation.call import Call
     from generation.conf import Settings
     from generation.database import Database
+    from generation.durability import DurableLog
+    from generation.idempotency import Idempotency
     from generation.llm.client import LLMClient
     from generation.store import Store
 
@@ -34,13 +37,21 @@ class Pipeline:
     Phases 1 and 3 are never cancelled; phase 2 ends early where the call is abandoned.
     """
 
-    def __init__(
-        self, settings: Settings, database: Database, store: Store, llm: LLMClient
+    def __init__(  # noqa: PLR0913, PLR0917  # the rooms it leads through
+        self,
+        settings: Settings,
+        database: Database,
+        store: Store,
+        idempotency: Idempotency,
+        llm: LLMClient,
+        log: DurableLog,
     ) -> None:
         self._settings = settings
         self._database = database
         self._store = store
+        self._idempotency = idempotency
         self._llm = llm
+        self._log = log
 
     async def generate(self, call: Call) -> Generation:
         """Raises a `StaccatoError`; once phase 1 has passed, one row tells the fate."""
@@ -48,6 +59,16 @@ class Pipeline:
         self._database.track()
 
         profile = await self._store.read_profile(request)  # phase 1: borrowed, returned
+        if not request.idempotency_key:
+            return await self._ask_and_write(call, profile)
+        return await self._idempotency.once(
+            request, lambda claim: self._ask_and_write(call, profile, claim)
+        )
+
+    async def _ask_and_write(
+        self, call: Call, profile: Profile, claim: UUID | None = None
+    ) -> Generation:
+        request = call.request
         prompt = self._prompt(request, profile)
 
         llm_started = time.monotonic()
@@ -55,15 +76,12 @@ class Pipeline:
             fate = await self._ask(call, prompt)  # phase 2: 2-8 s, no connection
         llm_ms = _milliseconds(since=llm_started)
 
-        row = _row(request, prompt, fate, llm_ms)
-        await self._store.write_log(row)  # phase 3: group commit
+        row = _row(request, prompt, fate, llm_ms, claim)
+        await self._log.write(row)  # phase 3: group commit, or the journal
         metrics.OVERHEAD.observe(time.monotonic() - request.started - llm_ms / 1000)
 
         if isinstance(fate, LLMError):
             raise fate
-        self._store.record_usage(
-            UsageRow(row.user_id, fate.usage.total_tokens, row.latency_ms, row.created_at)
-        )
         return Generation(row.id, row.result, fate.usage, row.provider, row.model, row.latency_ms)
 
     def _prompt(self, request: GenerationRequest, profile: Profile) -> Prompt:
@@ -89,7 +107,13 @@ class Pipeline:
             return error
 
 
-def _row(request: GenerationRequest, prompt: Prompt, fate: Reply | LLMError, llm_ms: int) -> LogRow:
+def _row(
+    request: GenerationRequest,
+    prompt: Prompt,
+    fate: Reply | LLMError,
+    llm_ms: int,
+    claim: UUID | None,
+) -> LogRow:
     failed = LogRow(
         id=uuid7(),
         user_id=request.user_id,
@@ -113,6 +137,8 @@ def _row(request: GenerationRequest, prompt: Prompt, fate: Reply | LLMError, llm
         llm_latency_ms=llm_ms,
         request_id=request.request_id,
         created_at=request.arrived_at,
+        idempotency_key=request.idempotency_key,
+        claim=claim,
     )
     if isinstance(fate, LLMError):
         return replace(

@@ -28,6 +28,7 @@ class GenerationRequest:
     provider: str = ""
     model: str = ""
     max_tokens: int | None = None
+    idempotency_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,9 @@ class LogRow:
     llm_latency_ms: int
     request_id: str
     created_at: datetime
+    # Not columns: what the row's insertion completes.
+    idempotency_key: str = ""
+    claim: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,3 +144,4 @@ class Generation:
     provider: str
     model: str
     latency_ms: int
+    replayed: bool = False  # of an earlier request with the same Idempotency-Key

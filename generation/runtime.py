@@ -22,38 +22,54 @@ from django.core.exceptions import ImproperlyConfigured
 from generation import conf, limits, metrics, schema
 from generation.call import Call
 from generation.database import Database
-from generation.errors import Draining, RuntimeNotOpen, StaccatoError, TooManyInFlight
+from generation.durability import DurableLog
+from generation.errors import (
+    Draining,
+    JournalUnavailable,
+    RuntimeNotOpen,
+    StaccatoError,
+    TooManyInFlight,
+)
+from generation.idempotency import Idempotency
 from generation.llm.client import LLMClient
 from generation.pipeline import Pipeline
 from generation.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
     from types import FrameType
 
+    from generation.batching import Batcher
     from generation.conf import Settings
     from generation.records import GenerationRequest
 
 logger = logging.getLogger(__name__)
 BATCHERS_CLOSE_S = 5.0  # how long shutdown waits for the last flushes
+DRAIN_SLACK_S = 2.0  # for the rows of what the drain limit cut short
+PURGE_EVERY_S = 600.0
 
 
 class Runtime:
     """What one process holds open while it serves."""
 
     def __init__(
-        self, settings: Settings, database: Database, store: Store, llm: LLMClient
+        self, settings: Settings, database: Database, llm: LLMClient, pending_migrations: list[str]
     ) -> None:
         self.settings = settings
         self.database = database
         self.llm = llm
+        self.pending_migrations = pending_migrations
+        self.store = Store(database, settings)
+        self.idempotency = Idempotency(database, self.store, settings)
+        self.log = DurableLog(settings, self.store)
         self.calls: set[Call] = set()
         self.draining = False
         self.peak_in_flight = 0
         self.abandoned = 0  # by their clients, or by a shutdown that could not wait
-        self.pending_migrations: list[str] = []
         self.max_in_flight = limits.carry(settings.max_in_flight)
-        self._pipeline = Pipeline(settings, database, store, llm)
+        self._pipeline = Pipeline(settings, database, self.store, self.idempotency, llm, self.log)
+        self._loop = asyncio.get_running_loop()
+        self._drained: asyncio.Task[None] | None = None
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -73,13 +89,14 @@ class Runtime:
                 Database.open(settings, strict=django_settings.DEBUG)
             )
             llm = await stack.enter_async_context(LLMClient.open(settings))
-            store = Store(database, settings)
-            await stack.enter_async_context(_running(store))
-            runtime = cls(settings, database, store, llm)
-            runtime.pending_migrations = pending
+            runtime = cls(settings, database, llm, pending)
+            batchers = [*runtime.store.batchers, *runtime.idempotency.batchers]
+            await stack.enter_async_context(_running(batchers))
+            await stack.enter_async_context(runtime.log.running())
+            await stack.enter_async_context(_repeating(runtime.idempotency.purge, PURGE_EVERY_S))
             stack.push_async_callback(runtime.drain)
             stack.enter_context(metrics.collecting(runtime.statistics))
-            stack.enter_context(_drain_on_signal(runtime))
+            stack.enter_context(_on_signal(runtime.begin_to_drain))
             stack.enter_context(_current(runtime))
             yield runtime
 
@@ -91,6 +108,10 @@ class Runtime:
             raise _refused(
                 TooManyInFlight(f"{self.max_in_flight} requests are in flight", retry_after=1)
             )
+        try:
+            self.log.admit()
+        except JournalUnavailable as error:
+            raise _refused(error) from None
         call = Call(request, self._count_abandoned)
         call.task = asyncio.get_running_loop().create_task(self._pipeline.generate(call))
         self.calls.add(call)
@@ -113,18 +134,35 @@ class Runtime:
             logger.error("a generation failed of a bug", exc_info=error)
         metrics.REQUESTS.labels(outcome).inc()
 
-    async def drain(self) -> None:
-        """Take nothing new and wait for what is in flight; abandon what takes too long."""
+    def begin_to_drain(self) -> None:
+        """Take nothing new, and give what is in flight so long to end. Safe in a signal handler.
+
+        uvicorn runs the lifespan's end only after the last response, without a limit of its
+        own: waiting for that to begin would be too late.
+        """
         self.draining = True
+        self._loop.call_soon_threadsafe(self._drain_once)
+
+    async def drain(self) -> None:
+        """Returns when nothing is in flight any more."""
+        self.draining = True
+        await self._drain_once()
+
+    def _drain_once(self) -> asyncio.Task[None]:
+        if self._drained is None:
+            self._drained = self._loop.create_task(self._drain())
+        return self._drained
+
+    async def _drain(self) -> None:
         if not self.calls:
             return
         logger.info("draining: %d generations in flight", len(self.calls))
-        pending = await _wait(self.calls, self.settings.drain_timeout)
+        pending = await _wait(self.calls, self.settings.drain_seconds)
         if pending:
             logger.warning("drain limit passed: %d generations are abandoned", len(pending))
             for call in pending:
                 call.abandon("the service shut down before the LLM answered")
-            await _wait(pending, self.settings.write_timeout + 1)
+            await _wait(pending, self.settings.write_timeout + DRAIN_SLACK_S)
 
     def statistics(self) -> dict[str, Any]:
         """The pool and the LLM calls of this process, as /api/v1/pool shows them."""
@@ -136,6 +174,7 @@ class Runtime:
             "max_requests_in_flight": self.max_in_flight,
             "requests_abandoned": self.abandoned,
             "llm_calls_in_flight": self.llm.in_flight,
+            "journal": self.log.statistics(),
         }
 
 
@@ -185,52 +224,66 @@ async def _wait(calls: set[Call], seconds: float) -> set[Call]:
 
 
 @contextlib.asynccontextmanager
-async def _running(store: Store) -> AsyncIterator[None]:
-    """The store's batchers as tasks that keep no caller's context."""
+async def _running(batchers: Sequence[Batcher[Any, Any]]) -> AsyncIterator[None]:
+    """The batchers as tasks that keep no caller's context."""
     loop = asyncio.get_running_loop()
     tasks = [
         loop.create_task(batcher.run(), name=batcher.name, context=contextvars.Context())
-        for batcher in store.batchers
+        for batcher in batchers
     ]
     try:
         yield
     finally:
-        for batcher in store.batchers:
+        for batcher in batchers:
             batcher.close()
         _done, late = await asyncio.wait(tasks, timeout=BATCHERS_CLOSE_S)
         for task in late:
-            logger.error("the last %s batch was not flushed: it is lost", task.get_name())
+            logger.error("the last %s batch did not end in time", task.get_name())
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-@contextlib.contextmanager
-def _drain_on_signal(runtime: Runtime) -> Iterator[None]:
-    """Begin to drain when the server is told to stop.
+@contextlib.asynccontextmanager
+async def _repeating(work: Callable[[], Awaitable[None]], every_s: float) -> AsyncIterator[None]:
+    """Do some housekeeping now and again; its failure is the next time's business."""
 
-    uvicorn runs the lifespan's end only after the last response, so waiting for that would
-    leave /readyz saying yes all the while.
-    """
+    async def repeat() -> None:
+        while True:
+            try:
+                await work()
+            except StaccatoError as error:
+                logger.info("housekeeping is put off: %s", error)
+            await asyncio.sleep(every_s)
+
+    task = asyncio.create_task(repeat())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@contextlib.contextmanager
+def _on_signal(begin: Callable[[], None]) -> Iterator[None]:
+    """Call `begin` when the server is told to stop, before the server's own handler."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     previous: dict[int, Any] = {}
 
-    def begin(number: int, frame: FrameType | None) -> None:
-        runtime.draining = True
-        handler = previous[number]
-        if callable(handler):
-            handler(number, frame)
+    def handle(number: int, frame: FrameType | None) -> None:
+        begin()
+        previous[number](number, frame)
 
     for number in (int(signal.SIGINT), int(signal.SIGTERM)):
         handler = signal.getsignal(number)
         # Only a server's own handler is wrapped: the default ones end the process at once.
         if callable(handler) and handler is not signal.default_int_handler:
             previous[number] = handler
-            signal.signal(number, begin)
+            signal.signal(number, handle)
     try:
         yield
     finally:
         for number, handler in previous.items():
-            if signal.getsignal(number) is begin:
+            if signal.getsignal(number) is handle:
                 signal.signal(number, handler)

@@ -1,35 +1,48 @@
-"""The SQL of phases 1 and 3: the only speaker of SQL on the hot path.
-
-Each function borrows a connection, runs one statement, and returns frozen records.
-"""
+"""The SQL of phases 1 and 3. Each function borrows a connection, runs one statement, returns."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import uuid4
 
 import orjson
-from sqlalchemy import ARRAY, BigInteger, Text, any_, bindparam, cast, func, select
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Text,
+    Uuid,
+    any_,
+    bindparam,
+    cast,
+    func,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from generation import metrics, tables
 from generation.batching import Batcher, Bounds
 from generation.database import is_lost
 from generation.errors import DatabaseUnavailable, StaccatoError, UnknownUser
-from generation.records import Attempt, GenerationRequest, LogRow, Profile, UsageRow
+from generation.records import GenerationRequest, LogRow, Profile, UsageRow
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from uuid import UUID
+    from collections.abc import Awaitable, Sequence
 
-    from sqlalchemy import Executable, Table
+    from sqlalchemy import CTE, Executable, Table
+    from sqlalchemy.dialects.postgresql import Insert
+    from sqlalchemy.sql.dml import ReturningInsert
+    from sqlalchemy.sql.selectable import TableValuedAlias
+    from sqlalchemy.types import TypeEngine
 
     from generation.conf import Settings
     from generation.database import Database
 
 logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
 _MIB = 1024 * 1024
 READ_BOUNDS = Bounds(batch_rows=500, batch_bytes=_MIB, queue_rows=100_000, queue_bytes=64 * _MIB)
@@ -61,34 +74,81 @@ def _select_profiles() -> Executable:
     return statement
 
 
-def _insert_rows(table: Table, names: Sequence[str]) -> postgresql.Insert:
-    """`INSERT … SELECT FROM unnest($1, $2, …)`: one statement text for every batch size.
+def unnest(table: Table, names: Sequence[str], **more: TypeEngine[Any]) -> TableValuedAlias:
+    """`unnest($1, $2, …)`: rows whose columns are parameters, one array each.
 
-    Each parameter is the array of one column's values. JSON travels as text.
+    So one statement text serves every batch size. JSON travels as text.
     """
-    arrays = []
-    for name in names:
-        column = table.c[name]
-        wire = Text() if isinstance(column.type, postgresql.JSONB) else column.type
-        arrays.append(bindparam(name, type_=ARRAY(wire)))
-    rows = func.unnest(*arrays).table_valued(*names, name="rows").render_derived()
-    values = [cast(rows.c[name], table.c[name].type) for name in names]
-    return postgresql.insert(table).from_select(list(names), select(*values))
+    types: dict[str, TypeEngine[Any]] = {name: table.c[name].type for name in names} | more
+    arrays = [
+        bindparam(name, type_=ARRAY(Text() if isinstance(kind, JSONB) else kind))
+        for name, kind in types.items()
+    ]
+    return func.unnest(*arrays).table_valued(*types, name="given").render_derived()
+
+
+def _insert_from(given: TableValuedAlias | CTE, table: Table, names: Sequence[str]) -> Insert:
+    values = [cast(given.c[name], table.c[name].type) for name in names]
+    return insert(table).from_select(list(names), select(*values))
 
 
 _PROFILES = _select_profiles()
-_LOG_COLUMNS = tuple(LogRow.__dataclass_fields__)
+_LOG_COLUMNS = tuple(tables.generation_log.c.keys())
 _USAGE_COLUMNS = tuple(UsageRow.__dataclass_fields__)
-_INSERT_LOGS = (
-    _insert_rows(tables.generation_log, _LOG_COLUMNS)
-    .on_conflict_do_nothing(index_elements=["id"])
-    .returning(tables.generation_log.c.id)
+
+
+def _insert_logs(given: TableValuedAlias | CTE) -> ReturningInsert[Any]:
+    """Returns the ids of the rows that were not there before: what a row entails hangs on it."""
+    return (
+        _insert_from(given, tables.generation_log, _LOG_COLUMNS)
+        .on_conflict_do_nothing(index_elements=["id"])
+        .returning(tables.generation_log.c.id)
+    )
+
+
+def _insert_keyed_logs() -> Executable:
+    """Insert rows and complete their idempotency keys, in one statement and so one commit.
+
+    A key is completed by the claim that holds it now: an owner whose lease has passed to
+    another stores its row and no more. Keys are locked in order, as claims lock them.
+    """
+    keys = tables.idempotency_key
+    given = select(
+        unnest(tables.generation_log, _LOG_COLUMNS, idempotency_key=Text(), claim=Uuid())
+    ).cte("given")
+    logged = _insert_logs(given).cte("logged")
+    owned = (
+        select(keys.c.id, logged.c.id.label("log_id"))
+        .join(given, (given.c.user_id == keys.c.user_id) & (given.c.idempotency_key == keys.c.key))
+        .join(logged, logged.c.id == given.c.id)
+        .where((keys.c.claim == given.c.claim) & (given.c.status == "succeeded"))
+        .order_by(keys.c.user_id, keys.c.key)
+        .with_for_update(of=keys)
+        .cte("owned")
+    )
+    completed = (
+        update(keys)
+        .where(keys.c.id == owned.c.id)
+        .values(log_id=owned.c.log_id)
+        .returning(keys.c.id)
+        .cte("completed")
+    )
+    return select(logged.c.id).add_cte(completed)
+
+
+_INSERT_LOGS = _insert_logs(unnest(tables.generation_log, _LOG_COLUMNS))
+_INSERT_KEYED_LOGS = _insert_keyed_logs()
+_INSERT_USAGE = _insert_from(
+    unnest(tables.usage_log, _USAGE_COLUMNS), tables.usage_log, _USAGE_COLUMNS
 )
-_INSERT_USAGE = _insert_rows(tables.usage_log, _USAGE_COLUMNS)
+_MAKE_IDENTITY = (
+    insert(tables.deployment).values(id=1, identity=bindparam("identity")).on_conflict_do_nothing()
+)
+_IDENTITY = select(tables.deployment.c.identity, func.current_database())
 
 
 class Store:
-    """Reads profiles and writes rows, batched."""
+    """Reads profiles and inserts rows, batched."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
@@ -96,47 +156,65 @@ class Store:
         self._reads: Batcher[int, Profile | None] = Batcher(
             "read", self._read_profiles, READ_BOUNDS
         )
-        self._writes: Batcher[LogRow, UUID] = Batcher("write", self._write_logs, WRITE_BOUNDS)
-        self._usage: Batcher[UsageRow, None] = Batcher("usage log", self._write_usage, USAGE_BOUNDS)
-        self.batchers = (self._reads, self._writes, self._usage)
+        self._writes: Batcher[LogRow, None] = Batcher("write", self._insert_logs, WRITE_BOUNDS)
+        # Apart, so that no row waits for the lock of another's key.
+        self._keyed_writes: Batcher[LogRow, None] = Batcher(
+            "keyed write", self._insert_keyed_logs, WRITE_BOUNDS
+        )
+        self._usage: Batcher[UsageRow, None] = Batcher("usage", self._insert_usage, USAGE_BOUNDS)
+        self.batchers: tuple[Batcher[Any, Any], ...] = (
+            self._reads,
+            self._writes,
+            self._keyed_writes,
+            self._usage,
+        )
 
     async def read_profile(self, request: GenerationRequest) -> Profile:
         """Phase 1. Raises `UnknownUser`, or `DatabaseUnavailable` within DB_POOL_TIMEOUT of
         the request's arrival."""
-        left = self._settings.db_pool_timeout - (time.monotonic() - request.started)
-        try:
-            async with asyncio.timeout(left):
-                profile = await self._reads.submit(request.user_id, 8)
-        except TimeoutError:
-            raise DatabaseUnavailable(
-                f"the database did not answer within {self._settings.db_pool_timeout:g} s",
-                retry_after=1,
-            ) from None
+        profile = await self.within(request, self._reads.submit(request.user_id, 8))
         if profile is None:
             raise UnknownUser(f"user {request.user_id} does not exist or has no prompt")
         return profile
 
-    async def write_log(self, row: LogRow) -> None:
-        """Phase 3: returns when the row is committed.
+    async def within(self, request: GenerationRequest, result: Awaitable[Result]) -> Result:
+        """A result of the database, if it comes within DB_POOL_TIMEOUT of the request's arrival.
 
-        Raises `DatabaseUnavailable` after WRITE_TIMEOUT; the row stays queued all the same.
+        Raises `DatabaseUnavailable`.
         """
-        written = self._writes.submit(row, _size(row))
+        limit = self._settings.db_pool_timeout
         try:
-            async with asyncio.timeout(self._settings.write_timeout):
-                await asyncio.shield(written)
+            async with asyncio.timeout(limit - (time.monotonic() - request.started)):
+                return await result
         except TimeoutError:
             raise DatabaseUnavailable(
-                f"the answer was not stored within {self._settings.write_timeout:g} s",
-                retry_after=1,
+                f"the database did not answer within {limit:g} s", retry_after=1
             ) from None
 
-    def record_usage(self, row: UsageRow) -> None:
-        """Fire and forget: a failure is counted and touches no answer."""
-        try:
-            self._usage.submit(row, 64)
-        except DatabaseUnavailable:
-            metrics.USAGE_LOGS_LOST.inc()
+    def insert(self, row: LogRow) -> asyncio.Future[None]:
+        """Phase 3: done when the row is committed, or was there before.
+
+        The future raises `DatabaseUnavailable` or `RowRefused`; cancelling it takes the row
+        back unless its flush has begun. Raises `DatabaseUnavailable` when the queue is full.
+        """
+        batcher = self._keyed_writes if row.claim else self._writes
+        return batcher.submit(row, self.size(row))
+
+    @staticmethod
+    def size(row: LogRow) -> int:
+        """About how many bytes a row takes in memory and on the wire."""
+        return 1000 + len(row.prompt) + len(row.system) + len(row.result) + len(row.raw_reply)
+
+    async def ping(self) -> None:
+        """Raises `DatabaseUnavailable`."""
+        await self._database.ping()
+
+    async def identify(self) -> str:
+        """What tells this database from others: a UUID of its own, and its name."""
+        async with self._database.connect() as connection:
+            await connection.execute(_MAKE_IDENTITY, {"identity": uuid4()})
+            identity, name = (await connection.execute(_IDENTITY)).one()
+        return f"{identity}-{name}"
 
     async def _read_profiles(self, user_ids: Sequence[int]) -> list[Profile | None]:
         try:
@@ -153,14 +231,34 @@ class Store:
             rows = await connection.execute(_PROFILES, {"ids": list(set(user_ids))})
             return {row[0]: Profile(*row) for row in rows}
 
-    async def _write_logs(self, rows: Sequence[LogRow]) -> list[UUID]:
-        columns = {name: [getattr(row, name) for row in rows] for name in _LOG_COLUMNS}
-        columns["attempts"] = [_attempts_as_json(row.attempts) for row in rows]
-        async with self._database.connect() as connection:
-            await connection.execute(_INSERT_LOGS, columns)
-        return [row.id for row in rows]
+    async def _insert_logs(self, rows: Sequence[LogRow]) -> list[None]:
+        return await self._insert(_INSERT_LOGS, _log_columns(rows), rows)
 
-    async def _write_usage(self, rows: Sequence[UsageRow]) -> list[None]:
+    async def _insert_keyed_logs(self, rows: Sequence[LogRow]) -> list[None]:
+        columns = _log_columns(rows)
+        columns["idempotency_key"] = [row.idempotency_key for row in rows]
+        columns["claim"] = [row.claim for row in rows]
+        return await self._insert(_INSERT_KEYED_LOGS, columns, rows)
+
+    async def _insert(
+        self, statement: Executable, columns: dict[str, list[Any]], rows: Sequence[LogRow]
+    ) -> list[None]:
+        async with self._database.connect() as connection:
+            new = set((await connection.execute(statement, columns)).scalars())
+        for row in rows:
+            if row.id in new and row.status == "succeeded":
+                self._record_usage(row)
+        return [None] * len(rows)
+
+    def _record_usage(self, row: LogRow) -> None:
+        """Fire and forget: a failure is counted and touches no answer."""
+        usage = UsageRow(row.user_id, row.total_tokens or 0, row.latency_ms, row.created_at)
+        try:
+            self._usage.submit(usage, 64)
+        except DatabaseUnavailable:
+            metrics.USAGE_LOGS_LOST.inc()
+
+    async def _insert_usage(self, rows: Sequence[UsageRow]) -> list[None]:
         columns = {name: [getattr(row, name) for row in rows] for name in _USAGE_COLUMNS}
         try:
             async with self._database.connect() as connection:
@@ -171,10 +269,7 @@ class Store:
         return [None] * len(rows)
 
 
-def _attempts_as_json(attempts: Sequence[Attempt]) -> str:
-    return orjson.dumps(attempts).decode()
-
-
-def _size(row: LogRow) -> int:
-    """About how many bytes a row takes in memory and on the wire."""
-    return 500 + len(row.prompt) + len(row.system) + len(row.result) + len(row.raw_reply)
+def _log_columns(rows: Sequence[LogRow]) -> dict[str, list[Any]]:
+    columns = {name: [getattr(row, name) for row in rows] for name in _LOG_COLUMNS}
+    columns["attempts"] = [orjson.dumps(row.attempts).decode() for row in rows]
+    return columns

@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from generation.models import GenerationLog, Profile, UsageLog
+from generation.models import Deployment, GenerationLog, IdempotencyKey, Profile, UsageLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -97,4 +97,6 @@ def _derive_user() -> tuple[Table, Column[Any], Column[Any] | None]:
 profile = derive(Profile)
 generation_log = derive(GenerationLog)
 usage_log = derive(UsageLog)
+idempotency_key = derive(IdempotencyKey)
+deployment = derive(Deployment)
 user, user_key, user_active = _derive_user()

@@ -52,7 +52,7 @@ def database(url: str) -> dict[str, Any]:
 
 
 DATABASES = {"default": database(DATABASE_URL)}
-STACCATO = env.staccato()
+STACCATO = {"JOURNAL_DIR": str(BASE_DIR / "var" / "journal"), **env.staccato()}
 
 # --- the application ------------------------------------------------------------------------
 

@@ -55,7 +55,7 @@ def committed(django_db_setup, django_db_blocker) -> Iterator[None]:
         with connection.cursor() as cursor:
             cursor.execute(
                 "TRUNCATE generation_generationlog, generation_usagelog, generation_profile,"
-                " auth_user RESTART IDENTITY CASCADE"
+                " generation_idempotencykey, auth_user RESTART IDENTITY CASCADE"
             )
         connection.close()
 

@@ -1,6 +1,7 @@
 """The project's settings, on a database of the tests' own."""
 
 import os
+import tempfile
 
 os.environ.setdefault("DEBUG", "1")
 os.environ["LLM_PROVIDER"] = "simulated"
@@ -17,5 +18,10 @@ else:
 # Two runs at once, as on two Pythons, are no concern of each other's.
 DATABASES["default"]["TEST"] = {"NAME": f"test_staccato_{os.getpid()}"}
 DATABASES["default"]["OPTIONS"].pop("pool")  # pytest drops the database while it would be open
-STACCATO = {"LLM_PROVIDER": "simulated", "LLM_SIMULATED_LATENCY": "0"}
+STACCATO = {
+    "LLM_PROVIDER": "simulated",
+    "LLM_SIMULATED_LATENCY": "0",
+    "JOURNAL_DIR": tempfile.mkdtemp(prefix="staccato-journal-"),
+    "JOURNAL_MAX_BYTES": 1_048_576,
+}
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

@@ -524,6 +524,17 @@ def test_a_profile_is_made_and_edited(staff, user):
     assert Profile.objects.get(pk=user.pk).max_tokens == 7
 
 
+@pytest.mark.parametrize("registered", [True, False])
+def test_a_profile_s_user_is_never_chosen_from_a_list_of_all(staff, monkeypatch, registered):
+    User.objects.create(username="one-of-a-million")
+    if not registered:  # as in a project that takes this app and has no admin for users
+        monkeypatch.delitem(admin.site._registry, User)
+    html = get(staff, f"{PROFILES}add/").html
+    assert ("admin-autocomplete" in html) is registered
+    assert bool(re.search('<input[^>]*name="user"', html)) is not registered
+    assert "one-of-a-million" not in html
+
+
 def test_a_profile_stays_with_its_user(staff, user):
     other = User.objects.create(username="other")
     Profile.objects.create(user=user, prompt_template="Hello.")

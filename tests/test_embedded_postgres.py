@@ -18,7 +18,7 @@ import psycopg
 import pytest
 
 from project import embedded_postgres
-from project.embedded_postgres import EmbeddedPostgresError, layout, locks, supervisor
+from project.embedded_postgres import EmbeddedPostgresError, layout, locks
 
 ROOT = Path(__file__).parents[1]
 GONE_S = 8.0
@@ -173,28 +173,23 @@ def test_the_server_leaves_with_a_user_that_is_killed(server, enter, number):
     eventually(server.is_gone)
 
 
-def test_a_killed_supervisor_takes_the_server_along_and_the_next_hold_revives_it(server, enter):
-    user = enter(server.base).held()
+def test_a_killed_supervisor_takes_the_server_along_and_both_come_back(server, enter):
+    enter(server.base).held()
+    killed = server.pid()
     os.kill(server.supervisor_pid(), signal.SIGKILL)
-    eventually(server.is_gone)
+    eventually(lambda: server.answers() and server.pid() != killed)
+
+
+def test_a_killed_server_comes_back(server, enter):
+    user = enter(server.base).held()
+    killed = server.pid()
+    os.kill(killed, signal.SIGKILL)
+    eventually(lambda: server.answers() and server.pid() != killed)
     user.hold_again()
     assert server.answers()
 
 
-def test_a_killed_server_comes_back_by_itself(server, enter):
-    enter(server.base).held()
-    killed = server.pid()
-    eventually(
-        lambda: (
-            time.time() - (server.place.data / "postmaster.pid").stat().st_mtime
-            > supervisor.SHORTEST_LIFE_S
-        )
-    )
-    os.kill(killed, signal.SIGKILL)
-    eventually(lambda: server.answers() and server.pid() != killed)
-
-
-def test_a_server_that_dies_young_comes_back_with_the_next_hold(server, enter):
+def test_the_next_hold_does_not_wait_for_the_server_to_come_back_by_itself(server, enter):
     user = enter(server.base).held()
     os.kill(server.pid(), signal.SIGKILL)
     eventually(server.is_gone)

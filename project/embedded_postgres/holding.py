@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import os
 import select
 import stat
@@ -25,8 +26,12 @@ if TYPE_CHECKING:
 START_LIMIT_S = 180.0  # a supervisor gives up sooner, and tells why
 STOP_LIMIT_S = 40.0  # likewise
 
+REVIVE_PAUSE_S = 0.5  # between the tries of one that keeps dying
+
+logger = logging.getLogger(__name__)
 _mutex = threading.Lock()
 _held: dict[Path, int] = {}
+_stand_bys: dict[Path, threading.Thread] = {}
 
 
 class EmbeddedPostgresError(Exception):
@@ -50,16 +55,18 @@ def address(base: Path | str, **settings: str) -> dict[str, Any]:
 def hold(base: Path | str, settings: Mapping[str, str] | None = None) -> None:
     """Have the server running for as long as this process lives; cheap where it runs already.
 
-    Raises `EmbeddedPostgresError`. A process forked from this one holds it too.
+    It is revived where it or its supervisor is killed. Raises `EmbeddedPostgresError`.
     """
     place = layout.of(base)
+    settings = settings or {}
     with _mutex:
         try:
             if not _is_held(place):
                 _share(place)
             elif locks.is_free(place.start_lock) and _is_up(place):
                 return
-            _join_or_start(place, settings or {})
+            _join_or_start(place, settings)
+            _stand_by(place, settings)
         except (OSError, subprocess.SubprocessError) as error:
             raise EmbeddedPostgresError(
                 f"the embedded PostgreSQL in {place.base} can't be started: {error}"
@@ -91,6 +98,27 @@ def _join_or_start(place: Layout, settings: Mapping[str, str]) -> None:
             _start(place, settings, starting)
     finally:
         os.close(starting)
+
+
+def _stand_by(place: Layout, settings: Mapping[str, str]) -> None:
+    """Hold anew when PostgreSQL dies, for the sake of connections that are not Django's."""
+    if place.base not in _stand_bys or not _stand_bys[place.base].is_alive():
+        thread = threading.Thread(
+            target=_revive, args=(place, settings), name="stand-by", daemon=True
+        )
+        _stand_bys[place.base] = thread
+        thread.start()
+
+
+def _revive(place: Layout, settings: Mapping[str, str]) -> None:
+    try:
+        while True:
+            locks.wait_until_free(place.supervisor_lock)
+            time.sleep(REVIVE_PAUSE_S)
+            logger.warning("the embedded PostgreSQL died and is started again")
+            hold(place.base, settings)
+    except (OSError, EmbeddedPostgresError):  # the next `hold()` tries again
+        logger.exception("the embedded PostgreSQL could not be started again")
 
 
 def _make_private(folder: Path) -> None:

@@ -52,3 +52,11 @@ def is_free(path: Path) -> bool:
     except TimeoutError:
         return False
     return True
+
+
+def wait_until_free(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, SHARED)
+    finally:
+        os.close(descriptor)

@@ -28,7 +28,6 @@ READY_LIMIT_S = 60.0  # a recovery after a crash may take its time
 GONE_LIMIT_S = 20.0  # for the processes of a server that lost its supervisor
 STOP_LIMIT_S = 10.0  # then it is stopped without a checkpoint, and recovers at its next start
 POLL_S = 0.2
-SHORTEST_LIFE_S = 1.0  # one that dies sooner is not started again
 LOG_TAIL_BYTES = 2000
 READY = "ready"
 
@@ -52,7 +51,6 @@ class Supervisor:
         self.starting = starting
         self.account = Account()
         self.server: subprocess.Popen[bytes]
-        self.server_began = 0.0
 
     def run(self) -> None:
         place = self.place
@@ -66,7 +64,7 @@ class Supervisor:
         os.close(self.starting)
         while not locks.try_to_get(users, locks.EXCLUSIVE):
             if self.server.poll() is not None:
-                self.restart()
+                return  # its users start another supervisor
             time.sleep(POLL_S)
         self.stop()
         if locks.is_on(users, place.sockets):
@@ -132,7 +130,6 @@ class Supervisor:
             preexec_fn=end_with_parent(),  # noqa: PLW1509  # there are no threads here
             **self.environment(),
         )
-        self.server_began = time.monotonic()
         os.close(folder)
         os.close(lock)  # its processes have it now
         self.wait_until_ready()
@@ -167,7 +164,7 @@ class Supervisor:
         os.close(parent)
 
     def wait_until_ready(self) -> None:
-        deadline = self.server_began + READY_LIMIT_S
+        deadline = time.monotonic() + READY_LIMIT_S
         while self.server.poll() is None:
             if time.monotonic() > deadline:
                 self.stop()
@@ -179,15 +176,6 @@ class Supervisor:
                 return
             time.sleep(locks.POLL_S)
         raise StartError(f"PostgreSQL did not start:\n{self.log_tail()}")
-
-    def restart(self) -> None:
-        """Revive a server that was killed, unless it seems to die of itself."""
-        if time.monotonic() - self.server_began < SHORTEST_LIFE_S or not self.place.data.exists():
-            raise StartError("PostgreSQL died")
-        # If a user saw it first and starts another supervisor, that waits for this one's end.
-        self.starting = locks.acquire(self.place.start_lock, locks.EXCLUSIVE, timeout=1)
-        self.start()
-        os.close(self.starting)
 
     def stop(self) -> None:
         for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):

@@ -66,7 +66,6 @@ class Command(runserver.Command):
             end_with_parent()
         logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it tells of each .pyc
         listener = self.listen()
-        self.hold_embedded_servers()
         config = uvicorn.Config(
             "project.asgi:application",
             host=self.addr,
@@ -85,7 +84,7 @@ class Command(runserver.Command):
             serve(config, [listener])
             return
         child = partial(inspect_and_serve, config, options["skip_checks"])
-        reloader = Reloader(config, child, [listener], self.announce)
+        reloader = Reloader(config, child, [listener], self.accompany)
         reloader.run()
         if reloader.killed_by:
             raise CommandError(
@@ -106,14 +105,12 @@ class Command(runserver.Command):
                 )
             raise CommandError(f"can't listen on {self.url}: {reason}") from None
 
-    def hold_embedded_servers(self) -> None:
-        """This process outlives the server's children, so PostgreSQL does too."""
+    def accompany(self) -> None:
+        """What the parent does beside the server: it keeps PostgreSQL through the changes."""
         for alias in connections:
             if place := connections.settings[alias].get("SERVER"):
-                try:
-                    embedded_postgres.hold(**place)
-                except embedded_postgres.EmbeddedPostgresError as error:
-                    raise CommandError(str(error)) from error
+                embedded_postgres.hold(**place)
+        self.announce()
 
     def inspect(self, skip_checks: bool) -> None:  # noqa: FBT001  # an option's value
         """What Django's own command does before it serves."""

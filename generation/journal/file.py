@@ -1,0 +1,182 @@
+"""One journal file: its space is reserved at its making, its lock held by its process."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import mmap
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from generation.journal import lines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SUFFIX = ".journal"
+_DRAFT_PREFIX = ".draft-"
+_ZEROS = bytes(1024 * 1024)
+
+
+class JournalFull(Exception):  # a state, not a fault
+    """The reserved space does not hold these lines."""
+
+
+class JournalFile:
+    """Appends survive a crash once `append()` has returned. Not safe for two threads at once.
+
+    Every method raises `OSError` where the disk fails.
+    """
+
+    def __init__(self, path: Path, descriptor: int, database: str) -> None:
+        self.path = path
+        self.database = database  # the identity of the database that the rows are for
+        self._descriptor = descriptor
+        self.capacity = os.fstat(descriptor).st_size
+        self._header_end = 0
+        self.end = 0  # offset behind the last line
+        self.garbled = 0  # lines that were torn or damaged
+
+    @classmethod
+    def create(cls, folder: Path, database: str, capacity: int) -> JournalFile:
+        """A new file with `capacity` bytes reserved, under a name that nobody has."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        name = f"{database}.{uuid4().hex[:12]}{SUFFIX}"
+        draft = folder / f"{_DRAFT_PREFIX}{name}"
+        descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _reserve(descriptor, capacity)
+            file = cls(folder / name, descriptor, database)
+            file.append([lines.encode({"staccato_journal": lines.VERSION, "database": database})])
+            file._header_end = file.end
+            draft.rename(file.path)
+            sync_folder(folder)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            os.close(descriptor)
+            raise
+        return file
+
+    @classmethod
+    def adopt(cls, path: Path) -> JournalFile | None:
+        """The file of a process that has died; None while its owner lives, or where it is gone."""
+        try:
+            descriptor = os.open(path, os.O_RDWR)
+        except FileNotFoundError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file = cls(path, descriptor, "")
+            # Its adopter before us may have removed it between our opening and our locking.
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                file._find_end()
+                return file
+        except (BlockingIOError, FileNotFoundError):
+            pass
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        return None
+
+    @property
+    def is_empty(self) -> bool:
+        return self.end == self._header_end
+
+    @property
+    def free(self) -> int:
+        return self.capacity - self.end
+
+    def append(self, encoded: list[bytes]) -> None:
+        """Write lines and wait until the disk has them. Raises `JournalFull` before writing."""
+        data = b"".join(encoded)
+        if len(data) > self.free:
+            raise JournalFull
+        _write(self._descriptor, data, self.end)
+        os.fdatasync(self._descriptor)
+        self.end += len(data)
+
+    def read(self, start: int = 0) -> Iterator[lines.Line]:
+        """The lines behind the header, or from an offset that a line gave as its end."""
+        with self._mapped() as data:
+            for line in lines.read(data, start or self._header_end):
+                if line.end > self.end:
+                    return
+                yield line
+
+    def clear(self) -> None:
+        """Forget all lines; the space stays reserved."""
+        for start in range(self._header_end, self.end, len(_ZEROS)):
+            _write(self._descriptor, _ZEROS[: self.end - start], start)
+        os.fdatasync(self._descriptor)
+        self.end = self._header_end
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)
+        sync_folder(self.path.parent)
+        self.close()
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+    def _find_end(self) -> None:
+        with self._mapped() as data:
+            for line in lines.read(data):
+                if self.end == 0:
+                    header = line.record or {}
+                    self.database = str(header.get("database", ""))
+                    self._header_end = line.end
+                elif line.record is None:
+                    self.garbled += 1
+                self.end = line.end
+
+    @contextlib.contextmanager
+    def _mapped(self) -> Iterator[mmap.mmap | bytes]:
+        if self.capacity == 0:
+            yield b""
+            return
+        with mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ) as data:
+            yield data
+
+
+def list_files(folder: Path, database: str) -> list[Path]:
+    """The journals for a database, oldest first."""
+    found = folder.glob(f"{database}.*{SUFFIX}")
+    return sorted(found, key=lambda path: path.stat().st_mtime if path.exists() else 0)
+
+
+def remove_drafts(folder: Path) -> None:
+    """What processes left that died while making their file; it never held a row."""
+    for draft in folder.glob(f"{_DRAFT_PREFIX}*"):
+        orphan = JournalFile.adopt(draft)
+        if orphan is not None:
+            orphan.remove()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make names durable: a rename or an unlink is one of the folder's own data."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _reserve(descriptor: int, capacity: int) -> None:
+    """Take the space now, so that a disk that fills later does not matter."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, capacity)
+        return
+    for start in range(0, capacity, len(_ZEROS)):  # macOS
+        _write(descriptor, _ZEROS[: capacity - start], start)
+
+
+def _write(descriptor: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view = view[written:]
+        offset += written

@@ -1,0 +1,77 @@
+"""A record as a line: CRC-32 in hex, a space, JSON. Rows to JSON and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+from zlib import crc32
+
+import orjson
+
+from generation.records import Attempt, LogRow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from mmap import mmap
+
+VERSION = 1
+_CRC_DIGITS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What was read at some place of a file; `record` is None where it was torn or garbled."""
+
+    record: dict[str, Any] | None
+    end: int  # offset of the next line
+
+
+def encode(record: dict[str, Any]) -> bytes:
+    payload = orjson.dumps(record, default=str)
+    return b"%08x %s\n" % (crc32(payload), payload)
+
+
+def decode(line: bytes) -> dict[str, Any] | None:
+    """The record of a line without its newline; None where it is not what was written."""
+    digits, space, payload = line[:_CRC_DIGITS], line[_CRC_DIGITS : _CRC_DIGITS + 1], line[9:]
+    try:
+        if space != b" " or int(digits, 16) != crc32(payload):
+            return None
+        record = orjson.loads(payload)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def read(data: mmap | bytes, start: int = 0) -> Iterator[Line]:
+    """The lines from an offset on, up to the NUL bytes or the end."""
+    while start < len(data) and data[start] != 0:
+        end = data.find(b"\n", start)
+        if end < 0:  # torn before its newline
+            zero = data.find(b"\0", start)
+            yield Line(None, zero if zero >= 0 else len(data))
+            return
+        yield Line(decode(data[start:end]), end + 1)
+        start = end + 1
+
+
+def from_row(row: LogRow) -> dict[str, Any]:
+    return {"v": VERSION, "row": row}
+
+
+def to_row(record: dict[str, Any]) -> LogRow | None:
+    """None for a record of a later version, or of another kind."""
+    if record.get("v") != VERSION or "row" not in record:
+        return None
+    values = dict(record["row"])
+    values["id"] = UUID(values["id"])
+    values["created_at"] = datetime.fromisoformat(values["created_at"])
+    values["attempts"] = tuple(Attempt(**attempt) for attempt in values["attempts"])
+    if values["cost_usd"] is not None:
+        values["cost_usd"] = Decimal(values["cost_usd"])
+    if values["claim"] is not None:
+        values["claim"] = UUID(values["claim"])
+    return LogRow(**values)

