@@ -22,7 +22,7 @@ from generation.errors import InvalidRequest, MalformedBody, StaccatoError
 from generation.records import GenerationRequest
 
 if TYPE_CHECKING:
-    from generation.records import Generation
+    from generation.records import Generation, Grant
 
 logger = logging.getLogger(__name__)
 
@@ -49,11 +49,12 @@ def _storable(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_storable)]
+Name = Annotated[Text, Field(max_length=100)]
 UserId = Annotated[int, ninja.Path(ge=1, le=_BIGINT_MAX, description="The user's key.")]
 
 
 IdempotencyKey = Annotated[
-    str,
+    str | None,
     ninja.Header(
         alias="Idempotency-Key",
         description="Makes the request safe to repeat for 24 hours: 1 to 255 visible ASCII"
@@ -68,8 +69,8 @@ class GenerateIn(ninja.Schema):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [openapi.REQUEST]})
 
     input: Text = Field("", description="Fills `$input`, or follows the template.")
-    variables: dict[Text, Text] = Field(
-        default_factory=dict, description="Fill the template's `$name`s."
+    variables: dict[Name, Text] = Field(
+        default_factory=dict, max_length=100, description="Fill the template's `$name`s."
     )
     provider: Text = Field("", max_length=32, description="One that the service offers.")
     model: Text = Field("", max_length=200, description="One that the service offers.")
@@ -107,11 +108,12 @@ api = ninja.NinjaAPI(
     response=GenerationOut,
     summary="Generate a text for a user",
     openapi_extra=openapi.describe_generate(),
+    auth=access.API_KEY,
 )
 async def generate(
     request: HttpRequest,
     user_id: UserId,
-    idempotency_key: IdempotencyKey = "",
+    idempotency_key: IdempotencyKey = None,
     body: GenerateIn | None = None,
 ) -> HttpResponse:
     """Fills the user's prompt template, asks the LLM, stores the generation, answers.
@@ -121,7 +123,9 @@ async def generate(
     started = time.monotonic()
     body = body or _EMPTY
     request.request_id = _request_id(request)  # type: ignore[attr-defined]  # for errors too
-    key = idempotency_key and idempotency.check(idempotency_key)
+    grant: Grant = request.auth  # type: ignore[attr-defined]
+    access.permit(grant, user_id)
+    key = "" if idempotency_key is None else idempotency.check(idempotency_key)
     call = runtime.current().start(
         GenerationRequest(
             user_id=user_id,
@@ -134,6 +138,7 @@ async def generate(
             model=body.model,
             max_tokens=body.max_tokens,
             idempotency_key=key,
+            grant=grant,
         )
     )
     try:
@@ -186,7 +191,7 @@ def _request_id(request: HttpRequest) -> str:
 async def pool(request: HttpRequest) -> HttpResponse:
     """Connections open, checked out and waited for, and LLM calls in flight, of the process
     that answers."""
-    refusal = await access.refuse(request, conf.load().pool_access)
+    refusal = await access.refuse(request, "pool")
     return refusal or JsonResponse(runtime.current().statistics())
 
 

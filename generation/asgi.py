@@ -14,22 +14,20 @@ from django.core.handlers.asgi import ASGIHandler
 from django.urls import Resolver404, get_resolver
 
 from generation import conf, problems
-from generation.errors import BodyTooLarge, StaccatoError
+from generation.edge import ClientLeft, Gate, Head, Inflow
+from generation.errors import StaccatoError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable
 
     from django.http import HttpResponse
     from django.urls import ResolverMatch
 
+    from generation.edge import Message, Receive, Send
+
     Scope = dict[str, Any]
-    Message = Mapping[str, Any]
-    Receive = Callable[[], Awaitable[Message]]
-    Send = Callable[[Message], Awaitable[None]]
 
 logger = logging.getLogger(__name__)
-
-LINGER_S = 2.0  # how long a refused body is read on, so that its sender sees the refusal
 
 
 def get_application() -> Application:
@@ -38,7 +36,7 @@ def get_application() -> Application:
     from generation.runtime import Runtime  # needs the models, so it can only come now
 
     get_resolver().url_patterns  # noqa: B018  # a fault in the URLs shows now, not in a request
-    return Application(Runtime.open, LeanHandler(conf.load().max_body_bytes))
+    return Application(Runtime.open, LeanHandler(), Gate(conf.load()))
 
 
 class Application:
@@ -48,18 +46,57 @@ class Application:
         self,
         open_runtime: Callable[[], contextlib.AbstractAsyncContextManager[object]],
         lean: LeanHandler,
+        gate: Gate,
     ) -> None:
         self._open_runtime = open_runtime
         self._lean = lean
+        self._gate = gate
         self._stock = ASGIHandler()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
+        if scope["type"] == "http":
+            await self._serve(scope, receive, send)
+        elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
-        elif scope["type"] == "http" and (match := _resolve(scope)) is not None:
-            await self._lean.serve(match, scope, receive, send)
         else:
-            await self._stock(scope, receive, send)
+            # A WebSocket: Django's handler would raise, and log a traceback for each.
+            await receive()
+            await send({"type": "websocket.close"})
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        head = Head(scope)
+        body = Inflow(head, receive, self._gate)
+        try:
+            response = await self._respond(scope, head, body, receive)
+        except ClientLeft:
+            return
+        except StaccatoError as error:
+            response = problems.respond(error)
+        except Exception:
+            logger.exception("a request failed of a bug")
+            response = problems.respond(StaccatoError.from_bug())
+        if isinstance(response, BytesIO):
+            await self._stock(scope, _replay(response, receive), send)
+            return
+        response = problems.from_plain(response)
+        response["Content-Length"] = str(len(response.content))
+        response["X-Content-Type-Options"] = "nosniff"
+        await body.answer(response, send)
+
+    async def _respond(
+        self, scope: Scope, head: Head, body: Inflow, receive: Receive
+    ) -> HttpResponse | BytesIO:
+        """The response; or the body, where Django's own handler is to respond.
+
+        That would read whatever comes, and spool it to disk.
+        """
+        head.check()
+        match = _resolve(scope, head)
+        if match is not None:
+            return await self._lean.respond(match, scope, head, body, receive)
+        content = BytesIO()
+        await body.read(content)
+        return content
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -73,8 +110,8 @@ class Application:
             await send({"type": "lifespan.shutdown.complete"})
 
 
-def _resolve(scope: Scope) -> ResolverMatch | None:
-    """The view for a path, where that view is hop-free."""
+def _resolve(scope: Scope, head: Head) -> ResolverMatch | None:
+    """The view for a path, where that view is hop-free for this request."""
     path: str = scope["path"]
     root = scope.get("root_path", "").rstrip("/")
     if root and path.startswith(root + "/"):
@@ -84,11 +121,19 @@ def _resolve(scope: Scope) -> ResolverMatch | None:
     except Resolver404:
         return None
     hop_free = getattr(match.func, "hop_free", None)
-    return match if hop_free is not None and hop_free() else None
+    return match if hop_free is not None and hop_free(head.headers) else None
 
 
-class _ClientLeft(Exception):  # no fault of anybody's
-    pass
+def _replay(content: BytesIO, receive: Receive) -> Receive:
+    """A body that was read, and then whatever comes."""
+    ahead: list[Message] = [
+        {"type": "http.request", "body": content.getvalue(), "more_body": False}
+    ]
+
+    async def replay() -> Message:
+        return ahead.pop() if ahead else await receive()
+
+    return replay
 
 
 class LeanHandler(ASGIHandler):
@@ -98,65 +143,32 @@ class LeanHandler(ASGIHandler):
     default middleware fifteen.
     """
 
-    def __init__(self, max_body_bytes: int) -> None:
+    def __init__(self) -> None:
         # ASGIHandler's own would load the middleware.
-        self._max_body_bytes = max_body_bytes
+        pass
 
-    async def serve(self, match: ResolverMatch, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            response = await self._respond(match, scope, receive)
-        except _ClientLeft:
-            return
-        except Exception:
-            logger.exception("a request failed of a bug")
-            response = problems.respond(StaccatoError.from_bug())
-        response = problems.from_plain(response)
-        response["Content-Length"] = str(len(response.content))
-        await self.send_response(response, send)
-
-    async def _respond(self, match: ResolverMatch, scope: Scope, receive: Receive) -> HttpResponse:
-        try:
-            body = await self._read(receive)
-        except BodyTooLarge as error:
-            return problems.respond(error)
-        request, refusal = self.create_request(scope, BytesIO(body))
+    async def respond(
+        self, match: ResolverMatch, scope: Scope, head: Head, body: Inflow, receive: Receive
+    ) -> HttpResponse:
+        """Raises a `StaccatoError` for what the entrance refuses, `ClientLeft`."""
+        content = BytesIO()
+        request, refusal = self.create_request(scope, content)
         if request is None:
             return cast("HttpResponse", refusal)
         request.resolver_match = match
+        entrance = getattr(match.func, "entrance", None)
+        if entrance is None:
+            await body.read(content)
+        else:
+            async with entrance(request, head):
+                await body.read(content)
         async with _cancelled_when_client_leaves(receive):
             return cast("HttpResponse", await match.func(request, *match.args, **match.kwargs))
-
-    async def _read(self, receive: Receive) -> bytes:
-        """The body. Raises `BodyTooLarge` as soon as it is, `_ClientLeft` when cut short."""
-        chunks = []
-        size = 0
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise _ClientLeft
-            chunk = message.get("body", b"")
-            size += len(chunk)
-            if size > self._max_body_bytes:
-                await _linger(receive)
-                raise BodyTooLarge(f"the body is larger than {self._max_body_bytes} bytes")
-            chunks.append(chunk)
-            if not message.get("more_body", False):
-                return b"".join(chunks)
-
-
-async def _linger(receive: Receive) -> None:
-    """Read on for a moment: closing with unread data would reset the connection, and the
-    sender might never see why."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(LINGER_S):
-            while (message := await receive()).get("more_body", False):
-                if message["type"] == "http.disconnect":
-                    raise _ClientLeft
 
 
 @contextlib.asynccontextmanager
 async def _cancelled_when_client_leaves(receive: Receive) -> AsyncIterator[None]:
-    """Cancel the block when the client disconnects; raises `_ClientLeft` then."""
+    """Cancel the block when the client disconnects; raises `ClientLeft` then."""
     serving = asyncio.current_task()
     assert serving is not None
     left = False
@@ -175,6 +187,6 @@ async def _cancelled_when_client_leaves(receive: Receive) -> AsyncIterator[None]
         if not left:
             raise
         serving.uncancel()
-        raise _ClientLeft from None
+        raise ClientLeft from None
     finally:
         watcher.cancel()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
-from django.core.checks import CheckMessage, Error, register
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.core.exceptions import ImproperlyConfigured
 from django.db import models
 
-from generation import conf
+from generation import conf, sizing
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 INTEGER_KEYS = (models.IntegerField, models.AutoField)
 
@@ -51,3 +54,17 @@ def check_database(**_kwargs: Any) -> list[CheckMessage]:
             )
         ]
     return []
+
+
+@register(Tags.database)
+def check_connections(
+    *, databases: Sequence[str] | None = None, **_kwargs: Any
+) -> list[CheckMessage]:
+    """Asks the database, so it runs with `check --database default` and `migrate` only."""
+    hot_path = conf.load()
+    if hot_path.database not in (databases or ()) or not sizing.is_ours_to_count(hot_path):
+        return []
+    found = sizing.budget(hot_path.database, sizing.expected_workers())
+    if found.fits:
+        return []
+    return [Warning(f"{found.verdict}.", hint=found.remedy, id="staccato.W001")]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from django.conf import settings as django_settings
@@ -107,6 +107,7 @@ def _parse_boolean(value: object) -> object:
 
 
 Boolean = Annotated[bool, BeforeValidator(_parse_boolean)]
+OptionalBoolean = Annotated[bool | None, BeforeValidator(_parse_boolean)]
 Range = Annotated[tuple[float, float], BeforeValidator(_parse_range), AfterValidator(_check_range)]
 ProviderName = Literal["anthropic", "openai", "simulated"]
 Targets = Annotated[tuple[tuple[ProviderName, str], ...], BeforeValidator(_parse_targets)]
@@ -117,7 +118,8 @@ Faults = Annotated[
 ApiKey = Annotated[SecretStr, AfterValidator(_check_key)]
 BaseUrl = Annotated[str, AfterValidator(_check_base_url)]
 OFFICIAL_OPENAI_URL = "https://api.openai.com/v1"
-Access = Literal["open", "staff", "off"]
+Access = Literal["auto", "open", "staff", "off"]
+PROVIDERS: tuple[str, ...] = get_args(ProviderName)
 
 
 class Settings(BaseModel):
@@ -128,6 +130,9 @@ class Settings(BaseModel):
     )
 
     database: str = Field("default", description="The Django database that holds the tables.")
+    db_pool_mode: Literal["direct", "pgbouncer-transaction"] = Field(
+        "direct", description="`pgbouncer-transaction` where PgBouncer stands in between."
+    )
     db_pool_size: int = Field(
         10, ge=1, le=1000, description="Connections the hot path keeps open, per process."
     )
@@ -233,6 +238,17 @@ class Settings(BaseModel):
         5000, ge=1, le=1_000_000, description="Requests one process takes at once, then 503."
     )
     max_body_bytes: int = Field(1_048_576, ge=1024, description="Largest request body, then 413.")
+    body_timeout: float = Field(
+        30, gt=0, le=3600, description="Longest time a request's body may take to arrive, then 408."
+    )
+    api_keys_required: OptionalBoolean = Field(
+        None, description="Refuse who has no API key; not set: unless DEBUG is on."
+    )
+    api_key_pepper: SecretStr = Field(
+        SecretStr(""),
+        description="Secret under which API keys are hashed; a change makes all of them invalid. "
+        "Not set: derived from SECRET_KEY.",
+    )
     on_disconnect: Literal["auto", "cancel", "finish"] = Field(
         "auto",
         description="When a client leaves: `cancel` its LLM call, `finish` it, or `auto`: finish "
@@ -245,8 +261,24 @@ class Settings(BaseModel):
         description="Longest time shutdown waits for requests in flight; not set: LLM_TIMEOUT + "
         "STACCATO_WRITE_TIMEOUT + 3.",
     )
-    pool_access: Access = Field("open", description="Who sees `/api/v1/pool`: open, staff, off.")
-    metrics_access: Access = Field("open", description="Who sees `/metrics`: open, staff, off.")
+    pool_access: Access = Field(
+        "auto",
+        description="Who sees `/api/v1/pool`: `open` to all, `staff` and service keys, `off`; "
+        "`auto`: staff where keys are required, else open.",
+    )
+    metrics_access: Access = Field("auto", description="Who sees `/metrics`, likewise.")
+
+    @property
+    def keys_required(self) -> bool:
+        if self.api_keys_required is None:
+            return not django_settings.DEBUG
+        return self.api_keys_required
+
+    def access_to(self, page: Literal["pool", "metrics"]) -> Literal["open", "staff", "off"]:
+        access = self.pool_access if page == "pool" else self.metrics_access
+        if access == "auto":
+            return "staff" if self.keys_required else "open"
+        return access
 
     @property
     def drain_seconds(self) -> float:

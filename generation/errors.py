@@ -17,6 +17,7 @@ class StaccatoError(Exception):
     status: ClassVar[int] = 500
     slug: ClassVar[str] = "internal-error"
     retryable: ClassVar[bool] = False
+    challenge: ClassVar[str] = ""  # WWW-Authenticate
 
     def __init__(self, detail: str, *, retry_after: float | None = None) -> None:
         super().__init__(detail)
@@ -67,6 +68,63 @@ class BodyTooLarge(StaccatoError):
 
     status = 413
     slug = "body-too-large"
+
+
+class BodyTooSlow(StaccatoError):
+    """The request body did not arrive in time."""
+
+    status = 408
+    slug = "body-too-slow"
+
+
+class UnsupportedMediaType(StaccatoError):
+    """The request body is not declared to be JSON."""
+
+    status = 415
+    slug = "unsupported-media-type"
+
+
+class UriTooLong(StaccatoError):
+    """The address is too long."""
+
+    status = 414
+    slug = "uri-too-long"
+
+
+class HeadersTooLarge(StaccatoError):
+    """The request's headers are too large."""
+
+    status = 431
+    slug = "headers-too-large"
+
+
+class Unauthorized(StaccatoError):
+    """The request needs a valid API key."""
+
+    status = 401
+    slug = "unauthorized"
+    challenge = 'Bearer realm="staccato"'
+
+
+class UserForbidden(StaccatoError):
+    """The API key may not generate for this user."""
+
+    status = 403
+    slug = "user-forbidden"
+
+
+class ModelForbidden(StaccatoError):
+    """The API key may not use this model."""
+
+    status = 403
+    slug = "model-forbidden"
+
+
+class CrossSite(StaccatoError):
+    """A page of another site may not call a service that asks for no key."""
+
+    status = 403
+    slug = "cross-site"
 
 
 class UnknownUser(StaccatoError):

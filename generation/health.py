@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from generation import access, conf, problems, runtime
+from generation import access, problems, runtime
 from generation.errors import DatabaseUnavailable, RuntimeNotOpen
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ async def readyz(_request: HttpRequest) -> HttpResponse:
 
 
 async def metrics(request: HttpRequest) -> HttpResponse:
-    refusal = await access.refuse(request, conf.load().metrics_access)
+    refusal = await access.refuse(request, "metrics")
     return refusal or HttpResponse(generate_latest(), content_type=CONTENT_TYPE_LATEST)
 
 

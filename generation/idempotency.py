@@ -24,7 +24,7 @@ from generation import tables
 from generation.batching import Batcher, Bounds
 from generation.errors import KeyInUse, KeyInvalid, KeyReused, StaccatoError
 from generation.records import Generation, Usage
-from generation.store import unnest
+from generation.store import arrays, unnest
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -45,6 +45,7 @@ BOUNDS = Bounds(
 )
 
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
+Place = tuple[int, str]  # user, key
 _CLAIM_COLUMNS = ("user_id", "key", "fingerprint", "claim")
 
 
@@ -56,6 +57,10 @@ class Claim:
     key: str
     fingerprint: str
     claim: UUID
+
+    @property
+    def place(self) -> Place:
+        return self.user_id, self.key
 
 
 def check(key: str) -> str:
@@ -161,7 +166,8 @@ class Idempotency:
             "kept": timedelta(seconds=KEPT_S),
         }
         # A repetition while the first runs here needs no statement to be refused.
-        self._running: dict[tuple[int, str], str] = {}
+        self._running: dict[Place, Claim] = {}
+        self._claiming: dict[Place, tuple[Claim, asyncio.Future[Row[Any] | None]]] = {}
         self._claims: Batcher[Claim, Row[Any] | None] = Batcher("claim", self._claim, BOUNDS)
         self._releases: Batcher[UUID, None] = Batcher("release", self._release, BOUNDS)
         self.batchers: tuple[Batcher[Any, Any], ...] = (self._claims, self._releases)
@@ -177,32 +183,39 @@ class Idempotency:
         key is free again then.
         """
         wish = Claim(request.user_id, request.idempotency_key, fingerprint(request), uuid4())
-        place = (wish.user_id, wish.key)
-        if place in self._running:
-            raise _refusal(wish, self._running[place])
-        self._running[place] = wish.fingerprint
+        if owner := self._running.get(wish.place):
+            raise _refusal(wish, owner.fingerprint)
+        earlier = await self._win(request, wish)
+        if earlier is not None:
+            return earlier
+        self._running[wish.place] = wish
         try:
-            earlier = await self._win(request, wish)
-            if earlier is not None:
-                return earlier
-            try:
-                return await generate(wish.claim)
-            except BaseException:
-                await self._give_back(wish.claim)
-                raise
+            return await generate(wish.claim)
+        except BaseException:
+            await self._give_back(wish.claim)
+            raise
         finally:
-            del self._running[place]
+            del self._running[wish.place]
 
     async def _win(self, request: GenerationRequest, wish: Claim) -> Generation | None:
         """None where the claim is ours; else the earlier answer, or the refusal."""
-        found = await self._store.within(request, self._claims.submit(wish, 500))
+        asked, answer = self._claiming.get(wish.place) or self._ask(wish)
+        try:
+            # Shared, so the first to give up must not cancel it for the others.
+            found = await self._store.within(request, asyncio.shield(answer))
+        except BaseException:
+            if asked is wish:
+                answer.add_done_callback(self._give_back_unused)
+            raise
         if found is not None and found.won:
-            return None
+            if asked is wish:
+                return None
+            raise _refusal(wish, asked.fingerprint)
         # Not found: whoever claimed it did so while our statement ran.
         if found is None or found.fingerprint != wish.fingerprint or found.id is None:
             raise _refusal(wish, found.fingerprint if found is not None else None)
         return Generation(
-            id=found.id,
+            id=UUID(str(found.id)),  # the driver's own type of UUID is none that JSON knows
             result=found.result,
             usage=Usage(found.input_tokens, found.output_tokens),
             provider=found.provider,
@@ -210,6 +223,22 @@ class Idempotency:
             latency_ms=found.latency_ms,
             replayed=True,
         )
+
+    def _ask(self, wish: Claim) -> tuple[Claim, asyncio.Future[Row[Any] | None]]:
+        """Queue a claim; who wants the same key meanwhile shares its answer."""
+        answer = self._claims.submit(wish, 500)
+        self._claiming[wish.place] = (wish, answer)
+        answer.add_done_callback(lambda _answer: self._claiming.pop(wish.place))
+        return wish, answer
+
+    def _give_back_unused(self, answer: asyncio.Future[Row[Any] | None]) -> None:
+        """A claim that was won after its caller had given up."""
+        if answer.cancelled() or answer.exception() is not None:
+            return
+        found = answer.result()
+        if found is not None and found.won:
+            with contextlib.suppress(StaccatoError):
+                self._releases.submit(found.claim, 16)
 
     async def _give_back(self, claim: UUID) -> None:
         """Where this fails, the lease ends by itself."""
@@ -223,15 +252,15 @@ class Idempotency:
             await connection.execute(_PURGE, {"kept": self._times["kept"]})
 
     async def _claim(self, wishes: Sequence[Claim]) -> list[Row[Any] | None]:
-        columns = {name: [getattr(wish, name) for wish in wishes] for name in _CLAIM_COLUMNS}
+        wanted = arrays(wishes, _CLAIM_COLUMNS)
         async with self._database.connect() as connection:
-            rows = await connection.execute(_CLAIM, {**columns, **self._times})
+            rows = await connection.execute(_CLAIM, wanted | self._times)
             found = {row.claim: row for row in rows if row.won or row.fingerprint is not None}
         return [found.get(wish.claim) for wish in wishes]
 
     async def _release(self, claims: Sequence[UUID]) -> list[None]:
         async with self._database.connect() as connection:
-            await connection.execute(_RELEASE, {"claim": list(claims)})
+            await connection.execute(_RELEASE, {"all_claim": list(claims)})
         return [None] * len(claims)
 
 

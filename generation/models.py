@@ -165,6 +165,64 @@ class IdempotencyKey(models.Model):
         return f"{self.key} of user {self.user_id}"
 
 
+class ApiKey(models.Model):
+    """A caller's key, of which only an HMAC is here."""
+
+    class Scope(models.TextChoices):
+        USER = "user", "one user"
+        USERS = "users", "the users named below"
+        ALL = "all", "all users"
+
+    id = models.BigAutoField(primary_key=True)
+    name = models.CharField(max_length=100, help_text="Who or what uses it.")
+    prefix = models.CharField(
+        max_length=12, unique=True, editable=False, help_text="Its public part."
+    )
+    digest = models.CharField(max_length=64, editable=False)
+    scope = models.CharField(
+        max_length=8,
+        choices=Scope.choices,
+        default=Scope.USER,
+        help_text="For whom it may generate. All but a single user's are service keys, which"
+        " may also see the metrics and the pool.",
+    )
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.CASCADE,
+        null=True,
+        blank=True,
+        related_name="+",
+        help_text="Whose it is, where it is for one user.",
+    )
+    users = models.ManyToManyField(settings.AUTH_USER_MODEL, blank=True, related_name="+")
+    allowed_models = models.TextField(
+        blank=True,
+        default="",
+        help_text="provider:model, or provider for all of its models, separated by commas."
+        " Empty: whatever the service offers.",
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+    expires_at = models.DateTimeField("expires", null=True, blank=True, help_text="Empty: never.")
+    revoked_at = models.DateTimeField("revoked", null=True, editable=False)
+    last_used_at = models.DateTimeField(
+        "last used", null=True, editable=False, help_text="To the minute or so."
+    )
+
+    class Meta:
+        verbose_name = "API key"
+        constraints: ClassVar = [
+            # A set of users that has become empty must never read as "all".
+            models.CheckConstraint(
+                condition=Q(scope="user", user__isnull=False)
+                | (~Q(scope="user") & Q(user__isnull=True)),
+                name="generation_apikey_user",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} (stc_{self.prefix}…)"
+
+
 class Deployment(models.Model):
     """One row, made at the first start: tells this database from any other."""
 

@@ -66,6 +66,22 @@ POOL = {
     "peak_requests_in_flight": 200,
     "max_requests_in_flight": 5000,
     "requests_abandoned": 3,
+    "requests_answered": {
+        "count": 6120,
+        "mean_ms": 4012.7,
+        "p50_ms": 3987.1,
+        "p95_ms": 7402.8,
+        "p99_ms": 7893.4,
+        "max_ms": 8021.9,
+    },
+    "overhead": {
+        "count": 6123,
+        "mean_ms": 4.4,
+        "p50_ms": 3.9,
+        "p95_ms": 7.6,
+        "p99_ms": 12.2,
+        "max_ms": 31.0,
+    },
     "llm_calls_in_flight": 50,
     "journal": {
         "rows": 0,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from uuid_utils.compat import uuid7
 
 from generation import metrics, prompts
-from generation.errors import LLMError
+from generation.database import Durations
+from generation.errors import LLMError, ModelForbidden
 from generation.records import (
     Generation,
     GenerationRequest,
@@ -52,6 +53,7 @@ class Pipeline:
         self._idempotency = idempotency
         self._llm = llm
         self._log = log
+        self.overhead = Durations()  # of requests, outside of their LLM calls
 
     async def generate(self, call: Call) -> Generation:
         """Raises a `StaccatoError`; once phase 1 has passed, one row tells the fate."""
@@ -78,11 +80,15 @@ class Pipeline:
 
         row = _row(request, prompt, fate, llm_ms, claim)
         await self._log.write(row)  # phase 3: group commit, or the journal
-        metrics.OVERHEAD.observe(time.monotonic() - request.started - llm_ms / 1000)
+        self._note_overhead(time.monotonic() - request.started - llm_ms / 1000)
 
         if isinstance(fate, LLMError):
             raise fate
         return Generation(row.id, row.result, fate.usage, row.provider, row.model, row.latency_ms)
+
+    def _note_overhead(self, seconds: float) -> None:
+        metrics.OVERHEAD.observe(seconds)
+        self.overhead.add(seconds)
 
     def _prompt(self, request: GenerationRequest, profile: Profile) -> Prompt:
         if request.model or request.provider:
@@ -90,12 +96,15 @@ class Pipeline:
         else:
             wanted = (profile.provider, profile.model)
         provider, model = self._llm.choose(*wanted)
+        if not request.grant.covers(provider, model):
+            raise ModelForbidden(f"this API key may not use {provider}:{model}")
         return Prompt(
             text=prompts.render(profile, request),
             system=profile.system,
             provider=provider,
             model=model,
             max_tokens=request.max_tokens or profile.max_tokens or self._settings.llm_max_tokens,
+            grant=request.grant,
         )
 
     async def _ask(self, call: Call, prompt: Prompt) -> Reply | LLMError:

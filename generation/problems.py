@@ -20,6 +20,8 @@ def respond(error: StaccatoError, **extensions: Any) -> HttpResponse:
     )
     if error.retry_after_header is not None:
         response["Retry-After"] = error.retry_after_header
+    if error.challenge:
+        response["WWW-Authenticate"] = error.challenge
     return response
 
 

@@ -16,6 +16,25 @@ Status = Literal["succeeded", "failed", "timed_out", "cancelled"]
 
 
 @dataclass(frozen=True, slots=True)
+class Grant:
+    """What a caller may do."""
+
+    key_id: int | None  # None: nobody's key
+    users: frozenset[int] | None  # None: all
+    targets: tuple[tuple[str, str], ...] = ()  # provider, model; none: whatever is offered
+    is_service: bool = False  # no single user's: may see the operators' pages
+
+    def covers(self, provider: str, model: str) -> bool:
+        if not self.targets:
+            return True
+        return (provider, model) in self.targets or (provider, "") in self.targets
+
+
+# Where no key is required.
+ANYBODY = Grant(key_id=None, users=None)
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """What a caller asked for, already validated."""
 
@@ -29,6 +48,7 @@ class GenerationRequest:
     model: str = ""
     max_tokens: int | None = None
     idempotency_key: str = ""
+    grant: Grant = ANYBODY
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +72,7 @@ class Prompt:
     provider: str
     model: str
     max_tokens: int
+    grant: Grant = ANYBODY  # holds for fallbacks, too
 
 
 @dataclass(frozen=True, slots=True)

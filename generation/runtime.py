@@ -13,15 +13,16 @@ import logging
 import os
 import signal
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings as django_settings
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 
-from generation import conf, limits, metrics, schema
+from generation import conf, limits, metrics, schema, sizing
 from generation.call import Call
-from generation.database import Database
+from generation.database import Database, Durations
 from generation.durability import DurableLog
 from generation.errors import (
     Draining,
@@ -31,6 +32,7 @@ from generation.errors import (
     TooManyInFlight,
 )
 from generation.idempotency import Idempotency
+from generation.keys import RECORD_USE_S, Keys
 from generation.llm.client import LLMClient
 from generation.pipeline import Pipeline
 from generation.store import Store
@@ -60,11 +62,14 @@ class Runtime:
         self.llm = llm
         self.pending_migrations = pending_migrations
         self.store = Store(database, settings)
+        self.keys = Keys(database, settings)
         self.idempotency = Idempotency(database, self.store, settings)
         self.log = DurableLog(settings, self.store)
         self.calls: set[Call] = set()
         self.draining = False
+        self._entering = 0
         self.peak_in_flight = 0
+        self.durations = Durations()  # of the generations that were answered
         self.abandoned = 0  # by their clients, or by a shutdown that could not wait
         self.max_in_flight = limits.carry(settings.max_in_flight)
         self._pipeline = Pipeline(settings, database, self.store, self.idempotency, llm, self.log)
@@ -82,29 +87,53 @@ class Runtime:
             raise RuntimeError("this process has an open runtime already")
         _check()
         settings = conf.load()
+        if not (settings.keys_required or django_settings.DEBUG):
+            logger.critical(
+                "STACCATO_API_KEYS_REQUIRED is off and so is DEBUG: whoever reaches this service"
+                " spends your money"
+            )
         async with contextlib.AsyncExitStack() as stack:
-            pending = await schema.prepare(settings.database)
+            pending = await schema.prepare(settings.database, sizing.expected_workers())
             stack.push_async_callback(schema.release, settings.database)
             database = await stack.enter_async_context(
                 Database.open(settings, strict=django_settings.DEBUG)
             )
             llm = await stack.enter_async_context(LLMClient.open(settings))
             runtime = cls(settings, database, llm, pending)
-            batchers = [*runtime.store.batchers, *runtime.idempotency.batchers]
+            batchers = [
+                *runtime.store.batchers,
+                *runtime.keys.batchers,
+                *runtime.idempotency.batchers,
+            ]
             await stack.enter_async_context(_running(batchers))
             await stack.enter_async_context(runtime.log.running())
             await stack.enter_async_context(_repeating(runtime.idempotency.purge, PURGE_EVERY_S))
+            stack.push_async_callback(_tolerating(runtime.keys.record_use))
+            await stack.enter_async_context(_repeating(runtime.keys.record_use, RECORD_USE_S))
             stack.push_async_callback(runtime.drain)
             stack.enter_context(metrics.collecting(runtime.statistics))
             stack.enter_context(_on_signal(runtime.begin_to_drain))
             stack.enter_context(_current(runtime))
             yield runtime
 
-    def start(self, request: GenerationRequest) -> Call:
-        """Begin a generation. Raises `Draining` or `TooManyInFlight` before anything is spent."""
+    @contextlib.contextmanager
+    def entering(self) -> Iterator[None]:
+        """A place for a request whose body is still to be read.
+
+        Raises `Draining`, `TooManyInFlight` or `JournalUnavailable`.
+        """
+        self._admit()
+        self._entering += 1
+        try:
+            yield
+        finally:
+            self._entering -= 1
+
+    def _admit(self) -> None:
+        """The one place that decides whether there is room for another generation."""
         if self.draining:
             raise _refused(Draining("the service is shutting down", retry_after=1))
-        if len(self.calls) >= self.max_in_flight:
+        if len(self.calls) + self._entering >= self.max_in_flight:
             raise _refused(
                 TooManyInFlight(f"{self.max_in_flight} requests are in flight", retry_after=1)
             )
@@ -112,6 +141,10 @@ class Runtime:
             self.log.admit()
         except JournalUnavailable as error:
             raise _refused(error) from None
+
+    def start(self, request: GenerationRequest) -> Call:
+        """Begin a generation. Raises as `entering()` does, before anything is spent."""
+        self._admit()
         call = Call(request, self._count_abandoned)
         call.task = asyncio.get_running_loop().create_task(self._pipeline.generate(call))
         self.calls.add(call)
@@ -127,6 +160,7 @@ class Runtime:
         error = None if call.task.cancelled() else call.task.exception()
         if error is None:
             outcome = "succeeded"
+            self.durations.add(time.monotonic() - call.request.started)
         elif isinstance(error, StaccatoError):
             outcome = error.slug
         else:
@@ -173,6 +207,8 @@ class Runtime:
             "peak_requests_in_flight": self.peak_in_flight,
             "max_requests_in_flight": self.max_in_flight,
             "requests_abandoned": self.abandoned,
+            "requests_answered": self.durations.summary(),
+            "overhead": self._pipeline.overhead.summary(),
             "llm_calls_in_flight": self.llm.in_flight,
             "journal": self.log.statistics(),
         }
@@ -246,13 +282,11 @@ async def _running(batchers: Sequence[Batcher[Any, Any]]) -> AsyncIterator[None]
 @contextlib.asynccontextmanager
 async def _repeating(work: Callable[[], Awaitable[None]], every_s: float) -> AsyncIterator[None]:
     """Do some housekeeping now and again; its failure is the next time's business."""
+    tolerant = _tolerating(work)
 
     async def repeat() -> None:
         while True:
-            try:
-                await work()
-            except StaccatoError as error:
-                logger.info("housekeeping is put off: %s", error)
+            await tolerant()
             await asyncio.sleep(every_s)
 
     task = asyncio.create_task(repeat())
@@ -261,6 +295,16 @@ async def _repeating(work: Callable[[], Awaitable[None]], every_s: float) -> Asy
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+def _tolerating(work: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+    async def tolerant() -> None:
+        try:
+            await work()
+        except StaccatoError as error:
+            logger.info("housekeeping is put off: %s", error)
+
+    return tolerant
 
 
 @contextlib.contextmanager

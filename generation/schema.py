@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import TYPE_CHECKING
 
 from django.db import DatabaseError, connections
 from django.db.migrations.executor import MigrationExecutor
 from psycopg import Error as PsycopgError
 from psycopg_pool import PoolTimeout
 
+from generation import conf, sizing
+
+if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
 logger = logging.getLogger(__name__)
 
 
-async def prepare(alias: str) -> list[str]:
-    """The migrations that are still to be applied, and a word about them in the log.
+async def prepare(alias: str, workers: int) -> list[str]:
+    """The migrations that are still to be applied, and a word about them in the log; another
+    where so many workers may want more connections than there are.
 
     A database that can't be reached is no reason to stay down: it may come back, and until
     then requests are answered with 503.
     """
-    pending = await asyncio.to_thread(_find_pending_migrations, alias)
+    pending = await asyncio.to_thread(_look, alias, workers)
     if pending:
         logger.error(
             "the database lacks %d migrations (%s …): run `manage.py migrate`",
@@ -34,17 +41,32 @@ async def release(alias: str) -> None:
     await asyncio.to_thread(_close, alias)
 
 
-def _find_pending_migrations(alias: str) -> list[str]:
+def _look(alias: str, workers: int) -> list[str]:
     connection = connections[alias]
     try:
-        executor = MigrationExecutor(connection)
-        plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
-        return [str(migration) for migration, _backwards in plan]
+        _tell_of_connections(alias, workers)
+        return _find_pending_migrations(connection)
     except (DatabaseError, PsycopgError, PoolTimeout, OSError) as error:
         logger.warning("the database can't be reached yet: %s", error)
         return []
     finally:
         connection.close()
+
+
+def _find_pending_migrations(connection: BaseDatabaseWrapper) -> list[str]:
+    executor = MigrationExecutor(connection)
+    plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    return [str(migration) for migration, _backwards in plan]
+
+
+def _tell_of_connections(alias: str, workers: int) -> None:
+    if not sizing.is_ours_to_count(conf.load()):
+        return
+    found = sizing.budget(alias, workers)
+    if found.fits:
+        logger.info("connections: %s", found.verdict)
+    else:
+        logger.warning("connections: %s. %s", found.verdict, found.remedy)
 
 
 def _close(alias: str) -> None:

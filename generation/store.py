@@ -30,7 +30,7 @@ from generation.errors import DatabaseUnavailable, StaccatoError, UnknownUser
 from generation.records import GenerationRequest, LogRow, Profile, UsageRow
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Sequence
+    from collections.abc import Awaitable, Iterable, Sequence
 
     from sqlalchemy import CTE, Executable, Table
     from sqlalchemy.dialects.postgresql import Insert
@@ -75,16 +75,22 @@ def _select_profiles() -> Executable:
 
 
 def unnest(table: Table, names: Sequence[str], **more: TypeEngine[Any]) -> TableValuedAlias:
-    """`unnest($1, $2, …)`: rows whose columns are parameters, one array each.
+    """`unnest($1, $2, …)`: rows whose columns are parameters, one array each; see `arrays()`.
 
     So one statement text serves every batch size. JSON travels as text.
     """
     types: dict[str, TypeEngine[Any]] = {name: table.c[name].type for name in names} | more
     arrays = [
-        bindparam(name, type_=ARRAY(Text() if isinstance(kind, JSONB) else kind))
+        bindparam(f"all_{name}", type_=ARRAY(Text() if isinstance(kind, JSONB) else kind))
         for name, kind in types.items()
     ]
     return func.unnest(*arrays).table_valued(*types, name="given").render_derived()
+
+
+def arrays(rows: Sequence[object], names: Iterable[str]) -> dict[str, list[Any]]:
+    """The parameters of `unnest()`. Their prefix keeps SQLAlchemy from taking them for values
+    that an UPDATE beside it should set."""
+    return {f"all_{name}": [getattr(row, name) for row in rows] for name in names}
 
 
 def _insert_from(given: TableValuedAlias | CTE, table: Table, names: Sequence[str]) -> Insert:
@@ -232,13 +238,11 @@ class Store:
             return {row[0]: Profile(*row) for row in rows}
 
     async def _insert_logs(self, rows: Sequence[LogRow]) -> list[None]:
-        return await self._insert(_INSERT_LOGS, _log_columns(rows), rows)
+        return await self._insert(_INSERT_LOGS, _log_arrays(rows), rows)
 
     async def _insert_keyed_logs(self, rows: Sequence[LogRow]) -> list[None]:
-        columns = _log_columns(rows)
-        columns["idempotency_key"] = [row.idempotency_key for row in rows]
-        columns["claim"] = [row.claim for row in rows]
-        return await self._insert(_INSERT_KEYED_LOGS, columns, rows)
+        keys = arrays(rows, ("idempotency_key", "claim"))
+        return await self._insert(_INSERT_KEYED_LOGS, _log_arrays(rows) | keys, rows)
 
     async def _insert(
         self, statement: Executable, columns: dict[str, list[Any]], rows: Sequence[LogRow]
@@ -259,17 +263,15 @@ class Store:
             metrics.USAGE_LOGS_LOST.inc()
 
     async def _insert_usage(self, rows: Sequence[UsageRow]) -> list[None]:
-        columns = {name: [getattr(row, name) for row in rows] for name in _USAGE_COLUMNS}
         try:
             async with self._database.connect() as connection:
-                await connection.execute(_INSERT_USAGE, columns)
+                await connection.execute(_INSERT_USAGE, arrays(rows, _USAGE_COLUMNS))
         except StaccatoError as error:
             metrics.USAGE_LOGS_LOST.inc(len(rows))
             logger.warning("%d usage logs were not stored: %s", len(rows), error)
         return [None] * len(rows)
 
 
-def _log_columns(rows: Sequence[LogRow]) -> dict[str, list[Any]]:
-    columns = {name: [getattr(row, name) for row in rows] for name in _LOG_COLUMNS}
-    columns["attempts"] = [orjson.dumps(row.attempts).decode() for row in rows]
-    return columns
+def _log_arrays(rows: Sequence[LogRow]) -> dict[str, list[Any]]:
+    attempts = [orjson.dumps(row.attempts).decode() for row in rows]
+    return arrays(rows, _LOG_COLUMNS) | {"all_attempts": attempts}

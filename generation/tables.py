@@ -26,7 +26,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from generation.models import Deployment, GenerationLog, IdempotencyKey, Profile, UsageLog
+from generation.models import (
+    ApiKey,
+    Deployment,
+    GenerationLog,
+    IdempotencyKey,
+    Profile,
+    UsageLog,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -99,4 +106,6 @@ generation_log = derive(GenerationLog)
 usage_log = derive(UsageLog)
 idempotency_key = derive(IdempotencyKey)
 deployment = derive(Deployment)
+api_key = derive(ApiKey)
+api_key_user = derive(ApiKey.users.through)
 user, user_key, user_active = _derive_user()

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from django.db.transaction import non_atomic_requests
 from django.urls import path
 
-from generation import conf, health
+from generation import access, conf, health
 from generation.api import api
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 api_patterns, api_app, api_namespace = api.urls
 
@@ -24,7 +24,10 @@ urlpatterns: list[Any] = [
 ]
 
 
-def mark_hop_free(view: Callable[..., object], when: Callable[[], bool] = lambda: True) -> None:
+def mark_hop_free(
+    view: Callable[..., object],
+    when: Callable[[Mapping[bytes, bytes]], bool] = lambda _headers: True,
+) -> None:
     """Let `asgi.py` serve this async view without middleware and thread hops.
 
     Such a view must not use the ORM, sessions or anything synchronous that waits.
@@ -38,6 +41,17 @@ _views: dict[str, Any] = {
 }
 for _name in ("generate", "api-not-found", "livez", "readyz"):
     mark_hop_free(_views[_name])
-# Staff are known by their session, which needs the full middleware.
-mark_hop_free(_views["pool"], when=lambda: conf.load().pool_access != "staff")
-mark_hop_free(_views["metrics"], when=lambda: conf.load().metrics_access != "staff")
+_views["generate"].entrance = access.entering
+
+
+def _open_or_with_key(page: Literal["pool", "metrics"]) -> Callable[[Mapping[bytes, bytes]], bool]:
+    """Staff are known by their session, which needs the full middleware; a key needs none."""
+
+    def when(headers: Mapping[bytes, bytes]) -> bool:
+        return conf.load().access_to(page) != "staff" or access.shows_key(headers)
+
+    return when
+
+
+mark_hop_free(_views["pool"], _open_or_with_key("pool"))
+mark_hop_free(_views["metrics"], _open_or_with_key("metrics"))

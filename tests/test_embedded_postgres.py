@@ -305,6 +305,7 @@ def test_missing_binaries_are_named_with_the_remedy(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(EmbeddedPostgresError, match=r"requirements-dev\.txt"):
         embedded_postgres.hold(tmp_path)
+    shutil.rmtree(layout.of(tmp_path).sockets)
 
 
 def test_django_starts_it_with_its_first_connection_and_not_before(server, tmp_path):

@@ -33,6 +33,8 @@ DERIVED = [
     tables.usage_log,
     tables.idempotency_key,
     tables.deployment,
+    tables.api_key,
+    tables.api_key_user,
 ]
 
 

@@ -63,13 +63,12 @@ class Anthropic(HttpProvider):
         return body
 
     def decode(self, payload: Any) -> Answer:
-        blocks = take(list, payload, "content")
-        kinds = [take(str, block, "type") for block in blocks]
-        texts = [
-            take(str, block, "text")
-            for block, kind in zip(blocks, kinds, strict=True)
-            if kind == "text"
-        ]
+        texts, kinds = [], set()
+        for block in take(list, payload, "content"):
+            kind = take(str, block, "type")
+            kinds.add(kind)
+            if kind == "text":
+                texts.append(take(str, block, "text"))
         stop_reason = take_word(payload, "stop_reason")
         if stop_reason == "refusal":
             raise LLMRefused(f"{self.name} declines to answer this prompt")
@@ -78,9 +77,7 @@ class Anthropic(HttpProvider):
             usage=_count(take(dict, payload, "usage")),
             model=take_word(payload, "model"),
             stop_reason=stop_reason,
-            is_plain=len(texts) == 1
-            and stop_reason in _WHOLE
-            and _TEXT_OR_THINKING.issuperset(kinds),
+            is_plain=len(texts) == 1 and stop_reason in _WHOLE and kinds <= _TEXT_OR_THINKING,
         )
 
     def read_complaint(self, payload: Any, status: int) -> Complaint | None:

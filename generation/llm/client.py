@@ -111,6 +111,8 @@ class LLMClient:
 
     async def _ask_in_turn(self, call: Call) -> tuple[Provider, Answer]:
         chain = self._chain(call.prompt.provider, call.prompt.model)
+        if call.prompt.grant.targets:
+            chain = (chain[0], *(each for each in chain[1:] if call.prompt.grant.covers(*each)))
         last = len(chain) - 1
         for position, (name, model) in enumerate(chain):
             upstream = self._upstreams[name]

@@ -124,7 +124,7 @@ class HttpProvider(ABC):
         body = bytearray()  # outside, so that what was read of a broken reply is kept
         try:
             status, headers = await self._exchange(request, body)
-            answer = self._read(status, headers, bytes(body))
+            answer = self._read(status, headers, body)
         except LLMError as error:
             error.raw_reply = excerpt(body, self._secret)
             raise
@@ -140,7 +140,7 @@ class HttpProvider(ABC):
             raise LLMRefused(f"{self.name} reached max_tokens before any text; allow it more")
         raise LLMBadReply(f"{self.name} sent an answer without text")
 
-    def _read(self, status: int, headers: httpx.Headers, body: bytes) -> Answer:
+    def _read(self, status: int, headers: httpx.Headers, body: bytearray) -> Answer:
         is_success = 200 <= status < 300  # noqa: PLR2004
         try:
             payload = parse_json(body)

@@ -21,7 +21,7 @@ _KEY_SHAPED = re.compile(r"sk-[\w*.-]{4,}", re.ASCII)
 Kind = TypeVar("Kind")
 
 
-def parse_json(body: bytes) -> Any:
+def parse_json(body: bytes | bytearray) -> Any:
     """Raises `LLMBadReply`; absurd nesting and non-finite numbers included."""
     try:
         return orjson.loads(body)
@@ -41,18 +41,19 @@ def _refuse_constant(name: str) -> NoReturn:
 
 def take(kind: type[Kind], container: Any, key: str) -> Kind:
     """`container[key]`, which has to be there and of that kind. Raises `LLMBadReply`."""
-    value = take_optional(kind, container, key)
+    value = container.get(key) if isinstance(container, dict) else None
+    if isinstance(value, kind):
+        return value
     if value is None:
         raise LLMBadReply(f"the provider's reply has no {key}")
-    return value
+    raise LLMBadReply(f"{key} in the provider's reply is not {kind.__name__}")
 
 
 def take_optional(kind: type[Kind], container: Any, key: str) -> Kind | None:
     """The same, but None where it is null or missing."""
-    value = container.get(key) if isinstance(container, dict) else None
-    if value is None or isinstance(value, kind):
-        return value
-    raise LLMBadReply(f"{key} in the provider's reply is not {kind.__name__}")
+    if not isinstance(container, dict) or container.get(key) is None:
+        return None
+    return take(kind, container, key)
 
 
 def take_word(container: Any, key: str) -> str:
@@ -73,7 +74,9 @@ def take_count(container: Any, key: str) -> int:
 
 def take_optional_count(container: Any, key: str) -> int:
     """The same; 0 where it is null or missing."""
-    return 0 if take_optional(int, container, key) is None else take_count(container, key)
+    if not isinstance(container, dict) or container.get(key) is None:
+        return 0
+    return take_count(container, key)
 
 
 def excerpt(source: bytes | bytearray | str, secret: str, *, limit: int = EXCERPT_CHARS) -> str:

@@ -56,11 +56,13 @@ class Transport(httpx.AsyncBaseTransport):
             )
         except Exception as error:
             raise _translate(error) from error
-        return httpx.Response(
+        answer = httpx.Response(
             response.status,
             headers=list(response.headers.items()),
             stream=_Body(response),
         )
+        answer.headers.encoding = "utf-8"  # otherwise the first lookup tries them all
+        return answer
 
     async def aclose(self) -> None:
         await self._pool.aclose()

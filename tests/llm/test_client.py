@@ -57,7 +57,7 @@ async def test_anthropic_is_asked_as_its_api_wants(prompt):
         "messages": [{"role": "user", "content": "Say hello."}],
     }
     assert "system" not in second.json
-    assert first.headers["x-api-key"] == "sk-canary-5f3a9d7e21"
+    assert first.headers["x-api-key"] == "canary-key-5f3a9d7e21"
     assert first.headers["anthropic-version"] == "2023-06-01"
     assert first.headers["accept-encoding"] == "identity"
 
@@ -81,7 +81,7 @@ async def test_openai_is_asked_as_its_api_wants(prompt, setting, field):
             {"role": "user", "content": "Say hello."},
         ],
     }
-    assert request.headers["authorization"] == "Bearer sk-canary-5f3a9d7e21"
+    assert request.headers["authorization"] == "Bearer canary-key-5f3a9d7e21"
 
 
 async def test_a_server_that_wants_no_key_gets_none(prompt):
@@ -181,11 +181,9 @@ async def test_retry_after_beyond_the_deadline_is_passed_on_at_once(
     client, server, dialect, prompt, status
 ):
     server.behave = says(status, dialect.error("other"), retry_after="3600")
-    async with client() as llm:
-        began = time.monotonic()
+    async with client() as llm, asyncio.timeout(5):  # it must not sleep: waiting can't help
         with pytest.raises(errors.LLMError) as caught:
             await llm.complete(prompt)
-    assert time.monotonic() - began < 1, "it slept although the wait could not help"
     assert caught.value.status == (429 if status == 429 else 503)
     assert caught.value.retry_after_header == "3600"
     assert len(server.requests) == 1

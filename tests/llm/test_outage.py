@@ -69,6 +69,39 @@ def rehearse(monkeypatch, status, latency_s=2.0):
     return provider, outcomes
 
 
+def test_a_cancelled_probe_frees_its_slot_and_decides_nothing(monkeypatch):
+    provider = Failing(500, latency_s=5)
+    provider.began, provider.ended = 0, 1
+    monkeypatch.setitem(client_module._PROVIDERS, "simulated", lambda *_: provider)
+
+    async def outcome(llm):
+        try:
+            await llm.complete(PROMPT)
+        except LLMError as error:
+            return error.slug
+        return "succeeded"
+
+    async def main():
+        settings = parse({"LLM_PROVIDER": "simulated", "LLM_MAX_ATTEMPTS": 1})
+        async with LLMClient.open(settings) as llm:
+            for _ in range(10):
+                assert await outcome(llm) == "llm-unreachable"
+            await asyncio.sleep(3)
+            for _ in range(3):
+                probe = asyncio.create_task(llm.complete(PROMPT))
+                await asyncio.sleep(1)
+                assert await outcome(llm) == "llm-circuit-open", "the probe was not alone"
+                probe.cancel()
+                await asyncio.gather(probe, return_exceptions=True)
+            probe = asyncio.create_task(outcome(llm))
+            await asyncio.sleep(1)
+            assert await outcome(llm) == "llm-circuit-open", "a cancelled probe closed the circuit"
+            assert await probe == "succeeded"
+            assert await outcome(llm) == "succeeded"
+
+    virtual_time.run(main())
+
+
 def during(provider, times):
     return sum(provider.began <= time < provider.ended for time in times)
 

@@ -13,8 +13,10 @@ from generation.llm.reading import excerpt
 from tests.llm.dialects import KEY
 from tests.llm.provider_server import closes_after, hangs, resets, says, sends
 
-ECHO = f'{{"error": {{"type": "x", "message": "Incorrect API key provided: {KEY} sk-ca***7e21"}}}}'
-PARTS = (KEY, KEY[:10], KEY[-8:])
+ECHO = (
+    f'{{"error": {{"type": "x", "message": "Incorrect API key provided: {KEY} sk-masked***7e21"}}}}'
+)
+PARTS = (KEY, KEY[:10], KEY[-8:], "sk-masked")
 
 
 @pytest.mark.parametrize(
@@ -64,7 +66,6 @@ def test_an_excerpt_hides_keys_across_its_edge():
     for offset in range(3900, 4010):
         text = excerpt(b"x" * offset + KEY.encode() + b"y" * 100, KEY)
         assert not any(part in text for part in PARTS), offset
-        assert "sk-" not in text or len(text) - text.index("sk-") < 3
 
 
 def test_a_dummy_key_does_not_blacken_the_log():

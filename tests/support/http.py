@@ -41,7 +41,7 @@ class Exchange:
         try:
             raw = await self._reader.read()
         finally:
-            self._writer.close()
+            self._writer.transport.abort()
         head, _, body = raw.partition(b"\r\n\r\n")
         first, *lines = head.decode("latin1").split("\r\n")
         headers = {

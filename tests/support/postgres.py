@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -69,6 +70,10 @@ class PrivatePostgres:
             time.sleep(0.01)
         raise AssertionError(f"PostgreSQL did not start: {(self.folder / 'log').read_text()}")
 
+    @property
+    def is_stopped(self) -> bool:
+        return self._server is None or self._server.poll() is not None
+
     def stop_at_once(self) -> None:
         """Immediate shutdown: as a crash, for all that a client can see."""
         self._server.send_signal(signal.SIGQUIT)
@@ -76,18 +81,23 @@ class PrivatePostgres:
 
     def _processes(self) -> list[int]:
         listing = subprocess.run(
-            ["ps", "-o", "pid=", "--ppid", str(self.pid)], capture_output=True, text=True, check=False
+            ["ps", "-o", "pid=", "--ppid", str(self.pid)],
+            capture_output=True,
+            text=True,
+            check=False,
         ).stdout
         return [self.pid, *map(int, listing.split())]
 
     def freeze(self) -> None:
         """SIGSTOP: connections stay open and nothing answers."""
         for pid in self._processes():
-            os.kill(pid, signal.SIGSTOP)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
         for pid in reversed(self._processes()):
-            os.kill(pid, signal.SIGCONT)
+            with contextlib.suppress(ProcessLookupError):  # a backend may be just leaving
+                os.kill(pid, signal.SIGCONT)
 
     def remove(self) -> None:
         if self._server is not None and self._server.poll() is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import http.client
 import logging
@@ -22,7 +23,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.hashers import check_password
 from django.contrib.staticfiles.management.commands import runserver
 from django.core.management.base import CommandError, CommandParser
-from django.db import DatabaseError, connection, connections
+from django.db import DatabaseError, OperationalError, connection, connections
 
 from generation import conf
 from project import embedded_postgres
@@ -109,7 +110,9 @@ class Command(runserver.Command):
         """What the parent does beside the server: it keeps PostgreSQL through the changes."""
         for alias in connections:
             if place := connections.settings[alias].get("SERVER"):
-                embedded_postgres.hold(**place)
+                # Where it fails, it fails the child too, which says so.
+                with contextlib.suppress(embedded_postgres.EmbeddedPostgresError):
+                    embedded_postgres.hold(**place)
         self.announce()
 
     def inspect(self, skip_checks: bool) -> None:  # noqa: FBT001  # an option's value
@@ -117,7 +120,10 @@ class Command(runserver.Command):
         if not skip_checks:
             self.stdout.write("Performing system checks...\n\n")
             self.check(display_num_errors=True)
-        self.check_migrations()
+        try:
+            self.check_migrations()
+        except OperationalError as error:  # it may come, and is waited for
+            self.stderr.write(f"The database can't be reached: {error}")
         for each in connections.all(initialized_only=True):
             each.close()
 
@@ -128,12 +134,16 @@ class Command(runserver.Command):
 
     def announce(self) -> None:
         """Say where everything is, once it is there."""
-        account = f"{ADMIN} / {ADMIN}" if settings.DEBUG and has_demo_admin() else ""
         while not is_alive(self.url.removeprefix("http://")):
             time.sleep(ANNOUNCE_POLL_S)
+        account = f"{ADMIN} / {ADMIN}" if settings.DEBUG and has_demo_admin() else ""
         provider: str = conf.load().default_provider
         if provider == "simulated":
-            provider += ", for want of a key: set ANTHROPIC_API_KEY or OPENAI_API_KEY"
+            provider += " (for a real one, set ANTHROPIC_API_KEY or OPENAI_API_KEY)"
+        curl = (
+            f"curl -X POST {self.url}/api/v1/generate/1 -H 'content-type: application/json'"
+            """ -d '{"input": "Why is the sky blue?"}'"""
+        )
         self.stdout.write(f"""
 {self.style.SUCCESS("Staccato is up.")} Stop it with Ctrl-C.
 
@@ -143,8 +153,7 @@ class Command(runserver.Command):
   Pool statistics   {self.url}/api/v1/pool
   LLM               {provider}
 
-  curl -X POST {self.url}/api/v1/generate/1 \\
-    -H 'content-type: application/json' -d '{{"input": "Why is the sky blue?"}}'
+  {curl}
 """)
 
 

@@ -1,0 +1,482 @@
+"""Staccato beside what a user would pick instead: `make bench`, `make bench QUICK=1`.
+
+Every side is served by one uvicorn worker on a core of its own; wrk, the simulated LLM and
+PostgreSQL share the others. "CPU" is user+system time of the server process, divided by the
+calls that the simulated LLM answered meanwhile. Rounds are interleaved; medians are shown with
+their spread. Read the ratios: the absolute figures are this machine's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import importlib.util
+import json
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+import measuring
+import plot
+
+from tests.support.postgres import PrivatePostgres
+
+HERE = Path(__file__).resolve().parent
+CORES = sorted(os.sched_getaffinity(0))
+SERVER_CORES, OTHER_CORES = {CORES[-1]}, set(CORES[:-1]) or {CORES[-1]}
+LLM_S = 0.1  # where speed is measured
+FLAT_LLM_S = 5.0  # where 5,000 wait
+FLAT = 5000
+RATE = 400  # requests a second in the series over requests in flight
+PORTKEY = HERE / "node_modules/@portkey-ai/gateway/build/start-server.js"
+START_LIMIT_S = 60
+SEED = """
+from django.contrib.auth import get_user_model
+from generation.models import Profile
+users = get_user_model()
+users.objects.bulk_create([users(pk=n, username=f"bench{n}") for n in range(1, 101)])
+prompt = "Tell a curious beginner something worth knowing about connection pools."
+Profile.objects.bulk_create([Profile(user_id=n, prompt_template=prompt) for n in range(1, 101)])
+"""
+
+
+class Side:
+    """Something that serves generations. `series`: the requests in flight it is tried with."""
+
+    def __init__(self, key, title, command, series, env=None, wrk_env=None, headers=()):
+        self.key, self.title, self.command, self.series = key, title, command, series
+        self.env, self.wrk_env, self.headers = env or {}, wrk_env or {}, headers
+        self.cores = SERVER_CORES
+
+
+def uvicorn(application, *more):
+    return [
+        sys.executable, "-m", "uvicorn", application, "--port", "{port}", "--backlog", "8192",
+        "--no-access-log", "--log-level", "warning", *more,
+    ]  # fmt: skip
+
+
+STACCATO_ENV = {
+    "DEBUG": "0",
+    "SECRET_KEY": "only for the benchmark, which nobody else can reach",
+    "LLM_PROVIDER": "anthropic",
+    "ANTHROPIC_API_KEY": "k",
+    "LLM_TIMEOUT": "120",
+    "LOG_LEVEL": "WARNING",
+}
+
+
+def find_sides(staccato_headers):
+    everything = (100, 500, 1000, 2000, FLAT)
+    staccato = {"env": STACCATO_ENV, "headers": staccato_headers}
+    sides = [
+        Side("a", "floor: uvicorn + pyqwest", uvicorn("benchmarks.sides.floor:application"),
+             everything),
+        Side("b", "Staccato", uvicorn("project.asgi:application"), everything, **staccato),
+        Side("c", "article on FastAPI", uvicorn("benchmarks.sides.article:application"),
+             (100, 500, 1000)),
+        Side("d", "session held across the call", uvicorn("benchmarks.sides.article:application"),
+             (100, 500), env={"HELD": "1"}),
+        Side("e", "stock Django, ninja, ORM", uvicorn("benchmarks.sides.stock:application"),
+             (100, 500)),
+    ]  # fmt: skip
+    if PORTKEY.is_file() and shutil.which("node"):
+        sides.append(portkey())
+    if importlib.util.find_spec("granian"):
+        command = [
+            sys.executable, "-m", "granian", "--interface", "asgi", "--port", "{port}",
+            "--backlog", "8192", "--no-ws", "--log-level", "warning", "project.asgi:application",
+        ]  # fmt: skip
+        sides.append(Side("g", "Staccato on Granian", command, (), **staccato))
+    sides.append(
+        Side("w", "Staccato, 2 workers",
+             uvicorn("project.asgi:application", "--workers", "2"), (), **staccato)
+    )  # fmt: skip
+    sides[-1].cores = set(CORES[-2:])
+    return sides
+
+
+def portkey():
+    body = {"model": "claude-sonnet-5-5", "max_tokens": 1024}
+    body["messages"] = [{"role": "user", "content": "Why is the sky blue?"}]
+    return Side(
+        "p", "Portkey's gateway (no database)", ["node", str(PORTKEY), "--port={port}", "--headless"],
+        (100, 500),
+        wrk_env={"BENCH_PATH": "/v1/chat/completions", "BENCH_BODY": json.dumps(body)},
+        headers=("x-portkey-provider: anthropic", "x-portkey-custom-host: {upstream}/v1",
+                 "authorization: Bearer k"),
+    )  # fmt: skip
+
+
+class Bench:
+    def __init__(self, options):
+        self.options = options
+        self.runs = []
+        self.last_port = 21_000
+
+    # --- what all sides share -----------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def surroundings(self):
+        os.sched_setaffinity(0, OTHER_CORES)  # whatever is started from here inherits it
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        with contextlib.ExitStack() as stack:
+            postgres = PrivatePostgres()
+            stack.callback(postgres.remove)
+            postgres.start()
+            self.database = postgres.url
+            self.journal = stack.enter_context(tempfile.TemporaryDirectory())
+            upstream = subprocess.Popen(
+                [sys.executable, HERE / "upstream.py"], stdout=subprocess.PIPE, text=True
+            )
+            stack.callback(upstream.wait)
+            stack.callback(upstream.kill)
+            self.upstream = f"http://127.0.0.1:{upstream.stdout.readline().strip()}"
+            self.manage("migrate", "--verbosity", "0")
+            self.manage("shell", "--verbosity", "0", "-c", SEED)
+            yield
+
+    def environment(self, more):
+        mine = {
+            "DATABASE_URL": self.database,
+            "ANTHROPIC_BASE_URL": self.upstream,
+            "STACCATO_JOURNAL_DIR": self.journal,
+            "PYTHONPATH": str(ROOT),
+            **more,
+        }
+        return {name: value for name, value in os.environ.items() if not foreign(name)} | mine
+
+    def manage(self, *arguments):
+        done = subprocess.run(
+            [sys.executable, "manage.py", *arguments], cwd=ROOT, check=True, text=True,
+            env=self.environment(STACCATO_ENV), stdout=subprocess.PIPE,
+        )  # fmt: skip
+        return done.stdout
+
+    def make_key(self):
+        """Production needs an API key, where there are such."""
+        if not (ROOT / "generation/management/commands/apikey.py").exists():
+            return ()
+        words = self.manage("apikey", "create", "bench", "--all-users").split()
+        return (f"authorization: Bearer {words[-1]}",)
+
+    # --- one side at a time -------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def serving(self, side):
+        self.last_port += 1
+        port = self.last_port
+        with tempfile.TemporaryFile() as log:
+            server = subprocess.Popen(
+                [word.format(port=port) for word in side.command], cwd=ROOT,
+                env=self.environment(side.env), stdout=log, stderr=log,
+                preexec_fn=lambda: os.sched_setaffinity(0, side.cores),
+            )  # fmt: skip
+            try:
+                wait_for(port, server)
+                yield port, server.pid
+            except BaseException:
+                log.seek(0)
+                print(log.read().decode(errors="replace")[-3000:], file=sys.stderr)
+                raise
+            finally:
+                server.terminate()
+                try:
+                    server.wait(10)
+                except subprocess.TimeoutExpired:
+                    for member in measuring.family(server.pid):
+                        os.kill(member, 9)
+                    server.wait()
+
+    def control(self, low, high):
+        return measuring.ask(f"{self.upstream}/control?low={low}&high={high}")
+
+    async def load(self, side, port, pid, in_flight, low, high, warm, window):
+        """wrk for warm + window seconds; what happened within the window."""
+        self.control(low, high)
+        headers = [header.format(upstream=self.upstream) for header in side.headers]
+        seconds = round(warm + window + 1)
+        wrk = await asyncio.create_subprocess_exec(
+            "wrk", "-t1", f"-c{in_flight}", f"-d{seconds}s", f"--timeout={seconds}s",
+            "-s", HERE / "post.lua", f"http://127.0.0.1:{port}/", *headers,
+            env={**os.environ, **side.wrk_env}, stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        try:
+            async with measuring.ConnectionCount(self.database) as connections:
+                await asyncio.sleep(warm)
+                before, cpu = measuring.ask(f"{self.upstream}/control"), measuring.cpu_seconds(pid)
+                await asyncio.sleep(window)
+                after = measuring.ask(f"{self.upstream}/control")
+                cpu = measuring.cpu_seconds(pid) - cpu
+                memory = measuring.memory_kb(pid)
+                said, _ = await wrk.communicate()
+        finally:
+            if wrk.returncode is None:
+                wrk.kill()
+        told = json.loads(said.decode().strip().splitlines()[-1])
+        answered, elapsed = after["answered"] - before["answered"], after["at"] - before["at"]
+        return {
+            "side": side.key,
+            "in_flight": in_flight,
+            "per_s": answered / elapsed,
+            "cpu_us": cpu / answered * 1e6 if answered else None,
+            "core_share": cpu / elapsed,
+            "upstream_idle": 1 - (after["cpu_s"] - before["cpu_s"]) / elapsed,
+            "in_llm_peak": after["peak_waiting"],
+            "connections": connections.peak,
+            "checked_out": checked_out(port),
+            "memory_kb": memory,
+            "requests": told["requests"],
+            "errors": told["errors"] + told["timeouts"],
+        }
+
+    async def overhead(self, side, port, rate, seconds):
+        """Half load, paced by the clock: what a caller waits beyond the LLM's time."""
+        self.control(LLM_S, LLM_S)
+        headers = [header.format(upstream=self.upstream) for header in side.headers]
+        body = side.wrk_env.get("BENCH_BODY", '{"input": "Why is the sky blue?"}')
+        path = side.wrk_env.get("BENCH_PATH", "/api/v1/generate/1")
+        lines = [f"POST {path} HTTP/1.1", "host: localhost", "content-type: application/json",
+                 f"content-length: {len(body)}", *headers, "", body]  # fmt: skip
+        pace = measuring.Pace(port, "\r\n".join(lines).encode())
+        await pace.run(rate, 2)  # opens connections
+        pace.times.clear()
+        pace.idle.clear()
+        await pace.run(rate, seconds)
+        found = measuring.percentiles(pace.times)
+        return {
+            "half_load_per_s": rate,
+            "half_load_failed": pace.failed + pace.lost,
+            "p50_ms": found["p50"] - LLM_S * 1000,
+            "p99_ms": found["p99"] - LLM_S * 1000,
+        }
+
+    # --- the plan -----------------------------------------------------------------------------
+
+    async def speed(self, side, round_number):
+        """At saturation with 500 in flight, then at half of that."""
+        with self.serving(side) as (port, pid):
+            run = await self.load(
+                side, port, pid, 500, LLM_S, LLM_S, self.options.warm, self.options.window
+            )
+            run |= await self.overhead(side, port, max(5, run["per_s"] / 2), self.options.window)
+        self.note({"kind": "speed", "round": round_number, **run})
+
+    async def series(self, side, in_flight, round_number):
+        """The same number of requests a second, from ever more in flight at once."""
+        llm = in_flight / RATE
+        with self.serving(side) as (port, pid):
+            run = await self.load(
+                side, port, pid, in_flight, llm * 0.5, llm * 1.5, llm * 1.5 + 2,
+                max(self.options.window, llm),
+            )  # fmt: skip
+        self.note({"kind": "series", "round": round_number, **run})
+
+    async def flat(self, side):
+        """5,000 in flight, all of them at once."""
+        with self.serving(side) as (port, pid):
+            run = await self.load(
+                side, port, pid, FLAT, FLAT_LLM_S, FLAT_LLM_S, FLAT_LLM_S + 3, self.options.window
+            )
+        self.note({"kind": "flat", "round": 1, **run})
+
+    def note(self, run):
+        self.runs.append(run)
+        print(
+            f"  {run['kind']:6} {run['round']}  ({run['side']}) {run['in_flight']:5} in flight:"
+            f" {run['per_s']:7.1f}/s, {run['cpu_us'] or 0:8.0f} µs CPU,"
+            f" {run['connections']:3} connections, {run['errors']} errors,"
+            f" upstream {run['upstream_idle']:.0%} idle",
+            flush=True,
+        )
+
+    async def run(self):
+        with self.surroundings():
+            sides = {side.key: side for side in find_sides(self.make_key())}
+            chosen = [sides[key] for key in self.options.sides if key in sides]
+            commit = await measuring.commit_ms(self.database)
+            for round_number in range(1, self.options.rounds + 1):
+                for side in chosen:
+                    await self.speed(side, round_number)
+            for round_number in range(1, self.options.series_rounds + 1):
+                for in_flight in self.options.in_flight:
+                    for side in chosen:
+                        if in_flight in side.series:
+                            await self.series(side, in_flight, round_number)
+            if "b" in self.options.sides:
+                await self.flat(sides["b"])
+        return {
+            "machine": {
+                "cores": len(CORES),
+                "model": cpu_model(),
+                "python": platform.python_version(),
+            },
+            "commit_ms": commit,
+            "llm_s": LLM_S,
+            "rate": RATE,
+            "sides": {side.key: side.title for side in chosen},
+            "runs": self.runs,
+        }
+
+
+def foreign(name):
+    """Settings of this shell's that would reach the sides."""
+    prefixes = ("DB_", "LLM_", "ANTHROPIC_", "OPENAI_", "STACCATO_", "DJANGO_")
+    return name.startswith(prefixes) or name in {"DATABASE_URL", "DEBUG", "WEB_CONCURRENCY"}
+
+
+def wait_for(port, server):
+    import socket
+
+    end = time.monotonic() + START_LIMIT_S
+    while time.monotonic() < end:
+        if server.poll() is not None:
+            raise RuntimeError(f"the server ended with status {server.returncode}")
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            time.sleep(0.5)  # a supervisor may bind before its workers are up
+            return
+        time.sleep(0.1)
+    raise RuntimeError("the server did not start")
+
+
+def checked_out(port):
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        return measuring.ask(f"http://127.0.0.1:{port}/api/v1/pool")["peak_checked_out"]
+    return None
+
+
+def cpu_model():
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()
+
+
+# --- the report -------------------------------------------------------------------------------
+
+
+def spread(values):
+    """Median, least and most; None where nothing was measured."""
+    values = [value for value in values if value is not None and value == value]
+    return (median(values), min(values), max(values)) if values else None
+
+
+def figure(values, form="{:.0f}"):
+    found = spread(values)
+    if found is None:
+        return "–"
+    middle, least, most = (form.format(value) for value in found)
+    return middle if least == most else f"{middle} ({least}–{most})"
+
+
+def of(found, **wanted):
+    return [
+        run for run in found["runs"] if all(run.get(key) == value for key, value in wanted.items())
+    ]
+
+
+def column(runs, key):
+    return [run.get(key) for run in runs]
+
+
+def table(found):
+    head = ["side", "per s", "CPU µs", "× floor", "p50 ms", "p99 ms", "PG conn.", "checked out",
+            "MB", "errors"]  # fmt: skip
+    floor = spread(column(of(found, kind="speed", side="a"), "cpu_us"))
+    rows = []
+    for key, title in found["sides"].items():
+        runs = of(found, kind="speed", side=key)
+        cpu = spread(column(runs, "cpu_us"))
+        rows.append([
+            f"({key}) {title}", figure(column(runs, "per_s")), figure(column(runs, "cpu_us")),
+            f"{cpu[0] / floor[0]:.2f}" if floor and cpu else "–",
+            figure(column(runs, "p50_ms"), "{:.1f}"), figure(column(runs, "p99_ms"), "{:.1f}"),
+            figure([max(column(runs, "connections"))]), figure(column(runs, "checked_out")),
+            figure([run["memory_kb"] / 1024 for run in runs]),
+            str(sum(run["errors"] + run["half_load_failed"] for run in runs)),
+        ])  # fmt: skip
+    widths = [max(len(row[at]) for row in [head, *rows]) for at in range(len(head))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if at == 0 else cell.rjust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in [head, *rows]
+    )
+
+
+def targets(found):
+    """The targets, each with what was measured."""
+
+    def middle(key, **wanted):
+        value = spread(column(of(found, **wanted), key))
+        return value[0] if value else float("nan")
+
+    def speed(key, side):
+        return middle(key, kind="speed", side=side)
+
+    flat = (of(found, kind="flat") or [{}])[0]
+    small, large = (middle("cpu_us", kind="series", side="b", in_flight=n) for n in (100, FLAT))
+    memory = [middle("memory_kb", kind="series", side="b", in_flight=n) for n in (100, FLAT)]
+    rows = [
+        ("CPU at 500 in flight ≤ 2.5 × floor (stretch 2.0)", speed("cpu_us", "b") / speed("cpu_us", "a"), "×"),
+        ("throughput ≥ 15 × (c) (stretch 25)", speed("per_s", "b") / speed("per_s", "c"), "×"),
+        ("throughput ≥ 7 × (e)", speed("per_s", "b") / speed("per_s", "e"), "×"),
+        ("throughput ≥ 4 × Portkey", speed("per_s", "b") / speed("per_s", "p"), "×"),
+        ("5,000 in flight, 5 s LLM: 0 errors", flat.get("errors", float("nan")), "errors"),
+        ("… connections ≤ DB_POOL_SIZE (10)", flat.get("connections", float("nan")), "connections"),
+        ("… peak checked out ≤ 4", flat.get("checked_out") or float("nan"), "checked out"),
+        ("CPU, 5,000 in flight against 100 at equal rate ≤ 1.15 ×", large / small, "×"),
+        ("memory per request in flight ≤ 30 KB", (memory[1] - memory[0]) / (FLAT - 100), "KB"),
+        ("overhead p50 above the floor's ≤ 3 ms", speed("p50_ms", "b") - speed("p50_ms", "a"), "ms"),
+        ("overhead p99 above the floor's ≤ 25 ms", speed("p99_ms", "b") - speed("p99_ms", "a"), "ms"),
+        (f"two workers against one (≥ 1.8 × on 4 cores; here {len(CORES)})", speed("per_s", "w") / speed("per_s", "b"), "×"),
+    ]  # fmt: skip
+    commit = found["commit_ms"]
+    lines = [f"  {what:62} {value:8.2f} {unit}" for what, value, unit in rows if value == value]
+    lines.append(
+        f"  (one commit alone takes {commit['p50']:.1f} ms in the median, {commit['p99']:.1f} ms"
+        " at the 99th percentile)"
+    )
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="one short round, in three minutes")
+    parser.add_argument("--sides", default="", help="letters of the sides to measure (all)")
+    parser.add_argument("--rounds", type=int, help="of the speed test")
+    parser.add_argument("--output", type=Path, default=HERE / "results")
+    options = parser.parse_args()
+    quick = options.quick
+    options.sides = options.sides or ("abce" if quick else "abcdepgw")
+    options.rounds = options.rounds or (1 if quick else 3)
+    options.series_rounds = 1 if quick else 2
+    options.in_flight = (100, 1000) if quick else (100, 500, 1000, 2000, FLAT)
+    options.warm, options.window = (2, 4) if quick else (3, 8)
+    if not shutil.which("wrk"):
+        sys.exit("make bench needs wrk: apt-get install wrk, or brew install wrk")
+    started = time.monotonic()
+    found = asyncio.run(Bench(options).run())
+    options.output.mkdir(parents=True, exist_ok=True)
+    results = options.output / "results.json"
+    results.write_text(json.dumps(found, indent=1))
+    plot.draw(found, options.output / "results.svg")
+    print(f"\n{table(found)}\n\n{targets(found)}\n")
+    print(f"{results} and {results.with_suffix('.svg').name}, in {time.monotonic() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

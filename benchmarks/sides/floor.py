@@ -1,0 +1,67 @@
+"""(a) The floor: uvicorn and the LLM call, nothing else. No framework, no checks, no database."""
+
+from __future__ import annotations
+
+import os
+
+import orjson
+import pyqwest
+
+URL = os.environ["ANTHROPIC_BASE_URL"] + "/v1/messages"
+HEADERS = {
+    "x-api-key": "k",
+    "anthropic-version": "2023-06-01",
+    "content-type": "application/json",
+}
+PROMPT = "Tell a curious beginner something worth knowing about connection pools."
+
+
+class Floor:
+    pool: pyqwest.HTTPTransport
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] == "lifespan":
+            await self.live(receive, send)
+            return
+        body = (await receive())["body"]
+        prompt = f"{PROMPT}\n\n{orjson.loads(body).get('input', '') if body else ''}"
+        content = orjson.dumps(
+            {
+                "model": "claude-sonnet-5-5",
+                "max_tokens": 1024,
+                "messages": [{"role": "user", "content": prompt}],
+            }
+        )
+        response = await self.pool.execute(
+            pyqwest.Request("POST", URL, pyqwest.Headers(HEADERS), content)
+        )
+        reply = bytearray()
+        async for chunk in response.content:
+            reply += chunk
+        data = orjson.loads(bytes(reply))
+        usage = data["usage"]
+        answer = orjson.dumps(
+            {
+                "result": data["content"][0]["text"],
+                "tokens": usage["input_tokens"] + usage["output_tokens"],
+            }
+        )
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer))]
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
+
+    async def live(self, receive, send):
+        await receive()
+        self.pool = pyqwest.HTTPTransport(
+            http_version=pyqwest.HTTPVersion.HTTP1,
+            pool_max_idle_per_host=10_000,
+            follow_redirects=False,
+            enable_otel=False,
+        )
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self.pool.aclose()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+application = Floor()

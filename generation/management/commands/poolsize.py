@@ -1,0 +1,137 @@
+"""`manage.py poolsize`: how many connections the hot path needs, and whether there are as many."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from argparse import RawDescriptionHelpFormatter
+from typing import TYPE_CHECKING, Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import Error, connections
+
+from generation import conf, sizing
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+ANSWER_LIMIT_S = 10
+HELP = """\
+How many database connections the service needs.
+
+Demand is driven by the time spent in the database, not by the LLM:
+100 requests at once that spend 50 of their 4000 ms there need 100 × 50 / 4000 = 1.25.
+
+  manage.py poolsize --concurrency 100 --db-ms 50 --total-ms 4000
+      computes it from figures of yours.
+
+  manage.py poolsize --url https://example.org
+      takes what you leave out from the running service: the most requests that were at once in
+      flight, the time that each held a connection, and the time to its answer, all since start.
+
+Then all that the workers may open is compared with what PostgreSQL grants. `manage.py check
+--database default` compares it too, and the service logs it at start.
+"""
+
+
+class Command(BaseCommand):
+    help = HELP
+    requires_system_checks = ()
+
+    def create_parser(self, *args: Any, **kwargs: Any) -> Any:
+        return super().create_parser(*args, formatter_class=RawDescriptionHelpFormatter, **kwargs)
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--concurrency", type=int, help="requests in flight at once")
+        parser.add_argument("--db-ms", type=float, help="ms a request holds a connection")
+        parser.add_argument("--total-ms", type=float, help="ms from a request to its answer")
+        parser.add_argument(
+            "--url",
+            default="http://127.0.0.1:8000",
+            help="the running service to measure (%(default)s)",
+        )
+        parser.add_argument(
+            "--header",
+            action="append",
+            default=[],
+            metavar="'NAME: VALUE'",
+            help="sent to it, as for a page that only staff may see",
+        )
+        parser.add_argument(
+            "--workers",
+            type=int,
+            default=sizing.expected_workers(),
+            help="processes that serve (WEB_CONCURRENCY, or 1)",
+        )
+
+    def handle(self, **options: Any) -> None:
+        given = {name: options[name] for name in ("concurrency", "db_ms", "total_ms")}
+        if None in given.values():
+            given = self.measure(options["url"], options["header"]) | {
+                name: value for name, value in given.items() if value is not None
+            }
+        if min(given.values()) <= 0 or options["workers"] <= 0:
+            raise CommandError("concurrency, times and workers are greater than 0")
+        if given["db_ms"] > given["total_ms"]:
+            raise CommandError("--db-ms is a part of --total-ms, and so not greater")
+        self.stdout.write(sizing.PoolSize(**given).steps)
+        self.stdout.write("")
+        self.compare(options["workers"])
+
+    def measure(self, url: str, headers: list[str]) -> dict[str, Any]:
+        pool = self.fetch(f"{url.rstrip('/')}/api/v1/pool", headers)
+        answered, holds = pool["requests_answered"], pool["holds"]
+        if not answered["count"]:
+            raise CommandError(
+                f"{url} has answered no request yet, so there is nothing to measure: send some"
+                " (manage.py loadtest), or give --concurrency, --db-ms and --total-ms"
+            )
+        db_ms = holds["count"] * holds["mean_ms"] / answered["count"]
+        self.stdout.write(
+            f"{url} since its start: {answered['count']} requests answered, at most"
+            f" {pool['peak_requests_in_flight']} at once, in {answered['mean_ms']:.0f} ms on"
+            f" average;\nconnections were held {holds['count']} times for"
+            f" {holds['mean_ms']:.3g} ms, which is {db_ms:.3g} ms for each request.\n\n"
+        )
+        return {
+            "concurrency": pool["peak_requests_in_flight"],
+            "db_ms": round(db_ms, 3),
+            "total_ms": round(max(answered["mean_ms"], db_ms), 3),
+        }
+
+    @staticmethod
+    def fetch(url: str, headers: list[str]) -> dict[str, Any]:
+        if not url.startswith(("http://", "https://")):
+            raise CommandError("--url starts with http:// or https://")
+        request = urllib.request.Request(url)  # noqa: S310  # of these two kinds
+        for header in headers:
+            name, _, value = header.partition(":")
+            request.add_header(name.strip(), value.strip())
+        try:
+            with urllib.request.urlopen(request, timeout=ANSWER_LIMIT_S) as answer:  # noqa: S310
+                pool: dict[str, Any] = json.load(answer)
+        except (OSError, ValueError) as error:  # refused, not 200, not JSON
+            raise CommandError(
+                f"{url} can't be asked ({error}): start the service, name it with --url, or give"
+                " --concurrency, --db-ms and --total-ms"
+            ) from None
+        return pool
+
+    def compare(self, workers: int) -> None:
+        settings = conf.load()
+        if not sizing.is_ours_to_count(settings):
+            self.stdout.write(
+                "DB_POOL_MODE is pgbouncer-transaction: set PgBouncer's default_pool_size to the"
+                " demand of all workers, and its max_client_conn to all that they may open."
+            )
+            return
+        try:
+            found = sizing.budget(settings.database, workers)
+        except Error as error:
+            self.stdout.write(f"The database can't be asked for its limits: {error}")
+            return
+        finally:
+            connections.close_all()
+        self.stdout.write(f"As set now, {found.verdict}.")
+        if not found.fits:
+            self.stdout.write(self.style.WARNING(found.remedy))

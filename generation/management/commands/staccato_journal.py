@@ -1,0 +1,119 @@
+"""The rows that PostgreSQL refused: look at them, try again, or let them go."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import orjson
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError, connections, transaction
+
+from generation import conf
+from generation.journal.refused import SUFFIX, Refused, RefusedRows
+from generation.models import GenerationLog
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class Command(BaseCommand):
+    help = (
+        "Rows that PostgreSQL refused are set aside in STACCATO_JOURNAL_DIR with the reason."
+        " Mend what made it refuse them (a constraint, a trigger), then replay them; or discard"
+        " them. Rows that only wait for the database to come back are none of these: they are"
+        " stored by themselves."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        actions = parser.add_subparsers(dest="action", required=True)
+        actions.add_parser("list", help="one line for each row that was refused")
+        for name, text in (
+            ("show", "everything of some rows, as JSON"),
+            ("replay", "try to store rows again"),
+            ("discard", "forget rows for good"),
+        ):
+            action = actions.add_parser(name, help=text)
+            action.add_argument("ids", nargs="*", type=UUID, metavar="ID", help="a row's id")
+            action.add_argument("--all", action="store_true", help="all of them")
+
+    def handle(self, *_args: Any, action: str, **options: Any) -> None:
+        rooms = self._rooms()
+        found = [(room, entry) for room in rooms for entry in room.read()]
+        if action == "list":
+            self._list([entry for _room, entry in found])
+            return
+        chosen = self._choose(found, options["ids"], every=options["all"])
+        if action == "show":
+            for _room, entry in chosen:
+                self.stdout.write(_as_json(entry))
+            return
+        done = 0
+        for room in rooms:
+            # The service adds to this file under the same lock.
+            with room.locked():
+                mine = [entry for owner, entry in chosen if owner is room]
+                if action == "replay":
+                    mine = [entry for entry in mine if self._replay(entry)]
+                if mine:
+                    room.remove({entry.row.id for entry in mine})
+                done += len(mine)
+        self.stdout.write(f"{done} {'replayed' if action == 'replay' else 'discarded'}")
+        if action == "replay" and done < len(chosen):
+            raise CommandError(f"{len(chosen) - done} are still refused")
+
+    def _rooms(self) -> list[RefusedRows]:
+        from pathlib import Path
+
+        folder = Path(conf.load().journal_dir)
+        return [
+            RefusedRows(folder, path.name.removesuffix(SUFFIX))
+            for path in sorted(folder.glob(f"*{SUFFIX}"))
+        ]
+
+    def _list(self, entries: Sequence[Refused]) -> None:
+        for entry in entries:
+            row = entry.row
+            self.stdout.write(f"{row.id}  {entry.at[:19]}  user {row.user_id}  {entry.error}")
+        if not entries:
+            self.stdout.write("no row was refused")
+
+    def _choose(
+        self, found: list[tuple[RefusedRows, Refused]], ids: list[UUID], *, every: bool
+    ) -> list[tuple[RefusedRows, Refused]]:
+        if every:
+            return found
+        if not ids:
+            raise CommandError("name the rows' ids, or say --all")
+        missing = set(ids) - {entry.row.id for _room, entry in found}
+        if missing:
+            raise CommandError(f"not among the refused rows: {', '.join(map(str, missing))}")
+        return [(room, entry) for room, entry in found if entry.row.id in ids]
+
+    def _replay(self, entry: Refused) -> bool:
+        alias = conf.load().database
+        row = json.loads(orjson.dumps(entry.row, default=str))
+        values = {
+            field.attname: row[field.attname]
+            for field in GenerationLog._meta.local_concrete_fields  # noqa: SLF001
+        }
+        try:
+            with transaction.atomic(using=alias):
+                GenerationLog.objects.using(alias).bulk_create(
+                    [GenerationLog(**values)], ignore_conflicts=True
+                )
+        except DatabaseError as error:
+            self.stderr.write(f"{entry.row.id}: {error}")
+            return False
+        finally:
+            connections[alias].close()
+        return True
+
+
+def _as_json(entry: Refused) -> str:
+    return orjson.dumps(
+        {"at": entry.at, "error": entry.error, "row": entry.row},
+        default=str,
+        option=orjson.OPT_INDENT_2,
+    ).decode()

@@ -1,0 +1,1 @@
+"""A load test of a running service, as `manage.py loadtest` runs it."""

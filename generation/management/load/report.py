@@ -1,0 +1,139 @@
+"""The load test's report: one HTML file with its plots in it, and nothing loaded from elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from django.template.loader import render_to_string
+
+from generation.management.load.verdict import percentile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from generation.management.load.run import Plan, Result
+    from generation.management.load.verdict import Verdict
+
+WIDTH, HEIGHT = 720, 200  # of a plot's inside, in the SVG's units
+COLUMNS = 120  # of the latency plot: points of one column are told by their percentiles
+STEPS = (1, 2, 5, 10)
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    at: float  # in the SVG's units
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    label: str
+    points: str  # of an SVG polyline
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    title: str
+    explanation: str
+    lines: tuple[Line, ...]
+    rows: tuple[Tick, ...]
+    columns: tuple[Tick, ...]
+
+
+def render(plan: Plan, result: Result, verdict: Verdict, day: str) -> str:
+    end = max(result.seconds, 0.001)
+    looks = result.samples
+    seen = [(sample.at, sample.pool) for sample in looks if sample.pool]
+
+    def from_pool(key: str) -> list[Point]:
+        return [(at, pool[key]) for at, pool in seen]
+
+    size = result.ended_with.get("size", 0)
+    plots = [
+        _plot(
+            "Requests in flight",
+            "As the callers count them, and how many of them wait for the LLM.",
+            end,
+            {
+                "sent, not answered": [(sample.at, sample.in_flight) for sample in looks],
+                "waiting for the LLM": from_pool("llm_calls_in_flight"),
+            },
+        ),
+        _plot(
+            "Database connections",
+            "Checked out and open, beside the pool's size.",
+            end,
+            {
+                "checked out": from_pool("checked_out"),
+                "open": from_pool("open"),
+                "pool size": [(0.0, size), (end, size)] if size else [],
+            },
+        ),
+        _plot(
+            "Latency in seconds",
+            "Of the requests that ended at that time.",
+            end,
+            {
+                "median": _over_time(result, end, lambda times: percentile(times, 50)),
+                "99th percentile": _over_time(result, end, lambda times: percentile(times, 99)),
+            },
+        ),
+    ]
+    context = {"plan": plan, "result": result, "verdict": verdict, "plots": plots, "day": day}
+    return render_to_string("generation/loadtest.html", context)
+
+
+def _over_time(
+    result: Result, end: float, choose: Callable[[Sequence[float]], float]
+) -> list[Point]:
+    columns: dict[int, list[float]] = {}
+    for outcome in result.outcomes:
+        columns.setdefault(int(outcome.at / end * COLUMNS), []).append(outcome.seconds)
+    return [
+        ((column + 0.5) / COLUMNS * end, choose(times)) for column, times in sorted(columns.items())
+    ]
+
+
+def _plot(title: str, explanation: str, end: float, lines: dict[str, list[Point]]) -> Plot:
+    top_value = max((y for points in lines.values() for _, y in points), default=0.0)
+    rows = _ticks(top_value or 1.0)
+    top = rows[-1]
+    drawn = (
+        Line(
+            label,
+            " ".join(
+                f"{min(x / end, 1) * WIDTH:.1f},{HEIGHT - y / top * HEIGHT:.1f}" for x, y in points
+            ),
+        )
+        for label, points in lines.items()
+        if points
+    )
+    return Plot(
+        title,
+        explanation,
+        tuple(drawn),
+        tuple(Tick(HEIGHT - value / top * HEIGHT, f"{value:g}") for value in rows),
+        tuple(Tick(value / end * WIDTH, f"{value:g} s") for value in _ticks(end) if value <= end),
+    )
+
+
+def _ticks(top: float) -> Sequence[float]:
+    """Round values from 0 to `top` or just beyond, four to nine of them."""
+    step = next(step for step in _round_steps() if top / step <= 8)  # noqa: PLR2004
+    number = 0
+    values = [0.0]
+    while values[-1] < top:
+        number += 1
+        values.append(round(number * step, 9))
+    return values
+
+
+def _round_steps() -> Iterable[float]:
+    power = 1e-6
+    while True:
+        for step in STEPS[:-1]:
+            yield step * power
+        power *= STEPS[-1]

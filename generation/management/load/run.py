@@ -1,0 +1,239 @@
+"""Thousands of callers at once, and what they and the service saw."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import count, cycle
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pyqwest
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+
+OK = 200
+SAMPLE_EVERY_S = 0.5
+CONNECT_LIMIT_S = 30.0
+POOL_LIMIT_S = 10.0
+# All at once they would overrun the service's listen queue, and measure that.
+CALLERS_PER_SLICE = 100
+SLICE_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to send. Ends after so many requests, or with those begun within `duration` s."""
+
+    url: str
+    users: Sequence[int]
+    body: bytes
+    headers: Sequence[tuple[str, str]]
+    concurrency: int
+    requests: int | None
+    duration: float | None
+    timeout: float
+    ca_file: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One request. Times are seconds since the test began."""
+
+    at: float  # its end
+    seconds: float
+    fault: str  # empty for a 200
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One look while the test runs; `pool` is the service's own page, {} where it has none."""
+
+    at: float
+    in_flight: int
+    pool: dict[str, Any]
+
+
+@dataclass(slots=True)
+class Result:
+    began_with: dict[str, Any] = field(default_factory=dict)  # the pool's page
+    ended_with: dict[str, Any] = field(default_factory=dict)
+    no_pool_because: str = ""
+    outcomes: list[Outcome] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    seconds: float = 0.0
+    peak_in_flight: int = 0
+
+    @property
+    def faults(self) -> Counter[str]:
+        return Counter(outcome.fault for outcome in self.outcomes if outcome.fault)
+
+
+class Refused(Exception):
+    """The first request of all did not get an answer to go on with."""
+
+
+class LoadTest:
+    """One run against one service. `open()` it, `probe()` it, then `run()` it."""
+
+    def __init__(self, plan: Plan, transport: pyqwest.HTTPTransport) -> None:
+        self.result = Result()
+        self.in_flight = 0
+        self._plan = plan
+        self._transport = transport
+        base = plan.url.rstrip("/")
+        self._pool_url = f"{base}/api/v1/pool"
+        self._targets = cycle([f"{base}/api/v1/generate/{user}" for user in plan.users])
+        self._headers = pyqwest.Headers(
+            [("content-type", "application/json"), ("user-agent", "staccato-loadtest")]
+        )
+        for name, value in plan.headers:
+            self._headers.add(name, value)
+        self._numbers = count()
+        self._began = 0.0
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, plan: Plan) -> AsyncIterator[LoadTest]:
+        # The product's own transport would do, but here no httpx stands in between.
+        transport = pyqwest.HTTPTransport(
+            tls_include_system_certs=True,
+            tls_ca_cert=plan.ca_file,
+            http_version=pyqwest.HTTPVersion.HTTP1,  # a connection for each caller
+            connect_timeout=CONNECT_LIMIT_S,
+            pool_max_idle_per_host=plan.concurrency + 1,
+            follow_redirects=False,
+            enable_gzip=False,
+            enable_brotli=False,
+            enable_zstd=False,
+            enable_otel=False,
+        )
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(transport.aclose)
+            yield cls(plan, transport)
+
+    async def probe(self) -> dict[str, Any]:
+        """One request before the crowd; its answer. Raises `Refused`."""
+        url = next(self._targets)
+        try:
+            async with asyncio.timeout(self._plan.timeout):
+                status, body = await self._send("POST", url, self._plan.body)
+        except (OSError, TimeoutError, ValueError) as error:
+            raise Refused(f"{url} gives no answer: {error or type(error).__name__}") from None
+        answer = _read_object(body)
+        if status != OK:
+            detail = answer.get("detail") or body[:300].decode(errors="replace")
+            raise Refused(f"{url} answers {status}: {detail}")
+        if "result" not in answer:
+            raise Refused(f"{url} answers 200, but not as Staccato does")
+        return answer
+
+    async def run(self, show: Callable[[Sample], None]) -> Result:
+        """`show` is called for each sample while it runs."""
+        result = self.result
+        result.began_with = await self._ask_pool()
+        self._began = time.perf_counter()
+        sampling = asyncio.create_task(self._sample(show))
+        try:
+            async with asyncio.TaskGroup() as callers:
+                for number in range(self._plan.concurrency):
+                    if number and number % CALLERS_PER_SLICE == 0:
+                        await asyncio.sleep(SLICE_S)
+                    callers.create_task(self._call_again_and_again())
+        finally:
+            result.seconds = self._now()
+            sampling.cancel()
+            await asyncio.gather(sampling, return_exceptions=True)
+        result.ended_with = await self._ask_pool()
+        return result
+
+    def _now(self) -> float:
+        return time.perf_counter() - self._began
+
+    def _is_over(self) -> bool:
+        plan = self._plan
+        if plan.requests is not None and next(self._numbers) >= plan.requests:
+            return True
+        return plan.duration is not None and self._now() >= plan.duration
+
+    async def _call_again_and_again(self) -> None:
+        while not self._is_over():
+            self.in_flight += 1
+            self.result.peak_in_flight = max(self.result.peak_in_flight, self.in_flight)
+            started = self._now()
+            try:
+                fault = await self._call()
+            finally:
+                self.in_flight -= 1
+            ended = self._now()
+            self.result.outcomes.append(Outcome(ended, ended - started, fault))
+            if fault:
+                await asyncio.sleep(SLICE_S)  # a service that refuses at once is not hammered
+
+    async def _call(self) -> str:
+        """The kind of failure; empty where there was none."""
+        try:
+            async with asyncio.timeout(self._plan.timeout):
+                status, body = await self._send("POST", next(self._targets), self._plan.body)
+        except TimeoutError:
+            return f"no answer within {self._plan.timeout:g} s"
+        except (OSError, ValueError) as error:
+            return f"connection: {type(error).__name__}"
+        if status == OK:
+            return ""
+        kind = str(_read_object(body).get("type", "")).rpartition(":")[2]
+        return f"{status} {kind}".strip()
+
+    async def _send(self, method: str, url: str, content: bytes | None) -> tuple[int, bytes]:
+        """Raises `OSError`, `TimeoutError` or `ValueError`, whatever the library's own is."""
+        request = pyqwest.Request(method, url, self._headers, content)
+        try:
+            response = await self._transport.execute(request)
+            body = bytearray()
+            async for chunk in response.content:
+                body += chunk
+        except (pyqwest.ReadError, pyqwest.WriteError, pyqwest.RemoteProtocolError) as error:
+            raise ConnectionError(str(error)) from error
+        return response.status, bytes(body)
+
+    async def _sample(self, show: Callable[[Sample], None]) -> None:
+        for look in _every(SAMPLE_EVERY_S):
+            await asyncio.sleep(max(0.0, look - self._now()))
+            at, in_flight = self._now(), self.in_flight
+            pool = {} if self.result.no_pool_because else await self._ask_pool()
+            sample = Sample(at, in_flight, pool)
+            self.result.samples.append(sample)
+            show(sample)
+
+    async def _ask_pool(self) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(POOL_LIMIT_S):
+                status, body = await self._send("GET", self._pool_url, None)
+        except (OSError, TimeoutError, ValueError) as error:
+            # One look that fails is no reason to stop looking.
+            return self._without_pool(type(error).__name__, for_good=False)
+        pool = _read_object(body)
+        if status != OK or "checked_out" not in pool:
+            return self._without_pool(f"{self._pool_url} answers {status}", for_good=True)
+        return pool
+
+    def _without_pool(self, why: str, *, for_good: bool) -> dict[str, Any]:
+        if for_good:
+            self.result.no_pool_because = why
+        return {}
+
+
+def _every(seconds: float) -> Iterator[float]:
+    return (number * seconds for number in count())
+
+
+def _read_object(body: bytes) -> dict[str, Any]:
+    try:
+        found = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}

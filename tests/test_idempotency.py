@@ -1,0 +1,278 @@
+"""Idempotency-Key: one LLM call for a request that is sent again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from uuid import uuid4
+
+import pytest
+
+from generation import idempotency
+from generation.errors import KeyInUse, KeyReused, LLMTimedOut
+from generation.models import GenerationLog, IdempotencyKey
+from generation.records import GenerationRequest
+from tests.support import http
+from tests.support.http import Exchange
+
+GENERATE = "/api/v1/generate/1"
+
+
+def key(value: str = "key-1") -> dict[str, str]:
+    return {"Idempotency-Key": value}
+
+
+def slug(answer) -> str:
+    return answer.json()["type"].rpartition(":")[2]
+
+
+async def test_a_repetition_gets_the_first_answer_and_is_marked(client):
+    first = await client.post(GENERATE, json={"input": "x"}, headers=key())
+    again = await client.post(GENERATE, json={"input": "x"}, headers=key())
+    assert first.status_code == again.status_code == 200
+    assert again.content == first.content
+    assert "idempotency-replayed" not in first.headers
+    assert again.headers["idempotency-replayed"] == "true"
+    assert await GenerationLog.objects.acount() == 1
+
+
+async def test_a_key_belongs_to_its_user(client):
+    first = await client.post(GENERATE, headers=key())
+    other = await client.post("/api/v1/generate/2", json={"input": "x"}, headers=key())
+    assert other.status_code == 200
+    assert other.json()["id"] != first.json()["id"]
+
+
+@pytest.mark.parametrize("body", [{"input": "y"}, {"variables": {"a": "b"}}, {"max_tokens": 5}])
+async def test_the_same_key_with_another_request_is_refused(client, body):
+    await client.post(GENERATE, json={"input": "x"}, headers=key())
+    other = await client.post(GENERATE, json=body, headers=key())
+    assert (other.status_code, slug(other)) == (422, "idempotency-key-reused")
+
+
+@pytest.mark.parametrize("value", ["", " ", "a b", "x" * 256, "ü"])
+async def test_a_key_that_is_none_is_refused(client, value):
+    answer = await client.post(GENERATE, headers=[(b"idempotency-key", value.encode("latin1"))])
+    assert (answer.status_code, slug(answer)) == (400, "idempotency-key-invalid")
+
+
+async def test_bad_input_leaves_the_key_free(client):
+    bad = await client.post("/api/v1/generate/3", json={"input": "x"}, headers=key())
+    assert slug(bad) == "missing-variable"
+    body = {"input": "x", "variables": {"tone": "dry"}}
+    assert (await client.post("/api/v1/generate/3", json=body, headers=key())).status_code == 200
+
+
+async def test_a_failure_frees_the_key_so_that_a_retry_runs_again(client, runtime, monkeypatch):
+    complete = runtime.llm.complete
+
+    async def fail(_prompt):
+        raise LLMTimedOut("no answer")
+
+    monkeypatch.setattr(runtime.llm, "complete", fail)
+    failed = await client.post(GENERATE, headers=key())
+    assert failed.status_code == 504
+    monkeypatch.setattr(runtime.llm, "complete", complete)
+    again = await client.post(GENERATE, headers=key())
+    assert again.status_code == 200
+    assert await GenerationLog.objects.acount() == 2
+    assert await IdempotencyKey.objects.acount() == 1
+
+
+async def test_a_user_whose_id_exceeds_the_keys_column_is_unknown_all_the_same(client):
+    answer = await client.post(f"/api/v1/generate/{2**40}", headers=key())
+    assert answer.status_code == 404
+
+
+async def test_a_request_without_a_key_runs_no_statement_for_keys(client, runtime):
+    holds = runtime.database.pool.holds
+
+    async def borrowings(headers) -> int:
+        before = holds.count
+        assert (await client.post(GENERATE, headers=headers)).status_code == 200
+        while len(runtime.store._usage) or runtime.database.pool.checkedout():
+            await asyncio.sleep(0)
+        return holds.count - before
+
+    await borrowings({})
+    plain = await borrowings({})
+    keyed = await borrowings(key())
+    assert plain == 3, "read, write, usage"
+    assert keyed == plain + 1
+    assert not await IdempotencyKey.objects.exclude(key="key-1").aexists()
+
+
+async def test_a_record_is_forgotten_after_a_day(client, runtime):
+    await client.post(GENERATE, headers=key("old"))
+    await client.post(GENERATE, headers=key("new"))
+    await age("old", "25 hours")
+    await runtime.idempotency.purge()
+    assert [record.key async for record in IdempotencyKey.objects.all()] == ["new"]
+
+
+async def test_a_record_older_than_a_day_does_not_bind_even_before_it_is_purged(client):
+    first = await client.post(GENERATE, headers=key())
+    await age("key-1", "25 hours")
+    again = await client.post(GENERATE, json={"input": "something else"}, headers=key())
+    assert again.status_code == 200
+    assert again.json()["id"] != first.json()["id"]
+
+
+async def age(name: str, interval: str) -> None:
+    from datetime import timedelta
+
+    from django.db.models import F
+
+    hours = int(interval.split()[0])
+    await IdempotencyKey.objects.filter(key=name).aupdate(
+        created_at=F("created_at") - timedelta(hours=hours)
+    )
+
+
+async def test_who_leaves_with_a_key_finds_the_answer_later(serve, llm):
+    llm.release.clear()
+    async with serve() as service:
+        headers = list(key().items())
+        exchange = await Exchange.begin(service.port, "POST", GENERATE, headers=headers)
+        await llm.until(lambda fake: fake.waiting == 1, "the call")
+        await exchange.leave()
+        llm.release.set()
+        await service.until_pool(lambda now: now["requests_in_flight"] == 0, "the row")
+        answer = await http.generate(service.port, headers=headers)
+        assert answer.status == 200
+        assert answer.headers["idempotency-replayed"] == "true"
+        assert (llm.calls, llm.hung_up) == (1, 0)
+
+
+async def test_the_policy_can_cancel_even_with_a_key(serve, llm, sql):
+    llm.release.clear()
+    async with serve(STACCATO_ON_DISCONNECT="cancel") as service:
+        headers = list(key().items())
+        exchange = await Exchange.begin(service.port, "POST", GENERATE, headers=headers)
+        await llm.until(lambda fake: fake.waiting == 1, "the call")
+        await exchange.leave()
+        await llm.until(lambda fake: fake.hung_up == 1, "the upstream connection's end")
+        await service.until_pool(lambda now: now["requests_in_flight"] == 0, "the row")
+        llm.release.set()
+        assert (await http.generate(service.port, headers=headers)).status == 200
+        assert await sql.fetchval("SELECT count(*) FROM generation_generationlog") == 2
+
+
+async def test_a_hundred_at_once_with_one_key_make_one_call_across_two_processes(serve, llm, sql):
+    llm.release.clear()
+    headers = list(key().items())
+    async with serve() as one, serve() as two:
+        callers = [
+            asyncio.create_task(http.generate((one, two)[number % 2].port, headers=headers))
+            for number in range(100)
+        ]
+        await llm.until(lambda fake: fake.waiting == 1, "the one call")
+        refused = 0
+        for done in asyncio.as_completed(callers):
+            refused += (await done).status == 409
+            if refused == 99:
+                break
+        llm.release.set()
+        answers = await asyncio.gather(*callers)
+        statuses = sorted(answer.status for answer in answers)
+        assert statuses == [200] + [409] * 99
+        assert {answer.headers.get("retry-after") for answer in answers} == {None, "1"}
+        first = next(answer for answer in answers if answer.status == 200)
+
+        replays = await asyncio.gather(
+            *(http.generate((one, two)[number % 2].port, headers=headers) for number in range(100))
+        )
+        assert {replay.status for replay in replays} == {200}
+        assert {replay.body for replay in replays} == {first.body}
+        assert llm.calls == 1
+        assert await sql.fetchval("SELECT count(*) FROM generation_generationlog") == 1
+
+
+async def test_when_the_owner_is_killed_its_lease_ends_and_one_result_is_stored(serve, llm, sql):
+    llm.release.clear()
+    headers = list(key().items())
+    async with serve() as survivor:
+        async with serve() as owner:
+            with contextlib.suppress(AssertionError):
+                exchange = await Exchange.begin(owner.port, "POST", GENERATE, headers=headers)
+                await llm.until(lambda fake: fake.waiting == 1, "the owner's call")
+                owner.process.kill()
+                await owner.ended()
+        with pytest.raises((ConnectionError, IndexError)):
+            await exchange.answer()
+        assert (await http.generate(survivor.port, headers=headers)).status == 409
+        await sql.execute(
+            "UPDATE generation_idempotencykey SET leased_until = now() - interval '1 s'"
+        )
+        llm.release.set()
+        answer = await http.generate(survivor.port, headers=headers)
+        assert answer.status == 200
+        assert "idempotency-replayed" not in answer.headers
+        assert await sql.fetchval("SELECT count(*) FROM generation_generationlog") == 1
+
+
+# --- the fence --------------------------------------------------------------------------------
+
+
+def a_request(text: str = "") -> GenerationRequest:
+    from datetime import UTC, datetime
+    from time import monotonic
+
+    return GenerationRequest(
+        user_id=1,
+        request_id="r",
+        arrived_at=datetime.now(UTC),
+        started=monotonic(),
+        input=text,
+        idempotency_key="k",
+    )
+
+
+async def test_a_late_owner_stores_its_row_but_not_the_key(runtime):
+    """The first owner stalls past its lease; a second takes over; both finish."""
+    from dataclasses import replace
+
+    from tests.test_journal import make_row
+
+    claims, store = runtime.idempotency, runtime.store
+    late, prompt = uuid4(), uuid4()
+    request = a_request()
+
+    def wish(claim):
+        return idempotency.Claim(1, "k", idempotency.fingerprint(request), claim)
+
+    assert (await claims._claims.submit(wish(late))).won
+    held = await claims._claims.submit(wish(prompt))
+    assert not held.won
+    await IdempotencyKey.objects.aupdate(leased_until="2020-01-01T00:00Z")
+    assert (await claims._claims.submit(wish(prompt))).won
+
+    second = make_row("second", user_id=1, idempotency_key="k", claim=prompt)
+    first = make_row("first", user_id=1, idempotency_key="k", claim=late)
+    await store.insert(second)
+    await store.insert(first)
+    await store.insert(replace(second))  # a replay changes nothing
+    record = await IdempotencyKey.objects.aget()
+    assert record.log_id == second.id
+    assert await GenerationLog.objects.acount() == 2
+
+
+async def test_a_key_in_use_in_this_process_needs_no_statement(runtime):
+    entered, may_end = asyncio.Event(), asyncio.Event()
+
+    async def generate(_claim):
+        entered.set()
+        await may_end.wait()
+        raise LLMTimedOut("over")
+
+    first = asyncio.create_task(runtime.idempotency.once(a_request(), generate))
+    await entered.wait()
+    before = runtime.database.pool.holds.count
+    with pytest.raises(KeyInUse):
+        await runtime.idempotency.once(a_request(), generate)
+    with pytest.raises(KeyReused):
+        await runtime.idempotency.once(a_request("other"), generate)
+    assert runtime.database.pool.holds.count == before
+    may_end.set()
+    with pytest.raises(LLMTimedOut):
+        await first

@@ -1,0 +1,218 @@
+"""The journal's files: what an append promises, and who may take over."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from datetime import UTC, datetime
+from decimal import Decimal
+from uuid import UUID, uuid4
+
+import pytest
+
+from generation.journal import lines
+from generation.journal.file import JournalFile, JournalFull, list_files, remove_drafts
+from generation.journal.refused import RefusedRows
+from generation.records import Attempt, LogRow
+
+CAPACITY = 65_536
+
+
+def make_row(text: str = "a result", **changes) -> LogRow:
+    values = {
+        "id": uuid4(),
+        "user_id": 1,
+        "prompt": "a prompt",
+        "system": "",
+        "result": text,
+        "result_cleaned": False,
+        "provider": "anthropic",
+        "model": "claude-test",
+        "input_tokens": 3,
+        "output_tokens": 4,
+        "total_tokens": 7,
+        "status": "succeeded",
+        "error_type": "",
+        "error": "",
+        "stop_reason": "end_turn",
+        "attempts": (Attempt("anthropic", "claude-test", 200, "", 12),),
+        "raw_reply": "",
+        "cost_usd": Decimal("0.000123456"),
+        "latency_ms": 20,
+        "llm_latency_ms": 12,
+        "request_id": "r",
+        "created_at": datetime.now(UTC),
+    }
+    return LogRow(**{**values, **changes})
+
+
+def encode(*rows: LogRow) -> list[bytes]:
+    return [lines.encode(lines.from_row(row)) for row in rows]
+
+
+def rows_of(file: JournalFile) -> list[LogRow]:
+    return [lines.to_row(line.record) for line in file.read() if line.record]
+
+
+def abandon(file: JournalFile) -> JournalFile:
+    """As if its process had died: the lock goes, the file stays; then a sibling comes."""
+    file.close()
+    adopted = JournalFile.adopt(file.path)
+    assert adopted is not None
+    return adopted
+
+
+@pytest.fixture
+def journal(tmp_path):
+    return JournalFile.create(tmp_path / "journal", "db", CAPACITY)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        make_row(),
+        make_row("ünïcode \U0001f600 \n newline \t \u2028"),
+        make_row(cost_usd=None, input_tokens=None, attempts=(), status="failed"),
+        make_row(idempotency_key="k", claim=uuid4()),
+    ],
+)
+def test_a_row_comes_back_as_it_was(journal, row):
+    journal.append(encode(row))
+    assert rows_of(abandon(journal)) == [row]
+
+
+def test_the_file_is_private_and_its_space_is_taken_at_its_making(journal):
+    status = journal.path.stat()
+    assert stat.S_IMODE(status.st_mode) == 0o600
+    assert stat.S_IMODE(journal.path.parent.stat().st_mode) == 0o700
+    assert status.st_size == CAPACITY
+    assert status.st_blocks * 512 >= CAPACITY, "the space is only promised: a full disk would bite"
+
+
+def test_standard_tools_can_read_it(journal):
+    row = make_row("readable")
+    journal.append(encode(row))
+    shown = subprocess.run(
+        f"tr -d '\\0' < {journal.path} | cut -c10-", shell=True, capture_output=True, text=True,
+        check=True,
+    ).stdout  # fmt: skip
+    header, line = shown.splitlines()
+    assert header == '{"staccato_journal":1,"database":"db"}'
+    assert '"result":"readable"' in line
+
+
+def test_a_torn_tail_is_skipped_and_counted(journal):
+    kept, torn = make_row("kept"), make_row("torn")
+    journal.append(encode(kept))
+    half = encode(torn)[0][:-30]
+    os.pwrite(os.open(journal.path, os.O_RDWR), half, journal.end)
+    adopted = abandon(journal)
+    assert rows_of(adopted) == [kept]
+    assert adopted.garbled == 1
+
+
+def test_a_damaged_line_costs_itself_and_no_other(journal):
+    first, second, third = make_row("1"), make_row("2"), make_row("3")
+    journal.append(encode(first))
+    place = journal.end + 40
+    journal.append(encode(second, third))
+    os.pwrite(os.open(journal.path, os.O_RDWR), b"###", place)
+    adopted = abandon(journal)
+    assert rows_of(adopted) == [first, third]
+    assert adopted.garbled == 1
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_written(journal):
+    row = make_row("x" * 20_000)
+    journal.append(encode(row, row))
+    with pytest.raises(JournalFull):
+        journal.append(encode(row, row))
+    assert len(rows_of(journal)) == 2
+    journal.append(encode(make_row("small")))
+    assert len(rows_of(abandon(journal))) == 3
+
+
+def test_clearing_forgets_the_rows_and_keeps_the_space(journal):
+    journal.append(encode(make_row("x" * 20_000)))
+    journal.clear()
+    assert journal.is_empty
+    assert rows_of(journal) == []
+    row = make_row("after")
+    journal.append(encode(row))
+    adopted = abandon(journal)
+    assert rows_of(adopted) == [row]
+    assert adopted.garbled == 0
+    assert adopted.capacity == CAPACITY
+
+
+def test_a_living_owners_file_is_not_taken(journal):
+    assert JournalFile.adopt(journal.path) is None
+
+
+def test_a_dead_owners_file_is_taken_by_one(journal):
+    journal.close()
+    taken = [JournalFile.adopt(journal.path) for _ in range(3)]
+    assert sum(file is not None for file in taken) == 1
+
+
+def test_a_file_that_another_adopter_removed_meanwhile_is_left(journal, monkeypatch):
+    journal.append(encode(make_row()))
+    journal.close()
+    opened = os.open
+
+    def open_and_lose_the_race(path, flags, *mode, **options):
+        descriptor = opened(path, flags, *mode, **options)
+        if str(path).endswith(".journal"):
+            monkeypatch.setattr(os, "open", opened)
+            JournalFile.adopt(journal.path).remove()
+            journal.path.touch()  # somebody else's new file by that name
+        return descriptor
+
+    monkeypatch.setattr(os, "open", open_and_lose_the_race)
+    assert JournalFile.adopt(journal.path) is None
+
+
+def test_reading_goes_on_where_it_was_left(journal):
+    rows = [make_row(str(number)) for number in range(5)]
+    journal.append(encode(*rows))
+    ends = [line.end for line in journal.read()]
+    later = [lines.to_row(line.record) for line in journal.read(ends[2])]
+    assert later == rows[3:]
+
+
+def test_files_of_other_databases_are_not_listed(tmp_path):
+    mine = JournalFile.create(tmp_path, "mine", CAPACITY)
+    JournalFile.create(tmp_path, "other", CAPACITY)
+    assert list_files(tmp_path, "mine") == [mine.path]
+
+
+def test_the_drafts_of_the_dead_are_removed_and_those_of_the_living_are_not(tmp_path):
+    (tmp_path / ".draft-db.dead.journal").touch()
+    alive = JournalFile.create(tmp_path, "db", CAPACITY)
+    alive_draft = alive.path.rename(tmp_path / ".draft-db.alive.journal")
+    remove_drafts(tmp_path)
+    assert list(tmp_path.glob(".draft-*")) == [alive_draft]
+
+
+def test_a_record_of_a_later_version_is_no_row():
+    assert lines.to_row({"v": 2, "row": {}}) is None
+    assert lines.to_row({"staccato_journal": 1}) is None
+
+
+# --- refused rows -----------------------------------------------------------------------------
+
+
+def test_refused_rows_stay_until_they_are_removed(tmp_path):
+    refused = RefusedRows(tmp_path / "journal", "db")
+    assert refused.read() == []
+    rows = [make_row(str(number)) for number in range(3)]
+    for row in rows:
+        refused.add(row, "PostgreSQL can't store the row (23514)")
+    assert [entry.row for entry in refused.read()] == rows
+    assert refused.read()[0].error == "PostgreSQL can't store the row (23514)"
+    with refused.locked():
+        refused.remove({rows[1].id})
+    assert [entry.row.id for entry in refused.read()] == [rows[0].id, rows[2].id]
+    assert stat.S_IMODE(refused.path.stat().st_mode) == 0o600
+    assert isinstance(refused.read()[0].row.id, UUID)

@@ -1,0 +1,334 @@
+"""`manage.py loadtest`: what it sends, what it takes for a failure, and what it says."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.core.management import CommandError, call_command
+
+from generation.management.commands.loadtest import Command
+from generation.management.load import report, verdict
+from generation.management.load.run import Outcome, Plan, Result, Sample
+
+ROOT = Path(__file__).parents[1]
+POOL = {
+    "size": 10,
+    "max_overflow": 20,
+    "open": 3,
+    "checked_out": 1,
+    "peak_checked_out": 2,
+    "llm_calls_in_flight": 480,
+    "max_requests_in_flight": 5000,
+    "overhead": {"count": 900, "p50_ms": 3.25, "p99_ms": 11.5},
+}
+
+
+def plan(**values) -> Plan:
+    usual = {
+        "url": "http://127.0.0.1:1",
+        "users": [1],
+        "body": b"{}",
+        "headers": [],
+        "concurrency": 500,
+        "requests": 1000,
+        "duration": None,
+        "timeout": 60,
+    }
+    return Plan(**usual | values)
+
+
+def result(*outcomes: Outcome, **values) -> Result:
+    usual = {
+        "began_with": {**POOL, "peak_checked_out": 1},
+        "ended_with": POOL,
+        "outcomes": list(outcomes),
+        "samples": [Sample(0.0, 0, POOL), Sample(0.5, 500, POOL)],
+        "seconds": 2.0,
+        "peak_in_flight": 500,
+    }
+    return Result(**usual | values)
+
+
+OK = Outcome(1.0, 0.5, "")
+BUSY = Outcome(1.5, 0.1, "503 too-many-in-flight")
+
+
+def loadtest(*arguments: str) -> tuple[int, str]:
+    """Exit status and output, without a terminal."""
+    output = io.StringIO()
+    try:
+        call_command(Command(stdout=output, no_color=True), *arguments)
+    except SystemExit as end:
+        return int(end.code), output.getvalue()
+    return 0, output.getvalue()
+
+
+# --- the verdict ------------------------------------------------------------------------------
+
+
+def test_only_answers_of_200_pass():
+    assert verdict.judge(plan(), result(OK, OK)).passed
+    assert not verdict.judge(plan(), result(OK, BUSY)).passed
+    assert not verdict.judge(plan(), result()).passed
+
+
+def test_failures_are_told_by_kind_the_most_frequent_first():
+    found = verdict.judge(plan(), result(OK, BUSY, BUSY, Outcome(1, 1, "connection: OSError")))
+    assert found.headline.startswith("FAILED: 1 of 4 requests")
+    assert found.sentences[0] == "Failures: 2 × 503 too-many-in-flight."
+    assert found.sentences[1] == "Failures: 1 × connection: OSError."
+
+
+def test_the_verdict_sets_the_peak_beside_the_pools_limit():
+    said = " ".join(verdict.judge(plan(), result(OK)).sentences)
+    assert "at most 2 checked out at once, of 10 in the pool and 20 beyond it" in said
+    assert "up to 480 requests waited for the LLM" in said
+    assert "3.2 ms in the median and 11.5 ms" in said
+
+
+def test_a_peak_that_was_there_before_is_not_claimed_for_the_test():
+    said = " ".join(verdict.judge(plan(), result(OK, began_with=POOL)).sentences)
+    assert "at once (since the service started)" in said
+
+
+def test_a_pool_that_was_used_up_gets_advice():
+    used_up = {**POOL, "peak_checked_out": 10}
+    said = " ".join(verdict.judge(plan(), result(OK, ended_with=used_up)).sentences)
+    assert "raise DB_POOL_SIZE" in said
+
+
+def test_without_the_pools_page_the_verdict_says_so_and_judges_the_answers():
+    blind = result(OK, ended_with={}, samples=[], no_pool_because="it answers 404")
+    found = verdict.judge(plan(), blind)
+    assert found.passed
+    assert any("it answers 404" in sentence for sentence in found.sentences)
+
+
+def test_more_callers_than_the_service_takes_are_pointed_out():
+    said = verdict.judge(plan(concurrency=6000), result(OK)).sentences[-1]
+    assert "takes 5,000 requests at once" in said
+
+
+# --- the report -------------------------------------------------------------------------------
+
+
+def rendered(a_plan: Plan, a_result: Result) -> str:
+    return report.render(a_plan, a_result, verdict.judge(a_plan, a_result), "2026-01-02 03:04 UTC")
+
+
+def test_the_report_is_one_file_that_loads_nothing():
+    page = rendered(plan(url="https://example.org"), result(OK, BUSY))
+    assert not re.search(r"""(src|href)=|@import|url\(""", page)
+    assert "FAILED: 1 of 2" in page
+    drawings = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert len(drawings) == 3
+    for drawing in drawings:
+        lines = ElementTree.fromstring(drawing).findall("polyline")
+        assert lines
+        for line in lines:
+            for point in line.get("points").split():
+                x, y = map(float, point.split(","))
+                assert 0 <= x <= report.WIDTH
+                assert 0 <= y <= report.HEIGHT
+
+
+def test_the_report_escapes_what_it_quotes():
+    hostile = result(Outcome(1, 1, "503 <script>alert(1)</script>"))
+    assert "<script" not in rendered(plan(), hostile)
+
+
+def test_the_report_of_a_test_without_any_look_at_the_pool_is_drawn_all_the_same():
+    assert "<svg" in rendered(plan(), result(OK, samples=[], ended_with={}))
+
+
+def test_the_report_keeps_the_key_to_itself():
+    secret = plan(headers=[("authorization", "Bearer sk-canary")])
+    assert "canary" not in rendered(secret, result(OK))
+
+
+@pytest.mark.parametrize("top", [0.0003, 0.9, 1, 7, 10, 31, 999, 5000, 123_456])
+def test_a_plots_scale_is_round_and_reaches_the_top(top):
+    ticks = report._ticks(top)
+    assert 4 <= len(ticks) <= 10
+    assert ticks[0] == 0
+    assert ticks[-2] < top <= ticks[-1]
+
+
+# --- the command line -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "users"), [("7", [7]), ("1,2,5", [1, 2, 5]), ("1-3,9", [1, 2, 3, 9])]
+)
+def test_users_are_one_or_a_list_or_a_range(words, users):
+    from generation.management.commands.loadtest import _users
+
+    assert _users(words) == users
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--users", "one"),
+        ("--users", "5-1"),
+        ("--url", "example.org"),
+        ("--concurrency", "0"),
+        ("--requests", "-1"),
+        ("--body", "{"),
+        ("--header", "no colon"),
+        ("--ca-file", "/nowhere"),
+        ("--url", "http://127.0.0.1:9", "--timeout", "5"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_a_sentence(arguments):
+    with pytest.raises(CommandError):
+        loadtest("--report", "", *arguments)
+
+
+def test_help_teaches():
+    told = subprocess.run(
+        [sys.executable, "manage.py", "loadtest", "--help"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    for word in ("--concurrency 5000", "--paid", "exit status 1", "ulimit -n"):
+        assert word in told
+
+
+# --- against a service ------------------------------------------------------------------------
+
+
+async def test_it_calls_all_users_watches_the_pool_and_reports(serve, sql, tmp_path):
+    page = tmp_path / "report.html"
+    async with serve(LLM_PROVIDER="simulated", LLM_SIMULATED_LATENCY="0.2") as service:
+        status, said = await sync_to_async(loadtest)(
+            "--url", f"http://127.0.0.1:{service.port}", "--concurrency", "50",
+            "--requests", "150", "--users", "1-2", "--report", str(page),
+        )  # fmt: skip
+    assert status == 0, said
+    assert "PASSED: 150 of 150 requests" in said
+    assert "up to 50 at once" in said
+    assert "in flight" in said
+    assert "checked out at once" in said
+    assert "<svg" in page.read_text()
+    rows = await sql.fetch(
+        "SELECT user_id, count(*) FROM generation_generationlog GROUP BY 1 ORDER BY 1"
+    )
+    assert [tuple(row) for row in rows] == [(1, 76), (2, 75)]  # the first asks whether all is well
+
+
+async def test_for_a_duration_it_begins_no_request_after_it(serve):
+    async with serve(LLM_PROVIDER="simulated", LLM_SIMULATED_LATENCY="0.3") as service:
+        status, said = await sync_to_async(loadtest)(
+            "--url", f"http://127.0.0.1:{service.port}", "--concurrency", "5",
+            "--duration", "0.1", "--report", "",
+        )  # fmt: skip
+    assert status == 0, said
+    assert "PASSED: 5 of 5 requests" in said
+
+
+async def test_refused_requests_fail_the_test(serve):
+    async with serve(
+        LLM_PROVIDER="simulated", LLM_SIMULATED_LATENCY="0.2", STACCATO_MAX_IN_FLIGHT="3"
+    ) as service:
+        status, said = await sync_to_async(loadtest)(
+            "--url", f"http://127.0.0.1:{service.port}", "--concurrency", "20",
+            "--requests", "40", "--report", "",
+        )  # fmt: skip
+    assert status == 1
+    assert "FAILED" in said
+    assert "× 503 too-many-in-flight." in said
+    assert "takes 3 requests at once" in said
+
+
+async def test_an_llm_that_costs_money_is_asked_only_on_purpose(serve, llm):
+    async with serve() as service:
+        url = f"http://127.0.0.1:{service.port}"
+        with pytest.raises(CommandError, match="--paid"):
+            await sync_to_async(loadtest)("--url", url, "--requests", "5", "--report", "")
+        assert llm.calls == 1
+        status, said = await sync_to_async(loadtest)(
+            "--url", url, "--requests", "5", "--concurrency", "5", "--report", "", "--paid"
+        )
+        assert status == 0, said
+
+
+async def test_a_first_request_that_fails_ends_the_test_with_the_services_reason(serve):
+    async with serve(LLM_PROVIDER="simulated") as service:
+        with pytest.raises(CommandError, match="answers 404: user 99 does not exist"):
+            await sync_to_async(loadtest)(
+                "--url", f"http://127.0.0.1:{service.port}", "--users", "99", "--report", ""
+            )
+
+
+@contextlib.asynccontextmanager
+async def strange_server(answer: bytes, heads: list[str]):
+    """Answers whatever is asked in one way and closes the connection."""
+
+    async def talk(reader, writer):
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
+            writer.write(answer)
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+def http_answer(status: str, payload: object, *more: str) -> bytes:
+    body = json.dumps(payload).encode()
+    lines = [f"HTTP/1.1 {status}", f"content-length: {len(body)}", "connection: close", *more]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+async def test_the_key_and_headers_are_sent_and_a_service_without_the_page_is_no_failure():
+    heads: list[str] = []
+    answer = http_answer("200 OK", {"result": "", "provider": "simulated"})
+    async with strange_server(answer, heads) as url:
+        status, said = await sync_to_async(loadtest)(
+            "--url", url, "--requests", "3", "--concurrency", "1", "--report", "",
+            "--api-key", "sk-1", "--header", "X-Tenant: blue",
+        )  # fmt: skip
+    assert status == 0, said
+    assert "can't be read" in said
+    posts = [head.lower() for head in heads if head.startswith("POST")]
+    assert len(posts) == 4
+    assert all("authorization: bearer sk-1" in head for head in posts)
+    assert all("x-tenant: blue" in head for head in posts)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        http_answer("200 OK", {"hello": "world"}),
+        http_answer("302 Found", {}, "location: /elsewhere"),
+        http_answer("500 Internal Server Error", "no object"),
+        b"nonsense\r\n\r\n",
+        b"",
+    ],
+)
+async def test_what_is_no_answer_of_the_service_is_not_taken_for_one(answer):
+    async with strange_server(answer, []) as url:
+        with pytest.raises(CommandError):
+            await sync_to_async(loadtest)("--url", url, "--requests", "1", "--report", "")
+
+
+async def test_it_is_fit_for_thousands_at_once(serve):
+    async with serve(LLM_PROVIDER="simulated", LLM_SIMULATED_LATENCY="5") as service:
+        status, said = await sync_to_async(loadtest)(
+            "--url", f"http://127.0.0.1:{service.port}", "--concurrency", "2000",
+            "--requests", "2000", "--report", "",
+        )  # fmt: skip
+    assert status == 0, said
+    assert "PASSED: 2,000 of 2,000 requests answered with 200, up to 2,000 at once" in said
