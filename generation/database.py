@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import ssl
 from collections import deque
 from contextvars import ContextVar
 from time import perf_counter
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import sqlalchemy
 from django.db import connections
-from sqlalchemy import URL, event, exc
+from sqlalchemy import event, exc
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
     AsyncEngine,
@@ -27,7 +26,7 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
-from generation import metrics
+from generation import address, metrics
 from generation.errors import ConnectionHeld, DatabaseUnavailable, RowRefused, StaccatoError
 
 if TYPE_CHECKING:
@@ -168,7 +167,7 @@ class Database:
 
         With `strict`, a held connection raises; else it is counted and logged.
         """
-        url, arguments = _address(connections.settings[settings.database])
+        url, arguments = address.of(connections.settings[settings.database])
         engine = create_async_engine(
             url,
             poolclass=MeasuredPool,
@@ -285,46 +284,3 @@ def _is_encoding_error(error: exc.DBAPIError) -> bool:
             return True
         cause = cause.__cause__
     return False
-
-
-def _address(django: dict[str, Any]) -> tuple[URL, dict[str, Any]]:
-    """SQLAlchemy's URL and asyncpg's arguments for a database of Django's settings."""
-    options = dict(django.get("OPTIONS", {}))
-    for mine in ("pool", "assume_role", "server_side_binding", "isolation_level"):
-        options.pop(mine, None)  # psycopg's and Django's own
-    arguments: dict[str, Any] = {
-        "server_settings": {
-            "application_name": options.pop("application_name", "staccato"),
-            "timezone": "UTC",
-        }
-    }
-    if mode := options.pop("sslmode", None):
-        arguments["ssl"] = _tls(mode, options)
-    if "connect_timeout" in options:
-        arguments["timeout"] = float(options.pop("connect_timeout"))
-    arguments["server_settings"].update({key: str(value) for key, value in options.items()})
-    url = URL.create(
-        "postgresql+asyncpg",
-        username=django["USER"] or None,
-        password=django["PASSWORD"] or None,
-        host=django["HOST"] or None,
-        port=int(django["PORT"]) if django["PORT"] else None,
-        database=django["NAME"],
-    )
-    return url, arguments
-
-
-def _tls(mode: str, options: dict[str, Any]) -> ssl.SSLContext | str:
-    """asyncpg takes libpq's modes by name, but certificates only as a context."""
-    root, certificate, key = (
-        options.pop(name, None) for name in ("sslrootcert", "sslcert", "sslkey")
-    )
-    if not (root or certificate):
-        return mode
-    context = ssl.create_default_context(cafile=root)
-    context.check_hostname = mode == "verify-full"
-    if mode not in {"verify-ca", "verify-full"}:
-        context.verify_mode = ssl.CERT_NONE
-    if certificate:
-        context.load_cert_chain(certificate, key)
-    return context
