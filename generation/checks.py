@@ -56,6 +56,24 @@ def check_database(**_kwargs: Any) -> list[CheckMessage]:
     return []
 
 
+# Not tagged `staccato`: the service starts all the same, and says so loudly.
+@register(Tags.security, deploy=True)
+def check_keys_required(**_kwargs: Any) -> list[CheckMessage]:
+    try:
+        required = conf.load().keys_required
+    except ImproperlyConfigured:  # E001 says so
+        return []
+    if required:
+        return []
+    return [
+        Error(
+            "STACCATO_API_KEYS_REQUIRED is off: whoever reaches the service spends your money.",
+            hint="Switch it on, and make keys with `manage.py apikey create`.",
+            id="staccato.E004",
+        )
+    ]
+
+
 @register(Tags.database)
 def check_connections(
     *, databases: Sequence[str] | None = None, **_kwargs: Any

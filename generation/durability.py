@@ -36,6 +36,7 @@ REPLAY_ROWS = 200
 NEAR_FULL = 0.5  # what is left then is for those in flight
 
 _MIB = 1024 * 1024
+REPLAY_BYTES = 8 * _MIB
 APPEND_BOUNDS = Bounds(
     batch_rows=500, batch_bytes=8 * _MIB, queue_rows=100_000, queue_bytes=1024 * _MIB
 )
@@ -303,4 +304,10 @@ class DurableLog:
 
 
 def _read_some(file: JournalFile, start: int) -> list[lines.Line]:
-    return list(islice(file.read(start), REPLAY_ROWS))
+    """The next lines, as many as are stored at once."""
+    found: list[lines.Line] = []
+    for line in islice(file.read(start), REPLAY_ROWS):
+        found.append(line)
+        if line.end - start > REPLAY_BYTES:
+            break
+    return found

@@ -94,13 +94,21 @@ POOL = {
 
 _EXAMPLES: tuple[errors.StaccatoError, ...] = (
     errors.MalformedBody("the body is not valid JSON: unexpected end of data"),
+    errors.Unauthorized("the API key is unknown or revoked"),
+    errors.UserForbidden("this API key may not generate for user 7"),
+    errors.ModelForbidden("this API key may not use anthropic:claude-x"),
+    errors.CrossSite("this request comes from another site's page"),
     errors.UnknownUser("user 99 does not exist or has no prompt"),
     errors.KeyInvalid("an Idempotency-Key has 1 to 255 visible ASCII characters"),
     errors.KeyInUse(
         "the first request with this Idempotency-Key is still being worked on", retry_after=1
     ),
     errors.KeyReused("this Idempotency-Key was sent with another request; use a new one"),
+    errors.BodyTooSlow("the body did not arrive in 30 s"),
     errors.BodyTooLarge("the body is larger than 1048576 bytes"),
+    errors.UriTooLong("path and query are longer than 8192 bytes"),
+    errors.UnsupportedMediaType("the body's Content-Type is not application/json"),
+    errors.HeadersTooLarge("there are more than 100 headers or 32768 bytes of them"),
     errors.InvalidRequest("body.input: Input should be a valid string"),
     errors.MissingVariable("the prompt template needs the variable 'tone'; give it in `variables`"),
     errors.EmptyPrompt("the prompt is empty: give `input`, or fill the user's template"),
@@ -125,21 +133,30 @@ _EXAMPLES: tuple[errors.StaccatoError, ...] = (
 
 def describe_generate() -> dict[str, Any]:
     """`openapi_extra` of the generate operation."""
-    responses: dict[int, Any] = {200: {"content": {"application/json": {"example": ANSWER}}}}
-    for status in sorted({error.status for error in _EXAMPLES}):
-        responses[status] = _problems([error for error in _EXAMPLES if error.status == status])
-    return {"responses": responses}
+    answer = {"content": {"application/json": {"example": ANSWER}}}
+    return {"responses": {200: answer, **_by_status(*_EXAMPLES)}}
 
 
 def describe_pool() -> dict[str, Any]:
-    refusals: dict[int, Any] = {
-        error.status: _problems([error])
-        for error in (
-            errors.StaffOnly("log in to the admin as a member of the staff first"),
-            errors.NotFound("this page is switched off"),
-        )
+    refusals = _by_status(
+        errors.Unauthorized("the API key is unknown or revoked"),
+        errors.StaffOnly("log in to the admin as a member of the staff, or send a service's key"),
+        errors.NotFound("this page is switched off"),
+        errors.UriTooLong("path and query are longer than 8192 bytes"),
+        errors.HeadersTooLarge("there are more than 100 headers or 32768 bytes of them"),
+        errors.DatabaseUnavailable("the database can't be reached", retry_after=1),
+    )
+    return {
+        "security": [{}, {"Bearer": []}, {"XApiKey": []}],
+        "responses": {200: {"content": {"application/json": {"example": POOL}}}, **refusals},
     }
-    return {"responses": {200: {"content": {"application/json": {"example": POOL}}}, **refusals}}
+
+
+def _by_status(*examples: errors.StaccatoError) -> dict[int, Any]:
+    return {
+        status: _problems([error for error in examples if error.status == status])
+        for status in sorted({error.status for error in examples})
+    }
 
 
 def _problems(examples: list[errors.StaccatoError]) -> dict[str, Any]:
@@ -164,8 +181,9 @@ def _problems(examples: list[errors.StaccatoError]) -> dict[str, Any]:
             }
         },
     }
+    headers = {}
     if any(error.retry_after_header for error in examples):
-        response["headers"] = {
-            "Retry-After": {"schema": {"type": "integer"}, "description": "Seconds."}
-        }
-    return response
+        headers["Retry-After"] = {"schema": {"type": "integer"}, "description": "Seconds."}
+    if any(error.challenge for error in examples):
+        headers["WWW-Authenticate"] = {"schema": {"type": "string"}}
+    return response | ({"headers": headers} if headers else {})

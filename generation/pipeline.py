@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from generation.idempotency import Idempotency
     from generation.llm.client import LLMClient
     from generation.store import Store
+
+logger = logging.getLogger(__name__)
 
 
 class Pipeline:
@@ -114,6 +117,10 @@ class Pipeline:
                 return await call.interruptible(self._llm.complete(prompt))
         except LLMError as error:
             return error
+        except Exception:
+            # A bug must not cost the row that tells what became of the request.
+            logger.exception("the LLM call failed of a bug")
+            return LLMError("a fault of this service ended the call; its log has more")
 
 
 def _row(

@@ -92,6 +92,8 @@ class Runtime:
                 "STACCATO_API_KEYS_REQUIRED is off and so is DEBUG: whoever reaches this service"
                 " spends your money"
             )
+        if settings.default_provider == "simulated":
+            logger.warning("the LLM is simulated: its answers are made up here")
         async with contextlib.AsyncExitStack() as stack:
             pending = await schema.prepare(settings.database, sizing.expected_workers())
             stack.push_async_callback(schema.release, settings.database)

@@ -5,5 +5,6 @@ import os
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
 
 from generation.asgi import get_application  # the settings must be named first
+from project.proxies import behind_trusted
 
-application = get_application()
+application = behind_trusted(get_application())

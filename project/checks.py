@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, register
+from django.core.checks import CheckMessage, Error, Tags, Warning, register  # noqa: A004
 
 
 # Deployment checks: collectstatic and `check` work without a key and a database.
@@ -32,3 +33,16 @@ def check_production(**_kwargs: Any) -> list[CheckMessage]:
             )
         )
     return found
+
+
+@register(Tags.security, deploy=True)
+def check_forwarding(**_kwargs: Any) -> list[CheckMessage]:
+    if os.environ.get("FORWARDED_ALLOW_IPS", "").strip() != "*":
+        return []
+    return [
+        Warning(
+            "FORWARDED_ALLOW_IPS=* lets every client write its own address.",
+            hint="Unset it, and name your proxies in TRUSTED_PROXIES.",
+            id="project.W001",
+        )
+    ]

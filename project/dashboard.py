@@ -61,6 +61,7 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
         ("Generation logs", "list_alt", "generation", "generationlog"),
         ("Profiles", "edit_note", "generation", "profile"),
         ("Usage", "data_usage", "generation", "usagelog"),
+        ("API keys", "key", "generation", "apikey"),
         ("Users", "person", "auth", "user"),
         ("Groups", "group", "auth", "group"),
     ]

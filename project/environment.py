@@ -35,6 +35,12 @@ class Environment:
             stop(f"{name}={word!r}: use 1/0, true/false, yes/no or on/off")
         return word in _TRUE
 
+    def choice(self, name: str, default: str, *allowed: str) -> str:
+        word = self.text(name, default).strip().upper()
+        if word not in allowed:
+            stop(f"{name}={word!r}: use {', '.join(allowed)}")
+        return word
+
     def words(self, name: str, default: str = "") -> list[str]:
         """A comma-separated list."""
         return [word.strip() for word in self.text(name, default).split(",") if word.strip()]

@@ -120,6 +120,14 @@ async def until_stored(postgres, ids: set[str], seconds: float = 15) -> None:
         await asyncio.sleep(0.1)
 
 
+async def until_used(sql, count: int) -> None:
+    """So many usage records, written after the answers, and not one more."""
+    async with asyncio.timeout(10):
+        while await sql.fetchval("SELECT count(*) FROM generation_usagelog") < count:
+            await asyncio.sleep(0.05)
+    assert await sql.fetchval("SELECT count(*) FROM generation_usagelog") == count
+
+
 async def in_the_llm(running, llm, count: int) -> list[asyncio.Task]:
     llm.release.clear()
     callers = [asyncio.create_task(http.generate(running.port)) for _ in range(count)]
@@ -150,10 +158,7 @@ async def test_answers_arrive_though_the_database_is_gone_and_are_stored_when_it
         await running.until_pool(lambda now: now["journal"]["rows"] == 0, "an empty journal")
         async with looking(postgres) as sql:
             assert await sql.fetchval("SELECT count(*) FROM generation_generationlog") == 50
-            async with asyncio.timeout(10):
-                while await sql.fetchval("SELECT count(*) FROM generation_usagelog") < 50:
-                    await asyncio.sleep(0.05)
-            assert await sql.fetchval("SELECT count(*) FROM generation_usagelog") == 50
+            await until_used(sql, 50)
 
 
 async def test_a_frozen_database_delays_answers_by_the_write_timeout_and_no_more(
@@ -171,7 +176,7 @@ async def test_a_frozen_database_delays_answers_by_the_write_timeout_and_no_more
         # The flush that was stuck and the journal both had the rows.
         async with looking(postgres) as sql:
             assert await sql.fetchval("SELECT count(*) FROM generation_generationlog") == 50
-            assert await sql.fetchval("SELECT count(*) FROM generation_usagelog") == 50
+            await until_used(sql, 50)
 
 
 async def test_what_a_killed_process_journaled_is_stored_at_the_next_start(serve, llm, postgres):

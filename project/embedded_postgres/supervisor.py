@@ -78,7 +78,8 @@ class Supervisor:
             return
         package = self.binaries.parent
         target = copy / package.name / self.binaries.name
-        shutil.copytree(self.binaries, target, symlinks=True)
+        unneeded = shutil.ignore_patterns("include", "*.a")
+        shutil.copytree(self.binaries, target, symlinks=True, ignore=unneeded)
         libraries = package.with_name(f"{package.name}.libs")
         if libraries.is_dir():  # the wheel's programs look for them at this relative path
             shutil.copytree(libraries, copy / libraries.name, symlinks=True)

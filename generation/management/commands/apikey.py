@@ -1,0 +1,133 @@
+"""`manage.py apikey create|list|revoke`."""
+
+from __future__ import annotations
+
+from datetime import datetime, time, timedelta
+from typing import TYPE_CHECKING, Any
+
+from django.contrib.auth import get_user_model
+from django.core.management.base import BaseCommand, CommandError
+from django.db import transaction
+from django.utils.dateparse import parse_date, parse_datetime
+from django.utils.timezone import is_naive, localtime, make_aware, now
+
+from generation import credentials
+from generation.models import ApiKey
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+    from django.contrib.auth.base_user import AbstractBaseUser
+
+
+class Command(BaseCommand):
+    help = "Make, list and revoke API keys."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        actions = parser.add_subparsers(dest="action", required=True)
+        create = actions.add_parser("create", help="Make a key and show it, this once.")
+        create.add_argument("name", help="Who or what uses it.")
+        scope = create.add_mutually_exclusive_group(required=True)
+        scope.add_argument("--user", help="The one user, by name or id.")
+        scope.add_argument("--users", nargs="+", metavar="USER", help="A service for these users.")
+        scope.add_argument("--all-users", action="store_true", help="A service for everybody.")
+        create.add_argument(
+            "--expires", metavar="WHEN", help="As 90d, 2027-01-31 or 2027-01-31T12:00."
+        )
+        create.add_argument(
+            "--models", default="", metavar="LIST", help="provider:model or provider, by commas."
+        )
+        actions.add_parser("list", help="Show all keys but their secrets.")
+        revoke = actions.add_parser("revoke", help="End keys for good, within half a minute.")
+        revoke.add_argument("prefix", nargs="+", help="What stands behind stc_, or the whole key.")
+
+    def handle(self, *_args: Any, **options: Any) -> None:
+        {"create": self.create_key, "list": self.list_keys, "revoke": self.revoke_keys}[
+            options["action"]
+        ](options)
+
+    def create_key(self, options: dict[str, Any]) -> None:
+        try:
+            credentials.parse_targets(options["models"])
+        except ValueError as error:
+            raise CommandError(f"--models {error}") from None
+        new = credentials.make()
+        key = ApiKey(
+            name=options["name"],
+            prefix=new.prefix,
+            digest=new.digest,
+            allowed_models=options["models"],
+            expires_at=parse_moment(options["expires"]) if options["expires"] else None,
+        )
+        named: list[Any] = [find_user(name) for name in options["users"] or ()]
+        if options["user"]:
+            key.scope, key.user_id = ApiKey.Scope.USER, find_user(options["user"]).pk
+        else:
+            key.scope = ApiKey.Scope.ALL if options["all_users"] else ApiKey.Scope.USERS
+        with transaction.atomic():
+            key.save()
+            key.users.set(named)
+        self.stderr.write("This is the only time that the key is shown:")
+        self.stdout.write(new.text)
+
+    def list_keys(self, _options: dict[str, Any]) -> None:
+        keys = ApiKey.objects.order_by("pk").prefetch_related("users")
+        for key in keys:
+            self.stdout.write(
+                f"stc_{key.prefix}  {state(key):8} {reach(key):24} used {when(key.last_used_at):16}"
+                f" expires {when(key.expires_at):16} {key.name}"
+            )
+        if not keys:
+            self.stdout.write("There are no API keys.")
+
+    def revoke_keys(self, options: dict[str, Any]) -> None:
+        prefixes = [
+            credentials.prefix_of(given) or given.removeprefix("stc_")
+            for given in options["prefix"]
+        ]
+        found = {key.prefix: key for key in ApiKey.objects.filter(prefix__in=prefixes)}
+        if missing := [prefix for prefix in prefixes if prefix not in found]:
+            raise CommandError(f"There is no key {', '.join(missing)}; nothing is revoked.")
+        ApiKey.objects.filter(prefix__in=prefixes, revoked_at=None).update(revoked_at=now())
+        self.stdout.write(f"Revoked: {', '.join(map(str, found.values()))}")
+
+
+def find_user(name: str) -> AbstractBaseUser:
+    users = get_user_model()._base_manager  # noqa: SLF001  # documented API
+    found = users.filter(**{get_user_model().USERNAME_FIELD: name}).first()
+    if found is None and name.isascii() and name.isdigit():
+        found = users.filter(pk=int(name)).first()
+    if found is None:
+        raise CommandError(f"There is no user {name}.")
+    return found
+
+
+def parse_moment(text: str) -> datetime:
+    if text.endswith("d") and text[:-1].isdigit():
+        return now() + timedelta(days=int(text[:-1]))
+    try:
+        day = parse_date(text)
+        moment = datetime.combine(day, time()) if day else parse_datetime(text)
+    except ValueError:
+        moment = None
+    if moment is None:
+        raise CommandError(f"--expires {text}: use 90d, 2027-01-31 or 2027-01-31T12:00.")
+    return make_aware(moment) if is_naive(moment) else moment
+
+
+def state(key: ApiKey) -> str:
+    if key.revoked_at:
+        return "revoked"
+    return "expired" if key.expires_at and key.expires_at <= now() else "active"
+
+
+def reach(key: ApiKey) -> str:
+    if key.scope == ApiKey.Scope.USER:
+        return f"user {key.user_id}"
+    if key.scope == ApiKey.Scope.ALL:
+        return "all users"
+    return "users " + ", ".join(sorted(str(user.pk) for user in key.users.all()))
+
+
+def when(moment: datetime | None) -> str:
+    return localtime(moment).strftime("%Y-%m-%d %H:%M") if moment else "never"

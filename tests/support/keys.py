@@ -1,0 +1,29 @@
+"""API keys as their owners hold them."""
+
+from __future__ import annotations
+
+from asgiref.sync import sync_to_async
+
+from generation import credentials
+from generation.models import ApiKey
+
+
+def make_key(users=(), **values) -> str:
+    """A service's key for everybody, unless the values say otherwise."""
+    new = credentials.make()
+    row = {"name": "a test's", "scope": ApiKey.Scope.ALL, **values}
+    key = ApiKey.objects.create(prefix=new.prefix, digest=new.digest, **row)
+    key.users.set(users)
+    return new.text
+
+
+async def amake_key(users=(), **values) -> str:
+    return await sync_to_async(make_key)(users, **values)
+
+
+def rows_of(key: str):
+    return ApiKey.objects.filter(prefix=credentials.prefix_of(key))
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}

@@ -1,0 +1,232 @@
+"""The edge: what is refused before Django sees it, and that its sender learns why."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+
+import pytest
+
+from generation import edge
+from tests.support import http
+from tests.support.wire import GENERATE, Wire, exchange, head
+from tests.test_api import problem
+
+MIB = 1024 * 1024
+
+
+def slug(reply) -> tuple[int, str]:
+    document = json.loads(reply.body)
+    assert reply.headers["content-type"] == "application/problem+json"
+    assert document["status"] == reply.status
+    return reply.status, document["type"].rpartition(":")[2]
+
+
+# --- size ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [GENERATE, "/admin/login/"])
+async def test_a_body_that_says_it_is_too_large_is_refused_unread(serve, path):
+    async with serve() as service, Wire.to(service.port) as wire:
+        await wire.send(head("Content-Length: 99999999", path=path))
+        assert slug(await wire.reply(3)) == (413, "body-too-large")
+
+
+@pytest.mark.parametrize("path", [GENERATE, "/admin/login/"])
+async def test_a_body_without_end_is_refused_at_the_limit_and_its_sender_cut_off(serve, path):
+    async with serve() as service, Wire.to(service.port) as wire:
+        await wire.send(head("Transfer-Encoding: chunked", path=path))
+        sending = asyncio.create_task(wire.send_for_ever())
+        assert slug(await wire.reply()) == (413, "body-too-large")
+        assert await wire.is_closed()
+        sending.cancel()
+        assert (await http.request(service.port, "GET", "/livez")).status == 200
+
+
+async def test_a_body_of_just_the_limit_is_read(serve):
+    body = b'"' + b"x" * 1022 + b'"'
+    async with serve(STACCATO_MAX_BODY_BYTES="1024") as service:
+        lengths = [f"Content-Length: {len(body)}", "Content-Type: application/json"]
+        reply = await exchange(service.port, head(*lengths) + body)
+        assert slug(reply) == (422, "invalid-request")
+
+
+# --- time ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("header", ["Content-Length: 1000", "Transfer-Encoding: chunked"])
+async def test_a_body_that_comes_too_slowly_is_refused(serve, header):
+    async with serve(STACCATO_BODY_TIMEOUT="0.5") as service, Wire.to(service.port) as wire:
+        await wire.send(head(header))
+        drip = asyncio.create_task(wire.send_for_ever(b"x", pause=0.05))
+        assert slug(await wire.reply()) == (408, "body-too-slow")
+        drip.cancel()
+        assert (await service.pool())["requests_in_flight"] == 0
+
+
+async def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_error(serve):
+    async with serve() as service:
+        async with Wire.to(service.port) as wire:
+            await wire.send(head("Content-Length: 1000") + b"half")
+        await http.request(service.port, "GET", "/livez")
+        assert "ERROR" not in service.log
+        assert "Traceback" not in service.log
+
+
+# --- what all bodies share ----------------------------------------------------------------------
+
+
+async def test_large_bodies_are_read_a_few_at_a_time_and_all_to_their_end(serve):
+    body = b'{"input": "%s"}' % (b"x" * 900_000)
+    async with serve() as service:
+        replies = await asyncio.gather(
+            *(exchange(service.port, head(f"Content-Length: {len(body)}") + body, 60)
+              for _ in range(30))
+        )  # fmt: skip
+    assert {reply.status for reply in replies} == {200}
+
+
+async def test_small_bodies_pass_while_large_ones_are_stuck(serve):
+    async with serve() as service, contextlib.AsyncExitStack() as stack:
+        for _ in range(edge.LARGE_BODIES_BYTES // MIB + 4):
+            wire = await stack.enter_async_context(Wire.to(service.port))
+            await wire.send(head(f"Content-Length: {MIB}") + b"x" * 100_000)
+        assert (await http.generate(service.port, payload={"input": "small"})).status == 200
+
+
+# --- admission ----------------------------------------------------------------------------------
+
+
+async def test_beyond_the_limit_the_refusal_comes_before_the_body_is_sent(serve, llm):
+    llm.release.clear()
+    async with serve(STACCATO_MAX_IN_FLIGHT="2") as service:
+        admitted = [asyncio.create_task(http.generate(service.port)) for _ in range(2)]
+        await llm.until(lambda fake: fake.waiting == 2, "two calls")
+        async with Wire.to(service.port) as wire:
+            await wire.send(head("Content-Length: 1000000", "Expect: 100-continue"))
+            reply = await wire.reply(3)
+            assert slug(reply) == (503, "too-many-in-flight")
+            assert int(reply.headers["retry-after"]) >= 1
+        llm.release.set()
+        assert [answer.status for answer in await asyncio.gather(*admitted)] == [200, 200]
+
+
+async def test_who_is_still_sending_takes_a_place(serve):
+    async with serve(STACCATO_MAX_IN_FLIGHT="1") as service:
+        async with Wire.to(service.port) as slow:
+            await slow.send(head("Content-Length: 2", "Expect: 100-continue"))
+            await slow.reader.readuntil(b"100 Continue\r\n\r\n")  # it is being read
+            assert (await http.generate(service.port)).status == 503
+            await slow.send(b"{}")
+            assert (await slow.reply()).status == 200
+        assert (await http.generate(service.port)).status == 200
+
+
+async def test_a_refused_sender_may_go_on_on_its_connection(serve):
+    async with (
+        serve(STACCATO_API_KEYS_REQUIRED="1") as service,
+        Wire.to(service.port) as wire,
+    ):
+        for _ in range(3):
+            await wire.send(head("Content-Length: 70000") + b"x" * 70_000)
+            assert slug(await wire.reply()) == (401, "unauthorized")
+
+
+# --- head ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [GENERATE, "/livez", "/admin/login/", "/nowhere"])
+@pytest.mark.parametrize(
+    ("query", "headers", "expected"),
+    [
+        ("?" + "q" * 9000, [], (414, "uri-too-long")),
+        ("", ["X-Large: " + "x" * 40_000], (431, "headers-too-large")),
+        ("", [f"X-{number}: x" for number in range(120)], (431, "headers-too-large")),
+    ],
+    ids=["target", "bytes", "count"],
+)
+async def test_a_head_that_is_too_large_is_a_problem(client, path, query, headers, expected):
+    pairs = [tuple(line.split(": ")) for line in headers]
+    answer = await client.request("GET", path + query, headers=pairs)
+    assert problem(answer) == expected
+
+
+@pytest.mark.parametrize(
+    ("content_type", "fits"),
+    [
+        (None, True),
+        ("application/json", True),
+        ("Application/JSON; charset=UTF-8", True),
+        ("application/problem+json", True),
+        ("application/x-www-form-urlencoded", True),  # what curl -d says
+        ("text/plain", False),
+        ("multipart/form-data; boundary=x", False),
+        ("application/json; charset=latin-1", False),
+        ("application/xml", False),
+        ("\xff", False),
+    ],
+)
+async def test_a_body_is_json_whatever_curl_calls_it(client, content_type, fits):
+    headers = {} if content_type is None else {"Content-Type": content_type.encode("latin1")}
+    answer = await client.post(GENERATE, content=b'{"input": "x"}', headers=headers)
+    if fits:
+        assert answer.status_code == 200
+    else:
+        assert problem(answer) == (415, "unsupported-media-type")
+    empty = await client.post(GENERATE, headers=headers)
+    assert empty.status_code == 200, "an empty body may call itself anything"
+
+
+async def test_a_compressed_body_is_not_unpacked(client):
+    headers = {"Content-Encoding": "gzip"}
+    answer = await client.post(GENERATE, content=b"\x1f\x8b", headers=headers)
+    assert problem(answer) == (415, "unsupported-media-type")
+
+
+async def test_a_form_is_not_taken_for_json(client):
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    answer = await client.post(GENERATE, content=b"input=x", headers=headers)
+    assert problem(answer) == (400, "malformed-body")
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "OPTIONS"])
+async def test_other_methods_are_told_the_right_one(client, method):
+    answer = await client.request(method, GENERATE)
+    assert problem(answer) == (405, "method-not-allowed")
+    assert answer.headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ({"variables": {str(number): "x" for number in range(101)}}, (422, "invalid-request")),
+        ({"variables": {"n" * 101: "x"}}, (422, "invalid-request")),
+        ({"variables": {str(number): "x" for number in range(100)}}, None),
+    ],
+    ids=["many", "long", "fits"],
+)
+async def test_variables_are_bounded(client, body, expected):
+    answer = await client.post(GENERATE, json=body)
+    assert answer.status_code == 200 if expected is None else problem(answer) == expected
+
+
+async def test_nothing_of_a_request_is_echoed_into_a_header(serve):
+    async with serve() as service:
+        for value in ("a\rSet-Cookie: x=1", "a\x0bb", "a\x7fb", "é", "x" * 129):
+            reply = await exchange(service.port, head(f"X-Request-ID: {value}"))
+            assert reply.status in {200, 400}
+            assert "set-cookie" not in reply.headers
+            assert reply.headers.get("x-request-id", "") != value
+
+
+async def test_a_websocket_is_turned_away_without_a_traceback(serve):
+    upgrade = (
+        "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    )  # fmt: skip
+    async with serve() as service:
+        for path in (GENERATE, "/", "/admin/"):
+            reply = await exchange(service.port, head(*upgrade, path=path, method="GET"))
+            assert reply.status < 500
+        assert "Traceback" not in service.log
