@@ -10,6 +10,10 @@ import time
 import urllib.request
 from pathlib import Path
 from statistics import quantiles
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -48,8 +52,11 @@ def memory_kb(pid: int) -> int:
     return total
 
 
-def ask(url: str) -> dict:
-    with urllib.request.urlopen(url, timeout=30) as answer:
+def ask(url: str, headers: Sequence[str] = ()) -> dict:
+    request = urllib.request.Request(url)
+    for header in headers:
+        request.add_header(*header.split(": ", 1))
+    with urllib.request.urlopen(request, timeout=30) as answer:
         return json.load(answer)
 
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from statistics import median
 
-COLOURS = {"a": "#78716c", "b": "#0d9488", "c": "#d97706", "d": "#dc2626", "e": "#2563eb", "p": "#9333ea"}  # fmt: skip
+COLOURS = {
+    "a": "#78716c",
+    "b": "#0d9488",
+    "c": "#d97706",
+    "d": "#dc2626",
+    "e": "#2563eb",
+    "p": "#9333ea",
+}
 
 
 def draw(found, path):
@@ -29,7 +36,9 @@ def draw(found, path):
     for axes in (left, right):
         axes.set_xscale("log")
         axes.set_yscale("log")
-        axes.set_xticks([100, 500, 1000, 2000, 5000], labels=["100", "500", "1,000", "2,000", "5,000"])
+        axes.set_xticks(
+            [100, 500, 1000, 2000, 5000], labels=["100", "500", "1,000", "2,000", "5,000"]
+        )
         axes.minorticks_off()
         axes.set_xlabel("requests in flight")
         axes.grid(alpha=0.3)

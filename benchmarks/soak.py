@@ -24,9 +24,9 @@ import asyncpg
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.support import http, service  # noqa: E402
-from tests.support.fake_llm import FakeLLM  # noqa: E402
-from tests.support.postgres import PrivatePostgres  # noqa: E402
+from tests.support import http, service
+from tests.support.fake_llm import FakeLLM
+from tests.support.postgres import PrivatePostgres
 
 CALLERS = 100
 
@@ -70,9 +70,10 @@ class Soak:
 
     @contextlib.asynccontextmanager
     async def serving(self):
-        async with service.running(self.postgres.url, **self.env) as self.running:
+        async with service.running(self.postgres.url, **self.env) as running:
+            self.running = running
             try:
-                yield self.running
+                yield running
             finally:
                 self.running = None
 

@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import logging
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import django
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import BadRequest, ImproperlyConfigured
 from django.core.handlers.asgi import ASGIHandler
+from django.http import HttpResponseBadRequest
 from django.urls import Resolver404, get_resolver
 
 from generation import conf, problems
@@ -18,7 +19,7 @@ from generation.edge import ClientLeft, Gate, Head, Inflow
 from generation.errors import StaccatoError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from django.http import HttpResponse
     from django.urls import ResolverMatch
@@ -51,7 +52,7 @@ class Application:
         self._open_runtime = open_runtime
         self._lean = lean
         self._gate = gate
-        self._stock = ASGIHandler()
+        self._stock = StockHandler()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -136,7 +137,17 @@ def _replay(content: BytesIO, receive: Receive) -> Receive:
     return replay
 
 
-class LeanHandler(ASGIHandler):
+class StockHandler(ASGIHandler):
+    """Django's own, which would let what a Content-Type can break out as an error of ours."""
+
+    def create_request(self, scope: Mapping[str, Any], body_file: IO[bytes]) -> Any:
+        try:
+            return super().create_request(scope, body_file)
+        except (BadRequest, ValueError):
+            return None, HttpResponseBadRequest("the Content-Type can't be read")
+
+
+class LeanHandler(StockHandler):
     """Serves one async view: no middleware, no signals, no thread is entered.
 
     Django's own handler makes at least two thread hops for each request, and with the

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
-from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.core.checks import CheckMessage, Error, Tags, register
+from django.core.checks import Warning as Concern
 from django.core.exceptions import ImproperlyConfigured
 from django.db import models
 
@@ -85,4 +86,4 @@ def check_connections(
     found = sizing.budget(hot_path.database, sizing.expected_workers())
     if found.fits:
         return []
-    return [Warning(f"{found.verdict}.", hint=found.remedy, id="staccato.W001")]
+    return [Concern(f"{found.verdict}.", hint=found.remedy, id="staccato.W001")]

@@ -10,6 +10,7 @@ from generation.errors import (
     BodyTooLarge,
     BodyTooSlow,
     HeadersTooLarge,
+    TooManyInFlight,
     UnsupportedMediaType,
     UriTooLong,
 )
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
 MAX_HEADER_BYTES = 32_768  # of all headers together, names included
 MAX_HEADERS = 100
 MAX_TARGET_BYTES = 8_192  # path and query
-SMALL_BODY_BYTES = 65_536  # what each connection may hold; the rest is rationed
-LARGE_BODIES_BYTES = 16 * 1024 * 1024  # for all that are being read at once
+MAX_CONTENT_TYPE_BYTES = 500
+SMALL_BODY_BYTES = 65_536  # larger ones are rationed
+LARGE_BODIES_BYTES = 8 * 1024 * 1024  # for all that are being read at once
 LINGER_S = 2.0  # how long a refused body is read on, so that its sender sees the refusal
 # The last is what `curl -d` says of anything; nothing is read from such a body but JSON.
 JSON_TYPES = frozenset({b"application/json", b"application/x-www-form-urlencoded"})
@@ -56,7 +58,7 @@ class Head:
         self.has_body = bool(self.length) or b"transfer-encoding" in self.headers
 
     def check(self) -> None:
-        """Raises `UriTooLong` or `HeadersTooLarge`."""
+        """Raises `UriTooLong`, `HeadersTooLarge` or `UnsupportedMediaType`."""
         if self._target_bytes > MAX_TARGET_BYTES:
             raise UriTooLong(f"path and query are longer than {MAX_TARGET_BYTES} bytes")
         size = sum(len(name) + len(value) for name, value in self._pairs)
@@ -64,6 +66,8 @@ class Head:
             raise HeadersTooLarge(
                 f"there are more than {MAX_HEADERS} headers or {MAX_HEADER_BYTES} bytes of them"
             )
+        if len(self.headers.get(b"content-type", b"")) > MAX_CONTENT_TYPE_BYTES:
+            raise UnsupportedMediaType("the Content-Type is too long to be one")
 
     def check_json(self) -> None:
         """Raises `UnsupportedMediaType` for a body that says it is something else.
@@ -92,19 +96,24 @@ class Inflow:
         self._is_complete = not head.has_body
 
     async def read(self, into: BytesIO) -> None:
-        """Raises `BodyTooLarge` as soon as it is, `BodyTooSlow`, `ClientLeft` when cut short."""
-        if self._head.length is not None and self._head.length > self._gate.max_bytes:
+        """Raises `BodyTooLarge` as soon as it is, `BodyTooSlow`, `TooManyInFlight` where other
+        large bodies take all the room, `ClientLeft` when cut short."""
+        length = self._head.length
+        if length is not None and length > self._gate.max_bytes:
             raise self._too_large()
-        share = self._gate.share()
+        share = None
+        if self._head.has_body and (length is None or length > SMALL_BODY_BYTES):
+            share = await self._gate.enter()
         try:
             async with asyncio.timeout(self._gate.seconds):
-                await self._read(into, share)
+                await self._read(into)
         except TimeoutError:
             raise BodyTooSlow(f"the body did not arrive in {self._gate.seconds:g} s") from None
         finally:
-            share.give_back()
+            if share is not None:
+                share.release()
 
-    async def _read(self, into: BytesIO, share: Share) -> None:
+    async def _read(self, into: BytesIO) -> None:
         size = 0
         while True:
             message = await self._next()
@@ -116,8 +125,6 @@ class Inflow:
             if self._is_complete:
                 into.seek(0)
                 return
-            if size > SMALL_BODY_BYTES:
-                await share.take()
 
     def _too_large(self) -> BodyTooLarge:
         return BodyTooLarge(f"the body is larger than {self._gate.max_bytes} bytes")
@@ -159,27 +166,19 @@ class Gate:
         self.seconds = settings.body_timeout
         self._shares = asyncio.Semaphore(max(1, LARGE_BODIES_BYTES // self.max_bytes))
 
-    def share(self) -> Share:
-        return Share(self._shares)
+    async def enter(self) -> asyncio.Semaphore:
+        """Room for one large body, to be released. Raises `TooManyInFlight`.
 
-
-class Share:
-    """Room for one large body, whole: readers that held parts could wait for one another."""
-
-    __slots__ = ("_is_taken", "_shares")
-
-    def __init__(self, shares: asyncio.Semaphore) -> None:
-        self._shares = shares
-        self._is_taken = False
-
-    async def take(self) -> None:
-        if not self._is_taken:
-            await self._shares.acquire()
-            self._is_taken = True
-
-    def give_back(self) -> None:
-        if self._is_taken:
-            self._shares.release()
+        A body whose length is not told counts as large: a server hands over what it has, which
+        may be much. Room is taken whole, since readers that held parts could wait for each
+        other.
+        """
+        try:
+            async with asyncio.timeout(self.seconds):
+                await self._shares.acquire()
+        except TimeoutError:
+            raise TooManyInFlight("other large bodies are being read", retry_after=1) from None
+        return self._shares
 
 
 async def send_start(response: HttpResponse, send: Send) -> None:

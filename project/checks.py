@@ -6,7 +6,8 @@ import os
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, Tags, Warning, register  # noqa: A004
+from django.core.checks import CheckMessage, Error, Tags, register
+from django.core.checks import Warning as Concern
 
 
 # Deployment checks: collectstatic and `check` work without a key and a database.
@@ -40,7 +41,7 @@ def check_forwarding(**_kwargs: Any) -> list[CheckMessage]:
     if os.environ.get("FORWARDED_ALLOW_IPS", "").strip() != "*":
         return []
     return [
-        Warning(
+        Concern(
             "FORWARDED_ALLOW_IPS=* lets every client write its own address.",
             hint="Unset it, and name your proxies in TRUSTED_PROXIES.",
             id="project.W001",

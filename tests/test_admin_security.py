@@ -124,7 +124,7 @@ def test_no_password_is_written_down(admin_user):
 
 
 async def test_the_lockout_works_over_the_wire(serve, orm):
-    await sync_to_async(User.objects.create_superuser)("boss", password=PASSWORD)
+    await sync_to_async(User.objects.create_superuser)("boss", password=PASSWORD, id=50)
     async with serve(LOG_LEVEL="WARNING") as service, httpx.AsyncClient() as browser:
         url = f"http://127.0.0.1:{service.port}{LOGIN}"
         token = (await browser.get(url)).cookies["csrftoken"]

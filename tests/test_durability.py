@@ -295,7 +295,7 @@ async def test_what_was_answered_before_a_kill_is_stored(serve, llm, postgres):
             async def caller():
                 with contextlib.suppress(OSError, IndexError):
                     while True:
-                        answer = await http.generate(running.port)  # noqa: B023
+                        answer = await http.generate(running.port)
                         if answer.status == 200:
                             answered.add(answer.json()["id"])
 

@@ -123,7 +123,7 @@ async def age(name: str, interval: str) -> None:
 
     from django.db.models import F
 
-    hours = int(interval.split()[0])
+    hours = int(interval.split(maxsplit=1)[0])
     await IdempotencyKey.objects.filter(key=name).aupdate(
         created_at=F("created_at") - timedelta(hours=hours)
     )

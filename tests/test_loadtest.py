@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -133,7 +133,7 @@ def test_the_report_is_one_file_that_loads_nothing():
     drawings = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
     assert len(drawings) == 3
     for drawing in drawings:
-        lines = ElementTree.fromstring(drawing).findall("polyline")
+        lines = ET.fromstring(drawing).findall("polyline")
         assert lines
         for line in lines:
             for point in line.get("points").split():

@@ -12,6 +12,7 @@ import os
 import time
 from contextlib import asynccontextmanager
 from datetime import datetime
+from typing import Annotated
 
 import httpx
 from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException
@@ -138,7 +139,10 @@ app = application = FastAPI(lifespan=lifespan)
 
 @app.post("/api/v1/generate/{user_id}")
 async def generate(
-    user_id: int, body: GenerateIn, background: BackgroundTasks, db: AsyncSession = Depends(get_db)
+    user_id: int,
+    body: GenerateIn,
+    background: BackgroundTasks,
+    db: Annotated[AsyncSession, Depends(get_db)],
 ):
     started = time.monotonic()
     user = await db.get(User, user_id)

@@ -93,7 +93,7 @@ class Command(BaseCommand):
 
     def handle(self, **options: Any) -> None:
         plan = _plan(options)
-        self.shown_at = -LINE_EVERY_S
+        self.shown_at: float = -LINE_EVERY_S
         self.is_live = bool(getattr(self.stdout, "isatty", lambda: False)())
         if limits.carry(plan.concurrency) < plan.concurrency:
             raise CommandError(

@@ -55,8 +55,10 @@ def _latency(result: Result) -> list[str]:
     if not times:
         return []
     return [
-        f"Latency: {percentile(times, 50):.3f} s in the median, {percentile(times, 99):.3f} s at"
-        f" the 99th percentile, {max(times):.3f} s at most."
+        (
+            f"Latency: {percentile(times, 50):.3f} s in the median, {percentile(times, 99):.3f} s"
+            f" at the 99th percentile, {max(times):.3f} s at most."
+        )
     ]
 
 
@@ -73,9 +75,11 @@ def _connections(result: Result) -> list[str]:
     waiting = max(pool["llm_calls_in_flight"] for pool in seen)
     sampled = max(pool["checked_out"] for pool in seen)
     lines = [
-        f"Connections: at most {peak} checked out at once{since}, of {size} in the pool and"
-        f" {overflow} beyond it; {sampled} in the worst of {len(seen)} samples, while up to"
-        f" {waiting:,} requests waited for the LLM."
+        (
+            f"Connections: at most {peak} checked out at once{since}, of {size} in the pool and"
+            f" {overflow} beyond it; {sampled} in the worst of {len(seen)} samples, while up to"
+            f" {waiting:,} requests waited for the LLM."
+        )
     ]
     if peak >= size:
         lines.append(
@@ -90,9 +94,11 @@ def _overhead(result: Result) -> list[str]:
     if not overhead.get("count"):
         return []
     return [
-        f"Overhead: a request spent {overhead['p50_ms']:.1f} ms in the median and"
-        f" {overhead['p99_ms']:.1f} ms at the 99th percentile outside of its LLM call (of the"
-        f" last {min(overhead['count'], 4096):,})."
+        (
+            f"Overhead: a request spent {overhead['p50_ms']:.1f} ms in the median and"
+            f" {overhead['p99_ms']:.1f} ms at the 99th percentile outside of its LLM call (of the"
+            f" last {min(overhead['count'], 4096):,})."
+        )
     ]
 
 
@@ -101,6 +107,9 @@ def _beyond_limits(plan: Plan, result: Result) -> list[str]:
     if plan.concurrency <= limit:
         return []
     return [
-        f"The service takes {limit:,} requests at once (STACCATO_MAX_IN_FLIGHT, or its open-file"
-        f" limit), and {plan.concurrency:,} were asked for: the rest is refused with 503."
+        (
+            f"The service takes {limit:,} requests at once (STACCATO_MAX_IN_FLIGHT, or its"
+            f" open-file limit), and {plan.concurrency:,} were asked"
+            " for: the rest is refused with 503."
+        )
     ]

@@ -1,0 +1,210 @@
+"""The admin in a real browser: it works under its policy, and no model's output runs in it."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.contrib.auth import get_user_model
+
+from generation.admin import first_id
+from generation.models import GenerationLog, Profile
+from project.management.commands.seed_demo import PROFILES
+from tests.test_admin import make_id, make_log
+
+LOGS = "/admin/generation/generationlog/"
+PAGES = [
+    "/",
+    "/admin/",
+    LOGS,
+    "/admin/generation/profile/",
+    "/admin/generation/profile/1/change/",
+    "/admin/generation/usagelog/",
+    "/admin/generation/apikey/",
+    "/admin/generation/apikey/add/",
+    "/admin/auth/user/",
+    "/admin/auth/user/50/change/",
+    "/api/v1/docs",
+]
+RUN = "window.ran = (window.ran || 0) + 1; alert(1)"
+HOSTILE = [
+    f"<script>{RUN}</script>",
+    f"<img src=x onerror='{RUN}'>",
+    f"<svg onload='{RUN}'>",
+    f"</div></section><script>{RUN}</script>",
+    f"<div x-data x-init='{RUN}'></div>",
+    f"<iframe srcdoc='<script>parent.{RUN}</script>'></iframe>",
+    f"<a href='javascript:{RUN}'>click</a>",
+    f"<body onload='{RUN}'>",
+    f"'\"><script>{RUN}</script>",
+    "{{ constructor.constructor('" + RUN + "')() }}",
+    f"--><script>{RUN}</script><!--",
+]
+
+
+async def ran(page) -> int:
+    return await page.evaluate("window.ran || 0")
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_a_page_asks_for_nothing_that_its_policy_forbids(watched, path):
+    watched.faults.clear()
+    await watched.open(path)
+    assert watched.faults == []
+
+
+async def test_the_look_is_alive_under_the_policy(watched):
+    await sync_to_async(make_log().save)(force_insert=True)
+    await watched.open(LOGS)
+    filters = watched.page.get_by_text("Apply filters").first
+    assert not await filters.is_visible()
+    await watched.page.get_by_text("Filters", exact=True).first.click()
+    await filters.wait_for(state="visible")
+    await watched.open("/api/v1/docs")
+    await watched.page.get_by_text("Generate a text for a user").wait_for(state="visible")
+
+
+async def test_no_output_of_a_model_runs(watched):
+    text = "\n".join(HOSTILE)
+    log = make_log(
+        prompt=text, system=text, result=text, error=text, error_type=HOSTILE[1][:64],
+        raw_reply=text, model=HOSTILE[0], stop_reason=HOSTILE[2][:64], request_id=HOSTILE[3],
+        attempts=[{"provider": HOSTILE[0], "error": text, HOSTILE[1]: 1}],
+    )  # fmt: skip
+    await sync_to_async(log.save)(force_insert=True)
+    for path in ("/admin/", LOGS, f"{LOGS}{log.pk}/change/", f"{LOGS}?q={HOSTILE[0]}"):
+        watched.faults.clear()
+        await watched.open(path)
+        assert await ran(watched.page) == 0, path
+        assert watched.dialogs == [], path
+        assert watched.faults == [], path
+    await watched.open(f"{LOGS}{log.pk}/change/")
+    shown = await watched.page.locator("[data-field=result]").inner_text()
+    assert shown.split() == text.split(), "the reviewer sees what the model said"
+
+
+@pytest.mark.parametrize("path", ["/", LOGS, "/api/v1/docs"])
+async def test_what_gets_past_the_escaping_is_stopped_by_the_policy(watched, path):
+    await watched.open(path)
+    await watched.page.evaluate(
+        """code => {
+            window.blocked = 0;
+            document.addEventListener("securitypolicyviolation", () => window.blocked++);
+            const inline = document.createElement("script");
+            inline.textContent = code;
+            document.body.append(inline);
+            const foreign = document.createElement("script");
+            foreign.src = "https://evil.example/x.js";
+            document.body.append(foreign);
+            const data = document.createElement("script");
+            data.src = "data:text/javascript," + encodeURIComponent(code);
+            document.body.append(data);
+            document.body.insertAdjacentHTML("beforeend", `<img src="data:," onerror="${code}">`);
+            const link = document.createElement("a");
+            link.href = "javascript:" + code;
+            document.body.append(link);
+            link.click();
+        }""",
+        RUN,
+    )
+    await watched.page.wait_for_function("window.blocked >= 5")
+    assert await ran(watched.page) == 0
+    assert watched.dialogs == []
+
+
+async def test_a_key_is_made_and_shown(watched):
+    await watched.open("/admin/generation/apikey/add/")
+    await watched.page.fill("[name=name]", "the shop")
+    await watched.page.select_option("[name=scope]", "all")
+    await watched.page.press("[name=name]", "Enter")
+    key = await watched.page.locator("[data-field=key]").inner_text()
+    assert key.startswith("stc_")
+    await watched.open("/admin/generation/apikey/")
+    assert key not in await watched.page.content()
+
+
+# --- the README's pictures ------------------------------------------------------------------------
+
+INPUTS = {
+    2: "The bridge is closed until Friday.",
+    3: "The cover arrived bent. What now?",
+    4: "Minutes of the board, 14 pages.",
+    7: "Well, that was quick. Thank you!",
+    9: "SELECT * FROM orders WHERE total > 100 ORDER BY placed_at",
+}
+LETTER = (
+    "Dear Priya,\n\nthank you for telling us, and sorry about the bent cover. Could you send a"
+    " photo of it with your order number? We will look at it today and write back.\n\n"
+    "Kind regards,\nThe service desk"
+)
+ATTEMPTS = [
+    {"provider": "anthropic", "model": "claude-sonnet-5-5", "status": 529, "error": "overloaded",
+     "ms": 168},
+    {"provider": "anthropic", "model": "claude-sonnet-5-5", "status": 200, "error": "", "ms": 2822},
+]  # fmt: skip
+MODELS = [("anthropic", "claude-sonnet-5-5")] * 3 + [
+    ("openai", "gpt-6-luna"),
+    ("simulated", "simulated-1"),
+]
+
+
+def fill() -> GenerationLog:
+    """A morning's logs; returns the one to look at."""
+    users = get_user_model()
+    for number in range(6, 11):
+        users.objects.create(id=number, username=f"user{number}")
+    now = datetime.now(UTC)
+    logs = []
+    for n in range(130):
+        number = (2, 3, 7, 9, 4)[n % 5]
+        template = PROFILES[number]["prompt_template"]
+        prompt = template.replace("$name", "Priya").replace("$product", "a field guide to mosses")
+        provider, model = MODELS[(n * 7 + n // 5) % 5]
+        moment = now - timedelta(seconds=43 * n + (n * 17) % 29)
+        values = {
+            "user_id": 17 if n == 8 else (n * 3) % 10 + 1,
+            "prompt": prompt.replace("$input", INPUTS[number]),
+            "result": LETTER,
+            "provider": provider,
+            "model": model,
+            "input_tokens": 44,
+            "output_tokens": 12 + (n * 13) % 90,
+            "total_tokens": 56 + (n * 13) % 90,
+            "cost_usd": None if provider == "simulated" else Decimal("0.000132") * (1 + n % 7),
+            "latency_ms": 2200 + (n * 811) % 4700,
+            "llm_latency_ms": 2195 + (n * 811) % 4700,
+            "stop_reason": "end_turn",
+            "request_id": f"checkout-{n:05}",
+            "created_at": moment,
+            "id": make_id(moment + timedelta(seconds=5)),
+        }
+        if n in {3, 6}:
+            fate = {"status": "failed", "error_type": "llm-unreachable"}
+            late = {"status": "timed_out", "error_type": "llm-timed-out", "latency_ms": 30_010}
+            values |= fate if n == 3 else late
+            values |= {"total_tokens": None, "cost_usd": None, "result": ""}
+        logs.append(GenerationLog(**values))
+    chosen = logs[26]
+    chosen.status, chosen.user_id = "succeeded", 9
+    chosen.provider, chosen.model, chosen.attempts = "anthropic", "claude-sonnet-5-5", ATTEMPTS
+    GenerationLog.objects.bulk_create(logs)
+    assert chosen.pk > first_id(now - timedelta(days=1))
+    return chosen
+
+
+async def test_the_pictures_of_the_readme_can_be_taken(watched, tmp_path):
+    """`make screenshots` names docs/ as their place."""
+    chosen = await sync_to_async(fill)()
+    assert await Profile.objects.aexists()
+    folder = Path(os.environ.get("STACCATO_SCREENSHOTS") or tmp_path)
+    for name, path in (("list", LOGS), ("detail", f"{LOGS}{chosen.pk}/change/")):
+        await watched.open(path)
+        await watched.page.evaluate("document.fonts.ready")
+        await watched.page.mouse.move(700, 60)
+        picture = folder / f"admin-{name}.png"
+        await watched.page.screenshot(path=picture)
+        assert picture.stat().st_size > 20_000
