@@ -7,19 +7,22 @@ caller therefore waits for no timer, and the batch grows with the load by itself
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import logging
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from generation import metrics
 from generation.errors import DatabaseUnavailable, RowRefused, StaccatoError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 logger = logging.getLogger(__name__)
 PATIENCE_S = 0.5  # after which a second flush may overtake one that is stuck
+CLOSE_S = 5.0  # how long shutdown waits for the last flushes
 MAX_FLUSHES = 3  # at once, so that a stuck database does not take the whole pool
 
 Item = TypeVar("Item")
@@ -163,3 +166,23 @@ def _fail(batch: Sequence[_Waiting[Item, Result]], error: Exception) -> None:
     for waiting in batch:
         if not waiting.future.done():
             waiting.future.set_exception(error)
+
+
+@contextlib.asynccontextmanager
+async def running(batchers: Sequence[Batcher[Any, Any]]) -> AsyncIterator[None]:
+    """The batchers as tasks that keep no caller's context."""
+    loop = asyncio.get_running_loop()
+    tasks = [
+        loop.create_task(batcher.run(), name=batcher.name, context=contextvars.Context())
+        for batcher in batchers
+    ]
+    try:
+        yield
+    finally:
+        for batcher in batchers:
+            batcher.close()
+        _done, late = await asyncio.wait(tasks, timeout=CLOSE_S)
+        for task in late:
+            logger.error("the last %s batch did not end in time", task.get_name())
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

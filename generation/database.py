@@ -42,7 +42,10 @@ logging.getLogger(f"{__name__}.MeasuredPool").setLevel(logging.WARNING)
 
 _SAMPLES = 4096  # quantiles are of the last so many
 _CONNECTION_LOST = {"57P01", "57P02", "57P03"}  # admin shutdown, crash shutdown, cannot connect now
-_ROWS_FAULT = {"22", "23"}  # SQLSTATE classes: data exception, constraint violation
+# SQLSTATE classes: data exception, constraint violation, check option, program limit (an index
+# entry that is too large), and what a trigger raises. A missing table or privilege is none of
+# these: rows wait in the journal until that is mended.
+_ROWS_FAULT = {"22", "23", "44", "54", "P0"}
 
 
 class Ledger:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RETRY_S = 0.25  # between looks whether the database is back
-ADOPT_S = 5.0  # between looks for the journals of processes that died
+LOOK_AROUND_S = 5.0  # between looks for the journals of processes that died
 REPLAY_ROWS = 200
 NEAR_FULL = 0.5  # what is left then is for those in flight
 
@@ -180,7 +180,6 @@ class DurableLog:
                 return
         self._replayed = 0
         self._rows_refused = RefusedRows(self._folder, database)
-        self._refused = len(await asyncio.to_thread(self._rows_refused.read))
 
     async def _close(self) -> None:
         if self._unsaved:
@@ -198,14 +197,14 @@ class DurableLog:
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
-        adopted_at = -ADOPT_S
+        looked_at = -LOOK_AROUND_S
         while True:
             try:
                 if self._file is None:
                     await self._open()
-                if loop.time() - adopted_at >= ADOPT_S:
-                    adopted_at = loop.time()
-                    await self._adopt()
+                if loop.time() - looked_at >= LOOK_AROUND_S:
+                    looked_at = loop.time()
+                    await self._look_around()
                 await self._replay_own()
             except (StaccatoError, OSError) as error:
                 logger.debug("not yet: %s", error)
@@ -216,7 +215,7 @@ class DurableLog:
             waiting = self._file is None or self._journaled or self._unsaved
             self._work.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(RETRY_S if waiting else ADOPT_S):
+                async with asyncio.timeout(RETRY_S if waiting else LOOK_AROUND_S):
                     # While rows wait, another one is no reason to look sooner.
                     await (asyncio.sleep(RETRY_S) if waiting else self._work.wait())
 
@@ -225,24 +224,29 @@ class DurableLog:
             return
         await self._store.ping()
         if self._unsaved:
-            await self._hand_over(list(self._unsaved.values()))
-            self._unsaved.clear()
+            # In pieces, and each taken out by name: more may come while one is stored.
+            while rows := list(islice(self._unsaved.values(), REPLAY_ROWS)):
+                await self._hand_over(rows)
+                for row in rows:
+                    self._unsaved.pop(str(row.id), None)
             logger.warning("the rows that only memory had are stored")
         if self._file is None or not self._journaled:
             return
-        rows = self._journaled
+        waiting = self._journaled
         self._replayed = await self._replay(self._file, self._replayed)
         async with self._disk:
             if self._file is not None and self._replayed == self._file.end:
                 await asyncio.to_thread(self._file.clear)
                 self._journaled = self._replayed = 0
-                logger.warning("the database is back: %d rows of the journal are stored", rows)
+                logger.warning("the database is back: %d rows of the journal are stored", waiting)
 
-    async def _adopt(self) -> None:
-        """Replay and remove the journals of processes that are gone."""
+    async def _look_around(self) -> None:
+        """Replay and remove the journals of processes that are gone; count what is refused,
+        which other processes and operators change as well."""
         if self._file is None:
             return
         database = self._file.database
+        self._refused = len(await asyncio.to_thread(self._rows_refused.read))
         await asyncio.to_thread(journal_file.remove_drafts, self._folder)
         for path in await asyncio.to_thread(journal_file.list_files, self._folder, database):
             orphan = await asyncio.to_thread(JournalFile.adopt, path)
@@ -292,7 +296,6 @@ class DurableLog:
         metrics.REPLAYED.inc(len(rows))
 
     async def _set_aside(self, row: LogRow, refusal: RowRefused) -> None:
-        self._refused += 1
         metrics.REFUSED_ROWS.inc()
         logger.error(
             "PostgreSQL refuses the row %s: %s; see manage.py staccato_journal", row.id, refusal
@@ -301,6 +304,8 @@ class DurableLog:
             await asyncio.to_thread(self._rows_refused.add, row, str(refusal))
         except OSError as error:
             self._remember([row], str(error))
+        else:
+            self._refused += 1
 
 
 def _read_some(file: JournalFile, start: int) -> list[lines.Line]:

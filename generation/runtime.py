@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import logging
 import os
 import signal
@@ -21,6 +20,7 @@ from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 
 from generation import conf, limits, metrics, schema, sizing
+from generation.batching import running
 from generation.call import Call
 from generation.database import Database, Durations
 from generation.durability import DurableLog
@@ -38,15 +38,13 @@ from generation.pipeline import Pipeline
 from generation.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
     from types import FrameType
 
-    from generation.batching import Batcher
     from generation.conf import Settings
     from generation.records import GenerationRequest
 
 logger = logging.getLogger(__name__)
-BATCHERS_CLOSE_S = 5.0  # how long shutdown waits for the last flushes
 DRAIN_SLACK_S = 2.0  # for the rows of what the drain limit cut short
 PURGE_EVERY_S = 600.0
 
@@ -107,7 +105,7 @@ class Runtime:
                 *runtime.keys.batchers,
                 *runtime.idempotency.batchers,
             ]
-            await stack.enter_async_context(_running(batchers))
+            await stack.enter_async_context(running(batchers))
             await stack.enter_async_context(runtime.log.running())
             await stack.enter_async_context(_repeating(runtime.idempotency.purge, PURGE_EVERY_S))
             stack.push_async_callback(_tolerating(runtime.keys.record_use))
@@ -259,26 +257,6 @@ async def _wait(calls: set[Call], seconds: float) -> set[Call]:
     calls = set(calls)
     await asyncio.wait([call.task for call in calls], timeout=seconds)
     return {call for call in calls if not call.task.done()}
-
-
-@contextlib.asynccontextmanager
-async def _running(batchers: Sequence[Batcher[Any, Any]]) -> AsyncIterator[None]:
-    """The batchers as tasks that keep no caller's context."""
-    loop = asyncio.get_running_loop()
-    tasks = [
-        loop.create_task(batcher.run(), name=batcher.name, context=contextvars.Context())
-        for batcher in batchers
-    ]
-    try:
-        yield
-    finally:
-        for batcher in batchers:
-            batcher.close()
-        _done, late = await asyncio.wait(tasks, timeout=BATCHERS_CLOSE_S)
-        for task in late:
-            logger.error("the last %s batch did not end in time", task.get_name())
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager

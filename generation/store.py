@@ -26,7 +26,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from generation import metrics, tables
 from generation.batching import Batcher, Bounds
 from generation.database import is_lost
-from generation.errors import DatabaseUnavailable, StaccatoError, UnknownUser
+from generation.errors import DatabaseUnavailable, RowRefused, StaccatoError, UnknownUser
 from generation.records import GenerationRequest, LogRow, Profile, UsageRow
 
 if TYPE_CHECKING:
@@ -247,8 +247,15 @@ class Store:
     async def _insert(
         self, statement: Executable, columns: dict[str, list[Any]], rows: Sequence[LogRow]
     ) -> list[None]:
-        async with self._database.connect() as connection:
-            new = set((await connection.execute(statement, columns)).scalars())
+        try:
+            async with self._database.connect() as connection:
+                new = set((await connection.execute(statement, columns)).scalars())
+        except StaccatoError:
+            raise
+        except Exception as bug:
+            # Refused, so that the neighbours are stored and the row is set aside, not lost.
+            logger.exception("rows could not be inserted because of a bug")
+            raise RowRefused(f"a bug keeps the row from PostgreSQL ({type(bug).__name__})") from bug
         for row in rows:
             if row.id in new and row.status == "succeeded":
                 self._record_usage(row)

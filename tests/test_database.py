@@ -150,6 +150,7 @@ async def test_another_requests_connection_is_no_concern_of_this_one(opened):
     [
         ("SELECT 1/0", RowRefused),
         ("SELECT 'x'::int", RowRefused),
+        ("DO $$ BEGIN RAISE 'a trigger of yours says no'; END $$", RowRefused),
         ("SELECT * FROM no_such_table", DatabaseUnavailable),
         ("SELECT pg_terminate_backend(pg_backend_pid())", DatabaseUnavailable),
     ],

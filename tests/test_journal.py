@@ -209,6 +209,7 @@ def test_refused_rows_stay_until_they_are_removed(tmp_path):
     rows = [make_row(str(number)) for number in range(3)]
     for row in rows:
         refused.add(row, "PostgreSQL can't store the row (23514)")
+    refused.add(rows[0], "PostgreSQL can't store the row (23514)")  # again, from a journal
     assert [entry.row for entry in refused.read()] == rows
     assert refused.read()[0].error == "PostgreSQL can't store the row (23514)"
     with refused.locked():

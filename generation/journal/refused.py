@@ -53,16 +53,17 @@ class RefusedRows:
             sync_folder(self.path.parent)
 
     def read(self) -> list[Refused]:
+        """Each row once, though it may have been refused again on its way from a journal."""
         try:
             data = self.path.read_bytes()
         except FileNotFoundError:
             return []
-        found = []
+        found: dict[UUID, Refused] = {}
         for line in lines.read(data):
             row = lines.to_row(line.record) if line.record else None
             if line.record and row is not None:
-                found.append(Refused(row, line.record["error"], line.record["at"]))
-        return found
+                found[row.id] = Refused(row, line.record["error"], line.record["at"])
+        return list(found.values())
 
     def remove(self, ids: Collection[UUID]) -> None:
         """Take rows out; call it while `locked()`. The others stay as they are, to the byte."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import asyncio
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import orjson
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import DatabaseError, connections, transaction
 
 from generation import conf
+from generation.batching import running
+from generation.database import Database
 from generation.journal.refused import SUFFIX, Refused, RefusedRows
-from generation.models import GenerationLog
+from generation.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +57,7 @@ class Command(BaseCommand):
             with room.locked():
                 mine = [entry for owner, entry in chosen if owner is room]
                 if action == "replay":
-                    mine = [entry for entry in mine if self._replay(entry)]
+                    mine = asyncio.run(self._replay(mine))
                 if mine:
                     room.remove({entry.row.id for entry in mine})
                 done += len(mine)
@@ -64,8 +66,6 @@ class Command(BaseCommand):
             raise CommandError(f"{len(chosen) - done} are still refused")
 
     def _rooms(self) -> list[RefusedRows]:
-        from pathlib import Path
-
         folder = Path(conf.load().journal_dir)
         return [
             RefusedRows(folder, path.name.removesuffix(SUFFIX))
@@ -91,24 +91,19 @@ class Command(BaseCommand):
             raise CommandError(f"not among the refused rows: {', '.join(map(str, missing))}")
         return [(room, entry) for room, entry in found if entry.row.id in ids]
 
-    def _replay(self, entry: Refused) -> bool:
-        alias = conf.load().database
-        row = json.loads(orjson.dumps(entry.row, default=str))
-        values = {
-            field.attname: row[field.attname]
-            for field in GenerationLog._meta.local_concrete_fields  # noqa: SLF001
-        }
-        try:
-            with transaction.atomic(using=alias):
-                GenerationLog.objects.using(alias).bulk_create(
-                    [GenerationLog(**values)], ignore_conflicts=True
+    async def _replay(self, entries: Sequence[Refused]) -> list[Refused]:
+        """Store rows as the service does, with all that a row entails; those that were taken."""
+        settings = conf.load()
+        async with Database.open(settings, strict=False) as database:
+            store = Store(database, settings)
+            async with running(store.batchers):
+                outcomes = await asyncio.gather(
+                    *(store.insert(entry.row) for entry in entries), return_exceptions=True
                 )
-        except DatabaseError as error:
-            self.stderr.write(f"{entry.row.id}: {error}")
-            return False
-        finally:
-            connections[alias].close()
-        return True
+        for entry, outcome in zip(entries, outcomes, strict=True):
+            if isinstance(outcome, BaseException):
+                self.stderr.write(f"{entry.row.id}: {outcome}")
+        return [entry for entry, outcome in zip(entries, outcomes, strict=True) if outcome is None]
 
 
 def _as_json(entry: Refused) -> str:
