@@ -82,7 +82,14 @@ def render(plan: Plan, result: Result, verdict: Verdict, day: str) -> str:
             },
         ),
     ]
-    context = {"plan": plan, "result": result, "verdict": verdict, "plots": plots, "day": day}
+    context = {
+        "plan": plan,
+        "verdict": verdict,
+        "plots": plots,
+        "day": day,
+        "width": WIDTH,
+        "height": HEIGHT,
+    }
     return render_to_string("generation/loadtest.html", context)
 
 
