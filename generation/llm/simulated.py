@@ -84,7 +84,8 @@ def _answer(prompt: Prompt, model: str) -> Answer:
 
 
 def _quote(text: str) -> str:
-    line = " ".join(text[: _QUOTED_CHARS * 2].split())
+    """Of the last paragraph: what the caller gave usually follows the template."""
+    line = " ".join(text.rstrip().rpartition("\n\n")[2][: _QUOTED_CHARS * 2].split())
     return line if len(line) <= _QUOTED_CHARS else f"{line[:_QUOTED_CHARS]}…"
 
 

@@ -155,6 +155,7 @@ class Command(runserver.Command):
 
   {curl}
 """)
+        self.stdout.flush()  # into a file or a pipe it would wait for more
 
 
 def inspect_and_serve(
