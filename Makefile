@@ -10,7 +10,7 @@ INSTALLED = $(VENV)/installed
 # Elsewhere than in var/ nobody can tell what was done to the database, so it is done again.
 PREPARED = $(if $(DATABASE_URL),prepare,var/prepared)
 
-.PHONY: help run test check lock clean prepare
+.PHONY: help run test check bench lock clean prepare
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -30,12 +30,20 @@ check: $(INSTALLED) ## run the static checks and the tests
 	$(PY) manage.py makemigrations --check --dry-run
 	@$(MAKE) --no-print-directory test
 
+bench: ## measure it beside what else one might use (needs wrk; QUICK=1: one short round)
+	@command -v wrk >/dev/null || { \
+	  echo "make bench needs wrk: apt-get install wrk, or brew install wrk" >&2; exit 1; }
+	@$(MAKE) --no-print-directory benchmarks/.venv/installed VENV=benchmarks/.venv
+	@benchmarks/.venv/bin/python -m pip install --quiet --disable-pip-version-check \
+	  -r benchmarks/requirements.txt
+	benchmarks/.venv/bin/python benchmarks/run.py $(if $(QUICK),--quick)
+
 lock: ## pin the newest versions that pyproject.toml allows (needs uv)
 	uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev \
 	  --no-annotate --custom-compile-command 'make lock' -o requirements-dev.txt pyproject.toml
 
 clean: ## remove what was made here: .venv, var with the demo database, caches
-	rm -rf .venv build var staticfiles .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv benchmarks/.venv build var staticfiles .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # To run it here is to develop, unless DEBUG is set, in the environment or in .env.

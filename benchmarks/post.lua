@@ -2,7 +2,7 @@
 local users, requests, turn = 100, {}, 0
 
 function init(args)
-  local headers = { ["content-type"] = "application/json", ["host"] = "localhost" }
+  local headers = { ["content-type"] = "application/json", ["Host"] = "localhost" }
   for _, header in ipairs(args) do
     local name, value = header:match("^([^:]+):%s*(.*)$")
     headers[name] = value

@@ -24,7 +24,7 @@ from generation import tables
 from generation.batching import Batcher, Bounds
 from generation.errors import KeyInUse, KeyInvalid, KeyReused, StaccatoError
 from generation.records import Generation, Usage
-from generation.store import arrays, unnest
+from generation.store import as_document, given
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -88,7 +88,7 @@ def _claim_statement() -> Executable:
     Rows are inserted in the order of their keys, so that two processes can't deadlock.
     """
     keys, log = tables.idempotency_key, tables.generation_log
-    asked = select(unnest(keys, _CLAIM_COLUMNS)).cte("asked")
+    asked = select(given(keys, _CLAIM_COLUMNS)).cte("asked")
     lease = func.now() + bindparam("lease", type_=Interval)
     expired = keys.c.created_at < func.now() - bindparam("kept", type_=Interval)
     abandoned = keys.c.log_id.is_(None) & (keys.c.leased_until < func.now())
@@ -134,8 +134,8 @@ def _claim_statement() -> Executable:
 
 def _release_statement() -> Executable:
     keys = tables.idempotency_key
-    given = select(unnest(keys, ("claim",))).subquery()
-    return delete(keys).where(keys.c.claim.in_(select(given.c.claim)) & keys.c.log_id.is_(None))
+    claims = select(given(keys, ("claim",)).c.claim)
+    return delete(keys).where(keys.c.claim.in_(claims) & keys.c.log_id.is_(None))
 
 
 def _purge_statement() -> Executable:
@@ -252,15 +252,14 @@ class Idempotency:
             await connection.execute(_PURGE, {"kept": self._times["kept"]})
 
     async def _claim(self, wishes: Sequence[Claim]) -> list[Row[Any] | None]:
-        wanted = arrays(wishes, _CLAIM_COLUMNS)
         async with self._database.connect() as connection:
-            rows = await connection.execute(_CLAIM, wanted | self._times)
+            rows = await connection.execute(_CLAIM, as_document(wishes) | self._times)
             found = {row.claim: row for row in rows if row.won or row.fingerprint is not None}
         return [found.get(wish.claim) for wish in wishes]
 
     async def _release(self, claims: Sequence[UUID]) -> list[None]:
         async with self._database.connect() as connection:
-            await connection.execute(_RELEASE, {"all_claim": list(claims)})
+            await connection.execute(_RELEASE, as_document([{"claim": claim} for claim in claims]))
         return [None] * len(claims)
 
 

@@ -18,7 +18,7 @@ from generation.database import is_lost
 from generation.errors import DatabaseUnavailable, Unauthorized
 from generation.models import ApiKey
 from generation.records import Grant
-from generation.store import unnest
+from generation.store import as_document, given
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -76,11 +76,11 @@ def _find_statement() -> Executable:
 def _use_statement() -> Executable:
     """Rows are locked in order, and rows that another process works on are its business."""
     key = tables.api_key
-    given = unnest(key, ("id",), used_at=DateTime(timezone=True))
+    used = given(key, ("id",), used_at=DateTime(timezone=True))
     due = (
-        select(key.c.id, given.c.used_at)
-        .join(given, given.c.id == key.c.id)
-        .where(or_(key.c.last_used_at.is_(None), key.c.last_used_at < given.c.used_at))
+        select(key.c.id, used.c.used_at)
+        .join(used, used.c.id == key.c.id)
+        .where(or_(key.c.last_used_at.is_(None), key.c.last_used_at < used.c.used_at))
         .order_by(key.c.id)
         .with_for_update(of=key, skip_locked=True)
         .cte("due")
@@ -129,10 +129,10 @@ class Keys:
         used, self._used = self._used, {}
         if not used:
             return
-        parameters = {"all_id": list(used), "all_used_at": list(used.values())}
+        rows = [{"id": key_id, "used_at": at} for key_id, at in used.items()]
         try:
             async with self._database.connect() as connection:
-                await connection.execute(_USE, parameters)
+                await connection.execute(_USE, as_document(rows))
         except BaseException:
             self._used = used | self._used
             raise

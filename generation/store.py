@@ -11,17 +11,20 @@ from uuid import uuid4
 import orjson
 from sqlalchemy import (
     ARRAY,
+    JSON,
     BigInteger,
+    String,
     Text,
     Uuid,
     any_,
     bindparam,
     cast,
+    column,
     func,
     select,
     update,
 )
-from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.dialects.postgresql import insert
 
 from generation import metrics, tables
 from generation.batching import Batcher, Bounds
@@ -30,9 +33,9 @@ from generation.errors import DatabaseUnavailable, RowRefused, StaccatoError, Un
 from generation.records import GenerationRequest, LogRow, Profile, UsageRow
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable, Sequence
+    from collections.abc import Awaitable, Sequence
 
-    from sqlalchemy import CTE, Executable, Table
+    from sqlalchemy import CTE, ColumnClause, Executable, Table
     from sqlalchemy.dialects.postgresql import Insert
     from sqlalchemy.sql.dml import ReturningInsert
     from sqlalchemy.sql.selectable import TableValuedAlias
@@ -74,27 +77,28 @@ def _select_profiles() -> Executable:
     return statement
 
 
-def unnest(table: Table, names: Sequence[str], **more: TypeEngine[Any]) -> TableValuedAlias:
-    """`unnest($1, $2, …)`: rows whose columns are parameters, one array each; see `arrays()`.
+def given(table: Table, names: Sequence[str], **more: TypeEngine[Any]) -> TableValuedAlias:
+    """The rows of the one parameter `rows`, a JSON document; see `as_document()`.
 
-    So one statement text serves every batch size. JSON travels as text.
+    So one statement text serves every batch size, and the driver encodes one value instead of
+    one for each column of each row. Text comes in whole; what is too long, a cast cuts.
     """
     types: dict[str, TypeEngine[Any]] = {name: table.c[name].type for name in names} | more
-    arrays = [
-        bindparam(f"all_{name}", type_=ARRAY(Text() if isinstance(kind, JSONB) else kind))
-        for name, kind in types.items()
+    columns: list[ColumnClause[Any]] = [
+        column(name, Text() if isinstance(kind, String) else kind) for name, kind in types.items()
     ]
-    return func.unnest(*arrays).table_valued(*types, name="given").render_derived()
+    document = cast(bindparam("rows", type_=Text()), JSON)
+    rows = func.json_to_recordset(document).table_valued(*columns, name="given")
+    return rows.render_derived(with_types=True)
 
 
-def arrays(rows: Sequence[object], names: Iterable[str]) -> dict[str, list[Any]]:
-    """The parameters of `unnest()`. Their prefix keeps SQLAlchemy from taking them for values
-    that an UPDATE beside it should set."""
-    return {f"all_{name}": [getattr(row, name) for row in rows] for name in names}
+def as_document(rows: Sequence[object]) -> dict[str, str]:
+    """The parameter of `given()`: dataclasses or dicts; what is no column is passed over."""
+    return {"rows": orjson.dumps(rows, default=str).decode()}
 
 
-def _insert_from(given: TableValuedAlias | CTE, table: Table, names: Sequence[str]) -> Insert:
-    values = [cast(given.c[name], table.c[name].type) for name in names]
+def _insert_from(rows: TableValuedAlias | CTE, table: Table, names: Sequence[str]) -> Insert:
+    values = [cast(rows.c[name], table.c[name].type) for name in names]
     return insert(table).from_select(list(names), select(*values))
 
 
@@ -103,10 +107,10 @@ _LOG_COLUMNS = tuple(tables.generation_log.c.keys())
 _USAGE_COLUMNS = tuple(UsageRow.__dataclass_fields__)
 
 
-def _insert_logs(given: TableValuedAlias | CTE) -> ReturningInsert[Any]:
+def _insert_logs(rows: TableValuedAlias | CTE) -> ReturningInsert[Any]:
     """Returns the ids of the rows that were not there before: what a row entails hangs on it."""
     return (
-        _insert_from(given, tables.generation_log, _LOG_COLUMNS)
+        _insert_from(rows, tables.generation_log, _LOG_COLUMNS)
         .on_conflict_do_nothing(index_elements=["id"])
         .returning(tables.generation_log.c.id)
     )
@@ -119,15 +123,15 @@ def _insert_keyed_logs() -> Executable:
     another stores its row and no more. Keys are locked in order, as claims lock them.
     """
     keys = tables.idempotency_key
-    given = select(
-        unnest(tables.generation_log, _LOG_COLUMNS, idempotency_key=Text(), claim=Uuid())
-    ).cte("given")
-    logged = _insert_logs(given).cte("logged")
+    rows = select(
+        given(tables.generation_log, _LOG_COLUMNS, idempotency_key=Text(), claim=Uuid())
+    ).cte("rows")
+    logged = _insert_logs(rows).cte("logged")
     owned = (
         select(keys.c.id, logged.c.id.label("log_id"))
-        .join(given, (given.c.user_id == keys.c.user_id) & (given.c.idempotency_key == keys.c.key))
-        .join(logged, logged.c.id == given.c.id)
-        .where((keys.c.claim == given.c.claim) & (given.c.status == "succeeded"))
+        .join(rows, (rows.c.user_id == keys.c.user_id) & (rows.c.idempotency_key == keys.c.key))
+        .join(logged, logged.c.id == rows.c.id)
+        .where((keys.c.claim == rows.c.claim) & (rows.c.status == "succeeded"))
         .order_by(keys.c.user_id, keys.c.key)
         .with_for_update(of=keys)
         .cte("owned")
@@ -142,10 +146,10 @@ def _insert_keyed_logs() -> Executable:
     return select(logged.c.id).add_cte(completed)
 
 
-_INSERT_LOGS = _insert_logs(unnest(tables.generation_log, _LOG_COLUMNS))
+_INSERT_LOGS = _insert_logs(given(tables.generation_log, _LOG_COLUMNS))
 _INSERT_KEYED_LOGS = _insert_keyed_logs()
 _INSERT_USAGE = _insert_from(
-    unnest(tables.usage_log, _USAGE_COLUMNS), tables.usage_log, _USAGE_COLUMNS
+    given(tables.usage_log, _USAGE_COLUMNS), tables.usage_log, _USAGE_COLUMNS
 )
 _MAKE_IDENTITY = (
     insert(tables.deployment).values(id=1, identity=bindparam("identity")).on_conflict_do_nothing()
@@ -238,18 +242,15 @@ class Store:
             return {row[0]: Profile(*row) for row in rows}
 
     async def _insert_logs(self, rows: Sequence[LogRow]) -> list[None]:
-        return await self._insert(_INSERT_LOGS, _log_arrays(rows), rows)
+        return await self._insert(_INSERT_LOGS, rows)
 
     async def _insert_keyed_logs(self, rows: Sequence[LogRow]) -> list[None]:
-        keys = arrays(rows, ("idempotency_key", "claim"))
-        return await self._insert(_INSERT_KEYED_LOGS, _log_arrays(rows) | keys, rows)
+        return await self._insert(_INSERT_KEYED_LOGS, rows)
 
-    async def _insert(
-        self, statement: Executable, columns: dict[str, list[Any]], rows: Sequence[LogRow]
-    ) -> list[None]:
+    async def _insert(self, statement: Executable, rows: Sequence[LogRow]) -> list[None]:
         try:
             async with self._database.connect() as connection:
-                new = set((await connection.execute(statement, columns)).scalars())
+                new = set((await connection.execute(statement, as_document(rows))).scalars())
         except StaccatoError:
             raise
         except Exception as bug:
@@ -272,13 +273,8 @@ class Store:
     async def _insert_usage(self, rows: Sequence[UsageRow]) -> list[None]:
         try:
             async with self._database.connect() as connection:
-                await connection.execute(_INSERT_USAGE, arrays(rows, _USAGE_COLUMNS))
+                await connection.execute(_INSERT_USAGE, as_document(rows))
         except StaccatoError as error:
             metrics.USAGE_LOGS_LOST.inc(len(rows))
             logger.warning("%d usage logs were not stored: %s", len(rows), error)
         return [None] * len(rows)
-
-
-def _log_arrays(rows: Sequence[LogRow]) -> dict[str, list[Any]]:
-    attempts = [orjson.dumps(row.attempts).decode() for row in rows]
-    return arrays(rows, _LOG_COLUMNS) | {"all_attempts": attempts}
