@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from functools import lru_cache
 from io import BytesIO
 from typing import IO, TYPE_CHECKING, Any, cast
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
     from django.http import HttpResponse
-    from django.urls import ResolverMatch
+    from django.urls import ResolverMatch, URLResolver
 
     from generation.edge import Message, Receive, Send
 
@@ -118,11 +119,17 @@ def _resolve(scope: Scope, head: Head) -> ResolverMatch | None:
     if root and path.startswith(root + "/"):
         path = path[len(root) :]
     try:
-        match = get_resolver().resolve(path)
+        match = _match(get_resolver(), path)
     except Resolver404:
         return None
     hop_free = getattr(match.func, "hop_free", None)
     return match if hop_free is not None and hop_free(head.headers) else None
+
+
+@lru_cache(maxsize=1024)
+def _match(resolver: URLResolver, path: str) -> ResolverMatch:
+    """Django tries pattern after pattern, and each caller comes back with the same few paths."""
+    return resolver.resolve(path)
 
 
 def _replay(content: BytesIO, receive: Receive) -> Receive:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from uuid_utils.compat import uuid7
 
@@ -130,48 +129,46 @@ def _row(
     llm_ms: int,
     claim: UUID | None,
 ) -> LogRow:
-    failed = LogRow(
+    told = _failure(fate) if isinstance(fate, LLMError) else _success(fate)
+    return LogRow(
         id=uuid7(),
         user_id=request.user_id,
         prompt=prompt.text,
         system=prompt.system,
-        result="",
-        result_cleaned=False,
         provider=fate.provider or prompt.provider,
         model=_short(fate.model or prompt.model, 200),
-        input_tokens=None,
-        output_tokens=None,
-        total_tokens=None,
-        status="failed",
-        error_type="",
-        error="",
-        stop_reason="",
         attempts=fate.attempts,
         raw_reply=prompts.clean(fate.raw_reply)[0],
-        cost_usd=None,
         latency_ms=_milliseconds(since=request.started),
         llm_latency_ms=llm_ms,
         request_id=request.request_id,
         created_at=request.arrived_at,
         idempotency_key=request.idempotency_key,
         claim=claim,
+        **told,
     )
-    if isinstance(fate, LLMError):
-        return replace(
-            failed, status=fate.fate, error_type=fate.slug, error=prompts.clean(fate.detail)[0]
-        )
-    result, cleaned = prompts.clean(fate.text)
-    return replace(
-        failed,
-        status="succeeded",
-        result=result,
-        result_cleaned=cleaned,
-        input_tokens=fate.usage.input_tokens,
-        output_tokens=fate.usage.output_tokens,
-        total_tokens=fate.usage.total_tokens,
-        stop_reason=_short(fate.stop_reason, 64),
-        cost_usd=fate.cost_usd,
-    )
+
+
+def _success(reply: Reply) -> dict[str, Any]:
+    result, cleaned = prompts.clean(reply.text)
+    return {
+        "status": "succeeded",
+        "result": result,
+        "result_cleaned": cleaned,
+        "input_tokens": reply.usage.input_tokens,
+        "output_tokens": reply.usage.output_tokens,
+        "total_tokens": reply.usage.total_tokens,
+        "stop_reason": _short(reply.stop_reason, 64),
+        "cost_usd": reply.cost_usd,
+    }
+
+
+def _failure(error: LLMError) -> dict[str, Any]:
+    return {
+        "status": error.fate,
+        "error_type": error.slug,
+        "error": prompts.clean(error.detail)[0],
+    }
 
 
 def _short(text: str, length: int) -> str:

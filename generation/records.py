@@ -122,24 +122,26 @@ class LogRow:
     user_id: int
     prompt: str
     system: str
-    result: str
-    result_cleaned: bool
     provider: str
     model: str
-    input_tokens: int | None
-    output_tokens: int | None
-    total_tokens: int | None
     status: Status
-    error_type: str
-    error: str
-    stop_reason: str
     attempts: tuple[Attempt, ...]
     raw_reply: str
-    cost_usd: Decimal | None
     latency_ms: int
     llm_latency_ms: int
     request_id: str
     created_at: datetime
+    # Of a success.
+    result: str = ""
+    result_cleaned: bool = False
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    total_tokens: int | None = None
+    stop_reason: str = ""
+    cost_usd: Decimal | None = None
+    # Of the others.
+    error_type: str = ""
+    error: str = ""
     # Not columns: what the row's insertion completes.
     idempotency_key: str = ""
     claim: UUID | None = None
