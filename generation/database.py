@@ -189,6 +189,11 @@ class Database:
             await engine.dispose()
 
     @property
+    def address(self) -> str:
+        """Which database it is, without the password."""
+        return self.engine.url.render_as_string()
+
+    @property
     def pool(self) -> MeasuredPool:
         pool = self.engine.pool
         assert isinstance(pool, MeasuredPool)

@@ -1,0 +1,264 @@
+"""The processes of one deployment on one host, and what they tell each other.
+
+Whoever asks a service of several workers for its pool or its metrics gets one of them, and means
+all. So each process answers the others on a socket in a folder that they share. Figures are
+counted in the process and gathered when asked for: nothing of this is on a request's path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import hashlib
+import logging
+import os
+import socket
+import stat
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from uuid import uuid4
+
+import orjson
+
+from generation import totals
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+
+    from generation.totals import Families
+
+    Topic = Literal["pool", "metrics"]
+
+logger = logging.getLogger(__name__)
+
+ASK_LIMIT_S = 0.5  # a process that is frozen must not freeze everybody's page
+PATH_LIMIT = 103  # bytes of a socket's path: the tightest kernel's, less its NUL
+BACKLOG = 64
+# In the folder: a process's socket, what it last told of its metrics, and the sum of those of
+# processes that have ended.
+_SOCKET, _TOLD, _DRAFT = ".sock", ".json", ".draft"
+_DEPARTED = "departed"
+_LOCK = "lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    name: str
+    figures: Any  # None: no answer in time
+
+    @property
+    def process(self) -> int:
+        return int(self.name.partition("-")[0])
+
+
+class Processes:
+    """This process among its siblings.
+
+    `deployment` tells it from others of the same account: processes with the same words belong
+    together.
+    """
+
+    def __init__(self, deployment: str, figures: Mapping[Topic, Callable[[], Any]]) -> None:
+        digest = hashlib.sha256(deployment.encode()).hexdigest()[:16]
+        self._folder = Path(tempfile.gettempdir()) / f"staccato-{os.geteuid()}-{digest}"
+        self._name = f"{os.getpid()}-{uuid4().hex[:6]}"
+        self._figures = figures
+        self._telling = asyncio.Lock()  # what is put down is in the order of what was told
+        self._is_known = False
+
+    @contextlib.asynccontextmanager
+    async def answering(self) -> AsyncIterator[None]:
+        """Answer the siblings until the block ends.
+
+        Where that can't be, the process speaks for itself alone, and the log says why.
+        """
+        try:
+            listening = await asyncio.to_thread(self._enter)
+        except OSError as error:
+            logger.warning("metrics and the pool's page tell of one process only: %s", error)
+            yield
+            return
+        server = await asyncio.start_unix_server(self._serve, sock=listening)
+        self._is_known = True
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                await self.tell("metrics")
+            self._is_known = False
+            _remove(self._path(_SOCKET))
+            server.close()
+            await server.wait_closed()
+
+    async def tell(self, topic: Topic) -> Any:
+        """The figures of this process. Those of the metrics are put down as well, so that what
+        was told is not lost with the process."""
+        if topic != "metrics" or not self._is_known:
+            return self._figures[topic]()
+        async with self._telling:
+            figures = self._figures[topic]()
+            try:
+                await asyncio.to_thread(_write, self._path(_TOLD), figures)
+            except OSError as error:
+                logger.warning("metrics could not be put down: %s", error)
+            return figures
+
+    async def ask(self, topic: Topic) -> list[Answer]:
+        """What all living processes tell, this one first."""
+        found = _sockets(self._folder) if self._is_known else []
+        siblings = sorted(path for path in found if path != self._path(_SOCKET))
+        figures, *answers = await asyncio.gather(
+            self.tell(topic), *(_ask(path, topic) for path in siblings)
+        )
+        return [Answer(self._name, figures), *filter(None, answers)]
+
+    async def recall(self, answers: list[Answer]) -> Families | None:
+        """What is put down of the metrics of those who did not answer, or will not any more.
+
+        None where this process has been the only one ever.
+        """
+        if not self._is_known:
+            return None
+        answered = {answer.name for answer in answers if answer.figures is not None}
+        found = await asyncio.to_thread(self._read_told, answered)
+        return found if found or len(answers) > 1 else None
+
+    # --- the folder -------------------------------------------------------------------------
+
+    def _path(self, suffix: str) -> Path:
+        return self._folder / f"{self._name}{suffix}"
+
+    def _enter(self) -> socket.socket:
+        """Raises `OSError` where the folder is not ours, or can't be."""
+        path = self._path(_SOCKET)
+        if len(os.fsencode(path)) > PATH_LIMIT:
+            raise OSError(errno.ENAMETOOLONG, f"{path} is too long for a socket's path")
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        found = self._folder.lstat()
+        # In a folder for everybody, anybody may have been there first.
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+            raise PermissionError(f"{self._folder} is not a private folder of this account")
+        with _locked(self._folder / _LOCK):
+            self._clear()
+            # It gets its name when it listens: one that refuses is taken for a dead process's.
+            listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                draft = self._path(_DRAFT)
+                listening.bind(str(draft))
+                listening.listen(BACKLOG)
+                draft.rename(path)
+            except BaseException:
+                listening.close()
+                raise
+        return listening
+
+    def _clear(self) -> None:
+        """Sum up what the departed have told; forget it where nobody is left to go on counting."""
+        living = {path.stem for path in _sockets(self._folder) if _is_listening(path)}
+        dead = [
+            path for path in self._folder.iterdir() if path.stem not in {*living, _DEPARTED, _LOCK}
+        ]
+        told = {path.stem: _read(path) for path in dead if path.suffix == _TOLD}
+        summed = self._folder / f"{_DEPARTED}{_TOLD}"
+        if not living:
+            _remove(summed)
+        elif told:
+            before = _read(summed) or {"families": []}
+            families = totals.sum_cumulative(
+                [before["families"], *(part for part in told.values() if part)]
+            )
+            # Names, since a page may be reading both the sum and what went into it.
+            _write(summed, {"families": families, "of": list(told)})
+        for path in dead:
+            _remove(path)
+
+    def _read_told(self, answered: set[str]) -> Families:
+        singly = {
+            path.stem: _read(path)
+            for path in self._folder.glob(f"*{_TOLD}")
+            if path.stem not in {*answered, _DEPARTED}
+        }
+        # Read after them: what is gone by now is in it.
+        summed = _read(self._folder / f"{_DEPARTED}{_TOLD}") or {"families": [], "of": []}
+        parts = [part for name, part in singly.items() if part and name not in summed["of"]]
+        return totals.sum_cumulative([summed["families"], *parts])
+
+    # --- the sockets ------------------------------------------------------------------------
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(ASK_LIMIT_S):
+                topic = (await reader.readline()).strip()
+                if topic in {b"pool", b"metrics"}:
+                    told = await self.tell("pool" if topic == b"pool" else "metrics")
+                    writer.write(orjson.dumps(told))
+                    await writer.drain()
+        except OSError:  # who asked has left, or is slow
+            pass
+        finally:
+            writer.close()
+
+
+async def _ask(path: Path, topic: Topic) -> Answer | None:
+    """None for a process that is no more."""
+    try:
+        async with asyncio.timeout(ASK_LIMIT_S):
+            reader, writer = await asyncio.open_unix_connection(str(path))
+            try:
+                writer.write(f"{topic}\n".encode())
+                return Answer(path.stem, orjson.loads(await reader.read()))
+            finally:
+                writer.transport.abort()
+    except ConnectionRefusedError:  # a socket file outlives its process; nothing else refuses
+        _remove(path)
+        return None
+    except (OSError, ValueError):
+        return Answer(path.stem, None) if path in _sockets(path.parent) else None
+
+
+def _sockets(folder: Path) -> list[Path]:
+    return list(folder.glob(f"*{_SOCKET}"))
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+def _is_listening(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+        asking.settimeout(0)
+        try:
+            asking.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
+        except OSError:  # its queue is full
+            return True
+    return True
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _write(path: Path, content: Any) -> None:
+    draft = path.with_suffix(_DRAFT)
+    draft.write_bytes(orjson.dumps(content))
+    draft.rename(path)
+
+
+def _read(path: Path) -> Any:
+    """None where it is gone, or was never finished."""
+    try:
+        return orjson.loads(path.read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return None
