@@ -38,11 +38,13 @@ logger = logging.getLogger(__name__)
 ASK_LIMIT_S = 0.5  # a process that is frozen must not freeze everybody's page
 PATH_LIMIT = 103  # bytes of a socket's path: the tightest kernel's, less its NUL
 BACKLOG = 64
+ACCEPT_AGAIN_S = 1.0  # when the process has no file descriptor left, say
 # In the folder: a process's socket, what it last told of its metrics, and the sum of those of
 # processes that have ended.
 _SOCKET, _TOLD, _DRAFT = ".sock", ".json", ".draft"
 _DEPARTED = "departed"
 _LOCK = "lock"
+_TOPICS: dict[bytes, Topic] = {b"p": "pool", b"m": "metrics"}  # one byte can't come in halves
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ class Processes:
             logger.warning("metrics and the pool's page tell of one process only: %s", error)
             yield
             return
-        server = await asyncio.start_unix_server(self._serve, sock=listening)
+        serving = asyncio.create_task(self._serve(listening))
         self._is_known = True
         try:
             yield
@@ -90,9 +92,10 @@ class Processes:
             with contextlib.suppress(OSError):
                 await self.tell("metrics")
             self._is_known = False
-            _remove(self._path(_SOCKET))
-            server.close()
-            await server.wait_closed()
+            with contextlib.suppress(OSError):
+                await asyncio.to_thread(self._leave)
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
 
     async def tell(self, topic: Topic) -> Any:
         """The figures of this process. Those of the metrics are put down as well, so that what
@@ -137,12 +140,7 @@ class Processes:
         path = self._path(_SOCKET)
         if len(os.fsencode(path)) > PATH_LIMIT:
             raise OSError(errno.ENAMETOOLONG, f"{path} is too long for a socket's path")
-        self._folder.mkdir(mode=0o700, exist_ok=True)
-        found = self._folder.lstat()
-        # In a folder for everybody, anybody may have been there first.
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-            raise PermissionError(f"{self._folder} is not a private folder of this account")
-        with _locked(self._folder / _LOCK):
+        with _locked(self._folder):
             self._clear()
             # It gets its name when it listens: one that refuses is taken for a dead process's.
             listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -150,18 +148,26 @@ class Processes:
                 draft = self._path(_DRAFT)
                 listening.bind(str(draft))
                 listening.listen(BACKLOG)
+                listening.settimeout(0)
                 draft.rename(path)
             except BaseException:
                 listening.close()
                 raise
         return listening
 
+    def _leave(self) -> None:
+        with _locked(self._folder):
+            _remove(self._path(_SOCKET))
+            if not any(map(_is_listening, _sockets(self._folder))):
+                for path in self._folder.iterdir():
+                    _remove(path)
+                self._folder.rmdir()
+
     def _clear(self) -> None:
         """Sum up what the departed have told; forget it where nobody is left to go on counting."""
         living = {path.stem for path in _sockets(self._folder) if _is_listening(path)}
-        dead = [
-            path for path in self._folder.iterdir() if path.stem not in {*living, _DEPARTED, _LOCK}
-        ]
+        kept = {*living, _DEPARTED, _LOCK}
+        dead = [path for path in self._folder.iterdir() if path.stem not in kept]
         told = {path.stem: _read(path) for path in dead if path.suffix == _TOLD}
         summed = self._folder / f"{_DEPARTED}{_TOLD}"
         if not living:
@@ -189,18 +195,32 @@ class Processes:
 
     # --- the sockets ------------------------------------------------------------------------
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            async with asyncio.timeout(ASK_LIMIT_S):
-                topic = (await reader.readline()).strip()
-                if topic in {b"pool", b"metrics"}:
-                    told = await self.tell("pool" if topic == b"pool" else "metrics")
-                    writer.write(orjson.dumps(told))
-                    await writer.drain()
-        except OSError:  # who asked has left, or is slow
-            pass
-        finally:
-            writer.close()
+    async def _serve(self, listening: socket.socket) -> None:
+        # asyncio's own server can't be closed while it accepts a connection.
+        loop = asyncio.get_running_loop()
+        with listening:
+            async with asyncio.TaskGroup() as answers:
+                while True:
+                    try:
+                        asking, _address = await loop.sock_accept(listening)
+                    except OSError as error:
+                        logger.warning("the other processes can't be answered: %s", error)
+                        await asyncio.sleep(ACCEPT_AGAIN_S)
+                    else:
+                        answers.create_task(self._answer(asking))
+
+    async def _answer(self, asking: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        with asking:
+            try:
+                async with asyncio.timeout(ASK_LIMIT_S):
+                    topic = _TOPICS.get(await loop.sock_recv(asking, 1))
+                    if topic:
+                        await loop.sock_sendall(asking, orjson.dumps(await self.tell(topic)))
+            except OSError:  # who asked has left, or is slow
+                pass
+            except Exception:
+                logger.exception("a bug kept this process from answering another")
 
 
 async def _ask(path: Path, topic: Topic) -> Answer | None:
@@ -209,7 +229,7 @@ async def _ask(path: Path, topic: Topic) -> Answer | None:
         async with asyncio.timeout(ASK_LIMIT_S):
             reader, writer = await asyncio.open_unix_connection(str(path))
             try:
-                writer.write(f"{topic}\n".encode())
+                writer.write(topic[:1].encode())
                 return Answer(path.stem, orjson.loads(await reader.read()))
             finally:
                 writer.transport.abort()
@@ -241,13 +261,32 @@ def _is_listening(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+def _locked(folder: Path) -> Iterator[None]:
+    """The folder for one process at a time. Raises `OSError` where it is not ours, or can't be."""
+    path = folder / _LOCK
+    while True:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        _check_private(folder)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            # Who left last has taken the folder away, maybe while we waited.
+            if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
+                yield
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _check_private(folder: Path) -> None:
+    """Where everybody may make folders, anybody may have been first. Raises `OSError`."""
+    with contextlib.suppress(FileNotFoundError):
+        found = folder.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+            raise PermissionError(f"{folder} is not a private folder of this account")
 
 
 def _write(path: Path, content: Any) -> None:

@@ -187,6 +187,7 @@ async def test_the_folder_stays_private_and_holds_what_lives(short_tmp):
     async with one.answering():
         assert one._folder.stat().st_mode & 0o777 == 0o700
         assert {path.name for path in one._folder.iterdir()} == {f"{one._name}.sock", "lock"}
+    assert not one._folder.exists()
 
 
 def counting(deployment: str = "somewhere") -> Processes:
