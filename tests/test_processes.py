@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import os
 import re
 import signal
@@ -12,6 +13,8 @@ import time
 from pathlib import Path
 
 import pytest
+from asgiref.sync import sync_to_async
+from django.core.management import call_command
 
 from generation import processes, totals
 from generation.processes import Processes
@@ -36,6 +39,12 @@ async def two(start):
     """Two servers, so that a test can say which of the processes it asks."""
     async with start() as one, start() as other:
         yield one, other
+
+
+def run(*command: str) -> str:
+    output = io.StringIO()
+    call_command(*command, stdout=output)
+    return output.getvalue()
 
 
 async def pids(service) -> set[int]:
@@ -89,6 +98,20 @@ async def test_gauges_are_told_apart_by_process(serve_one_of_several):
         for pid in await pids(one):
             assert await other.metric(f'staccato_db_pool_size{{process="{pid}"}}') == 10
             assert await other.metric(f'staccato_process_up{{process="{pid}"}}') == 1
+
+
+async def test_the_commands_mean_all_processes(serve_one_of_several):
+    async with two(serve_one_of_several) as (one, other):
+        for service in (one, other, other):
+            await http.generate(service.port)
+        url = f"http://127.0.0.1:{one.port}"
+        said = await sync_to_async(run)("poolsize", "--url", url)
+        assert "3 requests answered, by 2 processes, at most 2 at once" in said
+        assert "2 workers × " in said
+        said = await sync_to_async(run)(
+            "loadtest", "--url", url, "--requests", "2", "--report", "", "--paid"
+        )
+        assert "of 20 in the pools of 2 processes" in said
 
 
 async def test_a_killed_process_is_forgotten_but_what_it_counted_is_not(serve_one_of_several):
