@@ -42,6 +42,9 @@ logging.getLogger(f"{__name__}.MeasuredPool").setLevel(logging.WARNING)
 
 _SAMPLES = 4096  # quantiles are of the last so many
 _CONNECTION_LOST = {"57P01", "57P02", "57P03"}  # admin shutdown, crash shutdown, cannot connect now
+# PgBouncer gives each transaction another server connection, where a statement prepared before
+# is unknown or another's; without both caches each statement is parsed, bound and run in one go.
+_UNPREPARED = {"prepared_statement_cache_size": 0, "statement_cache_size": 0}
 _ROWS_FAULT = {"22", "23"}  # SQLSTATE classes: data exception, constraint violation
 
 
@@ -168,6 +171,7 @@ class Database:
         With `strict`, a held connection raises; else it is counted and logged.
         """
         url, arguments = address.of(connections.settings[settings.database])
+        is_direct = settings.db_pool_mode == "direct"
         engine = create_async_engine(
             url,
             poolclass=MeasuredPool,
@@ -175,11 +179,13 @@ class Database:
             max_overflow=settings.db_max_overflow,
             pool_timeout=settings.db_pool_timeout,
             pool_recycle=settings.db_pool_recycle,
-            pool_pre_ping=settings.db_pool_pre_ping,
+            # PgBouncer replaces its connections itself, and would have to lend one for each ping.
+            pool_pre_ping=settings.db_pool_pre_ping and is_direct,
             echo=settings.db_echo,
             connect_args={
                 "timeout": settings.db_pool_timeout,
                 "command_timeout": settings.db_command_timeout,
+                **({} if is_direct else _UNPREPARED),
                 **arguments,
             },
         )

@@ -65,8 +65,8 @@ class Processes:
     """
 
     def __init__(self, deployment: str, figures: Mapping[Topic, Callable[[], Any]]) -> None:
-        digest = hashlib.sha256(deployment.encode()).hexdigest()[:16]
-        self._folder = Path(tempfile.gettempdir()) / f"staccato-{os.geteuid()}-{digest}"
+        digest = hashlib.sha256(deployment.encode()).hexdigest()[:12]
+        self._folder = Path(tempfile.gettempdir()) / f"staccato-workers-{os.geteuid()}-{digest}"
         self._name = f"{os.getpid()}-{uuid4().hex[:6]}"
         self._figures = figures
         self._telling = asyncio.Lock()  # what is put down is in the order of what was told
