@@ -71,6 +71,8 @@ class Processes:
         self._figures = figures
         self._telling = asyncio.Lock()  # what is put down is in the order of what was told
         self._is_known = False
+        self._listen_again: asyncio.TimerHandle | None = None
+        self._answering: set[asyncio.Task[None]] = set()
 
     @contextlib.asynccontextmanager
     async def answering(self) -> AsyncIterator[None]:
@@ -84,18 +86,20 @@ class Processes:
             logger.warning("metrics and the pool's page tell of one process only: %s", error)
             yield
             return
-        serving = asyncio.create_task(self._serve(listening))
-        self._is_known = True
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):
+        with listening:
+            self._listen(listening)
+            self._is_known = True
+            try:
+                yield
+            finally:
                 await self.tell("metrics")
-            self._is_known = False
-            with contextlib.suppress(OSError):
-                await asyncio.to_thread(self._leave)
-            serving.cancel()
-            await asyncio.gather(serving, return_exceptions=True)
+                self._is_known = False
+                with contextlib.suppress(OSError):
+                    await asyncio.to_thread(self._leave)
+                if self._listen_again is not None:
+                    self._listen_again.cancel()
+                asyncio.get_running_loop().remove_reader(listening)
+                await asyncio.gather(*self._answering)
 
     async def tell(self, topic: Topic) -> Any:
         """The figures of this process. Those of the metrics are put down as well, so that what
@@ -195,19 +199,27 @@ class Processes:
 
     # --- the sockets ------------------------------------------------------------------------
 
-    async def _serve(self, listening: socket.socket) -> None:
-        # asyncio's own server can't be closed while it accepts a connection.
+    # asyncio's own server, or a task that accepts, loses a connection that comes as it is closed.
+
+    def _listen(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        with listening:
-            async with asyncio.TaskGroup() as answers:
-                while True:
-                    try:
-                        asking, _address = await loop.sock_accept(listening)
-                    except OSError as error:
-                        logger.warning("the other processes can't be answered: %s", error)
-                        await asyncio.sleep(ACCEPT_AGAIN_S)
-                    else:
-                        answers.create_task(self._answer(asking))
+        loop.add_reader(listening, self._accept, listening)
+
+    def _accept(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            asking, _address = listening.accept()
+        except BlockingIOError:  # who asked has left
+            return
+        except OSError as error:
+            logger.warning("the other processes can't be answered: %s", error)
+            loop.remove_reader(listening)
+            self._listen_again = loop.call_later(ACCEPT_AGAIN_S, self._listen, listening)
+            return
+        asking.settimeout(0)
+        task = loop.create_task(self._answer(asking))
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
 
     async def _answer(self, asking: socket.socket) -> None:
         loop = asyncio.get_running_loop()

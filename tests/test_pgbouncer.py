@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
+import psycopg
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
@@ -37,7 +38,7 @@ def bouncer(committed):
 
 
 @pytest.fixture
-def behind_bouncer(bouncer, settings, monkeypatch):
+async def behind_bouncer(bouncer, many_users, settings, monkeypatch):
     """The settings of this process, as DATABASE_URL and DB_POOL_MODE would make them."""
     settings.STACCATO = {**settings.STACCATO, "DB_POOL_MODE": MODE, "DB_POOL_SIZE": CALLERS}
     moved = {
@@ -47,7 +48,15 @@ def behind_bouncer(bouncer, settings, monkeypatch):
         "DISABLE_SERVER_SIDE_CURSORS": True,
     }
     monkeypatch.setitem(connections.settings, "default", moved)
-    return bouncer
+    await sync_to_async(forget_connection)()
+    yield bouncer
+    await sync_to_async(forget_connection)()
+
+
+def forget_connection() -> None:
+    """Django keeps one for each thread, with the settings that it was made from."""
+    connections["default"].close()
+    del connections["default"]
 
 
 def prompt_of(user_id: int) -> str:
@@ -76,9 +85,7 @@ def row(number: int) -> LogRow:
     )  # fmt: skip
 
 
-async def test_no_phase_of_20_000_fails_or_gets_what_is_anothers(
-    behind_bouncer, many_users, sql, orm
-):
+async def test_no_phase_of_20_000_fails_or_gets_what_is_anothers(behind_bouncer, sql):
     """A phase is one statement in one transaction: a read of one profile, or the insertion of one
     row. The batchers are left out, which would let all callers share a statement."""
     written: list[LogRow] = []
@@ -117,9 +124,7 @@ async def test_no_phase_of_20_000_fails_or_gets_what_is_anothers(
     assert usage == PHASES // 2
 
 
-async def test_the_mode_sets_both_caches_to_nothing_and_leaves_out_the_ping(
-    behind_bouncer, many_users, orm
-):
+async def test_the_mode_sets_both_caches_to_nothing_and_leaves_out_the_ping(behind_bouncer):
     async with Runtime.open() as runtime:
         assert not runtime.database.pool._pre_ping
         async with runtime.database.connect() as borrowed:
@@ -128,12 +133,16 @@ async def test_the_mode_sets_both_caches_to_nothing_and_leaves_out_the_ping(
             assert raw.dbapi_connection._prepared_statement_cache is None
 
 
-async def test_djangos_own_connections_prepare_nothing(behind_bouncer, many_users, orm):
+async def test_djangos_own_connections_leave_nothing_on_the_server(behind_bouncer):
     def ask() -> int | None:
         users = get_user_model().objects
         for _ in range(20):  # psycopg would prepare at the fifth time
             assert users.get(id=7).username == "user7"
-            assert len(list(users.iterator(chunk_size=3))) == len(USERS)
+        rows = users.iterator(chunk_size=3)
+        next(rows)
+        with psycopg.connect(behind_bouncer.url(connection.settings_dict["NAME"])) as other:
+            other.execute("SELECT 1")  # its transaction keeps the server connection last used
+            assert len(list(rows)) == len(USERS) - 1
         return connection.connection.prepare_threshold
 
     assert await sync_to_async(ask)() is None

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from asgiref.sync import sync_to_async
 from django.core.management import call_command
+from prometheus_client.parser import text_string_to_metric_families
 
 from generation import processes, totals
 from generation.processes import Processes
@@ -87,10 +88,22 @@ async def test_whichever_worker_answers_the_total_is_that_of_all(serve_one_of_se
             while len(told_by) < 2:
                 text = (await http.request(service.port, "GET", "/metrics")).body.decode()
                 told_by.add(int(re.match(r"# Told by process (\d+)\.", text)[1]))
+                assert names_are_told_once(text)
                 assert f"{SUCCEEDED} 60.0\n" in text
                 assert "staccato_llm_seconds_count 60.0\n" in text
                 assert 'staccato_llm_seconds_bucket{le="+Inf"} 60.0\n' in text
         assert told_by == answered_by
+
+
+def names_are_told_once(text: str) -> bool:
+    """As Prometheus wants it: no series and no family twice."""
+    families = list(text_string_to_metric_families(text))
+    series = [
+        (sample.name, *sorted(sample.labels.items()))
+        for family in families
+        for sample in family.samples
+    ]
+    return len(series) == len(set(series)) and text.count("# TYPE ") == len(families) > 20
 
 
 async def test_gauges_are_told_apart_by_process(serve_one_of_several):
@@ -241,6 +254,19 @@ async def test_a_deployment_that_starts_anew_counts_anew(short_tmp):
     one = lonely()
     async with one.answering():
         assert await one.recall(await one.ask("metrics")) is None
+
+
+async def test_processes_may_come_and_go_at_the_same_moment(short_tmp):
+    async def come_and_go() -> None:
+        one = lonely()
+        async with one.answering():
+            for topic in ("pool", "metrics"):
+                assert all(answer.figures is not None for answer in await one.ask(topic))
+        assert not one._path(".sock").exists()
+
+    for _ in range(10):
+        await asyncio.gather(*(come_and_go() for _ in range(8)))
+    assert list(short_tmp.iterdir()) == []
 
 
 async def test_other_deployments_are_strangers(short_tmp):
