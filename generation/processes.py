@@ -102,9 +102,9 @@ class Processes:
                 await asyncio.gather(*self._answering)
 
     async def tell(self, topic: Topic) -> Any:
-        """The figures of this process. Those of the metrics are put down as well, so that what
-        was told is not lost with the process."""
-        if topic != "metrics" or not self._is_known:
+        """The figures of this process. Those of the metrics are put down as well, where others
+        are there to go on counting when this one is lost."""
+        if topic != "metrics" or self._is_alone():
             return self._figures[topic]()
         async with self._telling:
             figures = self._figures[topic]()
@@ -118,23 +118,25 @@ class Processes:
         """What all living processes tell, this one first."""
         found = _sockets(self._folder) if self._is_known else []
         siblings = sorted(path for path in found if path != self._path(_SOCKET))
-        figures, *answers = await asyncio.gather(
-            self.tell(topic), *(_ask(path, topic) for path in siblings)
-        )
-        return [Answer(self._name, figures), *filter(None, answers)]
+        others = await asyncio.gather(*(_ask(path, topic) for path in siblings)) if siblings else ()
+        return [Answer(self._name, await self.tell(topic)), *filter(None, others)]
 
     async def recall(self, answers: list[Answer]) -> Families | None:
         """What is put down of the metrics of those who did not answer, or will not any more.
 
         None where this process has been the only one ever.
         """
-        if not self._is_known:
+        if self._is_alone():
             return None
         answered = {answer.name for answer in answers if answer.figures is not None}
-        found = await asyncio.to_thread(self._read_told, answered)
-        return found if found or len(answers) > 1 else None
+        return await asyncio.to_thread(self._read_told, answered)
 
     # --- the folder -------------------------------------------------------------------------
+
+    def _is_alone(self) -> bool:
+        """Whether nobody else is there, nor has been since the folder was cleared."""
+        own = {self._name, _LOCK}
+        return not self._is_known or {path.stem for path in self._folder.glob("*")} <= own
 
     def _path(self, suffix: str) -> Path:
         return self._folder / f"{self._name}{suffix}"
