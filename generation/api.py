@@ -197,9 +197,12 @@ def _request_id(request: HttpRequest) -> str:
 )
 async def pool(request: HttpRequest) -> HttpResponse:
     """Connections open, checked out and waited for, and LLM calls in flight, of the process
-    that answers."""
+    that answers.
+
+    `processes` lists all that serve this deployment on this host, `total` adds them up: peaks
+    as if they had come at one moment, quantiles as those of the worst process."""
     refusal = await access.refuse(request, "pool")
-    return refusal or JsonResponse(runtime.current().statistics())
+    return refusal or JsonResponse(await runtime.current().overview())
 
 
 @api.exception_handler(StaccatoError)

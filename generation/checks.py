@@ -75,6 +75,32 @@ def check_keys_required(**_kwargs: Any) -> list[CheckMessage]:
     ]
 
 
+@register("staccato")
+def check_pgbouncer(**_kwargs: Any) -> list[CheckMessage]:
+    """Behind PgBouncer, what lives on one connection is lost between two transactions."""
+    try:
+        hot_path = conf.load()
+    except ImproperlyConfigured:  # E001 says so
+        return []
+    database = settings.DATABASES.get(hot_path.database, {})
+    if hot_path.db_pool_mode == "direct":
+        return []
+    concerns = []
+    if not database.get("DISABLE_SERVER_SIDE_CURSORS"):
+        concerns.append("DISABLE_SERVER_SIDE_CURSORS is not True")
+    if database.get("OPTIONS", {}).get("prepare_threshold") is not None:
+        concerns.append("OPTIONS has a prepare_threshold")
+    return [
+        Concern(
+            f"DB_POOL_MODE is pgbouncer-transaction, but {concern} for the database"
+            f" {hot_path.database!r}.",
+            hint="Django's own statements would fail now and then.",
+            id="staccato.W002",
+        )
+        for concern in concerns
+    ]
+
+
 @register(Tags.database)
 def check_connections(
     *, databases: Sequence[str] | None = None, **_kwargs: Any

@@ -146,7 +146,8 @@ class Settings(BaseModel):
         3600, ge=-1, description="Replace a connection older than this; -1 never."
     )
     db_pool_pre_ping: Boolean = Field(
-        default=True, description="Test a connection before each use."
+        default=True,
+        description="Test a connection before each use; never done behind PgBouncer.",
     )
     db_echo: Boolean = Field(default=False, description="Log every SQL statement of the hot path.")
     db_command_timeout: float = Field(

@@ -43,6 +43,9 @@ logging.getLogger(f"{__name__}.MeasuredPool").setLevel(logging.WARNING)
 _SAMPLES = 4096  # quantiles are of the last so many
 PING_AFTER_S = 1.0  # a connection that was in use so lately is not tested again
 _CONNECTION_LOST = {"57P01", "57P02", "57P03"}  # admin shutdown, crash shutdown, cannot connect now
+# PgBouncer gives each transaction another server connection, where a statement prepared before
+# is unknown or another's; without both caches each statement is parsed, bound and run in one go.
+_UNPREPARED = {"prepared_statement_cache_size": 0, "statement_cache_size": 0}
 # SQLSTATE classes: data exception, constraint violation, check option, program limit (an index
 # entry that is too large), and what a trigger raises. A missing table or privilege is none of
 # these: rows wait in the journal until that is mended.
@@ -177,6 +180,7 @@ class Database:
         With `strict`, a held connection raises; else it is counted and logged.
         """
         url, arguments = address.of(connections.settings[settings.database])
+        is_direct = settings.db_pool_mode == "direct"
         engine = create_async_engine(
             url,
             poolclass=MeasuredPool,
@@ -184,13 +188,15 @@ class Database:
             max_overflow=settings.db_max_overflow,
             pool_timeout=settings.db_pool_timeout,
             pool_recycle=settings.db_pool_recycle,
-            pool_pre_ping=settings.db_pool_pre_ping,
+            # PgBouncer replaces its connections itself, and would have to lend one for each ping.
+            pool_pre_ping=settings.db_pool_pre_ping and is_direct,
             echo=settings.db_echo,
             # The hot path's single statements; set here, it costs nothing at each checkout.
             isolation_level="AUTOCOMMIT",
             connect_args={
                 "timeout": settings.db_pool_timeout,
                 "command_timeout": settings.db_command_timeout,
+                **({} if is_direct else _UNPREPARED),
                 **arguments,
             },
         )
@@ -198,6 +204,11 @@ class Database:
             yield cls(engine, strict=strict)
         finally:
             await engine.dispose()
+
+    @property
+    def address(self) -> str:
+        """Which database it is, without the password."""
+        return self.engine.url.render_as_string()
 
     @property
     def pool(self) -> MeasuredPool:

@@ -42,7 +42,13 @@ async def readyz(_request: HttpRequest) -> HttpResponse:
 
 async def metrics(request: HttpRequest) -> HttpResponse:
     refusal = await access.refuse(request, "metrics")
-    return refusal or HttpResponse(generate_latest(), content_type=CONTENT_TYPE_LATEST)
+    if refusal:
+        return refusal
+    try:
+        text = await runtime.current().metrics()
+    except RuntimeNotOpen:
+        text = generate_latest()
+    return HttpResponse(text, content_type=CONTENT_TYPE_LATEST)
 
 
 async def not_found(_request: HttpRequest, **_kwargs: str) -> HttpResponse:

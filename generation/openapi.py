@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from generation import errors
+from generation import errors, totals
 from generation.problems import CONTENT_TYPE
 
 PROBLEM = {
@@ -36,7 +36,7 @@ ANSWER = {
     "latency_ms": 3187,
 }
 
-POOL = {
+_PROCESS: dict[str, Any] = {
     "process": 4242,
     "size": 10,
     "max_overflow": 20,
@@ -91,6 +91,8 @@ POOL = {
         "rows_refused": 0,
     },
 }
+
+POOL = totals.overview(_PROCESS, {4242: _PROCESS, 4243: _PROCESS | {"process": 4243}, 4244: None})
 
 _EXAMPLES: tuple[errors.StaccatoError, ...] = (
     errors.MalformedBody("the body is not valid JSON: unexpected end of data"),

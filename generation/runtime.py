@@ -13,13 +13,15 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings as django_settings
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
+from prometheus_client import generate_latest
 
-from generation import conf, limits, metrics, schema, sizing
+from generation import conf, limits, metrics, schema, sizing, totals
 from generation.batching import running
 from generation.call import Call
 from generation.database import Database, Durations
@@ -35,6 +37,7 @@ from generation.idempotency import Idempotency
 from generation.keys import RECORD_USE_S, Keys
 from generation.llm.client import LLMClient
 from generation.pipeline import Pipeline
+from generation.processes import Processes
 from generation.store import Store
 
 if TYPE_CHECKING:
@@ -63,6 +66,10 @@ class Runtime:
         self.keys = Keys(database, settings)
         self.idempotency = Idempotency(database, self.store, settings)
         self.log = DurableLog(settings, self.store)
+        self.processes = Processes(
+            f"{Path(settings.journal_dir).resolve()} {database.address}",
+            {"pool": self.statistics, "metrics": totals.gather},
+        )
         self.calls: set[Call] = set()
         self.draining = False
         self._entering = 0
@@ -100,6 +107,7 @@ class Runtime:
             )
             llm = await stack.enter_async_context(LLMClient.open(settings))
             runtime = cls(settings, database, llm, pending)
+            await stack.enter_async_context(runtime.processes.answering())
             batchers = [
                 *runtime.store.batchers,
                 *runtime.keys.batchers,
@@ -212,6 +220,21 @@ class Runtime:
             "llm_calls_in_flight": self.llm.in_flight,
             "journal": self.log.statistics(),
         }
+
+    async def overview(self) -> dict[str, Any]:
+        """The statistics of this process, then the outlines and the sum of all living ones'."""
+        own, *others = await self.processes.ask("pool")
+        by_process = {answer.process: answer.figures for answer in (own, *others)}
+        return totals.overview(own.figures, by_process)
+
+    async def metrics(self) -> bytes:
+        """The metrics of this process, or of all where it is not alone, for Prometheus."""
+        answers = await self.processes.ask("metrics")
+        departed = await self.processes.recall(answers)
+        if departed is None:
+            return generate_latest()
+        by_process = {answer.process: answer.figures for answer in answers}
+        return totals.expose(os.getpid(), by_process, departed)
 
 
 _runtime: Runtime | None = None

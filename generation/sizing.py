@@ -36,15 +36,16 @@ class PoolSize:
     concurrency: int
     db_ms: float
     total_ms: float
+    workers: int = 1  # processes, each with a pool for its share
 
     @property
     def demand(self) -> float:
-        """Connections that are busy at any moment."""
+        """Connections that are busy at any moment, in all processes."""
         return self.concurrency * self.db_ms / self.total_ms
 
     @property
     def pool_size(self) -> int:
-        return max(SMALLEST_POOL, math.ceil(self.demand * BUFFER))
+        return max(SMALLEST_POOL, math.ceil(self.demand * BUFFER / self.workers))
 
     @property
     def max_overflow(self) -> int:
@@ -53,13 +54,14 @@ class PoolSize:
     @property
     def steps(self) -> str:
         low, high = POOL_TIMEOUT_S
+        share = f" / {self.workers} processes" if self.workers > 1 else ""
         return (
             "demand = requests at once × ms in the database / ms in total\n"
             f"       = {self.concurrency} × {self.db_ms:g} / {self.total_ms:g}"
             f" = {self.demand:.3g} connections\n"
             "\n"
-            f"DB_POOL_SIZE={self.pool_size:<6} {BUFFER} × the demand, and {SMALLEST_POOL} at"
-            " least: the buffer for bursts\n"
+            f"DB_POOL_SIZE={self.pool_size:<6} {BUFFER} × the demand{share}, and {SMALLEST_POOL}"
+            " at least: the buffer for bursts\n"
             f"DB_MAX_OVERFLOW={self.max_overflow:<3} {OVERFLOW_SHARE} × the pool, for accidents\n"
             f"DB_POOL_TIMEOUT={high:<3} {low}–{high} s: fail fast, a longer queue helps nobody"
         )

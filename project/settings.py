@@ -65,6 +65,10 @@ def database(url: str) -> dict[str, Any]:
 
 DATABASES = {"default": database(DATABASE_URL)}
 STACCATO = {"JOURNAL_DIR": str(BASE_DIR / "var" / "journal"), **env.staccato()}
+# A cursor on the server lives on one connection, which PgBouncer lends for a transaction only.
+DATABASES["default"]["DISABLE_SERVER_SIDE_CURSORS"] = (
+    STACCATO.get("DB_POOL_MODE") == "pgbouncer-transaction"
+)
 
 # --- the application ------------------------------------------------------------------------
 

@@ -96,6 +96,18 @@ def test_the_verdict_sets_the_peak_beside_the_pools_limit():
     assert "3.2 ms in the median and 11.5 ms" in said
 
 
+def test_several_processes_are_told_of_as_such():
+    idle = {"answers": True, "size": 10, "peak_checked_out": 1}
+    silent = {"answers": False}
+    several = {**POOL, "size": 20, "processes": [idle, idle, silent]}
+    said = " ".join(verdict.judge(plan(), result(OK, ended_with=several)).sentences)
+    assert "of 20 in the pools of 2 processes and 20 beyond them" in said
+    assert "raise DB_POOL_SIZE" not in said
+    busy = {**several, "processes": [idle, {**idle, "peak_checked_out": 10}]}
+    said = " ".join(verdict.judge(plan(), result(OK, ended_with=busy)).sentences)
+    assert "raise DB_POOL_SIZE" in said
+
+
 def test_a_peak_that_was_there_before_is_not_claimed_for_the_test():
     said = " ".join(verdict.judge(plan(), result(OK, began_with=POOL)).sentences)
     assert "at once (since the service started)" in said

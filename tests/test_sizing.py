@@ -42,6 +42,12 @@ def test_a_fraction_of_a_connection_counts_as_one():
     assert PoolSize(concurrency=1001, db_ms=20, total_ms=4000).pool_size == 11
 
 
+def test_each_process_has_a_pool_for_its_share():
+    size = PoolSize(concurrency=2000, db_ms=50, total_ms=4000, workers=2)
+    assert (size.demand, size.pool_size) == (25, 25)
+    assert "/ 2 processes" in size.steps
+
+
 # --- against what PostgreSQL grants -----------------------------------------------------------
 
 

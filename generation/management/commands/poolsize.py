@@ -27,7 +27,8 @@ Demand is driven by the time spent in the database, not by the LLM:
 
   manage.py poolsize --url https://example.org
       takes what you leave out from the running service: the most requests that were at once in
-      flight, the time that each held a connection, and the time to its answer, all since start.
+      flight, the time that each held a connection, and the time to its answer, all since start,
+      and of all its processes together. Each process has a pool, for its share of the demand.
 
 Then all that the workers may open is compared with what PostgreSQL grants. `manage.py check
 --database default` compares it too, and the service logs it at start.
@@ -60,26 +61,27 @@ class Command(BaseCommand):
         parser.add_argument(
             "--workers",
             type=int,
-            default=sizing.expected_workers(),
-            help="processes that serve (WEB_CONCURRENCY, or 1)",
+            help="processes that serve (as many as the running service has, WEB_CONCURRENCY, or 1)",
         )
 
     def handle(self, **options: Any) -> None:
-        given = {name: options[name] for name in ("concurrency", "db_ms", "total_ms")}
-        if None in given.values():
-            given = self.measure(options["url"], options["header"]) | {
-                name: value for name, value in given.items() if value is not None
-            }
-        if min(given.values()) <= 0 or options["workers"] <= 0:
+        names = ("concurrency", "db_ms", "total_ms", "workers")
+        given = {name: options[name] for name in names if options[name] is not None}
+        if not given.keys() >= set(names[:3]):
+            given = self.measure(options["url"], options["header"]) | given
+        given.setdefault("workers", sizing.expected_workers())
+        if min(given.values()) <= 0:
             raise CommandError("concurrency, times and workers are greater than 0")
         if given["db_ms"] > given["total_ms"]:
             raise CommandError("--db-ms is a part of --total-ms, and so not greater")
         self.stdout.write(sizing.PoolSize(**given).steps)
         self.stdout.write("")
-        self.compare(options["workers"])
+        self.compare(given["workers"])
 
     def measure(self, url: str, headers: list[str]) -> dict[str, Any]:
-        pool = self.fetch(f"{url.rstrip('/')}/api/v1/pool", headers)
+        page = self.fetch(f"{url.rstrip('/')}/api/v1/pool", headers)
+        workers = sum(entry["answers"] for entry in page["processes"])
+        pool = page["total"]
         answered, holds = pool["requests_answered"], pool["holds"]
         if not answered["count"]:
             raise CommandError(
@@ -87,8 +89,9 @@ class Command(BaseCommand):
                 " (manage.py loadtest), or give --concurrency, --db-ms and --total-ms"
             )
         db_ms = holds["count"] * holds["mean_ms"] / answered["count"]
+        processes = f", by {workers} processes" if workers > 1 else ""
         self.stdout.write(
-            f"{url} since its start: {answered['count']} requests answered, at most"
+            f"{url} since its start: {answered['count']} requests answered{processes}, at most"
             f" {pool['peak_requests_in_flight']} at once, in {answered['mean_ms']:.0f} ms on"
             f" average;\nconnections were held {holds['count']} times for"
             f" {holds['mean_ms']:.3g} ms, which is {db_ms:.3g} ms for each request.\n\n"
@@ -97,6 +100,7 @@ class Command(BaseCommand):
             "concurrency": pool["peak_requests_in_flight"],
             "db_ms": round(db_ms, 3),
             "total_ms": round(max(answered["mean_ms"], db_ms), 3),
+            "workers": workers,
         }
 
     @staticmethod

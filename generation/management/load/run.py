@@ -55,7 +55,7 @@ class Sample:
 
     at: float
     in_flight: int
-    pool: dict[str, Any]
+    pool: dict[str, Any]  # added up where several processes serve
 
 
 @dataclass(slots=True)
@@ -219,7 +219,8 @@ class LoadTest:
         pool = _read_object(body)
         if status != OK or "checked_out" not in pool:
             return self._without_pool(f"{self._pool_url} answers {status}", for_good=True)
-        return pool
+        total: dict[str, Any] = pool.get("total", {})
+        return pool | total
 
     def _without_pool(self, why: str, *, for_good: bool) -> dict[str, Any]:
         if for_good:

@@ -74,14 +74,17 @@ def _connections(result: Result) -> list[str]:
     since = "" if peak > before else " (since the service started)"
     waiting = max(pool["llm_calls_in_flight"] for pool in seen)
     sampled = max(pool["checked_out"] for pool in seen)
+    processes = [entry for entry in end.get("processes", [end]) if entry.get("answers", True)]
+    pools = "the pool" if len(processes) == 1 else f"the pools of {len(processes)} processes"
+    beyond = "it" if len(processes) == 1 else "them"
     lines = [
         (
-            f"Connections: at most {peak} checked out at once{since}, of {size} in the pool and"
-            f" {overflow} beyond it; {sampled} in the worst of {len(seen)} samples, while up to"
-            f" {waiting:,} requests waited for the LLM."
+            f"Connections: at most {peak} checked out at once{since}, of {size} in {pools} and"
+            f" {overflow} beyond {beyond}; {sampled} in the worst of {len(seen)} samples, while up"
+            f" to {waiting:,} requests waited for the LLM."
         )
     ]
-    if peak >= size:
+    if any(process["peak_checked_out"] >= process["size"] for process in processes):
         lines.append(
             "The pool was used up: overflow connections are opened and closed for each use, so"
             " raise DB_POOL_SIZE (manage.py poolsize)."
@@ -97,9 +100,14 @@ def _overhead(result: Result) -> list[str]:
         (
             f"Overhead: a request spent {overhead['p50_ms']:.1f} ms in the median and"
             f" {overhead['p99_ms']:.1f} ms at the 99th percentile outside of its LLM call (of the"
-            f" last {min(overhead['count'], 4096):,})."
+            f" last {min(overhead['count'], 4096):,}{_in_the_worst(result)})."
         )
     ]
+
+
+def _in_the_worst(result: Result) -> str:
+    several = len(result.ended_with.get("processes", ())) > 1
+    return " in the process where it was most" if several else ""
 
 
 def _beyond_limits(plan: Plan, result: Result) -> list[str]:

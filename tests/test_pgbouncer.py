@@ -1,0 +1,205 @@
+"""Behind a real PgBouncer in transaction mode no statement fails and none is another's."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+import pytest
+from asgiref.sync import sync_to_async
+from django.contrib.auth import get_user_model
+from django.core.checks import run_checks
+from django.db import connection, connections
+
+from generation.models import Profile
+from generation.records import LogRow
+from generation.runtime import Runtime
+from tests.support import http, pgbouncer, service
+
+ROOT = Path(__file__).parents[1]
+MODE = "pgbouncer-transaction"
+CALLERS = 12
+PHASES = 20_000
+USERS = range(1, 41)
+
+
+@pytest.fixture
+def bouncer(committed):
+    """In front of the tests' PostgreSQL."""
+    at = connection.settings_dict
+    with pgbouncer.running(at["HOST"], at["PORT"], at["USER"], at["PASSWORD"]) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def behind_bouncer(bouncer, many_users, settings, monkeypatch):
+    """The settings of this process, as DATABASE_URL and DB_POOL_MODE would make them."""
+    settings.STACCATO = {**settings.STACCATO, "DB_POOL_MODE": MODE, "DB_POOL_SIZE": CALLERS}
+    moved = {
+        **connections.settings["default"],
+        "HOST": str(bouncer.folder),
+        "PORT": str(pgbouncer.PORT),
+        "DISABLE_SERVER_SIDE_CURSORS": True,
+    }
+    monkeypatch.setitem(connections.settings, "default", moved)
+    await sync_to_async(forget_connection)()
+    yield bouncer
+    await sync_to_async(forget_connection)()
+
+
+def forget_connection() -> None:
+    """Django keeps one for each thread, with the settings that it was made from."""
+    connections["default"].close()
+    del connections["default"]
+
+
+def prompt_of(user_id: int) -> str:
+    return f"The prompt of user {user_id}, and nobody else's: {user_id**7}."
+
+
+@pytest.fixture
+def many_users(committed) -> None:
+    users = [get_user_model()(id=key, username=f"user{key}") for key in USERS]
+    get_user_model().objects.bulk_create(users)
+    Profile.objects.bulk_create(
+        Profile(user_id=key, prompt_template=prompt_of(key)) for key in USERS
+    )
+
+
+def row(number: int) -> LogRow:
+    user_id = USERS[number % len(USERS)]
+    now = datetime.now(UTC)
+    return LogRow(
+        id=uuid4(), user_id=user_id, prompt=prompt_of(user_id), system="",
+        result=f"The result of row {number}.", result_cleaned=False, provider="simulated",
+        model="simulated", input_tokens=number, output_tokens=1, total_tokens=number + 1,
+        status="succeeded", error_type="", error="", stop_reason="end_turn", attempts=(),
+        raw_reply="", cost_usd=None, latency_ms=1, llm_latency_ms=1, request_id=f"r{number}",
+        created_at=now,
+    )  # fmt: skip
+
+
+async def test_no_phase_of_20_000_fails_or_gets_what_is_anothers(behind_bouncer, sql):
+    """A phase is one statement in one transaction: a read of one profile, or the insertion of one
+    row. The batchers are left out, which would let all callers share a statement."""
+    written: list[LogRow] = []
+    wrong: list[str] = []
+    database = connections.settings["default"]["NAME"]
+
+    async def call(numbers: range) -> None:
+        for number in numbers:
+            user_id = USERS[number % len(USERS)]
+            (profile,) = await runtime.store._read_profiles([user_id])
+            if profile is None or profile.prompt_template != prompt_of(user_id):
+                wrong.append(f"user {user_id} got {profile}")
+            new = row(number)
+            await runtime.store._insert_logs([new])
+            written.append(new)
+
+    async with Runtime.open() as runtime:
+        before = behind_bouncer.transactions(database)
+        async with asyncio.TaskGroup() as callers:  # one error ends the test
+            for first in range(CALLERS):
+                callers.create_task(call(range(first, PHASES // 2, CALLERS)))
+        passed = behind_bouncer.transactions(database) - before
+        assert runtime.database.pool.peak_checked_out >= CALLERS
+        assert behind_bouncer.server_connections(database) <= pgbouncer.SERVER_CONNECTIONS
+    assert passed >= PHASES
+    assert wrong == []
+    found = await sql.fetch(
+        "SELECT id, user_id, prompt, result, input_tokens, request_id FROM generation_generationlog"
+    )
+    assert len(found) == len(written) == PHASES // 2
+    assert {tuple(stored) for stored in found} == {
+        (new.id, new.user_id, new.prompt, new.result, new.input_tokens, new.request_id)
+        for new in written
+    }
+    usage = await sql.fetchval("SELECT count(*) FROM generation_usagelog")
+    assert usage == PHASES // 2
+
+
+async def test_the_mode_sets_both_caches_to_nothing_and_leaves_out_the_ping(behind_bouncer):
+    async with Runtime.open() as runtime:
+        assert not runtime.database.pool._pre_ping
+        async with runtime.database.connect() as borrowed:
+            raw = await borrowed.get_raw_connection()
+            assert not raw.driver_connection._stmt_cache_enabled
+            assert raw.dbapi_connection._prepared_statement_cache is None
+
+
+async def test_djangos_own_connections_leave_nothing_on_the_server(behind_bouncer):
+    def ask() -> int | None:
+        users = get_user_model().objects
+        for _ in range(20):  # psycopg would prepare at the fifth time
+            assert users.get(id=7).username == "user7"
+        rows = users.iterator(chunk_size=3)
+        next(rows)
+        with psycopg.connect(behind_bouncer.url(connection.settings_dict["NAME"])) as other:
+            other.execute("SELECT 1")  # its transaction keeps the server connection last used
+            assert len(list(rows)) == len(USERS) - 1
+        return connection.connection.prepare_threshold
+
+    assert await sync_to_async(ask)() is None
+
+
+def test_a_project_that_lacks_djangos_part_of_the_profile_is_warned(settings, monkeypatch):
+    complete = {**connections.settings["default"], "DISABLE_SERVER_SIDE_CURSORS": True}
+
+    def warnings(**changes) -> list[str]:
+        monkeypatch.setitem(settings.DATABASES, "default", {**complete, **changes})
+        found = run_checks(tags=["staccato"])
+        return [message.msg for message in found if message.id == "staccato.W002"]
+
+    assert warnings(DISABLE_SERVER_SIDE_CURSORS=False) == []
+    settings.STACCATO = {**settings.STACCATO, "DB_POOL_MODE": MODE}
+    assert warnings() == []
+    (warning,) = warnings(DISABLE_SERVER_SIDE_CURSORS=False)
+    assert "DISABLE_SERVER_SIDE_CURSORS is not True" in warning
+    (warning,) = warnings(OPTIONS={"prepare_threshold": 5})
+    assert "prepare_threshold" in warning
+
+
+async def test_the_service_is_migrated_and_serves_through_pgbouncer(bouncer, sql, llm):
+    name = f"behind_pgbouncer_{os.getpid()}"
+    await sql.execute(f"CREATE DATABASE {name}")
+    url = bouncer.url(name)
+    env = {
+        "DB_POOL_MODE": MODE,
+        "LLM_PROVIDER": "anthropic",
+        "ANTHROPIC_API_KEY": "test-key",
+        "ANTHROPIC_BASE_URL": llm.url,
+    }
+    try:
+        for command in (["migrate"], ["seed_demo"], ["check", "--database", "default"]):
+            await asyncio.to_thread(manage, *command, DATABASE_URL=url, **env)
+        async with service.running(url, **env) as served:
+            answers = await asyncio.gather(*(http.generate(served.port) for _ in range(30)))
+            assert {answer.status for answer in answers} == {200}
+            assert answers[0].json()["result"] == llm.text
+            assert (await http.request(served.port, "GET", "/readyz")).status == 200
+            keyed = [("Idempotency-Key", "one")]
+            first = await http.generate(served.port, 1, headers=keyed)
+            again = await http.generate(served.port, 1, headers=keyed)
+            assert (first.status, again.json()) == (200, first.json())
+            login = await http.request(served.port, "GET", "/admin/login/")
+            assert login.status == 200
+    finally:
+        await sql.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def manage(*command: str, **env: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "manage.py", *command],
+        cwd=ROOT,
+        env={**os.environ, "DJANGO_SETTINGS_MODULE": "project.settings", "DEBUG": "1", **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

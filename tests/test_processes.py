@@ -1,0 +1,316 @@
+"""Several processes of one deployment: whichever is asked tells of all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import os
+import re
+import signal
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.core.management import call_command
+from prometheus_client.parser import text_string_to_metric_families
+
+from generation import processes, totals
+from generation.processes import Processes
+from tests.support import http
+
+SUCCEEDED = 'staccato_requests_total{outcome="succeeded"}'
+SUMMED = ("size", "open", "checked_out", "overflow", "requests_in_flight", "llm_calls_in_flight")
+
+
+@pytest.fixture
+def serve_one_of_several(serve, tmp_path):
+    """A service that shares its journal's folder, and so its deployment, with others."""
+
+    def start(*options: str, **env: str):
+        return serve(*options, STACCATO_JOURNAL_DIR=str(tmp_path), **env)
+
+    return start
+
+
+@contextlib.asynccontextmanager
+async def two(start):
+    """Two servers, so that a test can say which of the processes it asks."""
+    async with start() as one, start() as other:
+        yield one, other
+
+
+def run(*command: str) -> str:
+    output = io.StringIO()
+    call_command(*command, stdout=output)
+    return output.getvalue()
+
+
+async def pids(service) -> set[int]:
+    return {entry["process"] for entry in (await service.pool())["processes"]}
+
+
+async def until_both_serve(service) -> None:
+    """uvicorn's parent names the port before any worker listens there."""
+    async with asyncio.timeout(30):
+        while service.log.count("Application startup complete") < 2:
+            await asyncio.sleep(0.02)
+
+
+# --- as a user runs them ----------------------------------------------------------------------
+
+
+async def test_whichever_worker_answers_the_total_is_that_of_all(serve_one_of_several, llm):
+    async with serve_one_of_several("--workers", "2") as service:
+        await until_both_serve(service)
+        llm.release.clear()
+        calls = [asyncio.create_task(http.generate(service.port)) for _ in range(60)]
+        await llm.until(lambda fake: fake.waiting == 60, "60 calls")
+        answered_by = set()
+        async with asyncio.timeout(20):
+            while len(answered_by) < 2:
+                pool = await service.pool()
+                answered_by.add(pool["process"])
+                entries = pool["processes"]
+                assert pool["total"]["requests_in_flight"] == 60
+                assert pool["total"]["llm_calls_in_flight"] == 60
+                for key in SUMMED:
+                    assert pool["total"][key] == sum(entry[key] for entry in entries)
+                own = next(entry for entry in entries if entry["process"] == pool["process"])
+                assert all(pool[key] == own[key] for key in SUMMED)
+        assert answered_by == {entry["process"] for entry in entries}
+        llm.release.set()
+        assert {answer.status for answer in await asyncio.gather(*calls)} == {200}
+        told_by = set()
+        async with asyncio.timeout(20):
+            while len(told_by) < 2:
+                text = (await http.request(service.port, "GET", "/metrics")).body.decode()
+                told_by.add(int(re.match(r"# Told by process (\d+)\.", text)[1]))
+                assert names_are_told_once(text)
+                assert f"{SUCCEEDED} 60.0\n" in text
+                assert "staccato_llm_seconds_count 60.0\n" in text
+                assert 'staccato_llm_seconds_bucket{le="+Inf"} 60.0\n' in text
+        assert told_by == answered_by
+
+
+def names_are_told_once(text: str) -> bool:
+    """As Prometheus wants it: no series and no family twice."""
+    families = list(text_string_to_metric_families(text))
+    series = [
+        (sample.name, *sorted(sample.labels.items()))
+        for family in families
+        for sample in family.samples
+    ]
+    return len(series) == len(set(series)) and text.count("# TYPE ") == len(families) > 20
+
+
+async def test_gauges_are_told_apart_by_process(serve_one_of_several):
+    async with two(serve_one_of_several) as (one, other):
+        for pid in await pids(one):
+            assert await other.metric(f'staccato_db_pool_size{{process="{pid}"}}') == 10
+            assert await other.metric(f'staccato_process_up{{process="{pid}"}}') == 1
+
+
+async def test_the_commands_mean_all_processes(serve_one_of_several):
+    async with two(serve_one_of_several) as (one, other):
+        for service in (one, other, other):
+            await http.generate(service.port)
+        url = f"http://127.0.0.1:{one.port}"
+        said = await sync_to_async(run)("poolsize", "--url", url)
+        assert "3 requests answered, by 2 processes, at most 2 at once" in said
+        assert "2 workers × " in said
+        said = await sync_to_async(run)(
+            "loadtest", "--url", url, "--requests", "2", "--report", "", "--paid"
+        )
+        assert "of 20 in the pools of 2 processes" in said
+
+
+async def test_a_killed_process_is_forgotten_but_what_it_counted_is_not(serve_one_of_several):
+    async with two(serve_one_of_several) as (one, other):
+        for service in (one, other, other):
+            assert (await http.generate(service.port)).status == 200
+        assert await one.metric(SUCCEEDED) == 3
+        killed = other.process.pid
+        other.process.kill()
+        await other.ended()
+        pool = await one.until_pool(lambda pool: len(pool["processes"]) == 1, "one process")
+        assert pool["total"]["size"] == pool["size"]
+        assert await one.metric(SUCCEEDED) == 3
+        assert await one.metric(f'staccato_process_up{{process="{killed}"}}') == 0
+        text = (await http.request(one.port, "GET", "/metrics")).body.decode()
+        assert f'process="{killed}"' not in text
+        async with serve_one_of_several() as successor:
+            await http.generate(successor.port)
+            assert await one.metric(SUCCEEDED) == await successor.metric(SUCCEEDED) == 4
+
+
+async def test_a_frozen_process_is_named_and_the_pages_come_in_time(serve_one_of_several):
+    async with two(serve_one_of_several) as (one, other):
+        for service in (one, other):
+            await http.generate(service.port)
+        assert await one.metric(SUCCEEDED) == 2
+        frozen = other.process.pid
+        os.kill(frozen, signal.SIGSTOP)
+        try:
+            started = time.monotonic()
+            pool = await one.pool()
+            assert time.monotonic() - started < processes.ASK_LIMIT_S + 1
+            assert {"process": frozen, "answers": False} in pool["processes"]
+            assert pool["total"]["size"] == pool["size"]
+            assert await one.metric(f'staccato_process_up{{process="{frozen}"}}') == 0
+            assert await one.metric(SUCCEEDED) == 2
+        finally:
+            os.kill(frozen, signal.SIGCONT)
+        await one.until_pool(lambda pool: pool["total"]["size"] == 20, "both again")
+
+
+async def test_a_process_by_itself_tells_its_metrics_without_the_label(client):
+    await client.post("/api/v1/generate/1")
+    assert "process=" not in (await client.get("/metrics")).text
+    pool = (await client.get("/api/v1/pool")).json()
+    (entry,) = pool["processes"]
+    assert entry["process"] == pool["process"]
+    assert pool["total"] == {key: pool[key] for key in pool["total"]}
+
+
+# --- the folder -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def short_tmp(monkeypatch):
+    with tempfile.TemporaryDirectory(prefix="st-", dir="/tmp") as folder:  # fit for a socket's path
+        monkeypatch.setattr(processes.tempfile, "gettempdir", lambda: folder)
+        yield Path(folder)
+
+
+def lonely() -> Processes:
+    return Processes("somewhere", {"pool": dict, "metrics": list})
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o770, 0o701])
+async def test_a_folder_that_others_may_enter_is_not_trusted(short_tmp, caplog, mode):
+    one = lonely()
+    one._folder.mkdir()
+    one._folder.chmod(mode)
+    async with one.answering():
+        assert [answer.figures for answer in await one.ask("pool")] == [{}]
+        assert await one.recall(await one.ask("metrics")) is None
+    assert "not a private folder" in caplog.text
+    assert list(one._folder.iterdir()) == []
+
+
+async def test_a_link_to_a_folder_is_not_trusted(short_tmp, caplog):
+    one = lonely()
+    (short_tmp / "elsewhere").mkdir(mode=0o700)
+    one._folder.symlink_to(short_tmp / "elsewhere")
+    async with one.answering():
+        pass
+    assert "not a private folder" in caplog.text
+
+
+async def test_a_path_too_long_for_a_socket_leaves_the_process_alone(short_tmp, caplog):
+    one = lonely()
+    one._folder = short_tmp / ("x" * 100)
+    async with one.answering():
+        assert len(await one.ask("pool")) == 1
+    assert "too long" in caplog.text
+
+
+async def test_the_folder_stays_private_and_holds_what_lives(short_tmp):
+    one = lonely()
+    async with one.answering():
+        assert one._folder.stat().st_mode & 0o777 == 0o700
+        assert {path.name for path in one._folder.iterdir()} == {f"{one._name}.sock", "lock"}
+    assert not one._folder.exists()
+
+
+def counting(deployment: str = "somewhere") -> Processes:
+    """It has counted one thing."""
+    family = {"name": "n", "help": "", "type": "counter", "samples": [["n_total", {}, 1.0]]}
+    return Processes(deployment, {"pool": dict, "metrics": lambda: [family]})
+
+
+async def count_of_the_departed(asking: Processes) -> float:
+    (family,) = await asking.recall(await asking.ask("metrics"))
+    ((_name, _labels, value),) = family["samples"]
+    return value
+
+
+async def test_however_many_processes_come_and_go_their_counts_stay_in_few_files(short_tmp):
+    first = lonely()
+    async with first.answering():
+        for _ in range(5):
+            async with counting().answering():
+                pass
+        assert await count_of_the_departed(first) == 5
+        assert len(list(first._folder.glob("*.json"))) <= 3
+
+
+async def test_a_deployment_that_starts_anew_counts_anew(short_tmp):
+    async with counting().answering():
+        pass
+    one = lonely()
+    async with one.answering():
+        assert await one.recall(await one.ask("metrics")) is None
+
+
+async def test_processes_may_come_and_go_at_the_same_moment(short_tmp):
+    async def come_and_go() -> None:
+        one = lonely()
+        async with one.answering():
+            for topic in ("pool", "metrics"):
+                assert all(answer.figures is not None for answer in await one.ask(topic))
+        assert not one._path(".sock").exists()
+
+    for _ in range(10):
+        await asyncio.gather(*(come_and_go() for _ in range(8)))
+    assert list(short_tmp.iterdir()) == []
+
+
+async def test_other_deployments_are_strangers(short_tmp):
+    one, stranger = counting("here"), counting("there")
+    async with one.answering(), stranger.answering():
+        assert len(await one.ask("pool")) == len(await stranger.ask("pool")) == 1
+
+
+async def test_a_sibling_that_talks_nonsense_does_not_answer(short_tmp):
+    async def talk(_reader, writer):
+        writer.write(b"{")
+        writer.close()
+
+    one = lonely()
+    async with one.answering():
+        strange = await asyncio.start_unix_server(talk, one._folder / "77-strange.sock")
+        own, other = await one.ask("pool")
+        assert own.figures == {}
+        assert (other.process, other.figures) == (77, None)
+        strange.close()
+        await strange.wait_closed()
+
+
+# --- the sums ---------------------------------------------------------------------------------
+
+
+def durations(count: int, mean: float, p99: float) -> dict:
+    return {"count": count, "mean_ms": mean, "p99_ms": p99, "max_ms": p99}
+
+
+def test_durations_add_up_to_the_true_mean_and_the_worst_quantile():
+    parts = [{"holds": durations(1, 10.0, 10.0)}, {"holds": durations(3, 2.0, 4.0)}]
+    assert totals.add_up(parts) == {"holds": durations(4, 4.0, 10.0)}
+    assert totals.add_up([{"holds": durations(0, 0.0, 0.0)}] * 2)["holds"]["mean_ms"] == 0
+
+
+def test_what_only_one_version_of_the_service_tells_is_added_up_all_the_same():
+    assert totals.add_up([{"a": 1, "process": 5}, {"a": 2, "b": 3}]) == {"a": 3, "b": 3}
+
+
+def test_when_a_counter_was_made_is_not_added_up():
+    def told(made: float) -> list:
+        samples = [["n_total", {}, 1.0], ["n_created", {}, made]]
+        return [{"name": "n", "help": "", "type": "counter", "samples": samples}]
+
+    (family,) = totals.sum_cumulative([told(200.0), told(100.0)])
+    assert [sample[2] for sample in family["samples"]] == [2.0, 100.0]
