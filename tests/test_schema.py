@@ -1,0 +1,34 @@
+"""The OpenAPI document is true: schemathesis asks the running service all that it says, and more."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+from tests.support.keys import amake_key
+from tests.support.service import PRODUCTION
+
+# Or it would fail of somebody else's change.
+REPRODUCIBLE = ["--seed", "6", "--generation-deterministic"]
+# What no schema can say: which models are offered, which Idempotency-Key is used already.
+BEYOND = ["--exclude-checks", "positive_data_acceptance"]
+BOUNDED = ["--max-examples", "250", "--request-timeout", "20", "--no-shrink", "--continue-on-failure"]
+
+
+async def test_the_document_is_true_of_the_running_service(serve, orm, peppered, tmp_path):
+    key = await amake_key()
+    async with serve(**PRODUCTION, LOG_LEVEL="WARNING") as service:
+        url = f"http://127.0.0.1:{service.port}/api/v1/openapi.json"
+        asking = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "schemathesis.cli", "run", url,
+            "--header", f"Authorization: Bearer {key}", "--checks", "all", "--no-color",
+            *REPRODUCIBLE, *BOUNDED, *BEYOND,
+            cwd=tmp_path,  # it leaves things where it stands
+            env={**os.environ, "PYTHONWARNINGS": "default"},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        said = (await asking.communicate())[0].decode()
+        assert asking.returncode == 0, said
+        assert "Traceback" not in service.log
