@@ -1,4 +1,4 @@
-"""The OpenAPI document is true: schemathesis asks the running service all that it says, and more."""
+"""The OpenAPI document is true: schemathesis asks the running service all it says, and more."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from tests.support.service import PRODUCTION
 REPRODUCIBLE = ["--seed", "6", "--generation-deterministic"]
 # What no schema can say: which models are offered, which Idempotency-Key is used already.
 BEYOND = ["--exclude-checks", "positive_data_acceptance"]
-BOUNDED = ["--max-examples", "250", "--request-timeout", "20", "--no-shrink", "--continue-on-failure"]
+BOUNDED = [
+    "--max-examples",
+    "250",
+    "--request-timeout",
+    "20",
+    "--no-shrink",
+    "--continue-on-failure",
+]
 
 
 async def test_the_document_is_true_of_the_running_service(serve, orm, peppered, tmp_path):
