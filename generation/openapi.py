@@ -92,7 +92,7 @@ POOL = {
     },
 }
 
-_EXAMPLES: tuple[errors.StaccatoError, ...] = (
+EXAMPLES: tuple[errors.StaccatoError, ...] = (
     errors.MalformedBody("the body is not valid JSON: unexpected end of data"),
     errors.Unauthorized("the API key is unknown or revoked"),
     errors.UserForbidden("this API key may not generate for user 7"),
@@ -121,12 +121,17 @@ _EXAMPLES: tuple[errors.StaccatoError, ...] = (
     errors.StaccatoError.from_bug(),
     errors.LLMUnreachable("anthropic can't be reached"),
     errors.LLMBadReply("anthropic's answer is not valid JSON"),
+    errors.LLMMisconfigured("the request to anthropic can't be sent as it is set up"),
     errors.LLMAuthentication("anthropic refuses the service's credentials"),
     errors.DatabaseUnavailable("the database can't be reached", retry_after=1),
     errors.TooManyInFlight("5000 requests are in flight", retry_after=1),
     errors.JournalUnavailable("the journal is near full: the database has been away for long"),
     errors.Draining("the service is shutting down", retry_after=1),
     errors.LLMOverloaded("anthropic is overloaded", retry_after=5),
+    errors.LLMCircuitOpen(
+        "anthropic has been failing and is left alone for a moment", retry_after=10
+    ),
+    errors.LLMBusy("too many calls to anthropic at once", retry_after=1),
     errors.LLMTimedOut("anthropic did not answer within 30 s"),
 )
 
@@ -134,7 +139,7 @@ _EXAMPLES: tuple[errors.StaccatoError, ...] = (
 def describe_generate() -> dict[str, Any]:
     """`openapi_extra` of the generate operation."""
     answer = {"content": {"application/json": {"example": ANSWER}}}
-    return {"responses": {200: answer, **_by_status(*_EXAMPLES)}}
+    return {"responses": {200: answer, **_by_status(*EXAMPLES)}}
 
 
 def describe_pool() -> dict[str, Any]:
