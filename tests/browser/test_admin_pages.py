@@ -94,7 +94,7 @@ async def test_the_look_is_alive_under_the_policy(watched):
     await watched.open(LOGS)
     filters = watched.page.get_by_text("Apply filters").first
     assert not await filters.is_visible()
-    await watched.page.click(".filter-open-button")
+    await watched.page.click("a:has-text('filter_list')")  # the button's icon
     await filters.wait_for(state="visible")
     await watched.open("/api/v1/docs")
     await watched.page.get_by_text("Generate a text for a user").wait_for(state="visible")
