@@ -132,6 +132,7 @@ EXAMPLES: tuple[errors.StaccatoError, ...] = (
         "anthropic has been failing and is left alone for a moment", retry_after=10
     ),
     errors.LLMBusy("too many calls to anthropic at once", retry_after=1),
+    errors.Abandoned("the service shut down before the LLM answered", retry_after=1),
     errors.LLMTimedOut("anthropic did not answer within 30 s"),
 )
 

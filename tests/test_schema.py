@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import json
 import os
 import sys
 
+from generation import errors
+from generation.urls import api
 from tests.support.keys import amake_key
 from tests.support.service import PRODUCTION
 
@@ -39,3 +43,13 @@ async def test_the_document_is_true_of_the_running_service(serve, orm, peppered,
         said = (await asking.communicate())[0].decode()
         assert asking.returncode == 0, said
         assert "Traceback" not in service.log
+
+
+def test_the_document_has_an_example_of_every_problem():
+    unseen = {errors.RowRefused, errors.RuntimeNotOpen, errors.ConnectionHeld, errors.LLMError}
+    kinds = {
+        kind for _, kind in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(kind, errors.StaccatoError) and kind not in unseen
+    }  # fmt: skip
+    document = json.dumps(api.get_openapi_schema())
+    assert [kind.slug for kind in kinds if f'"{kind.problem_type()}"' not in document] == []
