@@ -5,12 +5,16 @@ PORT ?= 8000
 # The first of these that is Python 3.11 or newer makes the environment.
 PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11
 
+# What the README asks of a production, and nothing else.
+PRODUCTION = DEBUG=0 SECRET_KEY=$$($(PY) -c 'import secrets; print(secrets.token_urlsafe(64))') \
+  DATABASE_URL=postgresql://user@host/name ALLOWED_HOSTS=example.org
 PY = $(VENV)/bin/python
 INSTALLED = $(VENV)/installed
+AUDIT = build/audit/bin/pip-audit
 # Elsewhere than in var/ nobody can tell what was done to the database, so it is done again.
 PREPARED = $(if $(DATABASE_URL),prepare,var/prepared)
 
-.PHONY: help run test check bench lock clean prepare
+.PHONY: help run test check bench audit screenshots lock clean prepare
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -28,6 +32,7 @@ check: $(INSTALLED) ## run the static checks and the tests
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports
 	$(PY) manage.py makemigrations --check --dry-run
+	$(PRODUCTION) $(PY) manage.py check --deploy --fail-level WARNING
 	@$(MAKE) --no-print-directory test
 
 bench: ## measure it beside what else one might use (needs wrk; QUICK=1: one short round)
@@ -37,6 +42,12 @@ bench: ## measure it beside what else one might use (needs wrk; QUICK=1: one sho
 	@benchmarks/.venv/bin/python -m pip install --quiet --disable-pip-version-check \
 	  -r benchmarks/requirements.txt
 	benchmarks/.venv/bin/python benchmarks/run.py $(if $(QUICK),--quick)
+
+audit: $(AUDIT) ## look the pinned packages up among the known vulnerabilities (needs the network)
+	$(AUDIT) --requirement requirements-dev.txt --no-deps --disable-pip --strict
+
+screenshots: $(INSTALLED) ## take the README's pictures anew (needs Chromium)
+	STACCATO_SCREENSHOTS=docs $(PY) -m pytest tests/browser -k pictures_of_the_readme
 
 lock: ## pin the newest versions that pyproject.toml allows (needs uv)
 	uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev \
@@ -68,6 +79,11 @@ $(PY):
 	done; \
 	echo "Staccato needs Python 3.11 or newer; none of these is: $(PYTHON)." \
 	  "Install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1
+
+# What looks for faults among our packages is none of them.
+$(AUDIT): | $(PY)
+	@$(PY) -m venv build/audit
+	@build/audit/bin/pip install --quiet --disable-pip-version-check pip-audit
 
 $(INSTALLED): requirements-dev.txt $(PY)
 	@echo "Installing requirements-dev.txt"

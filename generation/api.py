@@ -48,13 +48,17 @@ def _storable(text: str) -> str:
     return text
 
 
-Text = Annotated[str, AfterValidator(_storable)]
+Text = Annotated[
+    str, AfterValidator(_storable), Field(json_schema_extra={"pattern": r"^[^\u0000]*$"})
+]
 Name = Annotated[Text, Field(max_length=100)]
+# Told here, and checked where the fault has a name of its own.
+Key = Annotated[str, Field(json_schema_extra={"pattern": idempotency.KEY_PATTERN})]
 UserId = Annotated[int, ninja.Path(ge=1, le=_BIGINT_MAX, description="The user's key.")]
 
 
 IdempotencyKey = Annotated[
-    str | None,
+    Key | None,
     ninja.Header(
         alias="Idempotency-Key",
         description="Makes the request safe to repeat for 24 hours: 1 to 255 visible ASCII"

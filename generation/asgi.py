@@ -179,7 +179,7 @@ class LeanHandler(StockHandler):
             await body.read(content)
         else:
             async with entrance(request, head):
-                await body.read(content)
+                await body.read(content, admitted=True)
         async with _cancelled_when_client_leaves(receive):
             return cast("HttpResponse", await match.func(request, *match.args, **match.kwargs))
 

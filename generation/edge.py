@@ -33,7 +33,7 @@ MAX_HEADERS = 100
 MAX_TARGET_BYTES = 8_192  # path and query
 MAX_CONTENT_TYPE_BYTES = 500
 SMALL_BODY_BYTES = 65_536  # larger ones are rationed
-LARGE_BODIES_BYTES = 8 * 1024 * 1024  # for all that are being read at once
+LARGE_BODIES_BYTES = 8 * 1024 * 1024  # of strangers, read at once; as much again of callers
 LINGER_S = 2.0  # how long a refused body is read on, so that its sender sees the refusal
 # The last is what `curl -d` says of anything; nothing is read from such a body but JSON.
 JSON_TYPES = frozenset({b"application/json", b"application/x-www-form-urlencoded"})
@@ -95,7 +95,7 @@ class Inflow:
         self._gate = gate
         self._is_complete = not head.has_body
 
-    async def read(self, into: BytesIO) -> None:
+    async def read(self, into: BytesIO, *, admitted: bool = False) -> None:
         """Raises `BodyTooLarge` as soon as it is, `BodyTooSlow`, `TooManyInFlight` where other
         large bodies take all the room, `ClientLeft` when cut short."""
         length = self._head.length
@@ -103,7 +103,7 @@ class Inflow:
             raise self._too_large()
         share = None
         if self._head.has_body and (length is None or length > SMALL_BODY_BYTES):
-            share = await self._gate.enter()
+            share = await self._gate.enter(admitted=admitted)
         try:
             async with asyncio.timeout(self._gate.seconds):
                 await self._read(into)
@@ -164,21 +164,24 @@ class Gate:
     def __init__(self, settings: Settings) -> None:
         self.max_bytes = settings.max_body_bytes
         self.seconds = settings.body_timeout
-        self._shares = asyncio.Semaphore(max(1, LARGE_BODIES_BYTES // self.max_bytes))
+        # Apart, so that strangers at the admin's login take no room from who was let in.
+        size = max(1, LARGE_BODIES_BYTES // self.max_bytes)
+        self._callers, self._strangers = asyncio.Semaphore(size), asyncio.Semaphore(size)
 
-    async def enter(self) -> asyncio.Semaphore:
+    async def enter(self, *, admitted: bool) -> asyncio.Semaphore:
         """Room for one large body, to be released. Raises `TooManyInFlight`.
 
         A body whose length is not told counts as large: a server hands over what it has, which
         may be much. Room is taken whole, since readers that held parts could wait for each
         other.
         """
+        shares = self._callers if admitted else self._strangers
         try:
             async with asyncio.timeout(self.seconds):
-                await self._shares.acquire()
+                await shares.acquire()
         except TimeoutError:
             raise TooManyInFlight("other large bodies are being read", retry_after=1) from None
-        return self._shares
+        return shares
 
 
 async def send_start(response: HttpResponse, send: Send) -> None:

@@ -44,7 +44,8 @@ BOUNDS = Bounds(
     batch_rows=500, batch_bytes=1024 * 1024, queue_rows=100_000, queue_bytes=64 * 1024 * 1024
 )
 
-_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+KEY_PATTERN = "^[!-~]{1,255}$"
+_KEY = re.compile(KEY_PATTERN)
 Place = tuple[int, str]  # user, key
 _CLAIM_COLUMNS = ("user_id", "key", "fingerprint", "claim")
 

@@ -94,7 +94,7 @@ _PROCESS: dict[str, Any] = {
 
 POOL = totals.overview(_PROCESS, {4242: _PROCESS, 4243: _PROCESS | {"process": 4243}, 4244: None})
 
-_EXAMPLES: tuple[errors.StaccatoError, ...] = (
+EXAMPLES: tuple[errors.StaccatoError, ...] = (
     errors.MalformedBody("the body is not valid JSON: unexpected end of data"),
     errors.Unauthorized("the API key is unknown or revoked"),
     errors.UserForbidden("this API key may not generate for user 7"),
@@ -123,12 +123,18 @@ _EXAMPLES: tuple[errors.StaccatoError, ...] = (
     errors.StaccatoError.from_bug(),
     errors.LLMUnreachable("anthropic can't be reached"),
     errors.LLMBadReply("anthropic's answer is not valid JSON"),
+    errors.LLMMisconfigured("the request to anthropic can't be sent as it is set up"),
     errors.LLMAuthentication("anthropic refuses the service's credentials"),
     errors.DatabaseUnavailable("the database can't be reached", retry_after=1),
     errors.TooManyInFlight("5000 requests are in flight", retry_after=1),
     errors.JournalUnavailable("the journal is near full: the database has been away for long"),
     errors.Draining("the service is shutting down", retry_after=1),
     errors.LLMOverloaded("anthropic is overloaded", retry_after=5),
+    errors.LLMCircuitOpen(
+        "anthropic has been failing and is left alone for a moment", retry_after=10
+    ),
+    errors.LLMBusy("too many calls to anthropic at once", retry_after=1),
+    errors.Abandoned("the service shut down before the LLM answered", retry_after=1),
     errors.LLMTimedOut("anthropic did not answer within 30 s"),
 )
 
@@ -136,7 +142,7 @@ _EXAMPLES: tuple[errors.StaccatoError, ...] = (
 def describe_generate() -> dict[str, Any]:
     """`openapi_extra` of the generate operation."""
     answer = {"content": {"application/json": {"example": ANSWER}}}
-    return {"responses": {200: answer, **_by_status(*_EXAMPLES)}}
+    return {"responses": {200: answer, **_by_status(*EXAMPLES)}}
 
 
 def describe_pool() -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from django.conf import settings as django_settings
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
@@ -18,8 +19,12 @@ if TYPE_CHECKING:
 async def start(request: HttpRequest) -> HttpResponse:
     settings = conf.load()
     url = request.build_absolute_uri("api/v1/generate/1")
+    curl = f"curl -X POST {shlex.quote(url)}"
+    if settings.keys_required:
+        curl += " -H 'Authorization: Bearer stc_…'"
     context = {
-        "curl": f"curl -X POST {shlex.quote(url)}",
+        "icon": django_settings.ICON,
+        "curl": curl,
         "provider": settings.default_provider,
         "pool": settings.pool_access != "off",
         "metrics": settings.metrics_access != "off",

@@ -113,6 +113,13 @@ async def serve(users, database_url, llm):
 
 
 @pytest.fixture
+def peppered(settings) -> None:
+    """Keys that the test makes are good where `service.PRODUCTION` is served."""
+    pepper = service.PRODUCTION["STACCATO_API_KEY_PEPPER"]
+    settings.STACCATO = {**settings.STACCATO, "API_KEY_PEPPER": pepper}
+
+
+@pytest.fixture
 async def orm(committed):
     """For async tests that use the Django ORM: closes what its thread has opened."""
     yield

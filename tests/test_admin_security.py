@@ -78,16 +78,16 @@ def test_an_address_is_locked_whatever_names_it_tries(admin_user):
     assert attempt(PASSWORD, address="203.0.113.9") == 302, "others may log in"
 
 
-def test_a_thousand_logins_with_made_up_forwarding_headers_are_locked_out(admin_user):
+def test_hundreds_of_logins_with_made_up_forwarding_headers_are_locked_out(admin_user):
     client = Client(REMOTE_ADDR="192.0.2.1")
     statuses = []
-    for n in range(1000):
+    for n in range(200):
         forged = {
-            "X-Forwarded-For": f"10.{n % 256}.{n // 256}.7",
-            "Forwarded": f"for=10.0.0.{n % 256}",
-            "X-Real-IP": f"10.0.0.{n % 256}",
+            "X-Forwarded-For": f"10.0.0.{n}",
+            "Forwarded": f"for=10.0.0.{n}",
+            "X-Real-IP": f"10.0.0.{n}",
         }
-        values = {"username": f"name{n % 400}", "password": "wrong"}
+        values = {"username": f"name{n}", "password": "wrong"}
         statuses.append(client.post(LOGIN, values, headers=forged).status_code)
     assert set(statuses[LIMIT:]) == {429}
 

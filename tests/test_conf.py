@@ -12,7 +12,8 @@ from django.core.exceptions import ImproperlyConfigured
 from pydantic import SecretStr, ValidationError
 from pydantic_core import PydanticUndefined
 
-from generation import conf
+from generation import conf, openapi
+from generation.errors import NotFound, StaffOnly
 from project.environment import Environment
 
 ROOT = Path(__file__).parents[1]
@@ -157,6 +158,20 @@ def test_the_readme_tells_every_setting_and_its_default():
             field.default if field.default is not PydanticUndefined else field.default_factory()
         )
         assert table[variable].strip() == shown(default), f"the README's default of {variable}"
+
+
+def test_the_readme_tells_every_problem_and_its_status():
+    rows = re.findall(
+        r"^\| ([0-9, ]+) \| ([^|]*) \|", (ROOT / "README.md").read_text(), re.MULTILINE
+    )
+    told = {
+        (status, slug)
+        for statuses, slugs in rows
+        for status in statuses.split(", ")
+        for slug in re.findall("`([a-z-]+)`", slugs)
+    }
+    for error in (*openapi.EXAMPLES, NotFound(""), StaffOnly("")):
+        assert (str(error.status), error.slug) in told, f"the README's table lacks {error.slug}"
 
 
 def shown(default: object) -> str:

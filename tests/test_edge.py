@@ -95,6 +95,18 @@ async def test_small_bodies_pass_while_large_ones_are_stuck(serve):
         assert (await http.generate(service.port, payload={"input": "small"})).status == 200
 
 
+async def test_strangers_take_no_room_from_who_was_let_in(serve):
+    body = b'{"input": "%s"}' % (b"x" * 100_000)
+    async with serve() as service, contextlib.AsyncExitStack() as stack:
+        for _ in range(edge.LARGE_BODIES_BYTES // MIB + 4):
+            wire = await stack.enter_async_context(Wire.to(service.port))
+            await wire.send(
+                head("Transfer-Encoding: chunked", path="/admin/login/") + b"1\r\nx\r\n"
+            )
+        reply = await exchange(service.port, head(f"Content-Length: {len(body)}") + body)
+        assert reply.status == 200
+
+
 # --- admission ----------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support import http
 from tests.support.keys import amake_key
+from tests.support.service import PRODUCTION
 from tests.support.wire import GENERATE, Wire, exchange, head
 
 AT_ONCE = 200
@@ -100,18 +101,10 @@ async def statuses(port: int, requests: list[bytes]) -> dict[bytes, int]:
 
 
 @pytest.fixture
-async def fuzzed(serve, orm, settings):
+async def fuzzed(serve, orm, peppered):
     """The service as in production, a key for it, and the proof that it took no harm."""
-    pepper = "canary-pepper"
-    settings.STACCATO = {**settings.STACCATO, "API_KEY_PEPPER": pepper}
     key = await amake_key()
-    async with serve(
-        DEBUG="0",
-        SECRET_KEY="canary-secret-key",
-        STACCATO_API_KEY_PEPPER=pepper,
-        SECURE_SSL_REDIRECT="0",
-        LOG_LEVEL="WARNING",
-    ) as service:
+    async with serve(**PRODUCTION, LOG_LEVEL="WARNING") as service:
         service.auth = f"X-API-Key: {key}"
         for _ in range(20):  # whatever is loaded late is loaded now
             await exchange(service.port, head(service.auth))

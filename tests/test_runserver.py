@@ -46,7 +46,7 @@ class Checkout:
             shutil.copytree(ROOT / name, folder / name, ignore=skip)
         shutil.copy(ROOT / "manage.py", folder)
 
-    def start(self, *arguments: str, through: str = "") -> subprocess.Popen[bytes]:
+    def start(self, *arguments: str, through: str = "", **more: str) -> subprocess.Popen[bytes]:
         unset = {"DATABASE_URL", "ANTHROPIC_API_KEY", "OPENAI_API_KEY", "DJANGO_SETTINGS_MODULE"}
         env = {name: value for name, value in os.environ.items() if name not in unset}
         command = [sys.executable, "manage.py", *arguments]
@@ -54,7 +54,7 @@ class Checkout:
             return subprocess.Popen(
                 ["sh", "-c", through, "sh", *command] if through else command,
                 cwd=self.folder,
-                env={**env, "DEBUG": "1"},
+                env={**env, "DEBUG": "1", **more},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -225,6 +225,43 @@ def test_a_port_in_use_is_one_line_that_says_what_to_do(checkout):
         assert checkout.start("runserver", str(port)).wait(START_S) == 1
     assert f"runserver {port + 1}" in checkout.said
     assert len(checkout.said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0"])
+def test_other_machines_are_not_served_without_keys(checkout, address):
+    assert checkout.start("runserver", address).wait(START_S) == 1
+    assert "set STACCATO_API_KEYS_REQUIRED=1" in checkout.said
+    assert len(checkout.said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("variables", [{"STACCATO_API_KEYS_REQUIRED": "1"}, {"DEBUG": "0"}])
+def test_other_machines_are_served_where_keys_are_required(checkout, variables):
+    with socket.create_server(("0.0.0.0", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert checkout.start("runserver", f"0.0.0.0:{port}", **variables).wait(START_S) == 1
+    assert "another process listens there" in checkout.said, "it was refused before it listened"
+
+
+@pytest.mark.parametrize(
+    ("address", "is_ours"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("localhost", True),
+        ("::1", True),
+        ("0", False),
+        ("::", False),
+        ("10.0.0.1", False),
+        ("localhost.example.org", False),
+    ],
+)
+def test_only_the_loopback_is_this_machine_alone(address, is_ours):
+    assert runserver.is_loopback(address) is is_ours
+
+
+def test_an_open_service_says_that_it_is(checkout, serve):
+    serve("--noreload")
+    eventually(lambda: "none is asked for, as DEBUG is on" in checkout.said, GONE_S, "it says so")
 
 
 def test_checks_start_no_database(checkout):

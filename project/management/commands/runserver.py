@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -66,6 +67,7 @@ class Command(runserver.Command):
         if options["stop_with_parent"] or os.environ.get("RUN_MAIN") == "true":
             end_with_parent()
         logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it tells of each .pyc
+        self.refuse_strangers()
         listener = self.listen()
         config = uvicorn.Config(
             "project.asgi:application",
@@ -91,6 +93,14 @@ class Command(runserver.Command):
             raise CommandError(
                 f"the server was killed by {reloader.killed_by.name}, not by this command;"
                 " run it again"
+            )
+
+    def refuse_strangers(self) -> None:
+        """With DEBUG on, whoever reaches us may spend money and read tracebacks."""
+        if settings.DEBUG and not conf.load().keys_required and not is_loopback(self.addr):
+            raise CommandError(
+                f"{self.addr} may be reached from other machines, and with DEBUG on no API key is"
+                " asked for: set STACCATO_API_KEYS_REQUIRED=1, or serve on 127.0.0.1"
             )
 
     def listen(self) -> socket.socket:
@@ -140,10 +150,14 @@ class Command(runserver.Command):
         provider: str = conf.load().default_provider
         if provider == "simulated":
             provider += " (for a real one, set ANTHROPIC_API_KEY or OPENAI_API_KEY)"
+        keys = "none is asked for, as DEBUG is on: this machine only"
         curl = (
             f"curl -X POST {self.url}/api/v1/generate/1 -H 'content-type: application/json'"
             """ -d '{"input": "Why is the sky blue?"}'"""
         )
+        if conf.load().keys_required:
+            keys = "required: manage.py apikey create NAME --all-users"
+            curl += " -H 'authorization: Bearer stc_…'"
         self.stdout.write(f"""
 {self.style.SUCCESS("Staccato is up.")} Stop it with Ctrl-C.
 
@@ -152,6 +166,7 @@ class Command(runserver.Command):
   Admin             {self.url}/admin/   {account}
   Pool statistics   {self.url}/api/v1/pool
   LLM               {provider}
+  API keys          {keys}
 
   {curl}
 """)
@@ -191,6 +206,13 @@ def watched() -> dict[str, Any]:
         and Path(sys.prefix) not in Path(app.path).parents
     ]
     return {"reload_dirs": folders, "reload_includes": ["*.py", "*.html"]}
+
+
+def is_loopback(address: str) -> bool:
+    try:
+        return address == "localhost" or ip_address(address).is_loopback
+    except ValueError:  # another name, or short for all addresses
+        return False
 
 
 def has_demo_admin() -> bool:
