@@ -64,11 +64,13 @@ class Claim:
         return self.user_id, self.key
 
 
-def check(key: str) -> str:
-    """Raises `KeyInvalid`."""
-    if not _KEY.fullmatch(key):
+def read(header: str | None) -> str:
+    """The key that a request's header holds; '' where it has none. Raises `KeyInvalid`."""
+    if header is None:
+        return ""
+    if not _KEY.fullmatch(header):
         raise KeyInvalid("an Idempotency-Key has 1 to 255 visible ASCII characters")
-    return key
+    return header
 
 
 def fingerprint(request: GenerationRequest) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from generation import errors, totals
+from generation import errors, idempotency, totals
 from generation.problems import CONTENT_TYPE
 
 PROBLEM = {
@@ -92,6 +92,24 @@ _PROCESS: dict[str, Any] = {
     },
 }
 
+# Read from the request itself: as parameters of the view they would cost it a twentieth.
+_HEADERS: list[dict[str, Any]] = [
+    {
+        "in": "header",
+        "name": "Idempotency-Key",
+        "description": "Makes the request safe to repeat for 24 hours: 1 to 255 visible ASCII"
+        " characters, one key for one request.",
+        "schema": {"type": "string", "pattern": idempotency.KEY_PATTERN},
+    },
+    {
+        "in": "header",
+        "name": "X-Request-ID",
+        "description": "Kept in the log row and returned, where it is 1 to 128 visible ASCII"
+        " characters; else one is made.",
+        "schema": {"type": "string"},
+    },
+]
+
 POOL = totals.overview(_PROCESS, {4242: _PROCESS, 4243: _PROCESS | {"process": 4243}, 4244: None})
 
 EXAMPLES: tuple[errors.StaccatoError, ...] = (
@@ -142,7 +160,7 @@ EXAMPLES: tuple[errors.StaccatoError, ...] = (
 def describe_generate() -> dict[str, Any]:
     """`openapi_extra` of the generate operation."""
     answer = {"content": {"application/json": {"example": ANSWER}}}
-    return {"responses": {200: answer, **_by_status(*EXAMPLES)}}
+    return {"parameters": _HEADERS, "responses": {200: answer, **_by_status(*EXAMPLES)}}
 
 
 def describe_pool() -> dict[str, Any]:
