@@ -14,10 +14,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from uuid import uuid4
 
 import asyncpg
 import pytest
 
+from generation.journal.refused import RefusedRows
 from tests.support import http, service
 from tests.support.http import Exchange
 from tests.support.postgres import PrivatePostgres
@@ -414,6 +416,25 @@ async def test_a_row_that_postgresql_refuses_is_set_aside_and_its_neighbours_are
             assert await sql.fetchval(answer) == odd
     finally:
         del os.environ["STACCATO_JOURNAL_DIR"]
+
+
+async def test_an_operators_replay_that_waits_for_the_database_makes_no_answer_wait(
+    postgres, journal_dir, monkeypatch
+):
+    async with looking(postgres) as sql:
+        database = f"{uuid4()}-postgres"
+        refused = RefusedRows(journal_dir, database)
+        refused.add(make_row("mended"), "why")
+        monkeypatch.setenv("STACCATO_JOURNAL_DIR", str(journal_dir))
+        async with locked(postgres.url, "generation_generationlog"):
+            replay = asyncio.create_task(
+                asyncio.to_thread(manage, postgres.url, "staccato_journal", "replay", "--all")
+            )
+            await until_blocked(sql)
+            async with asyncio.timeout(2):
+                await asyncio.to_thread(refused.add, make_row("meanwhile"), "why")
+        assert "1 replayed" in await replay
+        assert [entry.row.result for entry in refused.read()] == ["meanwhile"]
 
 
 async def test_rows_that_only_memory_has_are_not_forgotten_for_others_that_come_meanwhile(
