@@ -285,6 +285,8 @@ class DurableLog:
 
     async def _hand_over(self, rows: Sequence[LogRow]) -> None:
         """Raises `DatabaseUnavailable` where not all of them could be stored."""
+        # Before their keys are taken for an owner's that died: it may take long.
+        await self._store.renew_leases(rows)
         outcomes = await asyncio.gather(
             *(self._store.insert(row) for row in rows), return_exceptions=True
         )

@@ -61,7 +61,7 @@ class Runtime:
         self.pending_migrations = pending_migrations
         self.store = Store(database, settings)
         self.keys = Keys(database, settings)
-        self.idempotency = Idempotency(database, self.store, settings)
+        self.idempotency = Idempotency(database, self.store)
         self.log = DurableLog(settings, self.store)
         self.calls: set[Call] = set()
         self.draining = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
@@ -12,6 +13,7 @@ import orjson
 from sqlalchemy import (
     ARRAY,
     BigInteger,
+    Interval,
     Text,
     Uuid,
     any_,
@@ -45,6 +47,7 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 _MIB = 1024 * 1024
+LEASE_SLACK_S = 15.0  # beyond the longest time that a request may take
 READ_BOUNDS = Bounds(batch_rows=500, batch_bytes=_MIB, queue_rows=100_000, queue_bytes=64 * _MIB)
 WRITE_BOUNDS = Bounds(
     batch_rows=500, batch_bytes=8 * _MIB, queue_rows=100_000, queue_bytes=1024 * _MIB
@@ -142,6 +145,26 @@ def _insert_keyed_logs() -> Executable:
     return select(logged.c.id).add_cte(completed)
 
 
+def _renew_leases() -> Executable:
+    """Keep keys for their claims while the rows that will complete them can't be stored."""
+    keys = tables.idempotency_key
+    given = select(unnest(keys, ("user_id", "key", "claim"))).cte("given")
+    owned = (
+        select(keys.c.id)
+        .join(given, (given.c.user_id == keys.c.user_id) & (given.c.key == keys.c.key))
+        .where((keys.c.claim == given.c.claim) & keys.c.log_id.is_(None))
+        .order_by(keys.c.user_id, keys.c.key)
+        .with_for_update(of=keys)
+        .cte("owned")
+    )
+    return (
+        update(keys)
+        .where(keys.c.id == owned.c.id)
+        .values(leased_until=func.now() + bindparam("lease", type_=Interval))
+    )
+
+
+_RENEW_LEASES = _renew_leases()
 _INSERT_LOGS = _insert_logs(unnest(tables.generation_log, _LOG_COLUMNS))
 _INSERT_KEYED_LOGS = _insert_keyed_logs()
 _INSERT_USAGE = _insert_from(
@@ -159,6 +182,8 @@ class Store:
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
         self._settings = settings
+        longest = settings.db_pool_timeout + settings.llm_timeout + settings.write_timeout
+        self.lease = timedelta(seconds=longest + LEASE_SLACK_S)  # of an idempotency key
         self._reads: Batcher[int, Profile | None] = Batcher(
             "read", self._read_profiles, READ_BOUNDS
         )
@@ -205,6 +230,19 @@ class Store:
         """
         batcher = self._keyed_writes if row.claim else self._writes
         return batcher.submit(row, self.size(row))
+
+    async def renew_leases(self, rows: Sequence[LogRow]) -> None:
+        """Keep the keys that these rows will complete. Raises `DatabaseUnavailable`."""
+        owners = [row for row in rows if row.claim and row.status == "succeeded"]
+        if not owners:
+            return
+        wanted = {
+            "all_user_id": [row.user_id for row in owners],
+            "all_key": [row.idempotency_key for row in owners],
+            "all_claim": [row.claim for row in owners],
+        }
+        async with self._database.connect() as connection:
+            await connection.execute(_RENEW_LEASES, wanted | {"lease": self.lease})
 
     @staticmethod
     def size(row: LogRow) -> int:

@@ -288,6 +288,33 @@ async def test_after_a_restart_the_first_success_comes_soon_and_nothing_is_a_500
         assert statuses <= {200, 503}, statuses
 
 
+# --- keys whose rows wait -------------------------------------------------------------------
+
+
+async def test_a_key_whose_row_waits_in_the_journal_is_not_given_to_another(
+    serve, llm, postgres, journal_dir
+):
+    """While an index is built, say, nobody can insert, and that may outlast the lease."""
+    headers = [("Idempotency-Key", "k")]
+    expire = "UPDATE generation_idempotencykey SET leased_until = now() - interval '1 s'"
+    renewed = "SELECT count(*) FROM generation_idempotencykey WHERE leased_until > now()"
+    async with serve() as one, serve() as two, looking(postgres) as sql:
+        async with looking(postgres) as builder, builder.transaction():
+            await builder.execute("LOCK TABLE generation_generationlog IN SHARE MODE")
+            first = await http.generate(one.port, headers=headers)
+            assert first.status == 200
+            await sql.execute(expire)
+            async with asyncio.timeout(10):
+                while not await sql.fetchval(renewed):
+                    await asyncio.sleep(0.05)
+            for process in (one, two):
+                assert (await http.generate(process.port, headers=headers)).status == 409
+        await until_stored(postgres, ids_of([first]))
+        again = await http.generate(two.port, headers=headers)
+        assert again.body == first.body
+        assert llm.calls == 1
+
+
 # --- kills --------------------------------------------------------------------------------------
 
 
