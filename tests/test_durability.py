@@ -19,6 +19,8 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
+from generation.journal import lines
+from generation.journal.file import JournalFile
 from generation.journal.refused import RefusedRows
 from tests.support import http, service
 from tests.support.http import Exchange
@@ -230,6 +232,28 @@ async def test_a_journal_of_another_database_is_left_alone(serve, llm, postgres,
         assert len(await stored(postgres)) == 1
 
 
+async def test_a_journal_that_cant_be_adopted_keeps_no_other_from_it(
+    serve, llm, postgres, journal_dir
+):
+    async with serve() as running:
+        callers = await in_the_llm(running, llm, 5)
+        postgres.stop_at_once()
+        llm.release.set()
+        ids = ids_of(await asyncio.gather(*callers))
+        running.process.kill()
+        await running.ended()
+    (good,) = journal_dir.glob("*.journal")
+    later = JournalFile.create(journal_dir, good.name.split(".")[0], 65_536)
+    later.append([lines.encode({"v": lines.VERSION + 1, "row": {}})])
+    later.close()
+    os.utime(later.path, (1, 1))  # older, so that it comes first
+    postgres.start()
+    async with serve() as running:
+        await until_stored(postgres, ids)
+        assert running.log.count(f"{later.path} is left alone") == 1
+        assert later.path.exists()
+
+
 # --- the database is away in phase 1 ----------------------------------------------------------
 
 
@@ -395,6 +419,24 @@ async def test_a_disk_that_fills_later_does_not_matter(serve, llm, postgres, sma
         await until_stored(postgres, ids)
 
 
+async def test_journals_of_the_dead_that_fill_the_disk_are_stored_and_make_room(
+    serve, llm, postgres, small_disk
+):
+    size = {"STACCATO_JOURNAL_MAX_BYTES": "196608"}  # the disk holds one
+    async with serve(**size) as running:
+        callers = await in_the_llm(running, llm, 5)
+        postgres.stop_at_once()
+        llm.release.set()
+        ids = ids_of(await asyncio.gather(*callers))
+        running.process.kill()
+        await running.ended()
+    postgres.start()
+    async with serve(**size) as running:
+        await until_stored(postgres, ids)
+        await running.until_pool(lambda now: now["journal"]["capacity_bytes"], "a journal")
+        assert (await http.generate(running.port)).status == 200
+
+
 async def test_without_room_for_a_journal_no_money_is_spent(serve, llm, small_disk):
     async with serve(STACCATO_JOURNAL_MAX_BYTES="1048576") as running:
         refused = await http.generate(running.port)
@@ -402,6 +444,86 @@ async def test_without_room_for_a_journal_no_money_is_spent(serve, llm, small_di
         assert refused.json()["type"].endswith("journal-unavailable")
         assert "can't be made" in running.log
         assert llm.calls == 0
+
+
+async def test_a_journal_that_is_removed_under_its_process_is_begun_anew_with_what_it_held(
+    serve, llm, postgres, journal_dir
+):
+    async with serve() as running:
+        callers = await in_the_llm(running, llm, 10)
+        postgres.stop_at_once()
+        llm.release.set()
+        ids = ids_of(await asyncio.gather(*callers))
+        (removed,) = journal_dir.glob("*.journal")
+        removed.unlink()
+        async with asyncio.timeout(10):
+            while not list(journal_dir.glob("*.journal")):
+                await asyncio.sleep(0.1)
+        assert f"{removed} was removed" in running.log
+        assert (await running.pool())["journal"]["rows"] == 10
+        running.process.kill()
+        await running.ended()
+    postgres.start()
+    async with serve():
+        await until_stored(postgres, ids)
+
+
+async def test_an_answer_is_journaled_though_the_journal_has_just_been_removed(
+    serve, llm, postgres, journal_dir
+):
+    async with serve() as running:
+        callers = await in_the_llm(running, llm, 10)
+        postgres.stop_at_once()
+        for path in journal_dir.glob("*.journal"):
+            path.unlink()
+        llm.release.set()
+        ids = ids_of(await asyncio.gather(*callers))
+        running.process.kill()
+        await running.ended()
+    postgres.start()
+    async with serve():
+        await until_stored(postgres, ids)
+
+
+async def test_a_shutdown_saves_what_only_memory_had_where_the_disk_takes_it(serve, llm, postgres):
+    llm.text = "x" * 30_000
+    async with serve(STACCATO_JOURNAL_MAX_BYTES="65536") as running:
+        callers = await in_the_llm(running, llm, 10)
+        postgres.stop_at_once()
+        llm.release.set()
+        ids = ids_of(await asyncio.gather(*callers))
+        running.terminate()
+        await running.ended()
+        assert "are lost" not in running.log
+    postgres.start()
+    async with serve():
+        await until_stored(postgres, ids)
+
+
+async def test_a_full_journal_takes_each_row_that_still_fits(runtime):
+    file = runtime.log._file
+    big = "x" * (file.capacity - 20_000)
+    await runtime.log._append([make_row("fits"), make_row(big), make_row("y" * 30_000)])
+    now = runtime.log.statistics()
+    assert (now["rows"], now["rows_in_memory_only"]) == (2, 1)
+
+
+async def test_a_refused_row_that_cant_be_set_aside_stays_in_memory_until_it_can(
+    runtime, tmp_path, monkeypatch
+):
+    def fail(*_arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(runtime.log, "_rows_refused", RefusedRows(tmp_path, "db"))
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr(runtime.log._rows_refused, "add", fail)
+        await runtime.log.write(make_row("bad", latency_ms="soon"))
+        for _ in range(2):
+            await runtime.log._replay_own()
+            assert runtime.log.statistics()["rows_in_memory_only"] == 1
+    await runtime.log._replay_own()
+    now = runtime.log.statistics()
+    assert (now["rows_in_memory_only"], now["rows_refused"]) == (0, 1)
 
 
 async def test_a_row_that_postgresql_refuses_is_set_aside_and_its_neighbours_are_stored(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SUFFIX = ".journal"
+HEADER_BYTES = 1024  # more than the first line takes
 _DRAFT_PREFIX = ".draft-"
 _ZEROS = bytes(1024 * 1024)
 
@@ -85,6 +86,11 @@ class JournalFile:
     @property
     def is_empty(self) -> bool:
         return self.end == self._header_end
+
+    @property
+    def is_removed(self) -> bool:
+        """Somebody has unlinked it: it takes lines that nobody will find."""
+        return os.fstat(self._descriptor).st_nlink == 0
 
     @property
     def free(self) -> int:
