@@ -314,7 +314,7 @@ class DurableLog:
             return
         async with self._disk:
             await self._replace_removed()
-        self._refused = len(await asyncio.to_thread(self._rows_refused.read))
+        self._refused = await asyncio.to_thread(self._rows_refused.count)
         await asyncio.to_thread(journal_file.remove_drafts, self._folder)
         found = await asyncio.to_thread(journal_file.list_files, self._folder, self._database)
         for path in found:

@@ -247,3 +247,18 @@ def test_a_refused_row_that_a_crash_tore_takes_no_other_along(tmp_path):
     os.truncate(refused.path, refused.path.stat().st_size - 30)
     refused.add(make_row("after"), "why")
     assert [entry.row.result for entry in refused.read()] == ["after"]
+
+
+def test_refused_rows_are_read_to_be_counted_only_where_they_changed(tmp_path, monkeypatch):
+    refused, other = RefusedRows(tmp_path, "db"), RefusedRows(tmp_path, "db")
+    assert refused.count() == 0
+    rows = [make_row(), make_row()]
+    for row in rows:
+        other.add(row, "why")
+    assert refused.count() == 2
+    with monkeypatch.context() as unchanged:
+        unchanged.setattr(refused, "read", lambda: pytest.fail("it was read again"))
+        assert refused.count() == 2
+    with other.locked():
+        other.remove({rows[0].id})
+    assert refused.count() == 1

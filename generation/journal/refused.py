@@ -39,6 +39,7 @@ class RefusedRows:
     def __init__(self, folder: Path, database: str) -> None:
         self.path = folder / f"{database}{SUFFIX}"
         self._lock = folder / f"{database}{LOCK_SUFFIX}"
+        self._counted: tuple[tuple[int, ...], int] = ((), 0)  # of which file, how many
 
     def add(self, row: LogRow, error: str) -> None:
         """Durable when it returns. Raises `OSError`, and the file is as it was then."""
@@ -71,6 +72,17 @@ class RefusedRows:
             if line.record and row is not None:
                 found[row.id] = Refused(row, line.record["error"], line.record["at"])
         return list(found.values())
+
+    def count(self) -> int:
+        """How many rows there are. They may be many, so they are read only where they changed."""
+        try:
+            status = self.path.stat()
+        except FileNotFoundError:
+            return 0
+        version = (status.st_ino, status.st_size, status.st_mtime_ns)
+        if self._counted[0] != version:
+            self._counted = (version, len(self.read()))
+        return self._counted[1]
 
     def remove(self, ids: Collection[UUID]) -> None:
         """Take rows out; call it while `locked()`. The others stay as they are, to the byte."""
