@@ -211,6 +211,10 @@ class DurableLog:
             self._rows_refused = RefusedRows(self._folder, self._database)
         async with self._disk:
             await self._create()
+            if self._file is not None and self._unsaved:
+                rows = list(self._unsaved.values())
+                self._unsaved.clear()
+                await self._save(rows)
 
     async def _create(self) -> None:
         """A new file; call it while `_disk` is held."""

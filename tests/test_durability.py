@@ -19,6 +19,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
+from generation.errors import DatabaseUnavailable
 from generation.journal import lines
 from generation.journal.file import JournalFile
 from generation.journal.refused import RefusedRows
@@ -498,6 +499,27 @@ async def test_a_shutdown_saves_what_only_memory_had_where_the_disk_takes_it(ser
     postgres.start()
     async with serve():
         await until_stored(postgres, ids)
+
+
+async def test_a_journal_that_fails_is_replaced_though_the_database_is_away(runtime, monkeypatch):
+    async def away():
+        raise DatabaseUnavailable("a test says so")
+
+    def fail(_descriptor):
+        monkeypatch.setattr(os, "fdatasync", fdatasync)
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(runtime.store, "identify", away)
+    monkeypatch.setattr(runtime.store, "ping", away)
+    fdatasync = os.fdatasync
+    monkeypatch.setattr(os, "fdatasync", fail)
+    row = make_row()
+    await runtime.log._keep(row)
+    async with asyncio.timeout(10):
+        while runtime.log.statistics()["rows_in_memory_only"]:
+            await asyncio.sleep(0.02)
+    assert runtime.log.statistics()["rows"] == 1
+    runtime.log.admit()
 
 
 async def test_a_full_journal_takes_each_row_that_still_fits(runtime):
