@@ -243,6 +243,9 @@ class DurableLog:
         start = self._replayed
         try:
             found = await asyncio.to_thread(lambda: list(removed.read(start)))
+        except OSError as error:
+            found = []
+            logger.error("what it held is lost: %s", error)  # noqa: TRY400
         finally:
             removed.close()
         await self._create()
@@ -369,10 +372,11 @@ class DurableLog:
 
         Raises `DatabaseUnavailable` where not all of them could be stored.
         """
-        # Before their keys are taken for an owner's that died: it may take long.
-        await self._store.renew_leases(rows)
-        outcomes = await asyncio.gather(
-            *(self._store.insert(row) for row in rows), return_exceptions=True
+        inserted = [self._store.insert(row) for row in rows]
+        # It may take long, and their keys must not be taken for an owner's that died. Beside
+        # the insertion, since trouble with keys is none of the rows'.
+        _renewed, *outcomes = await asyncio.gather(
+            self._store.renew_leases(rows), *inserted, return_exceptions=True
         )
         done = []
         for row, outcome in zip(rows, outcomes, strict=True):

@@ -461,7 +461,7 @@ async def test_a_journal_that_is_removed_under_its_process_is_begun_anew_with_wh
             while not list(journal_dir.glob("*.journal")):
                 await asyncio.sleep(0.1)
         assert f"{removed} was removed" in running.log
-        assert (await running.pool())["journal"]["rows"] == 10
+        await running.until_pool(lambda now: now["journal"]["rows"] == 10, "the rows it held")
         running.process.kill()
         await running.ended()
     postgres.start()
