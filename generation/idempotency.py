@@ -31,15 +31,13 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Executable, Row
 
-    from generation.conf import Settings
     from generation.database import Database
     from generation.records import GenerationRequest
     from generation.store import Store
 
 KEPT_S = 24 * 3600  # how long a repetition gets the first answer
-LEASE_SLACK_S = 15.0  # beyond the longest time that a request may take
 RELEASE_WAIT_S = 2.0
-PURGE_ROWS = 10_000
+PURGE_ROWS = 10_000  # in one statement
 BOUNDS = Bounds(
     batch_rows=500, batch_bytes=1024 * 1024, queue_rows=100_000, queue_bytes=64 * 1024 * 1024
 )
@@ -137,8 +135,13 @@ def _claim_statement() -> Executable:
 
 def _release_statement() -> Executable:
     keys = tables.idempotency_key
-    claims = select(given(keys, ("claim",)).c.claim)
-    return delete(keys).where(keys.c.claim.in_(claims) & keys.c.log_id.is_(None))
+    released = select(given(keys, ("user_id", "key", "claim"))).subquery()
+    return delete(keys).where(
+        (keys.c.user_id == released.c.user_id)  # which the index knows
+        & (keys.c.key == released.c.key)
+        & (keys.c.claim == released.c.claim)
+        & keys.c.log_id.is_(None)
+    )
 
 
 def _purge_statement() -> Executable:
@@ -160,19 +163,15 @@ _PURGE = _purge_statement()
 class Idempotency:
     """The claims of one process."""
 
-    def __init__(self, database: Database, store: Store, settings: Settings) -> None:
+    def __init__(self, database: Database, store: Store) -> None:
         self._database = database
         self._store = store
-        longest = settings.db_pool_timeout + settings.llm_timeout + settings.write_timeout
-        self._times = {
-            "lease": timedelta(seconds=longest + LEASE_SLACK_S),
-            "kept": timedelta(seconds=KEPT_S),
-        }
+        self._times = {"lease": store.lease, "kept": timedelta(seconds=KEPT_S)}
         # A repetition while the first runs here needs no statement to be refused.
         self._running: dict[Place, Claim] = {}
         self._claiming: dict[Place, tuple[Claim, asyncio.Future[Row[Any] | None]]] = {}
         self._claims: Batcher[Claim, Row[Any] | None] = Batcher("claim", self._claim, BOUNDS)
-        self._releases: Batcher[UUID, None] = Batcher("release", self._release, BOUNDS)
+        self._releases: Batcher[Claim, None] = Batcher("release", self._release, BOUNDS)
         self.batchers: tuple[Batcher[Any, Any], ...] = (self._claims, self._releases)
 
     async def once(
@@ -195,7 +194,7 @@ class Idempotency:
         try:
             return await generate(wish.claim)
         except BaseException:
-            await self._give_back(wish.claim)
+            await self._give_back(wish)
             raise
         finally:
             del self._running[wish.place]
@@ -208,7 +207,7 @@ class Idempotency:
             found = await self._store.within(request, asyncio.shield(answer))
         except BaseException:
             if asked is wish:
-                answer.add_done_callback(self._give_back_unused)
+                answer.add_done_callback(lambda answer: self._give_back_unused(wish, answer))
             raise
         if found is not None and found.won:
             if asked is wish:
@@ -234,25 +233,28 @@ class Idempotency:
         answer.add_done_callback(lambda _answer: self._claiming.pop(wish.place))
         return wish, answer
 
-    def _give_back_unused(self, answer: asyncio.Future[Row[Any] | None]) -> None:
+    def _give_back_unused(self, wish: Claim, answer: asyncio.Future[Row[Any] | None]) -> None:
         """A claim that was won after its caller had given up."""
         if answer.cancelled() or answer.exception() is not None:
             return
         found = answer.result()
         if found is not None and found.won:
             with contextlib.suppress(StaccatoError):
-                self._releases.submit(found.claim, 16)
+                self._releases.submit(wish, 500)
 
-    async def _give_back(self, claim: UUID) -> None:
+    async def _give_back(self, claim: Claim) -> None:
         """Where this fails, the lease ends by itself."""
         with contextlib.suppress(StaccatoError, TimeoutError):
             async with asyncio.timeout(RELEASE_WAIT_S):
-                await asyncio.shield(self._releases.submit(claim, 16))
+                await asyncio.shield(self._releases.submit(claim, 500))
 
     async def purge(self) -> None:
         """Delete records older than a day. Raises `DatabaseUnavailable`."""
-        async with self._database.connect() as connection:
-            await connection.execute(_PURGE, {"kept": self._times["kept"]})
+        deleted = PURGE_ROWS
+        while deleted == PURGE_ROWS:
+            async with self._database.connect() as connection:
+                result = await connection.execute(_PURGE, {"kept": self._times["kept"]})
+                deleted = result.rowcount
 
     async def _claim(self, wishes: Sequence[Claim]) -> list[Row[Any] | None]:
         async with self._database.connect() as connection:
@@ -260,9 +262,9 @@ class Idempotency:
             found = {row.claim: row for row in rows if row.won or row.fingerprint is not None}
         return [found.get(wish.claim) for wish in wishes]
 
-    async def _release(self, claims: Sequence[UUID]) -> list[None]:
+    async def _release(self, claims: Sequence[Claim]) -> list[None]:
         async with self._database.connect() as connection:
-            await connection.execute(_RELEASE, as_document([{"claim": claim} for claim in claims]))
+            await connection.execute(_RELEASE, as_document(claims))
         return [None] * len(claims)
 
 

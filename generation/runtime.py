@@ -64,7 +64,7 @@ class Runtime:
         self.pending_migrations = pending_migrations
         self.store = Store(database, settings)
         self.keys = Keys(database, settings)
-        self.idempotency = Idempotency(database, self.store, settings)
+        self.idempotency = Idempotency(database, self.store)
         self.log = DurableLog(settings, self.store)
         self.processes = Processes(
             f"{Path(settings.journal_dir).resolve()} {database.address}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
@@ -13,6 +14,7 @@ from sqlalchemy import (
     ARRAY,
     JSON,
     BigInteger,
+    Interval,
     String,
     Text,
     Uuid,
@@ -48,6 +50,7 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 _MIB = 1024 * 1024
+LEASE_SLACK_S = 15.0  # beyond the longest time that a request may take
 READ_BOUNDS = Bounds(batch_rows=500, batch_bytes=_MIB, queue_rows=100_000, queue_bytes=64 * _MIB)
 WRITE_BOUNDS = Bounds(
     batch_rows=500, batch_bytes=8 * _MIB, queue_rows=100_000, queue_bytes=1024 * _MIB
@@ -146,6 +149,26 @@ def _insert_keyed_logs() -> Executable:
     return select(logged.c.id).add_cte(completed)
 
 
+def _renew_leases() -> Executable:
+    """Keep keys for their claims while the rows that will complete them can't be stored."""
+    keys = tables.idempotency_key
+    held = select(given(keys, ("user_id", "claim"), idempotency_key=Text())).cte("held")
+    owned = (
+        select(keys.c.id)
+        .join(held, (held.c.user_id == keys.c.user_id) & (held.c.idempotency_key == keys.c.key))
+        .where((keys.c.claim == held.c.claim) & keys.c.log_id.is_(None))
+        .order_by(keys.c.user_id, keys.c.key)
+        .with_for_update(of=keys)
+        .cte("owned")
+    )
+    return (
+        update(keys)
+        .where(keys.c.id == owned.c.id)
+        .values(leased_until=func.now() + bindparam("lease", type_=Interval))
+    )
+
+
+_RENEW_LEASES = _renew_leases()
 _INSERT_LOGS = _insert_logs(given(tables.generation_log, _LOG_COLUMNS))
 _INSERT_KEYED_LOGS = _insert_keyed_logs()
 _INSERT_USAGE = _insert_from(
@@ -163,6 +186,8 @@ class Store:
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
         self._settings = settings
+        longest = settings.db_pool_timeout + settings.llm_timeout + settings.write_timeout
+        self.lease = timedelta(seconds=longest + LEASE_SLACK_S)  # of an idempotency key
         self._reads: Batcher[int, Profile | None] = Batcher(
             "read", self._read_profiles, READ_BOUNDS
         )
@@ -209,6 +234,14 @@ class Store:
         """
         batcher = self._keyed_writes if row.claim else self._writes
         return batcher.submit(row, self.size(row))
+
+    async def renew_leases(self, rows: Sequence[LogRow]) -> None:
+        """Keep the keys that these rows will complete. Raises `DatabaseUnavailable`."""
+        owners = [row for row in rows if row.claim and row.status == "succeeded"]
+        if not owners:
+            return
+        async with self._database.connect() as connection:
+            await connection.execute(_RENEW_LEASES, as_document(owners) | {"lease": self.lease})
 
     @staticmethod
     def size(row: LogRow) -> int:

@@ -14,10 +14,15 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from uuid import uuid4
 
 import asyncpg
 import pytest
 
+from generation.errors import DatabaseUnavailable
+from generation.journal import lines
+from generation.journal.file import JournalFile
+from generation.journal.refused import RefusedRows
 from tests.support import http, service
 from tests.support.http import Exchange
 from tests.support.postgres import PrivatePostgres
@@ -228,6 +233,28 @@ async def test_a_journal_of_another_database_is_left_alone(serve, llm, postgres,
         assert len(await stored(postgres)) == 1
 
 
+async def test_a_journal_that_cant_be_adopted_keeps_no_other_from_it(
+    serve, llm, postgres, journal_dir
+):
+    async with serve() as running:
+        callers = await in_the_llm(running, llm, 5)
+        postgres.stop_at_once()
+        llm.release.set()
+        ids = ids_of(await asyncio.gather(*callers))
+        running.process.kill()
+        await running.ended()
+    (good,) = journal_dir.glob("*.journal")
+    later = JournalFile.create(journal_dir, good.name.split(".")[0], 65_536)
+    later.append([lines.encode({"v": lines.VERSION + 1, "row": {}})])
+    later.close()
+    os.utime(later.path, (1, 1))  # older, so that it comes first
+    postgres.start()
+    async with serve() as running:
+        await until_stored(postgres, ids)
+        assert running.log.count(f"{later.path} is left alone") == 1
+        assert later.path.exists()
+
+
 # --- the database is away in phase 1 ----------------------------------------------------------
 
 
@@ -284,6 +311,33 @@ async def test_after_a_restart_the_first_success_comes_soon_and_nothing_is_a_500
         stop.set()
         await asyncio.gather(*callers)
         assert statuses <= {200, 503}, statuses
+
+
+# --- keys whose rows wait -------------------------------------------------------------------
+
+
+async def test_a_key_whose_row_waits_in_the_journal_is_not_given_to_another(
+    serve, llm, postgres, journal_dir
+):
+    """While an index is built, say, nobody can insert, and that may outlast the lease."""
+    headers = [("Idempotency-Key", "k")]
+    expire = "UPDATE generation_idempotencykey SET leased_until = now() - interval '1 s'"
+    renewed = "SELECT count(*) FROM generation_idempotencykey WHERE leased_until > now()"
+    async with serve() as one, serve() as two, looking(postgres) as sql:
+        async with looking(postgres) as builder, builder.transaction():
+            await builder.execute("LOCK TABLE generation_generationlog IN SHARE MODE")
+            first = await http.generate(one.port, headers=headers)
+            assert first.status == 200
+            await sql.execute(expire)
+            async with asyncio.timeout(10):
+                while not await sql.fetchval(renewed):
+                    await asyncio.sleep(0.05)
+            for process in (one, two):
+                assert (await http.generate(process.port, headers=headers)).status == 409
+        await until_stored(postgres, ids_of([first]))
+        again = await http.generate(two.port, headers=headers)
+        assert again.body == first.body
+        assert llm.calls == 1
 
 
 # --- kills --------------------------------------------------------------------------------------
@@ -366,6 +420,24 @@ async def test_a_disk_that_fills_later_does_not_matter(serve, llm, postgres, sma
         await until_stored(postgres, ids)
 
 
+async def test_journals_of_the_dead_that_fill_the_disk_are_stored_and_make_room(
+    serve, llm, postgres, small_disk
+):
+    size = {"STACCATO_JOURNAL_MAX_BYTES": "196608"}  # the disk holds one
+    async with serve(**size) as running:
+        callers = await in_the_llm(running, llm, 5)
+        postgres.stop_at_once()
+        llm.release.set()
+        ids = ids_of(await asyncio.gather(*callers))
+        running.process.kill()
+        await running.ended()
+    postgres.start()
+    async with serve(**size) as running:
+        await until_stored(postgres, ids)
+        await running.until_pool(lambda now: now["journal"]["capacity_bytes"], "a journal")
+        assert (await http.generate(running.port)).status == 200
+
+
 async def test_without_room_for_a_journal_no_money_is_spent(serve, llm, small_disk):
     async with serve(STACCATO_JOURNAL_MAX_BYTES="1048576") as running:
         refused = await http.generate(running.port)
@@ -373,6 +445,107 @@ async def test_without_room_for_a_journal_no_money_is_spent(serve, llm, small_di
         assert refused.json()["type"].endswith("journal-unavailable")
         assert "can't be made" in running.log
         assert llm.calls == 0
+
+
+async def test_a_journal_that_is_removed_under_its_process_is_begun_anew_with_what_it_held(
+    serve, llm, postgres, journal_dir
+):
+    async with serve() as running:
+        callers = await in_the_llm(running, llm, 10)
+        postgres.stop_at_once()
+        llm.release.set()
+        ids = ids_of(await asyncio.gather(*callers))
+        (removed,) = journal_dir.glob("*.journal")
+        removed.unlink()
+        async with asyncio.timeout(10):
+            while not list(journal_dir.glob("*.journal")):
+                await asyncio.sleep(0.1)
+        assert f"{removed} was removed" in running.log
+        await running.until_pool(lambda now: now["journal"]["rows"] == 10, "the rows it held")
+        running.process.kill()
+        await running.ended()
+    postgres.start()
+    async with serve():
+        await until_stored(postgres, ids)
+
+
+async def test_an_answer_is_journaled_though_the_journal_has_just_been_removed(
+    serve, llm, postgres, journal_dir
+):
+    async with serve() as running:
+        callers = await in_the_llm(running, llm, 10)
+        postgres.stop_at_once()
+        for path in journal_dir.glob("*.journal"):
+            path.unlink()
+        llm.release.set()
+        ids = ids_of(await asyncio.gather(*callers))
+        running.process.kill()
+        await running.ended()
+    postgres.start()
+    async with serve():
+        await until_stored(postgres, ids)
+
+
+async def test_a_shutdown_saves_what_only_memory_had_where_the_disk_takes_it(serve, llm, postgres):
+    llm.text = "x" * 30_000
+    async with serve(STACCATO_JOURNAL_MAX_BYTES="65536") as running:
+        callers = await in_the_llm(running, llm, 10)
+        postgres.stop_at_once()
+        llm.release.set()
+        ids = ids_of(await asyncio.gather(*callers))
+        running.terminate()
+        await running.ended()
+        assert "are lost" not in running.log
+    postgres.start()
+    async with serve():
+        await until_stored(postgres, ids)
+
+
+async def test_a_journal_that_fails_is_replaced_though_the_database_is_away(runtime, monkeypatch):
+    async def away():
+        raise DatabaseUnavailable("a test says so")
+
+    def fail(_descriptor):
+        monkeypatch.setattr(os, "fdatasync", fdatasync)
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(runtime.store, "identify", away)
+    monkeypatch.setattr(runtime.store, "ping", away)
+    fdatasync = os.fdatasync
+    monkeypatch.setattr(os, "fdatasync", fail)
+    row = make_row()
+    await runtime.log._keep(row)
+    async with asyncio.timeout(10):
+        while runtime.log.statistics()["rows_in_memory_only"]:
+            await asyncio.sleep(0.02)
+    assert runtime.log.statistics()["rows"] == 1
+    runtime.log.admit()
+
+
+async def test_a_full_journal_takes_each_row_that_still_fits(runtime):
+    file = runtime.log._file
+    big = "x" * (file.capacity - 20_000)
+    await runtime.log._append([make_row("fits"), make_row(big), make_row("y" * 30_000)])
+    now = runtime.log.statistics()
+    assert (now["rows"], now["rows_in_memory_only"]) == (2, 1)
+
+
+async def test_a_refused_row_that_cant_be_set_aside_stays_in_memory_until_it_can(
+    runtime, tmp_path, monkeypatch
+):
+    def fail(*_arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(runtime.log, "_rows_refused", RefusedRows(tmp_path, "db"))
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr(runtime.log._rows_refused, "add", fail)
+        await runtime.log.write(make_row("bad", latency_ms="soon"))
+        for _ in range(2):
+            await runtime.log._replay_own()
+            assert runtime.log.statistics()["rows_in_memory_only"] == 1
+    await runtime.log._replay_own()
+    now = runtime.log.statistics()
+    assert (now["rows_in_memory_only"], now["rows_refused"]) == (0, 1)
 
 
 async def test_a_row_that_postgresql_refuses_is_set_aside_and_its_neighbours_are_stored(
@@ -414,6 +587,25 @@ async def test_a_row_that_postgresql_refuses_is_set_aside_and_its_neighbours_are
             assert await sql.fetchval(answer) == odd
     finally:
         del os.environ["STACCATO_JOURNAL_DIR"]
+
+
+async def test_an_operators_replay_that_waits_for_the_database_makes_no_answer_wait(
+    postgres, journal_dir, monkeypatch
+):
+    async with looking(postgres) as sql:
+        database = f"{uuid4()}-postgres"
+        refused = RefusedRows(journal_dir, database)
+        refused.add(make_row("mended"), "why")
+        monkeypatch.setenv("STACCATO_JOURNAL_DIR", str(journal_dir))
+        async with locked(postgres.url, "generation_generationlog"):
+            replay = asyncio.create_task(
+                asyncio.to_thread(manage, postgres.url, "staccato_journal", "replay", "--all")
+            )
+            await until_blocked(sql)
+            async with asyncio.timeout(2):
+                await asyncio.to_thread(refused.add, make_row("meanwhile"), "why")
+        assert "1 replayed" in await replay
+        assert [entry.row.result for entry in refused.read()] == ["meanwhile"]
 
 
 async def test_rows_that_only_memory_has_are_not_forgotten_for_others_that_come_meanwhile(

@@ -110,6 +110,25 @@ async def test_a_record_is_forgotten_after_a_day(client, runtime):
     assert [record.key async for record in IdempotencyKey.objects.all()] == ["new"]
 
 
+async def test_all_old_records_are_forgotten_however_many_there_are(client, runtime, monkeypatch):
+    monkeypatch.setattr(idempotency, "PURGE_ROWS", 2)
+    monkeypatch.setattr(idempotency, "_PURGE", idempotency._purge_statement())
+    for number in range(5):
+        await client.post(GENERATE, headers=key(f"old-{number}"))
+        await age(f"old-{number}", "25 hours")
+    await runtime.idempotency.purge()
+    assert not await IdempotencyKey.objects.aexists()
+
+
+async def test_giving_a_key_back_reads_the_index_and_not_the_table(runtime, sql):
+    statement = idempotency._RELEASE.compile(dialect=runtime.database.engine.dialect)
+    given = {"all_user_id": [1], "all_key": ["k"], "all_claim": [uuid4()]}
+    # As where the table is large.
+    await sql.execute("SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan")
+    plan = await sql.fetch(f"EXPLAIN {statement}", *(given[name] for name in statement.positiontup))
+    assert "Index Cond" in "\n".join(line[0] for line in plan)
+
+
 async def test_a_record_older_than_a_day_does_not_bind_even_before_it_is_purged(client):
     first = await client.post(GENERATE, headers=key())
     await age("key-1", "25 hours")

@@ -217,3 +217,48 @@ def test_refused_rows_stay_until_they_are_removed(tmp_path):
     assert [entry.row.id for entry in refused.read()] == [rows[0].id, rows[2].id]
     assert stat.S_IMODE(refused.path.stat().st_mode) == 0o600
     assert isinstance(refused.read()[0].row.id, UUID)
+
+
+def test_a_refused_row_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    """A disk that is nearly full takes a part first."""
+    refused = RefusedRows(tmp_path, "db")
+    refused.add(make_row("before"), "why")
+    written = os.pwrite
+
+    def write_a_part(descriptor, data, offset):
+        monkeypatch.setattr(os, "pwrite", fail)
+        return written(descriptor, data[:100], offset)
+
+    def fail(*_arguments):
+        raise OSError(28, "No space left on device")
+
+    for name in ("write", "pwrite"):
+        monkeypatch.setattr(os, name, write_a_part)
+    with pytest.raises(OSError, match="No space"):
+        refused.add(make_row("lost"), "why")
+    monkeypatch.undo()
+    refused.add(make_row("after"), "why")
+    assert [entry.row.result for entry in refused.read()] == ["before", "after"]
+
+
+def test_a_refused_row_that_a_crash_tore_takes_no_other_along(tmp_path):
+    refused = RefusedRows(tmp_path, "db")
+    refused.add(make_row("torn"), "why")
+    os.truncate(refused.path, refused.path.stat().st_size - 30)
+    refused.add(make_row("after"), "why")
+    assert [entry.row.result for entry in refused.read()] == ["after"]
+
+
+def test_refused_rows_are_read_to_be_counted_only_where_they_changed(tmp_path, monkeypatch):
+    refused, other = RefusedRows(tmp_path, "db"), RefusedRows(tmp_path, "db")
+    assert refused.count() == 0
+    rows = [make_row(), make_row()]
+    for row in rows:
+        other.add(row, "why")
+    assert refused.count() == 2
+    with monkeypatch.context() as unchanged:
+        unchanged.setattr(refused, "read", lambda: pytest.fail("it was read again"))
+        assert refused.count() == 2
+    with other.locked():
+        other.remove({rows[0].id})
+    assert refused.count() == 1

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SUFFIX = ".journal"
+HEADER_BYTES = 1024  # more than the first line takes
 _DRAFT_PREFIX = ".draft-"
 _ZEROS = bytes(1024 * 1024)
 
@@ -87,6 +88,11 @@ class JournalFile:
         return self.end == self._header_end
 
     @property
+    def is_removed(self) -> bool:
+        """Somebody has unlinked it: it takes lines that nobody will find."""
+        return os.fstat(self._descriptor).st_nlink == 0
+
+    @property
     def free(self) -> int:
         return self.capacity - self.end
 
@@ -95,7 +101,7 @@ class JournalFile:
         data = b"".join(encoded)
         if len(data) > self.free:
             raise JournalFull
-        _write(self._descriptor, data, self.end)
+        write_all(self._descriptor, data, self.end)
         os.fdatasync(self._descriptor)
         self.end += len(data)
 
@@ -110,7 +116,7 @@ class JournalFile:
     def clear(self) -> None:
         """Forget all lines; the space stays reserved."""
         for start in range(self._header_end, self.end, len(_ZEROS)):
-            _write(self._descriptor, _ZEROS[: self.end - start], start)
+            write_all(self._descriptor, _ZEROS[: self.end - start], start)
         os.fdatasync(self._descriptor)
         self.end = self._header_end
 
@@ -171,10 +177,11 @@ def _reserve(descriptor: int, capacity: int) -> None:
         os.posix_fallocate(descriptor, 0, capacity)
         return
     for start in range(0, capacity, len(_ZEROS)):  # macOS
-        _write(descriptor, _ZEROS[: capacity - start], start)
+        write_all(descriptor, _ZEROS[: capacity - start], start)
 
 
-def _write(descriptor: int, data: bytes, offset: int) -> None:
+def write_all(descriptor: int, data: bytes, offset: int) -> None:
+    """A disk that is nearly full takes a part first and fails at the next."""
     view = memoryview(data)
     while view:
         written = os.pwrite(descriptor, view, offset)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from generation.journal import lines
-from generation.journal.file import sync_folder
+from generation.journal.file import sync_folder, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -39,15 +39,23 @@ class RefusedRows:
     def __init__(self, folder: Path, database: str) -> None:
         self.path = folder / f"{database}{SUFFIX}"
         self._lock = folder / f"{database}{LOCK_SUFFIX}"
+        self._counted: tuple[tuple[int, ...], int] = ((), 0)  # of which file, how many
 
     def add(self, row: LogRow, error: str) -> None:
-        """Durable when it returns. Raises `OSError`."""
+        """Durable when it returns. Raises `OSError`, and the file is as it was then."""
         record = {**lines.from_row(row), "error": error, "at": datetime.now(UTC).isoformat()}
         with self.locked():
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
             try:
-                os.write(descriptor, lines.encode(record))
-                os.fdatasync(descriptor)
+                end = os.fstat(descriptor).st_size
+                # A line that a crash tore must not take this one along.
+                is_torn = end > 0 and os.pread(descriptor, 1, end - 1) != b"\n"
+                try:
+                    write_all(descriptor, b"\n" * is_torn + lines.encode(record), end)
+                    os.fdatasync(descriptor)
+                except OSError:
+                    os.ftruncate(descriptor, end)
+                    raise
             finally:
                 os.close(descriptor)
             sync_folder(self.path.parent)
@@ -65,6 +73,17 @@ class RefusedRows:
                 found[row.id] = Refused(row, line.record["error"], line.record["at"])
         return list(found.values())
 
+    def count(self) -> int:
+        """How many rows there are. They may be many, so they are read only where they changed."""
+        try:
+            status = self.path.stat()
+        except FileNotFoundError:
+            return 0
+        version = (status.st_ino, status.st_size, status.st_mtime_ns)
+        if self._counted[0] != version:
+            self._counted = (version, len(self.read()))
+        return self._counted[1]
+
     def remove(self, ids: Collection[UUID]) -> None:
         """Take rows out; call it while `locked()`. The others stay as they are, to the byte."""
         data = self.path.read_bytes()
@@ -77,7 +96,7 @@ class RefusedRows:
         draft = self.path.with_suffix(".refused-draft")
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         try:
-            os.write(descriptor, b"".join(kept))
+            write_all(descriptor, b"".join(kept), 0)
             os.fdatasync(descriptor)
         finally:
             os.close(descriptor)

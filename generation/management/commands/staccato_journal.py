@@ -53,14 +53,15 @@ class Command(BaseCommand):
             return
         done = 0
         for room in rooms:
-            # The service adds to this file under the same lock.
-            with room.locked():
-                mine = [entry for owner, entry in chosen if owner is room]
-                if action == "replay":
-                    mine = asyncio.run(self._replay(mine))
-                if mine:
+            mine = [entry for owner, entry in chosen if owner is room]
+            if action == "replay":
+                mine = asyncio.run(self._replay(mine))
+            if mine:
+                # The service adds to this file under the same lock, and answers wait for it:
+                # so it is not held while the database is asked.
+                with room.locked():
                     room.remove({entry.row.id for entry in mine})
-                done += len(mine)
+            done += len(mine)
         self.stdout.write(f"{done} {'replayed' if action == 'replay' else 'discarded'}")
         if action == "replay" and done < len(chosen):
             raise CommandError(f"{len(chosen) - done} are still refused")
