@@ -12,6 +12,7 @@ from generation import idempotency
 from generation.errors import KeyInUse, KeyReused, LLMTimedOut
 from generation.models import GenerationLog, IdempotencyKey
 from generation.records import GenerationRequest
+from generation.store import as_document
 from tests.support import http
 from tests.support.http import Exchange
 
@@ -122,10 +123,10 @@ async def test_all_old_records_are_forgotten_however_many_there_are(client, runt
 
 async def test_giving_a_key_back_reads_the_index_and_not_the_table(runtime, sql):
     statement = idempotency._RELEASE.compile(dialect=runtime.database.engine.dialect)
-    given = {"all_user_id": [1], "all_key": ["k"], "all_claim": [uuid4()]}
+    rows = as_document([{"user_id": 1, "key": "k", "claim": uuid4()}])
     # As where the table is large.
     await sql.execute("SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan")
-    plan = await sql.fetch(f"EXPLAIN {statement}", *(given[name] for name in statement.positiontup))
+    plan = await sql.fetch(f"EXPLAIN {statement}", *rows.values())
     assert "Index Cond" in "\n".join(line[0] for line in plan)
 
 
