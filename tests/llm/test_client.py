@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import logging
 import time
 from contextlib import asynccontextmanager
@@ -287,6 +288,39 @@ async def test_a_drip_does_not_eat_the_fallbacks_share():
         began = time.monotonic()
         assert (await llm.complete(PROMPT)).text == "second"
         assert time.monotonic() - began < 1.5
+
+
+def slow_failure(seconds):
+    async def behave(exchange):
+        await asyncio.sleep(seconds)
+        await exchange.reply(500, b"")
+
+    return behave
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [says(429, b"", retry_after="1.4"), slow_failure(0.9)],
+    ids=["a long Retry-After", "slow failures"],
+)
+async def test_retries_do_not_eat_the_fallbacks_share(behaviour):
+    async with two_providers(LLM_TIMEOUT=1.5) as (llm, one, two):
+        one.behave = behaviour
+        two.behave = waits_a_little
+        assert (await llm.complete(PROMPT)).text == "second"
+
+
+async def waits_a_little(exchange):
+    await asyncio.sleep(0.3)
+    await exchange.reply(200, json.dumps(OpenAIDialect().answer("second")).encode())
+
+
+async def test_each_fallback_has_its_share_however_many_hang_before_it():
+    settings = {"LLM_FALLBACKS": "openai:some-model,simulated", "LLM_SIMULATED_LATENCY": "0"}
+    async with two_providers(LLM_TIMEOUT=1, **settings) as (llm, one, two):
+        one.behave = two.behave = hangs
+        reply = await llm.complete(PROMPT)
+    assert slugs(reply.attempts) == ["llm-timed-out", "llm-timed-out", ""]
 
 
 async def test_bad_credentials_are_an_alarm_and_the_fallback_answers(caplog):
