@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from generation.records import Prompt, Usage
+
+_COMPLAINT_S = 1.0  # longest wait for the body of an error, whose status says enough
 
 
 class Provider(Protocol):
@@ -171,13 +174,17 @@ class HttpProvider(ABC):
         """Send the request, read the reply's body into `body`, give its status and headers."""
         try:
             response = await self._transport.handle_async_request(request)
-            stream = cast("httpx.AsyncByteStream", response.stream)
-            try:
-                await self._read_body(response, stream, body)
-            finally:
-                await stream.aclose()
         except httpx.HTTPError as error:
             raise _translate(error, self.name) from error
+        stream = cast("httpx.AsyncByteStream", response.stream)
+        try:
+            async with asyncio.timeout(None if response.is_success else _COMPLAINT_S):
+                await self._read_body(response, stream, body)
+        except (httpx.HTTPError, TimeoutError) as error:
+            if response.is_success:  # otherwise the status says enough
+                raise _translate(error, self.name) from error
+        finally:
+            await stream.aclose()
         return response.status_code, response.headers
 
     async def _read_body(
@@ -196,7 +203,7 @@ class HttpProvider(ABC):
             raise LLMBadReply(fault, status_code=response.status_code, should_retry=False)
 
 
-def _translate(error: httpx.HTTPError, name: str) -> LLMError:
+def _translate(error: Exception, name: str) -> LLMError:
     """What the transport's exception means. Its text may hold addresses, so it is not quoted."""
     if isinstance(error, httpx.ConnectTimeout):
         return LLMUnreachable(f"{name} did not accept a connection in time")
