@@ -68,5 +68,23 @@ def test_an_excerpt_hides_keys_across_its_edge():
         assert not any(part in text for part in PARTS), offset
 
 
+def test_an_excerpt_hides_a_key_that_the_reply_breaks_off_in():
+    for length in range(8, len(KEY)):
+        assert excerpt(f"no such key: {KEY[:length]}".encode(), KEY) == "no such key: [key]"
+
+
+def test_an_excerpt_hides_keys_however_often_they_are_repeated():
+    key = "canary/" + "Zq7" * 40
+    for source in (key * 1000, (key * 1000).encode()):
+        assert "Zq7" not in excerpt(source, key)
+
+
+@pytest.mark.parametrize(
+    "spelt", [r"a+c\/canary=", "a%2Bc%2Fcanary%3D", r"a\u002bc\u002fcanary\u003d"]
+)
+def test_an_excerpt_hides_a_key_as_json_and_addresses_write_it(spelt):
+    assert excerpt(f"<{spelt}>".encode(), "a+c/canary=") == "<[key]>"
+
+
 def test_a_dummy_key_does_not_blacken_the_log():
     assert excerpt(b"none of this is secret", "none") == "none of this is secret"
