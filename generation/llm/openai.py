@@ -54,7 +54,7 @@ class OpenAI(HttpProvider):
             transport,
             url=f"{settings.openai_base_url}/chat/completions",
             headers={"authorization": f"Bearer {key}"} if key else {},
-            secret=key,
+            secret=settings.openai_api_key,
             max_reply_bytes=settings.llm_max_reply_bytes,
         )
         self.price_list = settings.openai_base_url

@@ -20,10 +20,12 @@ from generation.errors import (
     LLMUnreachable,
 )
 from generation.llm import policy
-from generation.llm.reading import excerpt, parse_json
+from generation.llm.reading import EXCERPT_CHARS, excerpt, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from pydantic import SecretStr
 
     from generation.records import Prompt, Usage
 
@@ -65,6 +67,11 @@ class Complaint:
     status: int | None = None
 
 
+class _Headers(httpx.Headers):
+    def __repr__(self) -> str:
+        return "<headers with a key>"
+
+
 class HttpProvider(ABC):
     """A provider behind one HTTP endpoint that takes and gives JSON.
 
@@ -83,12 +90,12 @@ class HttpProvider(ABC):
         *,
         url: str,
         headers: Mapping[str, str],
-        secret: str,
+        secret: SecretStr,
         max_reply_bytes: int,
     ) -> None:
         self._transport = transport
         self._url = httpx.URL(url)
-        self._headers = httpx.Headers(
+        self._headers = _Headers(
             {
                 "host": self._url.netloc.decode("ascii"),
                 "content-type": "application/json",
@@ -129,10 +136,10 @@ class HttpProvider(ABC):
             status, headers = await self._exchange(request, body)
             answer = self._read(status, headers, body)
         except LLMError as error:
-            error.raw_reply = excerpt(body, self._secret)
+            error.raw_reply = self._excerpt(body)
             raise
         if not answer.is_plain:
-            answer.raw_reply = excerpt(body, self._secret)
+            answer.raw_reply = self._excerpt(body)
         answer.model = answer.model or model
         return answer
 
@@ -162,13 +169,16 @@ class HttpProvider(ABC):
         detail = f"{self.name} answered {status}"
         # Only where the caller can act on it is the provider's sentence passed on.
         if complaint is not None and issubclass(kind, LLMRefused):
-            detail = f"{detail}: {excerpt(complaint.message, self._secret, limit=300)}"
+            detail = f"{detail}: {self._excerpt(complaint.message, limit=300)}"
         return kind(
             detail,
             status_code=status,
             retry_after=policy.retry_after(headers, datetime.now(UTC)),
             should_retry=policy.should_retry(headers),
         )
+
+    def _excerpt(self, source: bytearray | str, *, limit: int = EXCERPT_CHARS) -> str:
+        return excerpt(source, self._secret.get_secret_value(), limit=limit)
 
     async def _exchange(self, request: httpx.Request, body: bytearray) -> tuple[int, httpx.Headers]:
         """Send the request, read the reply's body into `body`, give its status and headers."""

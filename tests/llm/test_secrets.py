@@ -39,6 +39,7 @@ async def test_no_error_shows_a_key(client, server, prompt, caplog, behaviour):
         with pytest.raises(errors.LLMError) as caught:
             await llm.complete(prompt)
         shown = [repr(llm), repr(vars(llm)), repr(llm._upstreams)]
+        shown += [repr(vars(upstream.provider)) for upstream in llm._upstreams.values()]
     assert server.requests, "nothing was asked, so nothing was tried"
     error = caught.value
     shown += [str(error), repr(error), error.detail, error.raw_reply, repr(error.attempts)]
@@ -47,6 +48,24 @@ async def test_no_error_shows_a_key(client, server, prompt, caplog, behaviour):
     for text in shown:
         for part in PARTS:
             assert part not in text
+
+
+def local_variables(error):
+    """Of every frame that is ours, as an error tracker shows them."""
+    while error is not None:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            if frame.f_globals["__name__"].startswith("generation."):
+                yield from map(repr, frame.f_locals.values())
+        error = error.__cause__ or error.__context__
+
+
+@pytest.mark.parametrize("behaviour", [hangs, resets, closes_after(), says(401, b"{}")])
+async def test_no_variable_of_an_errors_frames_shows_a_key(client, server, prompt, behaviour):
+    server.behave = behaviour
+    async with client(LLM_MAX_ATTEMPTS=1, LLM_TIMEOUT=0.5) as llm:
+        with pytest.raises(errors.LLMError) as caught:
+            await llm.complete(prompt)
+    assert not [text for text in local_variables(caught.value) if KEY in text]
 
 
 async def test_the_settings_do_not_show_a_key(dialect):
