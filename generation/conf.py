@@ -95,6 +95,12 @@ def _check_base_url(url: str) -> str:
     return url.rstrip("/")
 
 
+def is_openai_itself(url: str) -> bool:
+    """OpenAI's own API, also of a region, as eu.api.openai.com."""
+    host = urlsplit(url).hostname or ""
+    return host == "api.openai.com" or host.endswith(".api.openai.com")
+
+
 def _parse_boolean(value: object) -> object:
     if isinstance(value, str):
         word = value.strip().lower()
@@ -320,7 +326,7 @@ def _contradictions(settings: Settings) -> list[str]:
     faults = []
     if "anthropic" in named and not settings.anthropic_api_key.get_secret_value():
         faults.append(f"{named['anthropic']} names anthropic, but ANTHROPIC_API_KEY is not set")
-    own_server = settings.openai_base_url != OFFICIAL_OPENAI_URL  # such often want no key
+    own_server = not is_openai_itself(settings.openai_base_url)  # such often want no key
     if "openai" in named and not own_server and not settings.openai_api_key.get_secret_value():
         faults.append(f"{named['openai']} names openai, but OPENAI_API_KEY is not set")
     if settings.default_provider == "openai" and own_server and not settings.llm_model:

@@ -10,11 +10,13 @@ import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+import httpx
 import pytest
 
 from generation import errors
 from generation.conf import parse
 from generation.llm.client import LLMClient
+from generation.llm.openai import OpenAI
 from generation.records import Prompt, Usage
 from tests.llm.dialects import AnthropicDialect, OpenAIDialect
 from tests.llm.provider_server import ProviderServer, drips, hangs, resets, says, waits_for
@@ -83,6 +85,22 @@ async def test_openai_is_asked_as_its_api_wants(prompt, setting, field):
         ],
     }
     assert request.headers["authorization"] == "Bearer canary-key-5f3a9d7e21"
+
+
+@pytest.mark.parametrize(
+    ("url", "field"),
+    [
+        ("https://api.openai.com/v1", "max_completion_tokens"),
+        ("https://API.OpenAI.com:443/v1/", "max_completion_tokens"),
+        ("https://eu.api.openai.com/v1", "max_completion_tokens"),
+        ("https://api.openai.com.evil.example/v1", "max_tokens"),
+        ("http://localhost:11434/v1", "max_tokens"),
+    ],
+)
+def test_the_limits_name_is_the_servers(url, field, prompt):
+    provider = OpenAI(parse(OpenAIDialect().settings(url)), httpx.AsyncBaseTransport())
+    assert provider.encode(prompt, "some-model")[field] == 100
+    assert (provider.price_list == "openai") is (field == "max_completion_tokens")
 
 
 async def test_a_server_that_wants_no_key_gets_none(prompt):
