@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
+import httpx
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
@@ -86,7 +87,8 @@ def _check_base_url(url: str) -> str:
     try:
         parts = urlsplit(url)
         _ = parts.port  # raises where it is not a port
-    except ValueError:
+        httpx.URL(url)  # what the client will make of it
+    except (ValueError, httpx.InvalidURL):
         raise ValueError("it is not an address") from None
     if parts.scheme not in {"http", "https"} or not parts.hostname or re.search(r"\s", url):
         raise ValueError("it starts with http:// or https:// and names a host")
