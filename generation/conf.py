@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
+import httpx
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
@@ -86,13 +87,20 @@ def _check_base_url(url: str) -> str:
     try:
         parts = urlsplit(url)
         _ = parts.port  # raises where it is not a port
-    except ValueError:
+        httpx.URL(url)  # what the client will make of it
+    except (ValueError, httpx.InvalidURL):
         raise ValueError("it is not an address") from None
     if parts.scheme not in {"http", "https"} or not parts.hostname or re.search(r"\s", url):
         raise ValueError("it starts with http:// or https:// and names a host")
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise ValueError("it holds no user, password, query or fragment")
     return url.rstrip("/")
+
+
+def is_openai_itself(url: str) -> bool:
+    """OpenAI's own API, also of a region, as eu.api.openai.com."""
+    host = urlsplit(url).hostname or ""
+    return host == "api.openai.com" or host.endswith(".api.openai.com")
 
 
 def _parse_boolean(value: object) -> object:
@@ -321,7 +329,7 @@ def _contradictions(settings: Settings) -> list[str]:
     faults = []
     if "anthropic" in named and not settings.anthropic_api_key.get_secret_value():
         faults.append(f"{named['anthropic']} names anthropic, but ANTHROPIC_API_KEY is not set")
-    own_server = settings.openai_base_url != OFFICIAL_OPENAI_URL  # such often want no key
+    own_server = not is_openai_itself(settings.openai_base_url)  # such often want no key
     if "openai" in named and not own_server and not settings.openai_api_key.get_secret_value():
         faults.append(f"{named['openai']} names openai, but OPENAI_API_KEY is not set")
     if settings.default_provider == "openai" and own_server and not settings.llm_model:

@@ -12,6 +12,7 @@ from generation import metrics, prompts
 from generation.database import Durations
 from generation.errors import LLMError, ModelForbidden
 from generation.records import (
+    Attempt,
     Generation,
     GenerationRequest,
     LogRow,
@@ -111,15 +112,18 @@ class Pipeline:
 
     async def _ask(self, call: Call, prompt: Prompt) -> Reply | LLMError:
         """Phase 2's fate as a value, since either kind is written down."""
+        attempts: list[Attempt] = []  # here, so that a call that was given up tells them, too
         try:
             with metrics.LLM_SECONDS.time():
-                return await call.interruptible(self._llm.complete(prompt))
+                return await call.interruptible(self._llm.complete(prompt, attempts))
         except LLMError as error:
-            return error
+            fate = error
         except Exception:
             # A bug must not cost the row that tells what became of the request.
             logger.exception("the LLM call failed of a bug")
-            return LLMError("a fault of this service ended the call; its log has more")
+            fate = LLMError("a fault of this service ended the call; its log has more")
+        fate.attempts = tuple(attempts)
+        return fate
 
 
 def _row(

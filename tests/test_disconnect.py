@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 
 import asyncpg
 import pytest
 
+from tests.llm.provider_server import ProviderServer, says
 from tests.support.http import Exchange
 
 GENERATE = "/api/v1/generate/1"
@@ -73,6 +75,26 @@ async def test_leaving_in_phase_2_hangs_up_on_the_llm_and_is_recorded(serve, llm
         assert row["provider"] == "anthropic"
         assert row["result"] == ""
         assert await sql.fetchval("SELECT count(*) FROM generation_usagelog") == 0
+
+
+async def test_a_leavers_row_tells_what_had_been_tried(serve, llm, sql):
+    llm.release.clear()
+    async with ProviderServer(says(529, b"")).serve() as first:
+        env = {
+            "LLM_PROVIDER": "openai",
+            "LLM_MODEL": "some-model",
+            "OPENAI_BASE_URL": first.url,
+            "LLM_FALLBACKS": "anthropic",
+        }
+        async with serve(**env) as service:
+            exchange = await Exchange.begin(service.port, "POST", GENERATE)
+            await llm.until(lambda fake: fake.waiting == 1, "the fallback's call")
+            await exchange.leave()
+            attempts = json.loads((await the_row(sql, service))["attempts"])
+    assert [(each["provider"], each["status"], each["error"]) for each in attempts] == [
+        ("openai", 529, "llm-overloaded"),
+        ("anthropic", None, "cancelled"),
+    ]
 
 
 async def test_leaving_in_phase_3_loses_nothing_that_was_paid_for(serve, llm, sql, database_url):

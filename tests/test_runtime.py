@@ -137,7 +137,7 @@ async def test_a_bug_in_the_pipeline_is_a_500_that_tells_nothing(client, runtime
 
 
 async def test_a_bug_in_a_provider_still_leaves_a_row(client, runtime, monkeypatch):
-    async def broken(_prompt):
+    async def broken(*_):
         raise ZeroDivisionError("a secret detail")
 
     monkeypatch.setattr(runtime.llm, "complete", broken)
@@ -155,8 +155,8 @@ async def test_a_prompt_that_the_model_answers_with_unstorable_text_is_stored_cl
 
     complete = runtime.llm.complete
 
-    async def hostile(prompt):
-        return replace(await complete(prompt), text="a\x00b\ud800c")
+    async def hostile(*asked):
+        return replace(await complete(*asked), text="a\x00b\ud800c")
 
     monkeypatch.setattr(runtime.llm, "complete", hostile)
     answer = await client.post(GENERATE)

@@ -48,7 +48,7 @@ class Anthropic(HttpProvider):
             transport,
             url=f"{settings.anthropic_base_url}/v1/messages",
             headers={"x-api-key": key, "anthropic-version": "2023-06-01"},
-            secret=key,
+            secret=settings.anthropic_api_key,
             max_reply_bytes=settings.llm_max_reply_bytes,
         )
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from generation.conf import Settings
     from generation.llm.provider import Answer, Provider
-    from generation.records import Prompt
+    from generation.records import Attempt, Prompt
 
 # A new provider is a file beside this one and a line here (and its settings in conf.py).
 _PROVIDERS: dict[str, Callable[[Settings, httpx.AsyncBaseTransport], Provider]] = {
@@ -81,15 +81,17 @@ class LLMClient:
         offered = ", ".join(":".join(target) for target in self._allowed)
         raise ModelNotAllowed(f"{wanted} is not offered here; these are: {offered}")
 
-    async def complete(self, prompt: Prompt) -> Reply:
+    async def complete(self, prompt: Prompt, attempts: list[Attempt] | None = None) -> Reply:
         """Ask the prompt's provider, then the fallbacks, within LLM_TIMEOUT in total.
 
         Raises subclasses of `LLMError` with provider, model and attempts filled in. Cancelling
-        closes the connection to the provider.
+        closes the connection to the provider; a list that is given as `attempts` then tells
+        what had been tried.
         """
+        attempts = [] if attempts is None else attempts
         # Unique is enough, and the system's randomness would cost a tenth of the call.
         idempotency_key = f"{random.getrandbits(128):032x}"
-        call = Call(prompt, idempotency_key, self._clock() + self._timeout, [])
+        call = Call(prompt, idempotency_key, self._clock() + self._timeout, attempts)
         self.in_flight += 1
         try:
             provider, answer = await self._ask_in_turn(call)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from generation.conf import OFFICIAL_OPENAI_URL
+from generation.conf import is_openai_itself
 from generation.errors import LLMBadReply, LLMRefused
 from generation.llm.provider import Answer, Complaint, HttpProvider
 from generation.llm.reading import (
@@ -54,13 +54,13 @@ class OpenAI(HttpProvider):
             transport,
             url=f"{settings.openai_base_url}/chat/completions",
             headers={"authorization": f"Bearer {key}"} if key else {},
-            secret=key,
+            secret=settings.openai_api_key,
             max_reply_bytes=settings.llm_max_reply_bytes,
         )
-        self.price_list = settings.openai_base_url
+        is_official = is_openai_itself(settings.openai_base_url)
+        self.price_list = "openai" if is_official else settings.openai_base_url
         self._max_tokens_field = settings.openai_max_tokens_field
         if self._max_tokens_field == "auto":
-            is_official = settings.openai_base_url == OFFICIAL_OPENAI_URL
             self._max_tokens_field = "max_completion_tokens" if is_official else "max_tokens"
 
     def encode(self, prompt: Prompt, model: str) -> dict[str, Any]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 BACKOFF_FIRST_S = 0.5
 BACKOFF_LIMIT_S = 8.0
 RETRY_AFTER_LIMIT_S = 86_400.0  # longer promises are survived as a day
+SHARE_BEFORE_FALLBACK = 2 / 3  # of the time that is left; the rest is the fallback's
 
 _DECIMAL = re.compile(r"[0-9]{1,15}(\.[0-9]{0,9})?")
 
@@ -101,6 +102,11 @@ def retry_delay(
 def fallback_helps(error: LLMError) -> bool:
     """Another provider would refuse a caller's fault too; anything else it may answer."""
     return not isinstance(error, LLMRefused)
+
+
+def end_of_turn(now: float, deadline: float, *, has_fallback: bool) -> float:
+    """When a provider's attempts and waits have to be over, so that another can still answer."""
+    return now + (deadline - now) * SHARE_BEFORE_FALLBACK if has_fallback else deadline
 
 
 def skips_retries(error: LLMError) -> bool:

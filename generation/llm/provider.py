@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,12 +20,16 @@ from generation.errors import (
     LLMUnreachable,
 )
 from generation.llm import policy
-from generation.llm.reading import excerpt, parse_json
+from generation.llm.reading import EXCERPT_CHARS, excerpt, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pydantic import SecretStr
+
     from generation.records import Prompt, Usage
+
+_COMPLAINT_S = 1.0  # longest wait for the body of an error, whose status says enough
 
 
 class Provider(Protocol):
@@ -62,6 +67,11 @@ class Complaint:
     status: int | None = None
 
 
+class _Headers(httpx.Headers):
+    def __repr__(self) -> str:
+        return "<headers with a key>"
+
+
 class HttpProvider(ABC):
     """A provider behind one HTTP endpoint that takes and gives JSON.
 
@@ -80,12 +90,12 @@ class HttpProvider(ABC):
         *,
         url: str,
         headers: Mapping[str, str],
-        secret: str,
+        secret: SecretStr,
         max_reply_bytes: int,
     ) -> None:
         self._transport = transport
         self._url = httpx.URL(url)
-        self._headers = httpx.Headers(
+        self._headers = _Headers(
             {
                 "host": self._url.netloc.decode("ascii"),
                 "content-type": "application/json",
@@ -126,10 +136,10 @@ class HttpProvider(ABC):
             status, headers = await self._exchange(request, body)
             answer = self._read(status, headers, body)
         except LLMError as error:
-            error.raw_reply = excerpt(body, self._secret)
+            error.raw_reply = self._excerpt(body)
             raise
         if not answer.is_plain:
-            answer.raw_reply = excerpt(body, self._secret)
+            answer.raw_reply = self._excerpt(body)
         answer.model = answer.model or model
         return answer
 
@@ -159,7 +169,7 @@ class HttpProvider(ABC):
         detail = f"{self.name} answered {status}"
         # Only where the caller can act on it is the provider's sentence passed on.
         if complaint is not None and issubclass(kind, LLMRefused):
-            detail = f"{detail}: {excerpt(complaint.message, self._secret, limit=300)}"
+            detail = f"{detail}: {self._excerpt(complaint.message, limit=300)}"
         return kind(
             detail,
             status_code=status,
@@ -167,17 +177,24 @@ class HttpProvider(ABC):
             should_retry=policy.should_retry(headers),
         )
 
+    def _excerpt(self, source: bytearray | str, *, limit: int = EXCERPT_CHARS) -> str:
+        return excerpt(source, self._secret.get_secret_value(), limit=limit)
+
     async def _exchange(self, request: httpx.Request, body: bytearray) -> tuple[int, httpx.Headers]:
         """Send the request, read the reply's body into `body`, give its status and headers."""
         try:
             response = await self._transport.handle_async_request(request)
-            stream = cast("httpx.AsyncByteStream", response.stream)
-            try:
-                await self._read_body(response, stream, body)
-            finally:
-                await stream.aclose()
         except httpx.HTTPError as error:
             raise _translate(error, self.name) from error
+        stream = cast("httpx.AsyncByteStream", response.stream)
+        try:
+            async with asyncio.timeout(None if response.is_success else _COMPLAINT_S):
+                await self._read_body(response, stream, body)
+        except (httpx.HTTPError, TimeoutError) as error:
+            if response.is_success:  # otherwise the status says enough
+                raise _translate(error, self.name) from error
+        finally:
+            await stream.aclose()
         return response.status_code, response.headers
 
     async def _read_body(
@@ -196,7 +213,7 @@ class HttpProvider(ABC):
             raise LLMBadReply(fault, status_code=response.status_code, should_retry=False)
 
 
-def _translate(error: httpx.HTTPError, name: str) -> LLMError:
+def _translate(error: Exception, name: str) -> LLMError:
     """What the transport's exception means. Its text may hold addresses, so it is not quoted."""
     if isinstance(error, httpx.ConnectTimeout):
         return LLMUnreachable(f"{name} did not accept a connection in time")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import lru_cache
 from typing import Any, NoReturn, TypeVar
 
 import orjson
@@ -86,5 +87,25 @@ def excerpt(source: bytes | bytearray | str, secret: str, *, limit: int = EXCERP
         start = start.encode("utf-8", "replace")
     text = bytes(start).decode("utf-8", "replace").replace("\0", "\ufffd")
     if len(secret) >= _MIN_SECRET_CHARS:
-        text = text.replace(secret, "[key]")
+        text = _without_cut_key(_spellings(secret).sub("[key]", text), secret)
     return _KEY_SHAPED.sub("[key]", text)[:limit]
+
+
+@lru_cache(maxsize=8)
+def _spellings(secret: str) -> re.Pattern[str]:
+    """The key, its punctuation as it is or as JSON and addresses may write it."""
+
+    def spell(char: str) -> str:
+        code = ord(char)
+        plain = re.escape(char)
+        return char if char.isalnum() else rf"(?:\\?{plain}|%{code:02x}|\\u{code:04x})"
+
+    return re.compile("".join(map(spell, secret)), re.IGNORECASE)
+
+
+def _without_cut_key(text: str, secret: str) -> str:
+    """A reply that breaks off within the key ends with most of it."""
+    for length in range(len(secret) - 1, _MIN_SECRET_CHARS - 1, -1):
+        if text.endswith(secret[:length]):
+            return f"{text[:-length]}[key]"
+    return text

@@ -88,7 +88,9 @@ class Ticket(NamedTuple):
 
 
 class CircuitBreaker:
-    """Opens when nearly every call begun of late has failed; half-opens with one probe at a time.
+    """Opens when nearly every call begun of late has failed; half-opens with single probes.
+
+    A probe may hang until its call times out, so the next one does not wait for its end.
 
     Calls are judged by when they began, not by when they ended. Failures are quick and answers
     slow, so among the outcomes of one moment there are answers to calls from before an outage,
@@ -101,8 +103,8 @@ class CircuitBreaker:
         self._begun: dict[int, list[int]] = {}  # slot → [calls begun, of these failed]
         self._answered_slot = -1  # the latest one in which an answered call began
         self._era = 0  # tickets of an earlier era no longer count
+        self._opened_era = 0  # later ones are the probes'
         self._probe_at: float | None = None  # None: closed
-        self._probing = False
 
     @property
     def is_open(self) -> bool:
@@ -120,20 +122,18 @@ class CircuitBreaker:
         if self._probe_at is None:
             self._count(slot)[0] += 1
             return Ticket(self._era, slot)
-        if self._probing or now < self._probe_at:
+        if now < self._probe_at:
             return None
-        self._probing = True
+        self._probe_at = now + PROBE_INTERVAL_S
         self._era += 1  # the probe's own
         return Ticket(self._era, slot)
 
     def settle(self, ticket: Ticket, *, failed: bool | None) -> None:
         """The call ended. None: it showed nothing, as when it was cancelled or rate-limited."""
-        if ticket.era != self._era:
-            return
         if self._probe_at is not None:
-            self._probing = False
-            if failed is not None:
-                self._turn(to_open=failed)
+            self._settle_probe(ticket, failed=failed)
+        elif ticket.era != self._era:
+            return
         elif failed is None:
             self._count(ticket.slot)[0] -= 1
         elif failed:
@@ -142,6 +142,12 @@ class CircuitBreaker:
                 self._turn(to_open=True)
         else:
             self._answered_slot = max(self._answered_slot, ticket.slot)
+
+    def _settle_probe(self, ticket: Ticket, *, failed: bool | None) -> None:
+        if failed is False and ticket.era > self._opened_era:
+            self._turn(to_open=False)
+        elif failed is None and ticket.era == self._era:
+            self._probe_at = self._clock()
 
     def _count(self, slot: int) -> list[int]:
         count = self._begun.get(slot)
@@ -159,6 +165,7 @@ class CircuitBreaker:
 
     def _turn(self, *, to_open: bool) -> None:
         self._era += 1
+        self._opened_era = self._era
         self._probe_at = self._clock() + PROBE_INTERVAL_S if to_open else None
         self._begun.clear()
         self._answered_slot = -1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from generation import metrics
@@ -64,6 +64,8 @@ class Upstream:
 
     async def ask(self, call: Call, model: str, *, has_fallback: bool) -> Answer:
         """Attempt after attempt, until an answer or the error that ends them."""
+        end = policy.end_of_turn(self._clock(), call.deadline, has_fallback=has_fallback)
+        call = replace(call, deadline=end)  # the list of attempts stays the request's
         attempt = 1
         while True:
             try:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import logging
 import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+import httpx
 import pytest
 
 from generation import errors
 from generation.conf import parse
 from generation.llm.client import LLMClient
+from generation.llm.openai import OpenAI
 from generation.records import Prompt, Usage
 from tests.llm.dialects import AnthropicDialect, OpenAIDialect
 from tests.llm.provider_server import ProviderServer, drips, hangs, resets, says, waits_for
@@ -82,6 +85,22 @@ async def test_openai_is_asked_as_its_api_wants(prompt, setting, field):
         ],
     }
     assert request.headers["authorization"] == "Bearer canary-key-5f3a9d7e21"
+
+
+@pytest.mark.parametrize(
+    ("url", "field"),
+    [
+        ("https://api.openai.com/v1", "max_completion_tokens"),
+        ("https://API.OpenAI.com:443/v1/", "max_completion_tokens"),
+        ("https://eu.api.openai.com/v1", "max_completion_tokens"),
+        ("https://api.openai.com.evil.example/v1", "max_tokens"),
+        ("http://localhost:11434/v1", "max_tokens"),
+    ],
+)
+def test_the_limits_name_is_the_servers(url, field, prompt):
+    provider = OpenAI(parse(OpenAIDialect().settings(url)), httpx.AsyncBaseTransport())
+    assert provider.encode(prompt, "some-model")[field] == 100
+    assert (provider.price_list == "openai") is (field == "max_completion_tokens")
 
 
 async def test_a_server_that_wants_no_key_gets_none(prompt):
@@ -287,6 +306,39 @@ async def test_a_drip_does_not_eat_the_fallbacks_share():
         began = time.monotonic()
         assert (await llm.complete(PROMPT)).text == "second"
         assert time.monotonic() - began < 1.5
+
+
+def slow_failure(seconds):
+    async def behave(exchange):
+        await asyncio.sleep(seconds)
+        await exchange.reply(500, b"")
+
+    return behave
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [says(429, b"", retry_after="1.4"), slow_failure(0.9)],
+    ids=["a long Retry-After", "slow failures"],
+)
+async def test_retries_do_not_eat_the_fallbacks_share(behaviour):
+    async with two_providers(LLM_TIMEOUT=1.5) as (llm, one, two):
+        one.behave = behaviour
+        two.behave = waits_a_little
+        assert (await llm.complete(PROMPT)).text == "second"
+
+
+async def waits_a_little(exchange):
+    await asyncio.sleep(0.3)
+    await exchange.reply(200, json.dumps(OpenAIDialect().answer("second")).encode())
+
+
+async def test_each_fallback_has_its_share_however_many_hang_before_it():
+    settings = {"LLM_FALLBACKS": "openai:some-model,simulated", "LLM_SIMULATED_LATENCY": "0"}
+    async with two_providers(LLM_TIMEOUT=1, **settings) as (llm, one, two):
+        one.behave = two.behave = hangs
+        reply = await llm.complete(PROMPT)
+    assert slugs(reply.attempts) == ["llm-timed-out", "llm-timed-out", ""]
 
 
 async def test_bad_credentials_are_an_alarm_and_the_fallback_answers(caplog):

@@ -213,6 +213,36 @@ async def test_a_body_shorter_than_promised_is_unreachable_and_its_part_is_kept(
     assert error.raw_reply == '{"con'
 
 
+def breaks_off(status):
+    head = f"HTTP/1.1 {status} No\r\nretry-after: 7\r\ncontent-length: 99\r\n\r\n{{"
+    return sends(head.encode())
+
+
+def stalls(status):
+    async def behave(exchange):
+        await exchange.send(f"HTTP/1.1 {status} No\r\nretry-after: 7\r\n".encode())
+        await exchange.send(b"content-length: 99\r\n\r\n{")
+        await exchange.until_left()
+
+    return behave
+
+
+@pytest.mark.parametrize("broken", [breaks_off, stalls])
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, errors.LLMRefused),
+        (401, errors.LLMAuthentication),
+        (429, errors.LLMRateLimited),
+        (529, errors.LLMOverloaded),
+    ],
+)
+async def test_an_error_whose_body_never_ends_still_means_its_status(outcome, broken, status, kind):
+    error = await outcome(broken(status))
+    assert type(error) is kind
+    assert (error.status_code, error.retry_after, error.raw_reply) == (status, 7, "{")
+
+
 @pytest.mark.parametrize("text", ["a\0b", "half \ud83d", "ﷺ" * 10, "<script>", "\u202e"])
 async def test_the_text_is_passed_on_as_it_is(outcome, dialect, text):
     body = json.dumps(dialect.answer(text)).encode()

@@ -41,9 +41,20 @@ class Failing:
         return Answer("Hello.", Usage(1, 1), model, "end_turn")
 
 
-def rehearse(monkeypatch, status, latency_s=2.0):
+class Hanging(Failing):
+    """The same, but a call that begins within the minute gets no answer at all."""
+
+    async def ask(self, prompt, model, idempotency_key):
+        now = asyncio.get_running_loop().time()
+        if not self.began <= now < self.ended:
+            return await super().ask(prompt, model, idempotency_key)
+        self.sent.append(now)
+        return await asyncio.Event().wait()
+
+
+def rehearse(monkeypatch, status, latency_s=2.0, kind=Failing):
     """Returns the provider and, for each request, when it came, what became of it, and when."""
-    provider = Failing(status, latency_s)
+    provider = kind(status, latency_s)
     monkeypatch.setitem(client_module._PROVIDERS, "simulated", lambda *_: provider)
     outcomes: list[tuple[float, str, float]] = []
 
@@ -132,7 +143,15 @@ def test_a_minute_of_rate_limits_stays_within_the_retry_budget(monkeypatch):
     assert all(slug in {"succeeded", "llm-rate-limited"} for _, slug, _ in outcomes)
 
 
-def test_hanging_calls_open_the_circuit_too(monkeypatch):
+def test_an_outage_in_which_calls_hang_is_over_as_soon(monkeypatch):
+    provider, outcomes = rehearse(monkeypatch, 0, kind=Hanging)
+    healed = min(
+        at for came, slug, at in outcomes if came >= provider.ended and slug == "succeeded"
+    )
+    assert healed - provider.ended < 5, f"recovered after {healed - provider.ended:.1f} s"
+
+
+def test_gateway_timeouts_open_the_circuit_too(monkeypatch):
     provider, outcomes = rehearse(monkeypatch, 504)
     assert any(slug == "llm-circuit-open" for _, slug, _ in outcomes)
     assert during(provider, provider.sent) < 0.1 * 60 * RATE

@@ -128,6 +128,12 @@ def test_backoff_doubles_to_a_limit():
     assert [ceiling(attempt) for attempt in (1, 2, 3, 4, 5, 6, 5000)] == [0.5, 1, 2, 4, 8, 8, 8]
 
 
+def test_a_fallbacks_share_of_the_time_is_kept_for_it():
+    assert policy.end_of_turn(100, 130, has_fallback=True) == 120
+    assert policy.end_of_turn(100, 130, has_fallback=False) == 130
+    assert policy.end_of_turn(130, 130, has_fallback=True) == 130
+
+
 LLM_ERRORS = [
     kind
     for kind in vars(errors).values()

@@ -187,6 +187,20 @@ def test_a_probe_that_fails_opens_the_circuit_anew(circuit, clock):
     assert circuit.retry_after == PROBE_INTERVAL_S
 
 
+def test_a_probe_that_hangs_does_not_keep_the_next_waiting(circuit, clock):
+    fail(circuit)
+    clock.now += PROBE_INTERVAL_S
+    hanging = circuit.admit()
+    assert circuit.retry_after == PROBE_INTERVAL_S
+    clock.now += PROBE_INTERVAL_S
+    answered = circuit.admit()
+    assert answered is not None, "the circuit stays open until a hanging probe times out"
+    assert circuit.admit() is None
+    circuit.settle(hanging, failed=True)
+    circuit.settle(answered, failed=False)
+    assert not circuit.is_open, "the hanging probe's end hid that a later one was answered"
+
+
 def test_a_cancelled_probe_frees_the_slot(circuit, clock):
     fail(circuit)
     clock.now += PROBE_INTERVAL_S

@@ -39,6 +39,7 @@ async def test_no_error_shows_a_key(client, server, prompt, caplog, behaviour):
         with pytest.raises(errors.LLMError) as caught:
             await llm.complete(prompt)
         shown = [repr(llm), repr(vars(llm)), repr(llm._upstreams)]
+        shown += [repr(vars(upstream.provider)) for upstream in llm._upstreams.values()]
     assert server.requests, "nothing was asked, so nothing was tried"
     error = caught.value
     shown += [str(error), repr(error), error.detail, error.raw_reply, repr(error.attempts)]
@@ -47,6 +48,24 @@ async def test_no_error_shows_a_key(client, server, prompt, caplog, behaviour):
     for text in shown:
         for part in PARTS:
             assert part not in text
+
+
+def local_variables(error):
+    """Of every frame that is ours, as an error tracker shows them."""
+    while error is not None:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            if frame.f_globals["__name__"].startswith("generation."):
+                yield from map(repr, frame.f_locals.values())
+        error = error.__cause__ or error.__context__
+
+
+@pytest.mark.parametrize("behaviour", [hangs, resets, closes_after(), says(401, b"{}")])
+async def test_no_variable_of_an_errors_frames_shows_a_key(client, server, prompt, behaviour):
+    server.behave = behaviour
+    async with client(LLM_MAX_ATTEMPTS=1, LLM_TIMEOUT=0.5) as llm:
+        with pytest.raises(errors.LLMError) as caught:
+            await llm.complete(prompt)
+    assert not [text for text in local_variables(caught.value) if KEY in text]
 
 
 async def test_the_settings_do_not_show_a_key(dialect):
@@ -66,6 +85,24 @@ def test_an_excerpt_hides_keys_across_its_edge():
     for offset in range(3900, 4010):
         text = excerpt(b"x" * offset + KEY.encode() + b"y" * 100, KEY)
         assert not any(part in text for part in PARTS), offset
+
+
+def test_an_excerpt_hides_a_key_that_the_reply_breaks_off_in():
+    for length in range(8, len(KEY)):
+        assert excerpt(f"no such key: {KEY[:length]}".encode(), KEY) == "no such key: [key]"
+
+
+def test_an_excerpt_hides_keys_however_often_they_are_repeated():
+    key = "canary/" + "Zq7" * 40
+    for source in (key * 1000, (key * 1000).encode()):
+        assert "Zq7" not in excerpt(source, key)
+
+
+@pytest.mark.parametrize(
+    "spelt", [r"a+c\/canary=", "a%2Bc%2Fcanary%3D", r"a\u002bc\u002fcanary\u003d"]
+)
+def test_an_excerpt_hides_a_key_as_json_and_addresses_write_it(spelt):
+    assert excerpt(f"<{spelt}>".encode(), "a+c/canary=") == "<[key]>"
 
 
 def test_a_dummy_key_does_not_blacken_the_log():

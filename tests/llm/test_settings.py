@@ -56,6 +56,7 @@ LOCAL = {"OPENAI_BASE_URL": "http://localhost:11434/v1"}
         ({"ANTHROPIC_BASE_URL": "api.anthropic.com"}, "it starts with http://"),
         ({"ANTHROPIC_BASE_URL": "https://x/?a=b"}, "it holds no user"),
         ({"OPENAI_BASE_URL": "http://x:port"}, "it is not an address"),
+        ({"OPENAI_BASE_URL": "http://999.1.1.1"}, "it is not an address"),
         ({"ANTHROPIC_API_KEY": "two words"}, "ANTHROPIC_API_KEY=(hidden)"),
         ({"ANTHROPIC_API_KEY": "line\r\nx-evil: 1"}, "ANTHROPIC_API_KEY=(hidden)"),
         ({"OPENAI_API_KEY": "schlüssel"}, "OPENAI_API_KEY=(hidden)"),
