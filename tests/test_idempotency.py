@@ -124,8 +124,13 @@ async def test_all_old_records_are_forgotten_however_many_there_are(client, runt
 async def test_giving_a_key_back_reads_the_index_and_not_the_table(runtime, sql):
     statement = idempotency._RELEASE.compile(dialect=runtime.database.engine.dialect)
     rows = as_document([{"user_id": 1, "key": "k", "claim": uuid4()}])
-    # As where the table is large.
-    await sql.execute("SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan")
+    await sql.execute(
+        "INSERT INTO generation_idempotencykey"
+        " (user_id, key, fingerprint, claim, leased_until, created_at)"
+        " SELECT 1, number, '', gen_random_uuid(), now(), now()"
+        " FROM generate_series(1, 100000) AS number"
+    )
+    await sql.execute("ANALYZE generation_idempotencykey; SET plan_cache_mode = force_generic_plan")
     plan = await sql.fetch(f"EXPLAIN {statement}", *rows.values())
     assert "Index Cond" in "\n".join(line[0] for line in plan)
 
