@@ -53,7 +53,7 @@ class Soak:
                 continue
             try:
                 answer = await http.generate(running.port)
-            except (OSError, IndexError, ValueError):
+            except (OSError, ValueError):
                 await asyncio.sleep(0.01)
                 continue
             self.statuses[answer.status] = self.statuses.get(answer.status, 0) + 1

@@ -349,7 +349,7 @@ async def test_what_was_answered_before_a_kill_is_stored(serve, llm, postgres):
         async with serve() as running:
 
             async def caller():
-                with contextlib.suppress(OSError, IndexError):
+                with contextlib.suppress(OSError):
                     while True:
                         answer = await http.generate(running.port)
                         if answer.status == 200:
@@ -447,6 +447,10 @@ async def test_without_room_for_a_journal_no_money_is_spent(serve, llm, small_di
         assert llm.calls == 0
 
 
+def rows_in(journal_dir: Path) -> int:
+    return sum(path.read_bytes().count(b'"row"') for path in journal_dir.glob("*.journal"))
+
+
 async def test_a_journal_that_is_removed_under_its_process_is_begun_anew_with_what_it_held(
     serve, llm, postgres, journal_dir
 ):
@@ -458,10 +462,9 @@ async def test_a_journal_that_is_removed_under_its_process_is_begun_anew_with_wh
         (removed,) = journal_dir.glob("*.journal")
         removed.unlink()
         async with asyncio.timeout(10):
-            while not list(journal_dir.glob("*.journal")):
+            while rows_in(journal_dir) < 10:
                 await asyncio.sleep(0.1)
         assert f"{removed} was removed" in running.log
-        await running.until_pool(lambda now: now["journal"]["rows"] == 10, "the rows it held")
         running.process.kill()
         await running.ended()
     postgres.start()

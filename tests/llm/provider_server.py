@@ -100,6 +100,9 @@ class ProviderServer:
         finally:
             self.connected -= 1
             writer.close()
+            with contextlib.suppress(OSError, TimeoutError):
+                async with asyncio.timeout(1):
+                    await writer.wait_closed()
 
     async def _answer_one(self, reader, writer) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")

@@ -57,6 +57,9 @@ class FakeLLM:
         finally:
             self._tasks.discard(task)
             writer.close()
+            with contextlib.suppress(OSError, TimeoutError):
+                async with asyncio.timeout(1):
+                    await writer.wait_closed()
 
     async def _serve_call(self, reader, writer) -> bool:
         head = await reader.readuntil(b"\r\n\r\n")

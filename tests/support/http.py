@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import struct
@@ -38,10 +39,13 @@ class Exchange:
         return cls(reader, writer)
 
     async def answer(self) -> Answer:
+        """Raises `ConnectionError`, also where the connection ends without one."""
         try:
             raw = await self._reader.read()
         finally:
-            self._writer.transport.abort()
+            await self._end()
+        if not raw:
+            raise ConnectionResetError("the connection was closed without an answer")
         head, _, body = raw.partition(b"\r\n\r\n")
         first, *lines = head.decode("latin1").split("\r\n")
         headers = {
@@ -53,7 +57,13 @@ class Exchange:
         """Reset the connection, as a client that is killed."""
         sock = self._writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await self._end()
+
+    async def _end(self) -> None:
+        """Nothing is left for a loop that may be closed next."""
         self._writer.transport.abort()
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
 
 
 async def request(port: int, method: str, path: str, payload=None, headers=()) -> Answer:
