@@ -198,7 +198,7 @@ async def test_what_a_killed_process_journaled_is_stored_at_the_next_start(serve
     assert await stored(postgres) == set()
     async with serve() as running:
         await until_stored(postgres, ids)
-        assert "adopted" in running.log
+        await running.until_logged("adopted")
 
 
 async def test_a_living_sibling_adopts_the_journal_of_a_killed_one(serve, llm, postgres):

@@ -54,6 +54,15 @@ class Service:
                 return pool
         raise AssertionError(f"waited {seconds} s for {what}; the pool says {pool}")
 
+    async def until_logged(self, words: str, seconds: float = 10) -> None:
+        """What is done is told of a moment later."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while words not in self.log:
+                    await asyncio.sleep(0.02)
+                return
+        raise AssertionError(f"waited {seconds} s for {words!r} in the log:\n{self.log}")
+
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
 
