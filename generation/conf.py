@@ -155,7 +155,7 @@ class Settings(BaseModel):
     )
     db_pool_pre_ping: Boolean = Field(
         default=True,
-        description="Test a connection before each use; never done behind PgBouncer.",
+        description="Test a connection that has rested for a second; never behind PgBouncer.",
     )
     db_echo: Boolean = Field(default=False, description="Log every SQL statement of the hot path.")
     db_command_timeout: float = Field(
