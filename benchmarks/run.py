@@ -18,6 +18,7 @@ import os
 import platform
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -478,6 +479,8 @@ def main():
     options.warm, options.window = (2, 4) if quick else (3, 8)
     if not shutil.which("wrk"):
         sys.exit("make bench needs wrk: apt-get install wrk, or brew install wrk")
+    # Told to stop, it takes along what it has started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     started = time.monotonic()
     found = asyncio.run(Bench(options).run())
     options.output.mkdir(parents=True, exist_ok=True)

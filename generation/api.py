@@ -19,7 +19,7 @@ from ninja.parser import Parser
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from generation import access, conf, idempotency, openapi, problems, prompts, runtime
-from generation.errors import InvalidRequest, MalformedBody, StaccatoError
+from generation.errors import InvalidRequest, MalformedBody, StaccatoError, let_go
 from generation.records import GenerationRequest
 
 if TYPE_CHECKING:
@@ -87,6 +87,12 @@ class GenerationOut(ninja.Schema):
 
 
 class API(ninja.NinjaAPI):
+    def on_exception(self, request: HttpRequest, exc: Any) -> Any:
+        try:
+            return super().on_exception(request, exc)
+        finally:
+            let_go(exc)
+
     def create_temporal_response(self, request: HttpRequest) -> HttpResponse:  # noqa: ARG002
         """What a view could hang headers on; ours make their own responses."""
         return _NO_RESPONSE

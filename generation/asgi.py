@@ -15,9 +15,9 @@ from django.core.handlers.asgi import ASGIHandler
 from django.http import HttpResponseBadRequest
 from django.urls import Resolver404, get_resolver
 
-from generation import conf, problems
+from generation import conf, limits, problems
 from generation.edge import ClientLeft, Gate, Head, Inflow
-from generation.errors import StaccatoError
+from generation.errors import StaccatoError, let_go
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -70,10 +70,12 @@ class Application:
         body = Inflow(head, receive, self._gate)
         try:
             response = await self._respond(scope, head, body, receive)
-        except ClientLeft:
+        except ClientLeft as departure:
+            let_go(departure)
             return
         except StaccatoError as error:
             response = problems.respond(error)
+            let_go(error)
         except Exception:
             logger.exception("a request failed of a bug")
             response = problems.respond(StaccatoError.from_bug())
@@ -104,8 +106,9 @@ class Application:
         await receive()
         try:
             async with self._open_runtime():
-                await send({"type": "lifespan.startup.complete"})
-                await receive()
+                with limits.seldom_collecting():
+                    await send({"type": "lifespan.startup.complete"})
+                    await receive()
         except ImproperlyConfigured as error:
             await send({"type": "lifespan.startup.failed", "message": f"staccato: {error}"})
         else:

@@ -6,6 +6,7 @@ A class's docstring is its problem's title; the instance's message is the detail
 from __future__ import annotations
 
 import math
+import traceback
 from typing import ClassVar
 
 from generation.records import Attempt, Status
@@ -44,6 +45,17 @@ class StaccatoError(Exception):
         if self.status not in {409, 429, 503} and self.retry_after is None:
             return None
         return str(max(1, math.ceil(self.retry_after or 1)))
+
+
+def let_go(error: BaseException | None) -> None:
+    """Clear the frames that an error came through, when it has been answered or logged.
+
+    They hold the request, its body and often the error itself: a cycle, and `limits.py` has the
+    collector of those look seldom.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 # --- the caller's side: no row, no LLM call -------------------------------------------------

@@ -1,15 +1,41 @@
-"""How many requests this process can carry."""
+"""How many requests this process can carry, and at which cost in memory and time."""
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import logging
 import resource
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 logger = logging.getLogger(__name__)
 
 # A request in flight holds its client's socket and its provider's.
 FILES_PER_REQUEST = 2
 FILES_RESERVED = 200  # the pools, listeners, logs, loaded modules
+COLLECT_AFTER = 100_000  # objects more than at the last look; some 20 MB
+
+
+@contextlib.contextmanager
+def seldom_collecting() -> Iterator[None]:
+    """Have Python's cycle collector look seldom, and never at what was there at the start.
+
+    Requests in flight are objects that live long and form no cycles (a test says so). With the
+    default of 2,000 they are looked through again and again, at a cost that grows with their
+    number: of 455 µs a request at 500 in flight, and 619 µs at 2,000, all but 260 µs.
+    """
+    before = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 def carry(wanted: int) -> int:

@@ -32,6 +32,7 @@ from generation.errors import (
     RuntimeNotOpen,
     StaccatoError,
     TooManyInFlight,
+    let_go,
 )
 from generation.idempotency import Idempotency
 from generation.keys import RECORD_USE_S, Keys
@@ -174,6 +175,7 @@ class Runtime:
         else:
             outcome = StaccatoError.slug
             logger.error("a generation failed of a bug", exc_info=error)
+        let_go(error)
         metrics.REQUESTS.labels(outcome).inc()
 
     def begin_to_drain(self) -> None:

@@ -1,14 +1,19 @@
-"""What the hot path must not do: enter a thread, open a Django connection, run middleware."""
+"""What the hot path must not do: enter a thread, open a Django connection, leave cycles."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from django.db.backends.signals import connection_created
 from django.test import AsyncRequestFactory
 from django.urls import resolve
+
+from generation import limits, metrics
+from generation.asgi import get_application
+from generation.errors import LLMRefused
 
 
 @pytest.fixture
@@ -80,3 +85,83 @@ async def test_many_callers_share_their_statements(client, runtime):
     assert {answer.status_code for answer in answers} == {200}
     statements = holds.count - before
     assert statements < 150, f"300 requests took {statements} borrowings: nothing was batched"
+
+
+# --- memory -----------------------------------------------------------------------------------
+
+
+async def call(application, path: str, body: bytes, *, leaves: bool) -> None:
+    """One request without a client around it, whose own objects would be counted."""
+    length = str(len(body)).encode()
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST",
+        "path": path, "raw_path": path.encode(), "query_string": b"", "scheme": "http",
+        "headers": [(b"host", b"localhost"), (b"content-length", length)],
+        "server": ("127.0.0.1", 80), "client": ("127.0.0.1", 1),
+    }  # fmt: skip
+    request = [{"type": "http.request", "body": body, "more_body": False}]
+    if leaves:
+        request.append({"type": "http.disconnect"})
+    for_ever = asyncio.Event()
+
+    async def receive():
+        return request.pop(0) if request else await for_ever.wait()
+
+    async def send(_message) -> None:
+        pass
+
+    await application(scope, receive, send)
+
+
+@pytest.mark.parametrize(
+    ("user", "body", "leaves", "outcome"),
+    [
+        (1, b"{}", False, "succeeded"),
+        (1, b'{"input": "x"}', True, "abandoned"),
+        (99, b"", False, "unknown-user"),
+        (1, b'{"input": 3}', False, None),
+        (3, b"{}", False, "missing-variable"),
+        (1, b"{", False, None),
+        (1, b" " * 2_000_000, False, None),
+        (1, b"{}", False, "llm-refused"),
+    ],
+)
+async def test_no_request_leaves_a_cycle_whatever_becomes_of_it(
+    runtime, monkeypatch, user, body, leaves, outcome
+):
+    """Python's cycle collector looks seldom, so what it alone could free would pile up."""
+
+    async def ask(*_):
+        if leaves:
+            await asyncio.Event().wait()
+        raise LLMRefused("it declines")
+
+    if outcome in {"abandoned", "llm-refused"}:
+        monkeypatch.setattr(runtime.llm._upstreams["simulated"].provider, "ask", ask)
+    application = get_application()
+    counter = metrics.REQUESTS.labels(outcome) if outcome else None
+
+    async def several(number: int) -> None:
+        for _ in range(number):
+            await call(application, f"/api/v1/generate/{user}", body, leaves=leaves)
+        await asyncio.gather(*(each.task for each in runtime.calls), return_exceptions=True)
+
+    await several(5)  # what is loaded or kept once
+    gc.collect()
+    before = counter._value.get() if counter else 0
+    gc.disable()
+    try:
+        await several(30)
+        found = gc.collect()
+    finally:
+        gc.enable()
+    assert found < 30, f"{found / 30:.0f} objects of each request wait for the collector"
+    if counter:
+        assert counter._value.get() == before + 30
+
+
+async def test_while_serving_the_collector_looks_seldom(runtime):
+    before = gc.get_threshold()
+    with limits.seldom_collecting():
+        assert gc.get_threshold()[0] == limits.COLLECT_AFTER > before[0]
+    assert gc.get_threshold() == before
