@@ -22,7 +22,6 @@ import run
 
 TARGET = 1.5  # accepted p99 at three times the load, against the one at full load
 WARM_S = 3
-PATIENT = ("--timeout-keep-alive", "60")  # or a caller finds its idle connection closed
 
 
 class Crowd(measuring.Pace):
@@ -53,7 +52,7 @@ class Crowd(measuring.Pace):
 class Overload(run.Bench):
     def side(self, limit):
         return run.Side(
-            "b", "Staccato", run.uvicorn("project.asgi:application", *PATIENT), (),
+            "b", "Staccato", run.uvicorn("project.asgi:application"), (),
             env={**run.STACCATO_ENV, "STACCATO_MAX_IN_FLIGHT": str(limit)},
         )  # fmt: skip
 

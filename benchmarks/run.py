@@ -65,7 +65,8 @@ class Side:
 def uvicorn(application, *more):
     return [
         sys.executable, "-m", "uvicorn", application, "--port", "{port}", "--backlog", "8192",
-        "--no-access-log", "--log-level", "warning", *more,
+        "--no-access-log", "--log-level", "warning",
+        "--timeout-keep-alive", "75", *more,  # or a paced caller finds its connection closed
     ]  # fmt: skip
 
 

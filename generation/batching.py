@@ -58,8 +58,12 @@ class Batcher(Generic[Item, Result]):
         name: str,
         flush: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
         bounds: Bounds,
+        *,
+        linger_s: float = 0.0,
     ) -> None:
+        """With `linger_s`, items wait for so long for others to come."""
         self.name = name
+        self._linger_s = linger_s
         self._flush = flush
         self._bounds = bounds
         # Ordered and keyed, since a caller that gives up takes its item along at once.
@@ -67,7 +71,7 @@ class Batcher(Generic[Item, Result]):
         self._flushes: set[asyncio.Task[None]] = set()
         self._queued_bytes = 0
         self._wake = asyncio.Event()
-        self._closing = False
+        self._closed = asyncio.Event()
         self._rows_metric = metrics.BATCH_ROWS.labels(name)
 
     def __len__(self) -> int:
@@ -100,9 +104,13 @@ class Batcher(Generic[Item, Result]):
         """Flush until `close()`; returns when the queue is empty then."""
         while True:
             await self._wake.wait()
+            if self._linger_s:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._linger_s):
+                        await self._closed.wait()
             while batch := self._take():
                 await self._flush_patiently(batch)
-            if self._closing:
+            if self._closed.is_set():
                 await asyncio.gather(*self._flushes)
                 return
             self._wake.clear()
@@ -121,7 +129,7 @@ class Batcher(Generic[Item, Result]):
 
     def close(self) -> None:
         """Let `run()` end after what is queued has been flushed."""
-        self._closing = True
+        self._closed.set()
         self._wake.set()
 
     def _take(self) -> list[_Waiting[Item, Result]]:

@@ -18,20 +18,21 @@ import sqlalchemy
 from django.db import connections
 from sqlalchemy import event, exc
 from sqlalchemy.ext.asyncio import (
-    AsyncConnection,
     AsyncEngine,
     AsyncSession,
     async_sessionmaker,
     create_async_engine,
 )
 from sqlalchemy.pool import AsyncAdaptedQueuePool
+from sqlalchemy.util import greenlet_spawn
 
 from generation import address, metrics
 from generation.errors import ConnectionHeld, DatabaseUnavailable, RowRefused, StaccatoError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
+    from sqlalchemy import Executable, Row
     from sqlalchemy.pool import ConnectionPoolEntry
 
     from generation.conf import Settings
@@ -216,20 +217,29 @@ class Database:
         assert isinstance(pool, MeasuredPool)
         return pool
 
-    @contextlib.asynccontextmanager
-    async def connect(self) -> AsyncIterator[AsyncConnection]:
-        """Borrow a connection for single statements, each its own transaction.
+    async def run(
+        self, statement: Executable, parameters: Mapping[str, Any] | None = None
+    ) -> Sequence[Row[*tuple[Any, ...]]]:
+        """Borrow a connection, run one statement, its own transaction, and give it back; the rows.
 
         Errors come translated: `DatabaseUnavailable` or `RowRefused`.
         """
         try:
-            async with self.engine.connect() as connection:
-                yield connection
+            # One switch into SQLAlchemy's synchronous core instead of an AsyncConnection's five:
+            # a quarter of what a statement costs.
+            return await greenlet_spawn(self._run, statement, parameters)
         except Exception as error:
             translated = translate(error)
             if translated is None:
                 raise
             raise translated from error
+
+    def _run(
+        self, statement: Executable, parameters: Mapping[str, Any] | None
+    ) -> list[Row[*tuple[Any, ...]]]:
+        with self.engine.sync_engine.connect() as connection:
+            result = connection.execute(statement, parameters)
+            return list(result) if result.returns_rows else []
 
     @contextlib.asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
@@ -246,8 +256,7 @@ class Database:
 
     async def ping(self) -> None:
         """Raises `DatabaseUnavailable` where no statement can be run."""
-        async with self.connect() as connection:
-            await connection.execute(sqlalchemy.select(1))
+        await self.run(sqlalchemy.select(1))
 
     def track(self) -> None:
         """Count, from here on, the connections that this task and its children hold."""

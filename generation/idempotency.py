@@ -152,7 +152,7 @@ def _purge_statement() -> Executable:
         .limit(PURGE_ROWS)
         .with_for_update(skip_locked=True)
     )
-    return delete(keys).where(keys.c.id.in_(old))
+    return delete(keys).where(keys.c.id.in_(old)).returning(keys.c.id)
 
 
 _CLAIM = _claim_statement()
@@ -252,19 +252,15 @@ class Idempotency:
         """Delete records older than a day. Raises `DatabaseUnavailable`."""
         deleted = PURGE_ROWS
         while deleted == PURGE_ROWS:
-            async with self._database.connect() as connection:
-                result = await connection.execute(_PURGE, {"kept": self._times["kept"]})
-                deleted = result.rowcount
+            deleted = len(await self._database.run(_PURGE, {"kept": self._times["kept"]}))
 
     async def _claim(self, wishes: Sequence[Claim]) -> list[Row[Any] | None]:
-        async with self._database.connect() as connection:
-            rows = await connection.execute(_CLAIM, as_document(wishes) | self._times)
-            found = {row.claim: row for row in rows if row.won or row.fingerprint is not None}
+        rows = await self._database.run(_CLAIM, as_document(wishes) | self._times)
+        found = {row.claim: row for row in rows if row.won or row.fingerprint is not None}
         return [found.get(wish.claim) for wish in wishes]
 
     async def _release(self, claims: Sequence[Claim]) -> list[None]:
-        async with self._database.connect() as connection:
-            await connection.execute(_RELEASE, as_document(claims))
+        await self._database.run(_RELEASE, as_document(claims))
         return [None] * len(claims)
 
 

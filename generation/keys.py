@@ -131,8 +131,7 @@ class Keys:
             return
         rows = [{"id": key_id, "used_at": at} for key_id, at in used.items()]
         try:
-            async with self._database.connect() as connection:
-                await connection.execute(_USE, as_document(rows))
+            await self._database.run(_USE, as_document(rows))
         except BaseException:
             self._used = used | self._used
             raise
@@ -187,9 +186,8 @@ class Keys:
         return [found.get(prefix) for prefix in prefixes]
 
     async def _select(self, prefixes: Sequence[str]) -> dict[str, Known]:
-        async with self._database.connect() as connection:
-            rows = await connection.execute(_FIND, {"prefixes": list(set(prefixes))})
-            return {row.prefix: _read(row) for row in rows}
+        rows = await self._database.run(_FIND, {"prefixes": list(set(prefixes))})
+        return {row.prefix: _read(row) for row in rows}
 
 
 class Recent:

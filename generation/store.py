@@ -57,6 +57,8 @@ WRITE_BOUNDS = Bounds(
 )
 USAGE_BOUNDS = Bounds(batch_rows=1000, batch_bytes=_MIB, queue_rows=20_000, queue_bytes=8 * _MIB)
 
+USAGE_LINGER_S = 0.2
+
 
 def _select_profiles() -> Executable:
     """Profiles of active users whose ids are in the parameter `ids` (bigint[])."""
@@ -196,7 +198,10 @@ class Store:
         self._keyed_writes: Batcher[LogRow, None] = Batcher(
             "keyed write", self._insert_keyed_logs, WRITE_BOUNDS
         )
-        self._usage: Batcher[UsageRow, None] = Batcher("usage", self._insert_usage, USAGE_BOUNDS)
+        # Nobody waits for these, so they may.
+        self._usage: Batcher[UsageRow, None] = Batcher(
+            "usage", self._insert_usage, USAGE_BOUNDS, linger_s=USAGE_LINGER_S
+        )
         self.batchers: tuple[Batcher[Any, Any], ...] = (
             self._reads,
             self._writes,
@@ -240,8 +245,7 @@ class Store:
         owners = [row for row in rows if row.claim and row.status == "succeeded"]
         if not owners:
             return
-        async with self._database.connect() as connection:
-            await connection.execute(_RENEW_LEASES, as_document(owners) | {"lease": self.lease})
+        await self._database.run(_RENEW_LEASES, as_document(owners) | {"lease": self.lease})
 
     @staticmethod
     def size(row: LogRow) -> int:
@@ -254,9 +258,8 @@ class Store:
 
     async def identify(self) -> str:
         """What tells this database from others: a UUID of its own, and its name."""
-        async with self._database.connect() as connection:
-            await connection.execute(_MAKE_IDENTITY, {"identity": uuid4()})
-            identity, name = (await connection.execute(_IDENTITY)).one()
+        await self._database.run(_MAKE_IDENTITY, {"identity": uuid4()})
+        ((identity, name),) = await self._database.run(_IDENTITY)
         return f"{identity}-{name}"
 
     async def _read_profiles(self, user_ids: Sequence[int]) -> list[Profile | None]:
@@ -270,9 +273,8 @@ class Store:
         return [found.get(user_id) for user_id in user_ids]
 
     async def _select_profiles(self, user_ids: Sequence[int]) -> dict[int, Profile]:
-        async with self._database.connect() as connection:
-            rows = await connection.execute(_PROFILES, {"ids": list(set(user_ids))})
-            return {row[0]: Profile(*row) for row in rows}
+        rows = await self._database.run(_PROFILES, {"ids": list(set(user_ids))})
+        return {row[0]: Profile(*row) for row in rows}
 
     async def _insert_logs(self, rows: Sequence[LogRow]) -> list[None]:
         return await self._insert(_INSERT_LOGS, rows)
@@ -282,14 +284,14 @@ class Store:
 
     async def _insert(self, statement: Executable, rows: Sequence[LogRow]) -> list[None]:
         try:
-            async with self._database.connect() as connection:
-                new = set((await connection.execute(statement, as_document(rows))).scalars())
+            inserted = await self._database.run(statement, as_document(rows))
         except StaccatoError:
             raise
         except Exception as bug:
             # Refused, so that the neighbours are stored and the row is set aside, not lost.
             logger.exception("rows could not be inserted because of a bug")
             raise RowRefused(f"a bug keeps the row from PostgreSQL ({type(bug).__name__})") from bug
+        new = {row.id for row in inserted}
         for row in rows:
             if row.id in new and row.status == "succeeded":
                 self._record_usage(row)
@@ -305,8 +307,7 @@ class Store:
 
     async def _insert_usage(self, rows: Sequence[UsageRow]) -> list[None]:
         try:
-            async with self._database.connect() as connection:
-                await connection.execute(_INSERT_USAGE, as_document(rows))
+            await self._database.run(_INSERT_USAGE, as_document(rows))
         except StaccatoError as error:
             metrics.USAGE_LOGS_LOST.inc(len(rows))
             logger.warning("%d usage logs were not stored: %s", len(rows), error)

@@ -31,8 +31,8 @@ class Statement:
 
 
 @contextlib.asynccontextmanager
-async def running(statement, bounds=BOUNDS):
-    batcher = Batcher("test", statement, bounds)
+async def running(statement, bounds=BOUNDS, **options):
+    batcher = Batcher("test", statement, bounds, **options)
     task = asyncio.create_task(batcher.run(), context=contextvars.Context())
     try:
         yield batcher
@@ -133,3 +133,13 @@ async def test_the_queue_is_empty_in_bytes_when_it_is_in_rows():
         for _ in range(50):
             await batcher.submit("x", 999)
         assert len(batcher) == 0
+
+
+async def test_items_that_may_linger_leave_together_and_at_once_on_closing():
+    statement = Statement()
+    async with running(statement, linger_s=60) as batcher:
+        for number in range(3):
+            batcher.submit(number)
+            await asyncio.sleep(0)
+        assert statement.batches == []
+    assert statement.batches == [[0, 1, 2]]

@@ -32,7 +32,7 @@ async def test_statistics_count_what_is_open_and_lent(opened):
     async with opened(DB_POOL_SIZE=1, DB_MAX_OVERFLOW=2) as database:
         fresh = database.pool.statistics()
         assert (fresh["open"], fresh["checked_out"], fresh["overflow"]) == (0, 0, 0)
-        async with database.connect(), database.connect():
+        async with database.engine.connect(), database.engine.connect():
             lent = database.pool.statistics()
             assert (lent["open"], lent["checked_out"], lent["overflow"]) == (2, 2, 1)
         after = database.pool.statistics()
@@ -44,10 +44,9 @@ async def test_statistics_count_what_is_open_and_lent(opened):
 
 async def test_an_exhausted_pool_is_503_within_its_timeout(opened):
     async with opened(DB_POOL_SIZE=1, DB_MAX_OVERFLOW=0, DB_POOL_TIMEOUT=0.1) as database:
-        async with database.connect():
+        async with database.engine.connect():
             with pytest.raises(DatabaseUnavailable) as caught:
-                async with database.connect():
-                    pass
+                await database.run(text("SELECT 1"))
         assert caught.value.status == 503
         assert caught.value.retry_after_header == "1"
 
@@ -105,7 +104,7 @@ async def test_in_production_a_held_connection_is_counted(opened):
     before = metrics.GUARD_VIOLATIONS._value.get()
     async with opened(strict=False) as database:
         database.track()
-        async with database.connect():
+        async with database.engine.connect():
             with database.no_connection_held():
                 pass
     assert metrics.GUARD_VIOLATIONS._value.get() == before + 1
@@ -117,7 +116,7 @@ async def test_a_child_tasks_connection_counts_as_the_requests(opened):
         borrowed, may_return = asyncio.Event(), asyncio.Event()
 
         async def child():
-            async with database.connect():
+            async with database.engine.connect():
                 borrowed.set()
                 await may_return.wait()
 
@@ -132,7 +131,7 @@ async def test_a_child_tasks_connection_counts_as_the_requests(opened):
 
 
 async def test_another_requests_connection_is_no_concern_of_this_one(opened):
-    async with opened() as database, database.connect():
+    async with opened() as database, database.engine.connect():
 
         async def request():
             database.track()
@@ -158,8 +157,7 @@ async def test_another_requests_connection_is_no_concern_of_this_one(opened):
 async def test_driver_errors_are_translated(opened, statement, error):
     async with opened() as database:
         with pytest.raises(error):
-            async with database.connect() as connection:
-                await connection.execute(text(statement))
+            await database.run(text(statement))
 
 
 @pytest.mark.parametrize("value", ["a\x00b", "\ud800", 2**70])
@@ -167,19 +165,16 @@ async def test_data_that_the_driver_refuses_is_the_rows_fault(opened, value):
     async with opened() as database:
         cast = "bigint" if isinstance(value, int) else "text"
         with pytest.raises(RowRefused):
-            async with database.connect() as connection:
-                await connection.execute(text(f"SELECT CAST(:value AS {cast})"), {"value": value})
+            await database.run(text(f"SELECT CAST(:value AS {cast})"), {"value": value})
 
 
 async def test_a_lost_connection_is_told_from_a_refused_one(opened, settings):
     async with opened() as database:
         with pytest.raises(DatabaseUnavailable) as caught:
-            async with database.connect() as connection:
-                await connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+            await database.run(text("SELECT pg_terminate_backend(pg_backend_pid())"))
         assert is_lost(caught.value)
         with pytest.raises(DatabaseUnavailable) as caught:
-            async with database.connect() as connection:
-                await connection.execute(text("SELECT * FROM no_such_table"))
+            await database.run(text("SELECT * FROM no_such_table"))
         assert not is_lost(caught.value)
 
 
@@ -187,14 +182,11 @@ async def test_a_slow_statement_ends_at_the_command_timeout(opened):
     async with opened(DB_COMMAND_TIMEOUT=0.2) as database:
         async with asyncio.timeout(8):
             with pytest.raises(DatabaseUnavailable):
-                async with database.connect() as connection:
-                    await connection.execute(text("SELECT pg_sleep(60)"))
-        async with database.connect() as connection:
-            assert await connection.scalar(text("SELECT 1")) == 1
+                await database.run(text("SELECT pg_sleep(60)"))
+        assert await database.run(text("SELECT 1")) == [(1,)]
 
 
 async def test_a_bug_is_not_taken_for_a_database_problem(opened):
     async with opened() as database:
-        with pytest.raises(exc.ArgumentError):
-            async with database.connect():
-                raise exc.ArgumentError("a mistake in our own code")
+        with pytest.raises(exc.StatementError, match="required for bind parameter 'missing'"):
+            await database.run(text("SELECT :missing"))

@@ -452,18 +452,17 @@ async def test_a_frozen_database_is_waited_for_within_its_bound(ring, monkeypatc
 # --- last use ---------------------------------------------------------------------------------
 
 
-async def test_the_last_use_is_written_in_one_statement_off_the_requests_path(ring, monkeypatch):
+async def test_the_last_use_is_written_in_one_statement_off_the_requests_path(ring):
     for _ in range(3):
         await ring.recognise(await amake_key())
     assert not await ApiKey.objects.filter(last_used_at__isnull=False).aexists()
-    connect = ring._database.connect
-    borrowed = []
-    monkeypatch.setattr(ring._database, "connect", lambda: borrowed.append(1) or connect())
+    holds = ring._database.pool.holds
+    before = holds.count
     await ring.record_use()
-    assert len(borrowed) == 1
+    assert holds.count - before == 1
     assert await ApiKey.objects.filter(last_used_at__isnull=False).acount() == 3
     await ring.record_use()
-    assert len(borrowed) == 1, "nothing was used, so nothing is said"
+    assert holds.count - before == 1, "nothing was used, so nothing is said"
 
 
 async def test_a_later_use_stands_whichever_process_tells_it_last(ring):
@@ -480,15 +479,15 @@ async def test_a_later_use_stands_whichever_process_tells_it_last(ring):
 async def test_a_use_that_could_not_be_written_is_written_later(ring, monkeypatch):
     key = await amake_key()
     await ring.recognise(key)
-    connect = ring._database.connect
+    run = ring._database.run
 
-    def gone():
+    async def gone(*_):
         raise DatabaseUnavailable("gone")
 
-    monkeypatch.setattr(ring._database, "connect", gone)
+    monkeypatch.setattr(ring._database, "run", gone)
     with pytest.raises(DatabaseUnavailable):
         await ring.record_use()
-    monkeypatch.setattr(ring._database, "connect", connect)
+    monkeypatch.setattr(ring._database, "run", run)
     await ring.record_use()
     assert (await rows_of(key).aget()).last_used_at
 

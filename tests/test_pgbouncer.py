@@ -127,7 +127,7 @@ async def test_no_phase_of_20_000_fails_or_gets_what_is_anothers(behind_bouncer,
 async def test_the_mode_sets_both_caches_to_nothing_and_leaves_out_the_ping(behind_bouncer):
     async with Runtime.open() as runtime:
         assert not runtime.database.pool._pre_ping
-        async with runtime.database.connect() as borrowed:
+        async with runtime.database.engine.connect() as borrowed:
             raw = await borrowed.get_raw_connection()
             assert not raw.driver_connection._stmt_cache_enabled
             assert raw.dbapi_connection._prepared_statement_cache is None
