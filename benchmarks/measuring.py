@@ -141,7 +141,9 @@ class Caller(asyncio.Protocol):
         self.buffer = b""
 
     def connection_lost(self, _error):
-        self.pace.lost += 1
+        if not self.pace.is_closing:
+            self.pace.lost += 1
+            self.pace.idle = [caller for caller in self.pace.idle if caller is not self]
 
 
 class Pace:
@@ -156,6 +158,11 @@ class Pace:
         self.idle: list[Caller] = []
         self.times: list[float] = []
         self.failed = self.lost = 0
+        self.is_closing = False
+
+    @property
+    def settled(self) -> int:
+        return len(self.times) + self.failed + self.lost
 
     def done(self, caller: Caller, *, ok: bool) -> None:
         if ok:
@@ -167,6 +174,7 @@ class Pace:
     async def run(self, rate: float, seconds: float) -> None:
         loop = asyncio.get_running_loop()
         started = due = loop.time()
+        settled = self.settled
         sent = 0
         while due < started + seconds:
             await asyncio.sleep(due - loop.time())
@@ -179,7 +187,10 @@ class Pace:
             sent += 1
             due += random.expovariate(rate)
         end = loop.time() + 30
-        while len(self.times) + self.failed + self.lost < sent and loop.time() < end:
+        while self.settled - settled < sent and loop.time() < end:
             await asyncio.sleep(0.05)
+
+    def close(self) -> None:
+        self.is_closing = True
         for caller in self.idle:
             caller.transport.abort()

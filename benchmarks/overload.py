@@ -56,15 +56,19 @@ class Overload(run.Bench):
             env={**run.STACCATO_ENV, "STACCATO_MAX_IN_FLIGHT": str(limit)},
         )  # fmt: skip
 
+    async def offer(self, port, rate, seconds):
+        crowd = Crowd(port, self.headers)
+        await crowd.run(rate, seconds)
+        crowd.close()
+        return crowd
+
     async def tune(self):
         """(requests/s, requests in flight) that one process carries within the wanted time."""
         found = None
         with self.serving(self.side(100_000)) as (port, _pid):
             rate = self.options.start
             while time.monotonic() < self.tune_until:
-                await Crowd(port, self.headers).run(rate, WARM_S)
-                crowd = Crowd(port, self.headers)
-                await crowd.run(rate, 5)
+                crowd = await self.offer(port, rate, 5)
                 p99 = measuring.percentiles(crowd.times)["p99"]
                 beyond = p99 - self.options.llm * 1000
                 print(
@@ -88,10 +92,9 @@ class Overload(run.Bench):
             p99s = []
             with self.serving(self.side(limit)) as (port, pid):
                 for times in (1, 3):
-                    await Crowd(port, self.headers).run(rate, WARM_S)
+                    await self.offer(port, rate, WARM_S)
                     memory, cpu = measuring.memory_kb(pid), measuring.cpu_seconds(pid)
-                    crowd = Crowd(port, self.headers)
-                    await crowd.run(rate * times, self.options.seconds)
+                    crowd = await self.offer(port, rate * times, self.options.seconds)
                     cpu = (measuring.cpu_seconds(pid) - cpu) / self.options.seconds
                     p99s.append(self.report(times, crowd))
                     grown = (measuring.memory_kb(pid) - memory) / 1024

@@ -254,8 +254,8 @@ class Bench:
         pace = measuring.Pace(port, "\r\n".join(lines).encode())
         await pace.run(rate, 2)  # opens connections
         pace.times.clear()
-        pace.idle.clear()
         await pace.run(rate, seconds)
+        pace.close()
         found = measuring.percentiles(pace.times)
         return {
             "half_load_per_s": rate,
@@ -470,12 +470,13 @@ def main():
     parser.add_argument("--quick", action="store_true", help="one short round, in three minutes")
     parser.add_argument("--sides", default="", help="letters of the sides to measure (all)")
     parser.add_argument("--rounds", type=int, help="of the speed test")
+    parser.add_argument("--series-rounds", type=int, help="of the series over requests in flight")
     parser.add_argument("--output", type=Path, default=HERE / "results")
     options = parser.parse_args()
     quick = options.quick
     options.sides = options.sides or ("abce" if quick else "abcdepgw")
     options.rounds = options.rounds or (1 if quick else 3)
-    options.series_rounds = 1 if quick else 2
+    options.series_rounds = options.series_rounds or (1 if quick else 2)
     options.in_flight = (100, 1000) if quick else (100, 500, 1000, 2000, FLAT)
     options.warm, options.window = (2, 4) if quick else (3, 8)
     if not shutil.which("wrk"):
