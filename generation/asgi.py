@@ -82,10 +82,7 @@ class Application:
         if isinstance(response, BytesIO):
             await self._stock(scope, _replay(response, receive), send)
             return
-        response = problems.from_plain(response)
-        response["Content-Length"] = str(len(response.content))
-        response["X-Content-Type-Options"] = "nosniff"
-        await body.answer(response, send)
+        await body.answer(problems.from_plain(response), send)
 
     async def _respond(
         self, scope: Scope, head: Head, body: Inflow, receive: Receive

@@ -186,4 +186,6 @@ class Gate:
 
 async def send_start(response: HttpResponse, send: Send) -> None:
     headers = [(name.encode("ascii"), value.encode("latin1")) for name, value in response.items()]
+    headers.append((b"content-length", b"%d" % len(response.content)))
+    headers.append((b"x-content-type-options", b"nosniff"))
     await send({"type": "http.response.start", "status": response.status_code, "headers": headers})

@@ -27,8 +27,9 @@ def respond(error: StaccatoError, **extensions: Any) -> HttpResponse:
 
 def from_plain(response: HttpResponse) -> HttpResponse:
     """A problem document in place of a framework's own error page (404, 405, …)."""
-    pages = response.get("Content-Type", "").startswith("text/")
-    if response.status_code < HTTPStatus.BAD_REQUEST or not pages:
+    if response.status_code < HTTPStatus.BAD_REQUEST:
+        return response
+    if not response.get("Content-Type", "").startswith("text/"):
         return response
     status = HTTPStatus(response.status_code)
     slug = status.phrase.lower().replace(" ", "-")
