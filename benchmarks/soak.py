@@ -53,12 +53,13 @@ class Soak:
                 continue
             try:
                 answer = await http.generate(running.port)
-            except (OSError, ValueError):
+                told = answer.json()
+            except (OSError, ValueError):  # refused, or cut off by a kill
                 await asyncio.sleep(0.01)
                 continue
             self.statuses[answer.status] = self.statuses.get(answer.status, 0) + 1
             if answer.status == 200:
-                self.answered.add(answer.json()["id"])
+                self.answered.add(told["id"])
             else:
                 await asyncio.sleep(0.05)
 
