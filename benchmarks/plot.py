@@ -35,7 +35,6 @@ def draw(found, path):
     right.set_title("PostgreSQL connections")
     for axes in (left, right):
         axes.set_xscale("log")
-        axes.set_yscale("log")
         axes.set_xticks(
             [100, 500, 1000, 2000, 5000], labels=["100", "500", "1,000", "2,000", "5,000"]
         )
@@ -43,7 +42,10 @@ def draw(found, path):
         axes.set_xlabel("requests in flight")
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    left.legend(fontsize=8, frameon=False)
+    left.set_yscale("log")
+    right.set_ylim(bottom=0)
+    lines, labels = left.get_legend_handles_labels()
+    right.legend(lines, labels, fontsize=8, frameon=False, loc="center right")
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
 
