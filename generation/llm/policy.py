@@ -104,9 +104,9 @@ def fallback_helps(error: LLMError) -> bool:
     return not isinstance(error, LLMRefused)
 
 
-def end_of_turn(now: float, deadline: float, *, has_fallback: bool) -> float:
+def end_of_turn(now: float, deadline: float) -> float:
     """When a provider's attempts and waits have to be over, so that another can still answer."""
-    return now + (deadline - now) * SHARE_BEFORE_FALLBACK if has_fallback else deadline
+    return now + (deadline - now) * SHARE_BEFORE_FALLBACK
 
 
 def skips_retries(error: LLMError) -> bool:

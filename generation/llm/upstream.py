@@ -64,8 +64,8 @@ class Upstream:
 
     async def ask(self, call: Call, model: str, *, has_fallback: bool) -> Answer:
         """Attempt after attempt, until an answer or the error that ends them."""
-        end = policy.end_of_turn(self._clock(), call.deadline, has_fallback=has_fallback)
-        call = replace(call, deadline=end)  # the list of attempts stays the request's
+        if has_fallback:  # the list of attempts stays the request's
+            call = replace(call, deadline=policy.end_of_turn(self._clock(), call.deadline))
         attempt = 1
         while True:
             try:

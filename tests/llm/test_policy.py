@@ -129,9 +129,8 @@ def test_backoff_doubles_to_a_limit():
 
 
 def test_a_fallbacks_share_of_the_time_is_kept_for_it():
-    assert policy.end_of_turn(100, 130, has_fallback=True) == 120
-    assert policy.end_of_turn(100, 130, has_fallback=False) == 130
-    assert policy.end_of_turn(130, 130, has_fallback=True) == 130
+    assert policy.end_of_turn(100, 130) == 120
+    assert policy.end_of_turn(130, 130) == 130
 
 
 LLM_ERRORS = [
