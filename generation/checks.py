@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from django.apps import apps
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.checks import CheckMessage, Error, Tags, register
@@ -71,6 +72,22 @@ def check_keys_required(**_kwargs: Any) -> list[CheckMessage]:
             "STACCATO_API_KEYS_REQUIRED is off: whoever reaches the service spends your money.",
             hint="Switch it on, and make keys with `manage.py apikey create`.",
             id="staccato.E004",
+        )
+    ]
+
+
+@register("staccato")
+def check_admin(**_kwargs: Any) -> list[CheckMessage]:
+    """The pages are built on Unfold; without it they would fail when they are opened."""
+    needed = ("unfold", "unfold.contrib.filters")
+    if not apps.is_installed("django.contrib.admin") or all(map(apps.is_installed, needed)):
+        return []
+    return [
+        Concern(
+            "the admin's pages of the generation logs can't be shown.",
+            hint='Put "unfold" and "unfold.contrib.filters" before "django.contrib.admin" in'
+            " INSTALLED_APPS.",
+            id="staccato.W003",
         )
     ]
 
