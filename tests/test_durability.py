@@ -526,7 +526,7 @@ async def test_a_journal_that_fails_is_replaced_though_the_database_is_away(runt
 
 
 async def test_a_full_journal_takes_each_row_that_still_fits(runtime):
-    file = runtime.log._file
+    file = runtime.log._unstored._file
     big = "x" * (file.capacity - 20_000)
     await runtime.log._append([make_row("fits"), make_row(big), make_row("y" * 30_000)])
     now = runtime.log.statistics()
@@ -539,14 +539,14 @@ async def test_a_refused_row_that_cant_be_set_aside_stays_in_memory_until_it_can
     def fail(*_arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(runtime.log, "_rows_refused", RefusedRows(tmp_path, "db"))
+    monkeypatch.setattr(runtime.log, "_refused", RefusedRows(tmp_path, "db"))
     with monkeypatch.context() as full_disk:
-        full_disk.setattr(runtime.log._rows_refused, "add", fail)
+        full_disk.setattr(runtime.log._refused, "add", fail)
         await runtime.log.write(make_row("bad", latency_ms="soon"))
         for _ in range(2):
-            await runtime.log._replay_own()
+            await runtime.log._unstored.replay(runtime.log._hand_over)
             assert runtime.log.statistics()["rows_in_memory_only"] == 1
-    await runtime.log._replay_own()
+    await runtime.log._unstored.replay(runtime.log._hand_over)
     now = runtime.log.statistics()
     assert (now["rows_in_memory_only"], now["rows_refused"]) == (0, 1)
 
@@ -616,9 +616,9 @@ async def test_rows_that_only_memory_has_are_not_forgotten_for_others_that_come_
 ):
     rows = [make_row("first"), make_row("second")]
     async with locked(database_url, "generation_generationlog"):
-        runtime.log._remember(rows[:1], "a test says so")
+        runtime.log._unstored.remember(rows[:1], "a test says so")
         await until_blocked(sql)
-        runtime.log._remember(rows[1:], "a test says so")
+        runtime.log._unstored.remember(rows[1:], "a test says so")
     async with asyncio.timeout(10):
         while runtime.log.statistics()["rows_in_memory_only"]:
             await asyncio.sleep(0.02)
