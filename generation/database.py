@@ -14,7 +14,6 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
-import sqlalchemy
 from django.db import connections
 from sqlalchemy import event, exc
 from sqlalchemy.ext.asyncio import (
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
     from sqlalchemy import Executable, Row
+    from sqlalchemy.engine import ExceptionContext
     from sqlalchemy.pool import ConnectionPoolEntry
 
     from generation.conf import Settings
@@ -44,6 +44,7 @@ logging.getLogger(f"{__name__}.MeasuredPool").setLevel(logging.WARNING)
 _SAMPLES = 4096  # quantiles are of the last so many
 PING_AFTER_S = 1.0  # a connection that was in use so lately is not tested again
 _CONNECTION_LOST = {"57P01", "57P02", "57P03"}  # admin shutdown, crash shutdown, cannot connect now
+_READ_ONLY = "25006"
 # PgBouncer gives each transaction another server connection, where a statement prepared before
 # is unknown or another's; without both caches each statement is parsed, bound and run in one go.
 _UNPREPARED = {"prepared_statement_cache_size": 0, "statement_cache_size": 0}
@@ -201,6 +202,7 @@ class Database:
                 **arguments,
             },
         )
+        event.listen(engine.sync_engine, "handle_error", _leave_a_demoted_server)
         try:
             yield cls(engine, strict=strict)
         finally:
@@ -254,10 +256,6 @@ class Database:
                 await session.rollback()
                 raise
 
-    async def ping(self) -> None:
-        """Raises `DatabaseUnavailable` where no statement can be run."""
-        await self.run(sqlalchemy.select(1))
-
     def track(self) -> None:
         """Count, from here on, the connections that this task and its children hold."""
         _ledger.set(Ledger())
@@ -278,6 +276,16 @@ class Database:
         yield
 
 
+def _leave_a_demoted_server(context: ExceptionContext) -> None:
+    """A server that has become a standby keeps its connections, and refuses what they write.
+
+    New ones may lead to its successor; these would be in use until DB_POOL_RECYCLE.
+    """
+    error = context.sqlalchemy_exception
+    if isinstance(error, exc.DBAPIError) and _sqlstate(error) == _READ_ONLY:
+        context.is_disconnect = True  # all of the pool's are replaced
+
+
 def is_lost(error: StaccatoError) -> bool:
     """Whether the connection was at fault, so that a second try on another may succeed."""
     cause = error.__cause__
@@ -296,6 +304,11 @@ def translate(error: Exception) -> StaccatoError | None:
         if state[:2] in _ROWS_FAULT or (not state and _is_encoding_error(error)):
             return RowRefused(f"PostgreSQL can't store the row ({state or 'encoding'})")
         logger.warning("the database answered with an error: %s", error.orig)
+        if state == _READ_ONLY:
+            return DatabaseUnavailable(
+                "the database is read-only: perhaps another server is the primary now",
+                retry_after=1,
+            )
         return DatabaseUnavailable("the database does not answer as it should", retry_after=1)
     if isinstance(error, OSError | asyncpg.PostgresError | asyncpg.InterfaceError):
         return DatabaseUnavailable("the database can't be reached", retry_after=1)

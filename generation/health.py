@@ -65,7 +65,7 @@ async def _database(now: Runtime) -> str:
     if not answer or time.monotonic() - at > PING_KEPT_S:
         try:
             async with asyncio.timeout(PING_TIMEOUT_S):
-                await now.database.ping()
+                await now.store.ping()
             answer = "ok"
         except (DatabaseUnavailable, TimeoutError) as error:
             answer = str(error) or f"no answer within {PING_TIMEOUT_S:g} s"

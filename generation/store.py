@@ -22,6 +22,7 @@ from sqlalchemy import (
     bindparam,
     cast,
     column,
+    false,
     func,
     select,
     update,
@@ -179,6 +180,8 @@ _INSERT_USAGE = _insert_from(
 _MAKE_IDENTITY = (
     insert(tables.deployment).values(id=1, identity=bindparam("identity")).on_conflict_do_nothing()
 )
+# A server that only reads refuses this, too.
+_WRITE_NOTHING = update(tables.deployment).where(false()).values(id=tables.deployment.c.id)
 _IDENTITY = select(tables.deployment.c.identity, func.current_database())
 
 
@@ -253,8 +256,8 @@ class Store:
         return 1000 + len(row.prompt) + len(row.system) + len(row.result) + len(row.raw_reply)
 
     async def ping(self) -> None:
-        """Raises `DatabaseUnavailable`."""
-        await self._database.ping()
+        """Raises `DatabaseUnavailable` where nothing could be stored now."""
+        await self._database.run(_WRITE_NOTHING)
 
     async def identify(self) -> str:
         """What tells this database from others: a UUID of its own, and its name."""

@@ -32,6 +32,7 @@ from tests.test_journal import make_row
 ROOT = Path(__file__).parents[1]
 GENERATE = "/api/v1/generate/1"
 SLACK_S = 4.0  # for a slow machine; the bounds themselves are in each test
+READ_ONLY = "the database is read-only: perhaps another server is the primary now"
 UNTIDY = ("was never closed", "was destroyed", "never retrieved", "Traceback", "never awaited")
 
 
@@ -549,6 +550,27 @@ async def test_a_refused_row_that_cant_be_set_aside_stays_in_memory_until_it_can
     await runtime.log._unstored.replay(runtime.log._hand_over)
     now = runtime.log.statistics()
     assert (now["rows_in_memory_only"], now["rows_refused"]) == (0, 1)
+
+
+async def test_a_server_that_was_demoted_is_left_for_its_successor(serve, llm, postgres):
+    """As after a failover: the old server lives on as a standby, and so do connections to it."""
+    async with looking(postgres) as sql, serve() as running:
+        await sql.execute("ALTER DATABASE postgres SET default_transaction_read_only = on")
+        try:
+            await sql.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+            )
+            ids = ids_of([await http.generate(running.port) for _ in range(3)])
+            ready = await http.request(running.port, "GET", "/readyz")
+            assert (ready.status, ready.json()["database"]) == (503, READ_ONLY)
+            assert not await stored(postgres)
+        finally:
+            await sql.execute("ALTER DATABASE postgres RESET default_transaction_read_only")
+        await until_stored(postgres, ids)  # though the pool's connections were read-only for good
+        async with asyncio.timeout(5):
+            while (await http.request(running.port, "GET", "/readyz")).status != 200:
+                await asyncio.sleep(0.1)
 
 
 async def test_a_row_that_postgresql_refuses_is_set_aside_and_its_neighbours_are_stored(

@@ -40,7 +40,7 @@ async def test_without_a_database_it_is_alive_but_not_ready(client, runtime, mon
         raise DatabaseUnavailable("the database can't be reached")
 
     monkeypatch.setattr(health, "_last_ping", ("", 0.0))
-    monkeypatch.setattr(runtime.database, "ping", gone)
+    monkeypatch.setattr(runtime.store, "ping", gone)
     answer = await client.get("/readyz")
     assert answer.status_code == 503
     assert answer.json()["database"] == "the database can't be reached"
@@ -50,13 +50,13 @@ async def test_without_a_database_it_is_alive_but_not_ready(client, runtime, mon
 async def test_asking_often_asks_the_database_once(client, runtime, monkeypatch):
     monkeypatch.setattr(health, "_last_ping", ("", 0.0))
     pings = []
-    ping = runtime.database.ping
+    ping = runtime.store.ping
 
     async def counted():
         pings.append(1)
         await ping()
 
-    monkeypatch.setattr(runtime.database, "ping", counted)
+    monkeypatch.setattr(runtime.store, "ping", counted)
     for _ in range(20):
         await client.get("/readyz")
     assert len(pings) <= 2
