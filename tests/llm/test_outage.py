@@ -117,6 +117,16 @@ def during(provider, times):
     return sum(provider.began <= time < provider.ended for time in times)
 
 
+def assert_healed_soon(provider, outcomes) -> float:
+    """When the first call was answered again: a probe is due every 2 s, and takes 2 s itself.
+
+    It may be the retry of a request that came before the end.
+    """
+    healed = min(at for _, slug, at in outcomes if at >= provider.ended and slug == "succeeded")
+    assert healed - provider.ended < 5, f"recovered after {healed - provider.ended:.1f} s"
+    return healed
+
+
 def test_an_outage_costs_the_provider_at_most_a_fifth_more_and_is_over_soon(monkeypatch):
     provider, outcomes = rehearse(monkeypatch, 529)
     offered = during(provider, (came for came, _, _ in outcomes))
@@ -125,10 +135,7 @@ def test_an_outage_costs_the_provider_at_most_a_fifth_more_and_is_over_soon(monk
     assert sent <= 1.2 * offered, f"{sent} calls for {offered} requests"
     opened = min(at for _, slug, at in outcomes if slug == "llm-circuit-open")
     assert opened - provider.began < 2, f"the circuit opened after {opened - provider.began:.1f} s"
-    healed = min(
-        at for came, slug, at in outcomes if came >= provider.ended and slug == "succeeded"
-    )
-    assert healed - provider.ended < 5, f"recovered after {healed - provider.ended:.1f} s"
+    healed = assert_healed_soon(provider, outcomes)
     late = Counter(slug for came, slug, _ in outcomes if came > healed)
     assert set(late) == {"succeeded"}, late
 
@@ -145,10 +152,7 @@ def test_a_minute_of_rate_limits_stays_within_the_retry_budget(monkeypatch):
 
 def test_an_outage_in_which_calls_hang_is_over_as_soon(monkeypatch):
     provider, outcomes = rehearse(monkeypatch, 0, kind=Hanging)
-    healed = min(
-        at for came, slug, at in outcomes if came >= provider.ended and slug == "succeeded"
-    )
-    assert healed - provider.ended < 5, f"recovered after {healed - provider.ended:.1f} s"
+    assert_healed_soon(provider, outcomes)
 
 
 def test_gateway_timeouts_open_the_circuit_too(monkeypatch):
