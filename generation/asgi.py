@@ -181,7 +181,8 @@ class LeanHandler(StockHandler):
             async with entrance(request, head):
                 await body.read(content, admitted=True)
         async with _cancelled_when_client_leaves(receive):
-            return cast("HttpResponse", await match.func(request, *match.args, **match.kwargs))
+            response: HttpResponse = await match.func(request, *match.args, **match.kwargs)
+            return response
 
 
 @contextlib.asynccontextmanager

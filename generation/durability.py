@@ -89,11 +89,11 @@ class DurableLog:
             return
         try:
             async with asyncio.timeout(self._write_timeout):
-                await asyncio.shield(written)
+                await written
         except RowRefused as refusal:
             await self._set_aside(row, refusal)
         except (TimeoutError, StaccatoError):
-            written.cancel()  # leaves the queue; a flush under way is left to finish
+            # Out of time it has left the queue; a flush under way is left to finish.
             await self._keep(row)
 
     def statistics(self) -> dict[str, Any]:

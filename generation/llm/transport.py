@@ -64,9 +64,11 @@ class Transport(httpx.AsyncBaseTransport):
 def _convert(request: httpx.Request) -> pyqwest.Request:
     """In a frame of its own: an error tracker would show the headers as a local."""
     headers = pyqwest.Headers(
-        (name.decode("ascii"), value.decode("ascii"))
-        for name, value in request.headers.raw
-        if name.lower() not in _OWN_HEADERS
+        [
+            (name.decode("ascii"), value.decode("ascii"))
+            for name, value in request.headers.raw
+            if name.lower() not in _OWN_HEADERS
+        ]
     )
     return pyqwest.Request(request.method, str(request.url), headers, request.read())
 
