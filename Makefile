@@ -35,7 +35,7 @@ check: $(INSTALLED) ## run the static checks and the tests
 	$(PRODUCTION) $(PY) manage.py check --deploy --fail-level WARNING
 	@$(MAKE) --no-print-directory test
 
-bench: ## measure it beside what else one might use (needs wrk; QUICK=1: one short round)
+bench: ## measure it beside what else one might use (needs wrk and half an hour; QUICK=1: three minutes)
 	@command -v wrk >/dev/null || { \
 	  echo "make bench needs wrk: apt-get install wrk, or brew install wrk" >&2; exit 1; }
 	@$(MAKE) --no-print-directory benchmarks/.venv/installed VENV=benchmarks/.venv

@@ -476,7 +476,7 @@ def main():
     quick = options.quick
     options.sides = options.sides or ("abce" if quick else "abcdepgw")
     options.rounds = options.rounds or (1 if quick else 3)
-    options.series_rounds = options.series_rounds or (1 if quick else 2)
+    options.series_rounds = options.series_rounds or (1 if quick else 3)
     options.in_flight = (100, 1000) if quick else (100, 500, 1000, 2000, FLAT)
     options.warm, options.window = (2, 4) if quick else (3, 8)
     if not shutil.which("wrk"):

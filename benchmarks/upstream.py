@@ -52,6 +52,7 @@ class Upstream(asyncio.Protocol):
     def connection_made(self, transport):
         self.transport = transport
         self.buffer = b""
+        self.due = None
         self.call_later = asyncio.get_running_loop().call_later
 
     def data_received(self, data):
@@ -70,13 +71,18 @@ class Upstream(asyncio.Protocol):
         self.buffer = b""
         State.waiting += 1
         State.peak_waiting = max(State.peak_waiting, State.waiting)
-        self.call_later(random.uniform(State.low, State.high), self.answer)
+        self.due = self.call_later(random.uniform(State.low, State.high), self.answer)
 
     def answer(self):
+        self.due = None
         State.waiting -= 1
-        if not self.transport.is_closing():
-            State.answered += 1
-            self.transport.write(ANSWER)
+        State.answered += 1
+        self.transport.write(ANSWER)
+
+    def connection_lost(self, _error):
+        if self.due is not None:  # the caller has given up
+            self.due.cancel()
+            State.waiting -= 1
 
     def control(self, target):
         self.buffer = b""

@@ -230,9 +230,9 @@ class UnstoredRows:
         try:
             if orphan.database != self.database:
                 raise JournalUnavailable("it is for another database, or its first line is damaged")
+            await _replay(orphan, 0, hand_over)
             if orphan.garbled:
                 logger.error("%s: %d torn lines are skipped", path, orphan.garbled)
-            await _replay(orphan, 0, hand_over)
             await asyncio.to_thread(orphan.path.unlink)
             await asyncio.to_thread(journal_file.sync_folder, self.folder)
             logger.warning("adopted and stored the journal %s", path)
