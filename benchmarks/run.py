@@ -289,8 +289,9 @@ class Bench:
         """5,000 in flight, all of them at once."""
         with self.serving(side) as (port, pid):
             run = await self.load(
-                side, port, pid, FLAT, FLAT_LLM_S, FLAT_LLM_S, FLAT_LLM_S + 3, self.options.window
-            )
+                side, port, pid, FLAT, FLAT_LLM_S, FLAT_LLM_S, FLAT_LLM_S + 3,
+                max(self.options.window, FLAT_LLM_S),
+            )  # fmt: skip
         self.note({"kind": "flat", "round": 1, **run})
 
     def note(self, run):
