@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 logging.getLogger(f"{__name__}.MeasuredPool").setLevel(logging.WARNING)
 
 _SAMPLES = 4096  # quantiles are of the last so many
+LEAVE_AFTER_S = 1.0  # a connection to a read-only server is given up when it is so old
 PING_AFTER_S = 1.0  # a connection that was in use so lately is not tested again
 _CONNECTION_LOST = {"57P01", "57P02", "57P03"}  # admin shutdown, crash shutdown, cannot connect now
 _READ_ONLY = "25006"
@@ -110,6 +111,7 @@ class MeasuredPool(AsyncAdaptedQueuePool):
         self.holds = Durations()
         self.peak_checked_out = 0
         self.peak_open = 0
+        event.listen(self, "connect", self._connected)
         event.listen(self, "checkout", self._checked_out)
         event.listen(self, "checkin", self._checked_in)
 
@@ -126,6 +128,9 @@ class MeasuredPool(AsyncAdaptedQueuePool):
             self.waits.add(waited)
             metrics.CONNECTION_WAIT.observe(waited)
             self.peak_open = max(self.peak_open, self.open)
+
+    def _connected(self, _connection: object, entry: ConnectionPoolEntry) -> None:
+        entry.info["opened_at"] = perf_counter()
 
     def _checked_out(self, _connection: object, entry: ConnectionPoolEntry, _proxy: object) -> None:
         self.peak_checked_out = max(self.peak_checked_out, self.checkedout())
@@ -202,7 +207,8 @@ class Database:
                 **arguments,
             },
         )
-        event.listen(engine.sync_engine, "handle_error", _leave_a_demoted_server)
+        if is_direct:  # PgBouncer keeps its own connections, whatever we do with ours
+            event.listen(engine.sync_engine, "handle_error", _leave_a_demoted_server)
         try:
             yield cls(engine, strict=strict)
         finally:
@@ -279,10 +285,14 @@ class Database:
 def _leave_a_demoted_server(context: ExceptionContext) -> None:
     """A server that has become a standby keeps its connections, and refuses what they write.
 
-    New ones may lead to its successor; these would be in use until DB_POOL_RECYCLE.
+    New ones may lead to its successor; these would be in use until DB_POOL_RECYCLE. One that is
+    new itself has shown that there is none yet: else each write would open another.
     """
-    error = context.sqlalchemy_exception
-    if isinstance(error, exc.DBAPIError) and _sqlstate(error) == _READ_ONLY:
+    error, connection = context.sqlalchemy_exception, context.connection
+    if connection is None or not isinstance(error, exc.DBAPIError):
+        return
+    age = perf_counter() - connection.info["opened_at"]
+    if _sqlstate(error) == _READ_ONLY and age > LEAVE_AFTER_S:
         context.is_disconnect = True  # all of the pool's are replaced
 
 

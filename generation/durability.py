@@ -80,7 +80,8 @@ class DurableLog:
         """Returns when the row is safe, or as safe as it can be made. Raises nothing.
 
         It is handed to the database first; after WRITE_TIMEOUT without a word, or at once
-        where that can't be reached, it goes to the journal.
+        where that can't be reached, it goes to the journal. Not to be cancelled: the row would
+        leave the queue with its caller.
         """
         try:
             written = self._store.insert(row)
@@ -140,21 +141,23 @@ class DurableLog:
     async def _look_around(self) -> None:
         """Other processes and operators change what is here as well."""
         if self._refused is not None:
-            self._refused_count = await asyncio.to_thread(self._refused.count)
             await self._unstored.look_around(self._hand_over)
+            self._refused_count = await asyncio.to_thread(self._refused.count)
 
     async def _hand_over(self, rows: Sequence[LogRow]) -> list[LogRow]:
         """The rows that are stored or set aside; memory has the others.
 
         Raises `DatabaseUnavailable` where not all of them could be stored.
         """
-        await self._store.ping()
-        inserted = [self._store.insert(row) for row in rows]
-        # It may take long, and their keys must not be taken for an owner's that died. Beside
-        # the insertion, since trouble with keys is none of the rows'.
-        _renewed, *outcomes = await asyncio.gather(
-            self._store.renew_leases(rows), *inserted, return_exceptions=True
+        # Waiting for the database may take long, and their keys must not be taken for an owner's
+        # that died. Beside it, since trouble with keys is none of the rows'.
+        _renewed, pinged = await asyncio.gather(
+            self._store.renew_leases(rows), self._store.ping(), return_exceptions=True
         )
+        if pinged is not None:
+            raise pinged
+        inserted = [self._store.insert(row) for row in rows]
+        outcomes = await asyncio.gather(*inserted, return_exceptions=True)
         done = []
         for row, outcome in zip(rows, outcomes, strict=True):
             if isinstance(outcome, RowRefused):

@@ -22,7 +22,6 @@ from sqlalchemy import (
     bindparam,
     cast,
     column,
-    false,
     func,
     select,
     update,
@@ -180,8 +179,6 @@ _INSERT_USAGE = _insert_from(
 _MAKE_IDENTITY = (
     insert(tables.deployment).values(id=1, identity=bindparam("identity")).on_conflict_do_nothing()
 )
-# A server that only reads refuses this, too.
-_WRITE_NOTHING = update(tables.deployment).where(false()).values(id=tables.deployment.c.id)
 _IDENTITY = select(tables.deployment.c.identity, func.current_database())
 
 
@@ -256,8 +253,8 @@ class Store:
         return 1000 + len(row.prompt) + len(row.system) + len(row.result) + len(row.raw_reply)
 
     async def ping(self) -> None:
-        """Raises `DatabaseUnavailable` where nothing could be stored now."""
-        await self._database.run(_WRITE_NOTHING)
+        """Insert no row. Raises `DatabaseUnavailable` where none could be stored now."""
+        await self._database.run(_INSERT_LOGS, as_document([]))
 
     async def identify(self) -> str:
         """What tells this database from others: a UUID of its own, and its name."""

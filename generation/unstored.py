@@ -240,6 +240,8 @@ class UnstoredRows:
             orphan.close()
 
     async def close(self) -> None:
+        async with self._disk:
+            await self._replace_removed()
         await self._save_the_last()
         if self._file is not None:
             if self._file.is_empty:

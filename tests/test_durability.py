@@ -573,6 +573,43 @@ async def test_a_server_that_was_demoted_is_left_for_its_successor(serve, llm, p
                 await asyncio.sleep(0.1)
 
 
+async def test_a_read_only_server_is_not_asked_for_a_connection_at_each_write(serve, llm, postgres):
+    async with looking(postgres) as sql, serve() as running:
+        sessions = "SELECT sessions FROM pg_stat_database WHERE datname = 'postgres'"
+        await sql.execute("ALTER DATABASE postgres SET default_transaction_read_only = on")
+        try:
+            await sql.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+            )
+            before, began = await sql.fetchval(sessions), time.monotonic()
+            ids = ids_of([await http.generate(running.port) for _ in range(200)])
+            opened = await sql.fetchval(sessions) - before
+            seconds = time.monotonic() - began
+        finally:
+            await sql.execute("ALTER DATABASE postgres RESET default_transaction_read_only")
+        # Each second the pool's few, where every write used to open one.
+        assert opened < 12 * (1 + seconds) < 200, f"{opened} connections in {seconds:.1f} s"
+        await until_stored(postgres, ids)
+
+
+async def test_a_journal_that_is_removed_keeps_its_rows_through_a_shutdown(
+    serve, llm, postgres, journal_dir
+):
+    async with serve() as running:
+        callers = await in_the_llm(running, llm, 3)
+        postgres.stop_at_once()
+        llm.release.set()
+        ids = ids_of(await asyncio.gather(*callers))
+        for path in journal_dir.glob("*.journal"):
+            path.unlink()
+        running.terminate()
+        await running.ended()
+    postgres.start()
+    async with serve():
+        await until_stored(postgres, ids)
+
+
 async def test_a_row_that_postgresql_refuses_is_set_aside_and_its_neighbours_are_stored(
     serve, llm, postgres, journal_dir
 ):
