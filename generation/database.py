@@ -289,11 +289,10 @@ def _leave_a_demoted_server(context: ExceptionContext) -> None:
     new itself has shown that there is none yet: else each write would open another.
     """
     error, connection = context.sqlalchemy_exception, context.connection
-    if connection is None or not isinstance(error, exc.DBAPIError):
-        return
-    age = perf_counter() - connection.info["opened_at"]
-    if _sqlstate(error) == _READ_ONLY and age > LEAVE_AFTER_S:
-        context.is_disconnect = True  # all of the pool's are replaced
+    # The connection is asked last: after another error there may be none behind it any more.
+    if isinstance(error, exc.DBAPIError) and _sqlstate(error) == _READ_ONLY and connection:
+        age = perf_counter() - connection.info["opened_at"]
+        context.is_disconnect = age > LEAVE_AFTER_S  # all of the pool's are replaced
 
 
 def is_lost(error: StaccatoError) -> bool:

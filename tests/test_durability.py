@@ -111,6 +111,24 @@ async def looking(postgres):
         await link.close()
 
 
+@contextlib.asynccontextmanager
+async def demoted(postgres):
+    """As after a failover: the old server lives on as a standby, and so do connections to it.
+
+    Those that are opened in the block stay read-only after it. Gives one that is not.
+    """
+    async with looking(postgres) as sql:
+        await sql.execute("ALTER DATABASE postgres SET default_transaction_read_only = on")
+        try:
+            await sql.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+            )
+            yield sql
+        finally:
+            await sql.execute("ALTER DATABASE postgres RESET default_transaction_read_only")
+
+
 async def stored(postgres) -> set[str]:
     async with looking(postgres) as sql:
         return {
@@ -553,20 +571,12 @@ async def test_a_refused_row_that_cant_be_set_aside_stays_in_memory_until_it_can
 
 
 async def test_a_server_that_was_demoted_is_left_for_its_successor(serve, llm, postgres):
-    """As after a failover: the old server lives on as a standby, and so do connections to it."""
-    async with looking(postgres) as sql, serve() as running:
-        await sql.execute("ALTER DATABASE postgres SET default_transaction_read_only = on")
-        try:
-            await sql.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
-            )
+    async with serve() as running:
+        async with demoted(postgres):
             ids = ids_of([await http.generate(running.port) for _ in range(3)])
             ready = await http.request(running.port, "GET", "/readyz")
             assert (ready.status, ready.json()["database"]) == (503, READ_ONLY)
             assert not await stored(postgres)
-        finally:
-            await sql.execute("ALTER DATABASE postgres RESET default_transaction_read_only")
         await until_stored(postgres, ids)  # though the pool's connections were read-only for good
         async with asyncio.timeout(5):
             while (await http.request(running.port, "GET", "/readyz")).status != 200:
@@ -574,20 +584,13 @@ async def test_a_server_that_was_demoted_is_left_for_its_successor(serve, llm, p
 
 
 async def test_a_read_only_server_is_not_asked_for_a_connection_at_each_write(serve, llm, postgres):
-    async with looking(postgres) as sql, serve() as running:
-        sessions = "SELECT sessions FROM pg_stat_database WHERE datname = 'postgres'"
-        await sql.execute("ALTER DATABASE postgres SET default_transaction_read_only = on")
-        try:
-            await sql.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
-            )
+    async with serve() as running:
+        async with demoted(postgres) as sql:
+            sessions = "SELECT sessions FROM pg_stat_database WHERE datname = 'postgres'"
             before, began = await sql.fetchval(sessions), time.monotonic()
             ids = ids_of([await http.generate(running.port) for _ in range(200)])
             opened = await sql.fetchval(sessions) - before
             seconds = time.monotonic() - began
-        finally:
-            await sql.execute("ALTER DATABASE postgres RESET default_transaction_read_only")
         # Each second the pool's few, where every write used to open one.
         assert opened < 12 * (1 + seconds) < 200, f"{opened} connections in {seconds:.1f} s"
         await until_stored(postgres, ids)
