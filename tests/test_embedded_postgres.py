@@ -304,6 +304,28 @@ def test_a_folder_open_to_others_is_refused(tmp_path):
     folder.rmdir()
 
 
+@pytest.mark.parametrize(("owner", "call"), [(Path, "lstat"), (os, "open")])
+def test_a_folder_that_a_stopping_server_removes_under_a_newcomer_is_made_anew(
+    tmp_path, monkeypatch, owner, call
+):
+    folder = layout.of(tmp_path).sockets
+    folder.mkdir(mode=0o700)
+    removed = []
+    genuine = getattr(owner, call)
+
+    def remove_first(path: object, *more: object, **named: object) -> object:
+        if path == folder and not removed:
+            removed.append(folder.rmdir())
+        return genuine(path, *more, **named)
+
+    monkeypatch.setattr(owner, call, remove_first)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    with pytest.raises(EmbeddedPostgresError, match=r"requirements-dev\.txt"):
+        embedded_postgres.hold(tmp_path)  # which gets as far as starting the server
+    assert removed, "the folder was never removed: the test patches the wrong call"
+    shutil.rmtree(folder)
+
+
 def test_missing_binaries_are_named_with_the_remedy(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(EmbeddedPostgresError, match=r"requirements-dev\.txt"):

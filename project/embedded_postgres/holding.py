@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import logging
@@ -82,12 +83,15 @@ def _is_up(place: Layout) -> bool:
 
 
 def _share(place: Layout) -> None:
-    """Become a user. A supervisor that stops removes the folder, under those who wait for it."""
+    """Become a user. A supervisor that stops may remove the folder at any moment before."""
     while not _is_held(place):
         if place.base in _held:
             os.close(_held.pop(place.base))
-        _make_private(place.sockets)
-        _held[place.base] = locks.acquire(place.sockets, locks.SHARED, STOP_LIMIT_S)
+        with contextlib.suppress(FileExistsError):
+            place.sockets.mkdir(mode=0o700)
+        with contextlib.suppress(FileNotFoundError):
+            _check_private(place.sockets)
+            _held[place.base] = locks.acquire_folder(place.sockets, locks.SHARED, STOP_LIMIT_S)
 
 
 def _join_or_start(place: Layout, settings: Mapping[str, str]) -> None:
@@ -121,12 +125,13 @@ def _revive(place: Layout, settings: Mapping[str, str]) -> None:
         logger.exception("the embedded PostgreSQL could not be started again")
 
 
-def _make_private(folder: Path) -> None:
+def _check_private(folder: Path) -> None:
     """Others can write to /tmp too, and must not be given our connections."""
-    private = stat.S_IFDIR | stat.S_IRWXU
-    folder.mkdir(mode=stat.S_IMODE(private), exist_ok=True)
     found = folder.lstat()
-    if found.st_mode != private or found.st_uid not in {os.geteuid(), Account().uid}:
+    if found.st_mode != stat.S_IFDIR | stat.S_IRWXU or found.st_uid not in {
+        os.geteuid(),
+        Account().uid,
+    }:
         raise EmbeddedPostgresError(f"{folder} is not ours alone: have it removed")
 
 

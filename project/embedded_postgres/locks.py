@@ -13,12 +13,19 @@ POLL_S = 0.02
 
 
 def acquire(path: Path, operation: int, timeout: float) -> int:
-    """Lock a file, made where it is missing, or a folder. Returns the descriptor that holds it.
+    """Lock a file, made where it is missing. Returns the descriptor that holds the lock.
 
     Raises `TimeoutError` after `timeout` seconds.
     """
-    path.touch(mode=0o600)
-    descriptor = os.open(path, os.O_RDONLY)
+    return _acquire(os.open(path, os.O_RDONLY | os.O_CREAT, 0o600), path, operation, timeout)
+
+
+def acquire_folder(path: Path, operation: int, timeout: float) -> int:
+    """Lock a folder as `acquire` does a file. Raises `FileNotFoundError` where it is missing."""
+    return _acquire(os.open(path, os.O_RDONLY | os.O_DIRECTORY), path, operation, timeout)
+
+
+def _acquire(descriptor: int, path: Path, operation: int, timeout: float) -> int:
     deadline = time.monotonic() + timeout
     while not try_to_get(descriptor, operation):
         if time.monotonic() >= deadline:
