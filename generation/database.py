@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Executable, Row
     from sqlalchemy.engine import ExceptionContext
+    from sqlalchemy.engine.interfaces import DBAPIConnection
     from sqlalchemy.pool import ConnectionPoolEntry
 
     from generation.conf import Settings
@@ -111,7 +112,9 @@ class MeasuredPool(AsyncAdaptedQueuePool):
         self.holds = Durations()
         self.peak_checked_out = 0
         self.peak_open = 0
+        self._connections: set[DBAPIConnection] = set()
         event.listen(self, "connect", self._connected)
+        event.listen(self, "close", self._closed)
         event.listen(self, "checkout", self._checked_out)
         event.listen(self, "checkin", self._checked_in)
 
@@ -127,10 +130,14 @@ class MeasuredPool(AsyncAdaptedQueuePool):
             waited = perf_counter() - started
             self.waits.add(waited)
             metrics.CONNECTION_WAIT.observe(waited)
-            self.peak_open = max(self.peak_open, self.open)
 
-    def _connected(self, _connection: object, entry: ConnectionPoolEntry) -> None:
+    def _connected(self, connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
         entry.info["opened_at"] = perf_counter()
+        self._connections.add(connection)
+        self.peak_open = max(self.peak_open, self.open)
+
+    def _closed(self, connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+        self._connections.discard(connection)
 
     def _checked_out(self, _connection: object, entry: ConnectionPoolEntry, _proxy: object) -> None:
         self.peak_checked_out = max(self.peak_checked_out, self.checkedout())
@@ -152,16 +159,21 @@ class MeasuredPool(AsyncAdaptedQueuePool):
 
     @property
     def open(self) -> int:
-        return self.checkedin() + self.checkedout()
+        """Connections that PostgreSQL has not ended.
+
+        The pool's own count has entries whose connection was lost, or could not be opened.
+        """
+        return sum(not link.driver_connection.is_closed() for link in self._connections)
 
     def statistics(self) -> dict[str, Any]:
         """Connections as they stand now, their peaks, waits and hold times."""
+        is_open, checked_out = self.open, self.checkedout()
         return {
             "size": self.size(),
             "max_overflow": self._max_overflow,
-            "open": self.open,
-            "checked_out": self.checkedout(),
-            "checked_in": self.checkedin(),
+            "open": is_open,
+            "checked_out": checked_out,
+            "checked_in": max(0, is_open - checked_out),  # one that is being opened is lent already
             "overflow": max(0, self.overflow()),
             "peak_open": self.peak_open,
             "peak_checked_out": self.peak_checked_out,

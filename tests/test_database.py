@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 from sqlalchemy import exc, text
@@ -40,6 +41,27 @@ async def test_statistics_count_what_is_open_and_lent(opened):
         assert (after["peak_open"], after["peak_checked_out"]) == (2, 2)
         assert after["holds"]["count"] == after["waits"]["count"] == 2
         assert after["holds"]["max_ms"] >= after["holds"]["p50_ms"] > 0
+
+
+async def test_a_connection_that_postgresql_ended_is_not_called_open(opened, sql):
+    async with opened(DB_POOL_SIZE=3) as database:
+        async with contextlib.AsyncExitStack() as lent:
+            pids = [
+                await (await lent.enter_async_context(database.engine.connect())).scalar(
+                    text("SELECT pg_backend_pid()")
+                )
+                for _ in range(3)
+            ]
+        await sql.execute("SELECT pg_terminate_backend(pid) FROM unnest($1::int[]) AS pid", pids)
+        async with asyncio.timeout(10):
+            while database.pool.open:
+                await asyncio.sleep(0.01)
+        assert database.pool.statistics()["checked_in"] == 0
+        assert database.pool.checkedin() == 3  # entries, which are filled again when needed
+        with pytest.raises(DatabaseUnavailable):
+            await database.run(text("SELECT 1"))
+        await database.run(text("SELECT 1"))
+        assert database.pool.open == 1
 
 
 async def test_an_exhausted_pool_is_503_within_its_timeout(opened):
