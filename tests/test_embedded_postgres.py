@@ -23,8 +23,9 @@ from project.embedded_postgres import EmbeddedPostgresError, layout, locks
 ROOT = Path(__file__).parents[1]
 GONE_S = 8.0
 USER = """
-import os, resource, sys, threading
+import os, resource, signal, sys, threading
 from project import embedded_postgres
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell ran it with &
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (min(2000, hard), hard))
 busy = [os.dup(0) for _ in range(1100)]  # as a service with many callers has
