@@ -27,6 +27,7 @@ from sqlalchemy.util import greenlet_spawn
 
 from generation import address, metrics
 from generation.errors import ConnectionHeld, DatabaseUnavailable, RowRefused, StaccatoError
+from generation.logs import OncePerWhile
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from generation.conf import Settings
 
 logger = logging.getLogger(__name__)
+logger.addFilter(OncePerWhile())
 # SQLAlchemy tells at INFO of each pool that it disposes of, under the pool class's own name.
 logging.getLogger(f"{__name__}.MeasuredPool").setLevel(logging.WARNING)
 

@@ -32,6 +32,7 @@ from generation import metrics, tables
 from generation.batching import Batcher, Bounds
 from generation.database import is_lost
 from generation.errors import DatabaseUnavailable, RowRefused, StaccatoError, UnknownUser
+from generation.logs import OncePerWhile
 from generation.records import GenerationRequest, LogRow, Profile, UsageRow
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from generation.database import Database
 
 logger = logging.getLogger(__name__)
+logger.addFilter(OncePerWhile())
 Result = TypeVar("Result")
 
 _MIB = 1024 * 1024
@@ -310,5 +312,5 @@ class Store:
             await self._database.run(_INSERT_USAGE, as_document(rows))
         except StaccatoError as error:
             metrics.USAGE_LOGS_LOST.inc(len(rows))
-            logger.warning("%d usage logs were not stored: %s", len(rows), error)
+            logger.warning("usage logs are not stored: %s", error)  # the counter has the number
         return [None] * len(rows)
