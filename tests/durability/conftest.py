@@ -1,0 +1,68 @@
+"""A PostgreSQL of its own for each of these files, to freeze, stop and kill."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.durability.support import looking, manage
+from tests.support import service
+from tests.support.postgres import PrivatePostgres
+
+
+@pytest.fixture(scope="module")
+def own_postgres():
+    """One server for the module; each test leaves it running and empty."""
+    server = PrivatePostgres()
+    try:
+        server.start()
+        manage(server.url, "migrate", "--verbosity", "0")
+        manage(server.url, "seed_demo")
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+async def postgres(own_postgres):
+    if own_postgres.is_stopped:
+        own_postgres.start()
+    yield own_postgres
+    if own_postgres.is_stopped:
+        own_postgres.start()
+    own_postgres.thaw()
+    async with looking(own_postgres) as sql:
+        await sql.execute(
+            "TRUNCATE generation_generationlog, generation_usagelog, generation_idempotencykey"
+        )
+
+
+@pytest.fixture
+def journal_dir():
+    folder = tempfile.mkdtemp(prefix="staccato-journal-")
+    yield Path(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def serve(postgres, llm, journal_dir):
+    def start(**env: str):
+        return service.running(
+            postgres.url,
+            **{
+                "LLM_PROVIDER": "anthropic",
+                "ANTHROPIC_API_KEY": "test-key",
+                "ANTHROPIC_BASE_URL": llm.url,
+                "STACCATO_JOURNAL_DIR": str(journal_dir),
+                "STACCATO_JOURNAL_MAX_BYTES": "1048576",
+                "STACCATO_WRITE_TIMEOUT": "0.5",
+                "DB_POOL_TIMEOUT": "1",
+                "DB_COMMAND_TIMEOUT": "3",
+                **env,
+            },
+        )
+
+    return start

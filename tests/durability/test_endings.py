@@ -1,0 +1,98 @@
+"""Processes are killed or told to end, and clients leave, many at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+
+from tests.durability.support import SLACK_S, ids_of, in_the_llm, looking, stored, until_stored
+from tests.support import http
+from tests.support.http import Exchange
+
+GENERATE = "/api/v1/generate/1"
+UNTIDY = ("was never closed", "was destroyed", "never retrieved", "Traceback", "never awaited")
+
+
+async def test_what_was_answered_before_a_kill_is_stored(serve, llm, postgres):
+    answered: set[str] = set()
+    for round_ in range(3):
+        async with serve() as running:
+
+            async def caller():
+                with contextlib.suppress(OSError):
+                    while True:
+                        answer = await http.generate(running.port)
+                        if answer.status == 200:
+                            answered.add(answer.json()["id"])
+
+            callers = [asyncio.create_task(caller()) for _ in range(20)]
+            goal = len(answered) + 100
+            while len(answered) < goal:
+                await asyncio.sleep(0.01)
+            if round_ == 1:
+                postgres.stop_at_once()  # both at once
+            running.process.kill()
+            await running.ended()
+            await asyncio.gather(*callers)
+            if round_ == 1:
+                postgres.start()
+    async with serve():
+        await until_stored(postgres, answered)
+
+
+async def test_sigterm_with_a_thousand_in_flight_answers_them_all(serve, llm, postgres):
+    async with serve(
+        LLM_TIMEOUT="60", DB_POOL_TIMEOUT="30", STACCATO_WRITE_TIMEOUT="10"
+    ) as running:
+        callers = await in_the_llm(running, llm, 1000)
+        running.terminate()
+        llm.release.set()
+        ids = ids_of(await asyncio.gather(*callers))
+        assert await running.ended() in {0, 143, -15}
+        assert len(ids) == 1000
+        assert await stored(postgres) == ids
+        for word in UNTIDY:
+            assert word not in running.log, running.log
+
+
+async def test_the_drain_limit_is_kept_without_the_servers_help(serve, llm, postgres):
+    async with serve(STACCATO_DRAIN_TIMEOUT="0.5") as running:
+        callers = await in_the_llm(running, llm, 20)
+        began = time.monotonic()
+        running.terminate()
+        answers = await asyncio.gather(*callers)
+        assert {answer.status for answer in answers} == {503}
+        assert await running.ended() in {0, 143, -15}
+        assert time.monotonic() - began < 0.5 + SLACK_S
+        async with looking(postgres) as sql:
+            rows = await sql.fetch("SELECT status FROM generation_generationlog")
+        assert [row["status"] for row in rows] == ["cancelled"] * 20
+
+
+async def test_a_thousand_clients_that_reset_leave_a_row_each_and_no_connection(
+    serve, llm, postgres
+):
+    async with serve(
+        LLM_TIMEOUT="60", DB_POOL_TIMEOUT="30", STACCATO_WRITE_TIMEOUT="10"
+    ) as running:
+        llm.release.clear()
+        exchanges = await asyncio.gather(
+            *(Exchange.begin(running.port, "POST", GENERATE) for _ in range(1000))
+        )
+        await llm.until(lambda fake: fake.waiting == 1000, "all in the LLM", 60)
+        before = await running.pool()
+        await asyncio.gather(*(exchange.leave() for exchange in exchanges))
+        await llm.until(lambda fake: fake.hung_up == 1000, "all upstream connections' end")
+        after = await running.until_pool(
+            lambda now: (
+                now["requests_in_flight"] == now["checked_out"] == now["journal"]["rows"] == 0
+            ),
+            "the baseline",
+        )
+        assert after["peak_open"] - before["peak_open"] <= 2
+        async with looking(postgres) as sql:
+            rows = await sql.fetch(
+                "SELECT status, count(*) FROM generation_generationlog GROUP BY 1"
+            )
+        assert {row["status"]: row["count"] for row in rows} == {"cancelled": 1000}

@@ -1,0 +1,260 @@
+"""What the journal has outlives its process, its folder's cleaner and a full disk."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from generation.errors import DatabaseUnavailable
+from generation.journal import lines
+from generation.journal.file import JournalFile
+from tests.durability.support import (
+    answered_without_a_database,
+    ids_of,
+    in_the_llm,
+    looking,
+    stored,
+    until_stored,
+)
+from tests.support import http
+from tests.test_disconnect import locked, until_blocked
+from tests.test_journal import make_row
+
+
+async def test_what_a_killed_process_journaled_is_stored_at_the_next_start(serve, llm, postgres):
+    async with serve() as running:
+        ids = await answered_without_a_database(running, llm, postgres, 20)
+        running.process.kill()
+        await running.ended()
+    postgres.start()
+    assert await stored(postgres) == set()
+    async with serve() as running:
+        await until_stored(postgres, ids)
+        await running.until_logged("adopted")
+
+
+async def test_a_living_sibling_adopts_the_journal_of_a_killed_one(serve, llm, postgres):
+    async with serve() as survivor, serve() as killed:
+        ids = await answered_without_a_database(killed, llm, postgres, 20)
+        killed.process.kill()
+        await killed.ended()
+        postgres.start()
+        await until_stored(postgres, ids)
+        assert (await http.generate(survivor.port)).status == 200
+
+
+async def test_a_journal_of_another_database_is_left_alone(serve, llm, postgres, journal_dir):
+    async with serve() as running:
+        await answered_without_a_database(running, llm, postgres, 5)
+        running.process.kill()
+        await running.ended()
+    postgres.start()
+    (foreign,) = journal_dir.glob("*.journal")
+    async with looking(postgres) as sql:
+        await sql.execute("DELETE FROM generation_deployment")
+    async with serve() as running:
+        await asyncio.sleep(0.5)  # it looks at its start
+        assert (await http.generate(running.port)).status == 200
+        assert foreign.exists()
+        assert len(await stored(postgres)) == 1
+
+
+async def test_a_journal_that_cant_be_adopted_keeps_no_other_from_it(
+    serve, llm, postgres, journal_dir
+):
+    async with serve() as running:
+        ids = await answered_without_a_database(running, llm, postgres, 5)
+        running.process.kill()
+        await running.ended()
+    (good,) = journal_dir.glob("*.journal")
+    later = JournalFile.create(journal_dir, good.name.split(".")[0], 65_536)
+    later.append([lines.encode({"v": lines.VERSION + 1, "row": {}})])
+    later.close()
+    os.utime(later.path, (1, 1))  # older, so that it comes first
+    postgres.start()
+    async with serve() as running:
+        await until_stored(postgres, ids)
+        assert running.log.count(f"{later.path} is left alone") == 1
+        assert later.path.exists()
+
+
+def rows_in(journal_dir: Path) -> int:
+    return sum(path.read_bytes().count(b'"row"') for path in journal_dir.glob("*.journal"))
+
+
+async def test_a_journal_that_is_removed_under_its_process_is_begun_anew_with_what_it_held(
+    serve, llm, postgres, journal_dir
+):
+    async with serve() as running:
+        ids = await answered_without_a_database(running, llm, postgres, 10)
+        (removed,) = journal_dir.glob("*.journal")
+        removed.unlink()
+        async with asyncio.timeout(10):
+            while rows_in(journal_dir) < 10:
+                await asyncio.sleep(0.1)
+        assert f"{removed} was removed" in running.log
+        running.process.kill()
+        await running.ended()
+    postgres.start()
+    async with serve():
+        await until_stored(postgres, ids)
+
+
+async def test_an_answer_is_journaled_though_the_journal_has_just_been_removed(
+    serve, llm, postgres, journal_dir
+):
+    async with serve() as running:
+        callers = await in_the_llm(running, llm, 10)
+        postgres.stop_at_once()
+        for path in journal_dir.glob("*.journal"):
+            path.unlink()
+        llm.release.set()
+        ids = ids_of(await asyncio.gather(*callers))
+        running.process.kill()
+        await running.ended()
+    postgres.start()
+    async with serve():
+        await until_stored(postgres, ids)
+
+
+async def test_a_journal_that_is_removed_keeps_its_rows_through_a_shutdown(
+    serve, llm, postgres, journal_dir
+):
+    async with serve() as running:
+        ids = await answered_without_a_database(running, llm, postgres, 3)
+        for path in journal_dir.glob("*.journal"):
+            path.unlink()
+        running.terminate()
+        await running.ended()
+    postgres.start()
+    async with serve():
+        await until_stored(postgres, ids)
+
+
+async def test_a_journal_that_fails_is_replaced_though_the_database_is_away(runtime, monkeypatch):
+    async def away():
+        raise DatabaseUnavailable("a test says so")
+
+    def fail(_descriptor):
+        monkeypatch.setattr(os, "fdatasync", fdatasync)
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(runtime.store, "identify", away)
+    monkeypatch.setattr(runtime.store, "ping", away)
+    fdatasync = os.fdatasync
+    monkeypatch.setattr(os, "fdatasync", fail)
+    row = make_row()
+    await runtime.log._keep(row)
+    async with asyncio.timeout(10):
+        while runtime.log.statistics()["rows_in_memory_only"]:
+            await asyncio.sleep(0.02)
+    assert runtime.log.statistics()["rows"] == 1
+    runtime.log.admit()
+
+
+# --- no room -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(journal_dir):
+    """A disk of 256 KiB."""
+    options = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(journal_dir)]
+    if os.geteuid() or subprocess.run(options, check=False, capture_output=True).returncode:
+        pytest.skip("only root can mount a small disk")
+    yield journal_dir
+    subprocess.run(["umount", str(journal_dir)], check=True)
+
+
+async def test_a_disk_that_fills_later_does_not_matter(serve, llm, postgres, small_disk):
+    async with serve(STACCATO_JOURNAL_MAX_BYTES="131072") as running:
+        with contextlib.suppress(OSError), (small_disk / "filler").open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        ids = await answered_without_a_database(running, llm, postgres, 20)
+        assert (await running.pool())["journal"]["rows"] == 20
+        postgres.start()
+        await until_stored(postgres, ids)
+
+
+async def test_journals_of_the_dead_that_fill_the_disk_are_stored_and_make_room(
+    serve, llm, postgres, small_disk
+):
+    size = {"STACCATO_JOURNAL_MAX_BYTES": "196608"}  # the disk holds one
+    async with serve(**size) as running:
+        ids = await answered_without_a_database(running, llm, postgres, 5)
+        running.process.kill()
+        await running.ended()
+    postgres.start()
+    async with serve(**size) as running:
+        await until_stored(postgres, ids)
+        await running.until_pool(lambda now: now["journal"]["capacity_bytes"], "a journal")
+        assert (await http.generate(running.port)).status == 200
+
+
+async def test_without_room_for_a_journal_no_money_is_spent(serve, llm, small_disk):
+    async with serve(STACCATO_JOURNAL_MAX_BYTES="1048576") as running:
+        refused = await http.generate(running.port)
+        assert refused.status == 503
+        assert refused.json()["type"].endswith("journal-unavailable")
+        assert "can't be made" in running.log
+        assert llm.calls == 0
+
+
+async def test_a_full_journal_still_answers_and_says_what_a_kill_would_lose(serve, llm, postgres):
+    llm.text = "x" * 30_000
+    async with serve(STACCATO_JOURNAL_MAX_BYTES="65536") as running:
+        ids = await answered_without_a_database(running, llm, postgres, 10)
+        journal = (await running.pool())["journal"]
+        assert journal["rows_in_memory_only"] > 0
+        assert journal["rows"] + journal["rows_in_memory_only"] == 10
+        assert "would now lose" in running.log
+        refused = await http.generate(running.port)
+        assert refused.status == 503
+        assert refused.json()["type"].endswith("journal-unavailable")
+
+        postgres.start()
+        await until_stored(postgres, ids)
+        await running.until_pool(
+            lambda now: now["journal"]["rows_in_memory_only"] == 0, "nothing in memory only"
+        )
+        assert (await http.generate(running.port)).status == 200
+
+
+async def test_a_full_journal_takes_each_row_that_still_fits(runtime):
+    file = runtime.log._unstored._file
+    big = "x" * (file.capacity - 20_000)
+    await runtime.log._append([make_row("fits"), make_row(big), make_row("y" * 30_000)])
+    now = runtime.log.statistics()
+    assert (now["rows"], now["rows_in_memory_only"]) == (2, 1)
+
+
+async def test_a_shutdown_saves_what_only_memory_had_where_the_disk_takes_it(serve, llm, postgres):
+    llm.text = "x" * 30_000
+    async with serve(STACCATO_JOURNAL_MAX_BYTES="65536") as running:
+        ids = await answered_without_a_database(running, llm, postgres, 10)
+        running.terminate()
+        await running.ended()
+        assert "are lost" not in running.log
+    postgres.start()
+    async with serve():
+        await until_stored(postgres, ids)
+
+
+async def test_rows_that_only_memory_has_are_not_forgotten_for_others_that_come_meanwhile(
+    runtime, sql, database_url
+):
+    rows = [make_row("first"), make_row("second")]
+    async with locked(database_url, "generation_generationlog"):
+        runtime.log._unstored.remember(rows[:1], "a test says so")
+        await until_blocked(sql)
+        runtime.log._unstored.remember(rows[1:], "a test says so")
+    async with asyncio.timeout(10):
+        while runtime.log.statistics()["rows_in_memory_only"]:
+            await asyncio.sleep(0.02)
+    found = await sql.fetch("SELECT result FROM generation_generationlog ORDER BY result")
+    assert [row["result"] for row in found] == ["first", "second"]

@@ -1,0 +1,159 @@
+"""The database goes, freezes, restarts or turns read-only under a running service."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from tests.durability.support import (
+    SLACK_S,
+    answered_without_a_database,
+    demoted,
+    ids_of,
+    in_the_llm,
+    looking,
+    stored,
+    until_stored,
+    until_used,
+)
+from tests.support import http
+
+READ_ONLY = "the database is read-only: perhaps another server is the primary now"
+
+
+async def test_answers_arrive_though_the_database_is_gone_and_are_stored_when_it_is_back(
+    serve, llm, postgres
+):
+    async with serve() as running:
+        ids = await answered_without_a_database(running, llm, postgres, 50)
+        assert (await running.pool())["journal"]["rows"] == 50
+
+        postgres.start()
+        await until_stored(postgres, ids)
+        await running.until_pool(lambda now: now["journal"]["rows"] == 0, "an empty journal")
+        async with looking(postgres) as sql:
+            assert await sql.fetchval("SELECT count(*) FROM generation_generationlog") == 50
+            await until_used(sql, 50)
+
+
+async def test_a_frozen_database_delays_answers_by_the_write_timeout_and_no_more(
+    serve, llm, postgres
+):
+    async with serve() as running:
+        callers = await in_the_llm(running, llm, 50)
+        postgres.freeze()
+        released = time.monotonic()
+        llm.release.set()
+        ids = ids_of(await asyncio.gather(*callers))
+        assert time.monotonic() - released < 0.5 + SLACK_S
+        postgres.thaw()
+        await until_stored(postgres, ids)
+        # The flush that was stuck and the journal both had the rows.
+        async with looking(postgres) as sql:
+            assert await sql.fetchval("SELECT count(*) FROM generation_generationlog") == 50
+            await until_used(sql, 50)
+
+
+async def test_without_a_database_nothing_is_spent_and_the_refusal_is_quick(serve, llm, postgres):
+    async with serve() as running:
+        assert (await http.generate(running.port)).status == 200
+        calls = llm.calls
+        postgres.stop_at_once()
+        began = time.monotonic()
+        answers = await asyncio.gather(*(http.generate(running.port) for _ in range(20)))
+        assert time.monotonic() - began < SLACK_S
+        assert {answer.status for answer in answers} == {503}
+        assert {answer.headers["retry-after"] for answer in answers} == {"1"}
+        ready = await http.request(running.port, "GET", "/readyz")
+        assert ready.status == 503
+        assert llm.calls == calls
+
+
+async def test_a_frozen_database_is_503_within_the_pool_timeout(serve, llm, postgres):
+    async with serve() as running:
+        assert (await http.generate(running.port)).status == 200
+        calls = llm.calls
+        postgres.freeze()
+        began = time.monotonic()
+        answers = await asyncio.gather(*(http.generate(running.port) for _ in range(20)))
+        assert time.monotonic() - began < 1 + SLACK_S
+        assert {answer.status for answer in answers} == {503}
+        assert llm.calls == calls
+        postgres.thaw()
+        began = time.monotonic()
+        while (await http.generate(running.port)).status != 200:
+            assert time.monotonic() - began < 5 + SLACK_S, "it did not recover"
+
+
+async def test_after_a_restart_the_first_success_comes_soon_and_nothing_is_a_500(
+    serve, llm, postgres
+):
+    async with serve() as running:
+        statuses: set[int] = set()
+        stop = asyncio.Event()
+
+        async def call_all_the_time():
+            while not stop.is_set():
+                statuses.add((await http.generate(running.port)).status)
+                await asyncio.sleep(0.01)
+
+        callers = [asyncio.create_task(call_all_the_time()) for _ in range(5)]
+        for _ in range(3):
+            postgres.stop_at_once()
+            postgres.start()
+            ready_at = time.monotonic()
+            while (await http.generate(running.port)).status != 200:
+                assert time.monotonic() - ready_at < 1 + SLACK_S, "it did not heal in time"
+        stop.set()
+        await asyncio.gather(*callers)
+        assert statuses <= {200, 503}, statuses
+
+
+async def test_a_key_whose_row_waits_in_the_journal_is_not_given_to_another(
+    serve, llm, postgres, journal_dir
+):
+    """While an index is built, say, nobody can insert, and that may outlast the lease."""
+    headers = [("Idempotency-Key", "k")]
+    expire = "UPDATE generation_idempotencykey SET leased_until = now() - interval '1 s'"
+    renewed = "SELECT count(*) FROM generation_idempotencykey WHERE leased_until > now()"
+    async with serve() as one, serve() as two, looking(postgres) as sql:
+        async with looking(postgres) as builder, builder.transaction():
+            await builder.execute("LOCK TABLE generation_generationlog IN SHARE MODE")
+            first = await http.generate(one.port, headers=headers)
+            assert first.status == 200
+            await sql.execute(expire)
+            async with asyncio.timeout(10):
+                while not await sql.fetchval(renewed):
+                    await asyncio.sleep(0.05)
+            for process in (one, two):
+                assert (await http.generate(process.port, headers=headers)).status == 409
+        await until_stored(postgres, ids_of([first]))
+        again = await http.generate(two.port, headers=headers)
+        assert again.body == first.body
+        assert llm.calls == 1
+
+
+async def test_a_server_that_was_demoted_is_left_for_its_successor(serve, llm, postgres):
+    async with serve() as running:
+        async with demoted(postgres):
+            ids = ids_of([await http.generate(running.port) for _ in range(3)])
+            ready = await http.request(running.port, "GET", "/readyz")
+            assert (ready.status, ready.json()["database"]) == (503, READ_ONLY)
+            assert not await stored(postgres)
+        await until_stored(postgres, ids)  # though the pool's connections were read-only for good
+        async with asyncio.timeout(5):
+            while (await http.request(running.port, "GET", "/readyz")).status != 200:
+                await asyncio.sleep(0.1)
+
+
+async def test_a_read_only_server_is_not_asked_for_a_connection_at_each_write(serve, llm, postgres):
+    async with serve() as running:
+        async with demoted(postgres) as sql:
+            sessions = "SELECT sessions FROM pg_stat_database WHERE datname = 'postgres'"
+            before, began = await sql.fetchval(sessions), time.monotonic()
+            ids = ids_of([await http.generate(running.port) for _ in range(200)])
+            opened = await sql.fetchval(sessions) - before
+            seconds = time.monotonic() - began
+        # Each second the pool's few, where every write used to open one.
+        assert opened < 12 * (1 + seconds) < 200, f"{opened} connections in {seconds:.1f} s"
+        await until_stored(postgres, ids)
