@@ -16,11 +16,13 @@ RETRY_SHARE = 0.2  # of recent calls
 RETRY_FLOOR = 10  # per window, so that a quiet service can retry at all
 RETRY_WINDOW_S = 10.0
 
-# Short, so that the circuit opens within two seconds of total failure.
-OUTAGE_SLOTS = 3
 _SLOT_S = 0.5
 _SLOTS_KEPT = 256  # calls that end later than two minutes after they began are not judged
 
+# Judged are the last three slots, so that the circuit opens within two seconds of total failure,
+# and where those have too few failures, as in a quiet service, those before them, up to a minute.
+OUTAGE_SLOTS = 3
+OUTAGE_MAX_SLOTS = 120
 OUTAGE_MIN_FAILURES = 10
 # A provider that still answers one call in five is better than none.
 OUTAGE_FAILURE_SHARE = 0.8
@@ -158,9 +160,13 @@ class CircuitBreaker:
         return count
 
     def _is_outage(self, slot: int) -> bool:
-        first = max(slot - OUTAGE_SLOTS + 1, self._answered_slot)
-        counts = [self._begun.get(number, (0, 0)) for number in range(first, slot + 1)]
-        begun, failed = sum(count[0] for count in counts), sum(count[1] for count in counts)
+        begun = failed = 0
+        for number in range(slot, max(slot - OUTAGE_MAX_SLOTS, self._answered_slot - 1), -1):
+            if slot - number >= OUTAGE_SLOTS and failed >= OUTAGE_MIN_FAILURES:
+                break
+            of_slot = self._begun.get(number, (0, 0))
+            begun += of_slot[0]
+            failed += of_slot[1]
         return failed >= OUTAGE_MIN_FAILURES and failed >= begun * OUTAGE_FAILURE_SHARE
 
     def _turn(self, *, to_open: bool) -> None:

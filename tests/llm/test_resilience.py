@@ -106,8 +106,10 @@ def test_total_failure_opens_the_circuit_within_two_seconds(circuit, clock, late
     assert 0 < seconds_to_open(circuit, clock, latency=latency) < 2
 
 
-def test_calls_that_hang_open_the_circuit_once_they_time_out(circuit, clock):
-    assert 20 < seconds_to_open(circuit, clock, latency=2, failing_after=20) < 22
+@pytest.mark.parametrize(("rate", "within"), [(100, 22), (1, 33)])
+def test_calls_that_hang_open_the_circuit_once_they_time_out(circuit, clock, rate, within):
+    seconds = seconds_to_open(circuit, clock, latency=2, failing_after=20, rate=rate)
+    assert 20 < seconds < within
 
 
 def test_quick_failures_before_slow_answers_are_no_outage(circuit, clock):
@@ -147,9 +149,23 @@ def test_a_provider_that_answers_some_is_not_left_alone(circuit, clock):
     assert not circuit.is_open
 
 
-def test_a_few_failures_are_no_outage(circuit, clock):
-    for _ in range(100):
+def test_a_quiet_services_circuit_opens_at_the_tenth_failure_in_a_row(circuit, clock):
+    for number in range(1, OUTAGE_MIN_FAILURES + 1):
+        clock.now += 5
+        fail(circuit, 1)
+        assert circuit.is_open == (number == OUTAGE_MIN_FAILURES)
+
+
+def test_a_quiet_service_that_is_answered_now_and_then_is_no_outage(circuit, clock):
+    for number in range(1000):
         clock.now += 1
+        fail(circuit, 1) if number % OUTAGE_MIN_FAILURES else succeed(circuit)
+    assert not circuit.is_open
+
+
+def test_failures_far_apart_are_no_outage(circuit, clock):
+    for _ in range(100):
+        clock.now += 10
         fail(circuit, 1)
     assert not circuit.is_open
 
