@@ -19,6 +19,7 @@ from statistics import mean
 
 import measuring
 import run
+from lineup import STACCATO_ENV, Side, uvicorn
 
 TARGET = 1.5  # accepted p99 at three times the load, against the one at full load
 WARM_S = 3
@@ -51,9 +52,9 @@ class Crowd(measuring.Pace):
 
 class Overload(run.Bench):
     def side(self, limit):
-        return run.Side(
-            "b", "Staccato", run.uvicorn("project.asgi:application"), (),
-            env={**run.STACCATO_ENV, "STACCATO_MAX_IN_FLIGHT": str(limit)},
+        return Side(
+            "b", "Staccato", uvicorn("project.asgi:application"), (),
+            env={**STACCATO_ENV, "STACCATO_MAX_IN_FLIGHT": str(limit)},
         )  # fmt: skip
 
     async def offer(self, port, rate, seconds):

@@ -11,9 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import importlib.util
 import json
-import math
 import os
 import platform
 import resource
@@ -24,24 +22,21 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from statistics import median
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
 import measuring
 import plot
+import report
+from lineup import CORES, FLAT, OTHER_CORES, STACCATO_ENV, find_sides
 
 from tests.support.postgres import PrivatePostgres
 
 HERE = Path(__file__).resolve().parent
-CORES = sorted(os.sched_getaffinity(0))
-SERVER_CORES, OTHER_CORES = {CORES[-1]}, set(CORES[:-1]) or {CORES[-1]}
 LLM_S = 0.1  # where speed is measured
 FLAT_LLM_S = 5.0  # where 5,000 wait
-FLAT = 5000
 RATE = 400  # requests a second in the series over requests in flight
-PORTKEY = HERE / "node_modules/@portkey-ai/gateway/build/start-server.js"
 START_LIMIT_S = 60
 SEED = """
 from django.contrib.auth import get_user_model
@@ -51,75 +46,6 @@ users.objects.bulk_create([users(pk=n, username=f"bench{n}") for n in range(1, 1
 prompt = "Tell a curious beginner something worth knowing about connection pools."
 Profile.objects.bulk_create([Profile(user_id=n, prompt_template=prompt) for n in range(1, 101)])
 """
-
-
-class Side:
-    """Something that serves generations. `series`: the requests in flight it is tried with."""
-
-    def __init__(self, key, title, command, series, env=None, wrk_env=None, headers=()):
-        self.key, self.title, self.command, self.series = key, title, command, series
-        self.env, self.wrk_env, self.headers = env or {}, wrk_env or {}, headers
-        self.cores = SERVER_CORES
-
-
-def uvicorn(application, *more):
-    return [
-        sys.executable, "-m", "uvicorn", application, "--port", "{port}", "--backlog", "8192",
-        "--no-access-log", "--log-level", "warning",
-        "--timeout-keep-alive", "75", *more,  # or a paced caller finds its connection closed
-    ]  # fmt: skip
-
-
-STACCATO_ENV = {
-    "DEBUG": "0",
-    "SECRET_KEY": "only for the benchmark, which nobody else can reach",
-    "LLM_PROVIDER": "anthropic",
-    "ANTHROPIC_API_KEY": "k",
-    "LLM_TIMEOUT": "120",
-    "LOG_LEVEL": "WARNING",
-}
-
-
-def find_sides(staccato_headers):
-    everything = (100, 500, 1000, 2000, FLAT)
-    staccato = {"env": STACCATO_ENV, "headers": staccato_headers}
-    sides = [
-        Side("a", "floor: uvicorn + pyqwest", uvicorn("benchmarks.sides.floor:application"),
-             everything),
-        Side("b", "Staccato", uvicorn("project.asgi:application"), everything, **staccato),
-        Side("c", "article on FastAPI", uvicorn("benchmarks.sides.article:application"),
-             (100, 500, 1000)),
-        Side("d", "session held across the call", uvicorn("benchmarks.sides.article:application"),
-             (100, 500), env={"HELD": "1"}),
-        Side("e", "stock Django, ninja, ORM", uvicorn("benchmarks.sides.stock:application"),
-             (100, 500)),
-    ]  # fmt: skip
-    if PORTKEY.is_file() and shutil.which("node"):
-        sides.append(portkey())
-    if importlib.util.find_spec("granian"):
-        command = [
-            sys.executable, "-m", "granian", "--interface", "asgi", "--port", "{port}",
-            "--backlog", "8192", "--no-ws", "--log-level", "warning", "project.asgi:application",
-        ]  # fmt: skip
-        sides.append(Side("g", "Staccato on Granian", command, (), **staccato))
-    sides.append(
-        Side("w", "Staccato, 2 workers",
-             uvicorn("project.asgi:application", "--workers", "2"), (), **staccato)
-    )  # fmt: skip
-    sides[-1].cores = set(CORES[-2:])
-    return sides
-
-
-def portkey():
-    body = {"model": "claude-sonnet-5-5", "max_tokens": 1024}
-    body["messages"] = [{"role": "user", "content": "Why is the sky blue?"}]
-    return Side(
-        "p", "Portkey's gateway (no database)",
-        ["node", str(PORTKEY), "--port={port}", "--headless"], (100, 500),
-        wrk_env={"BENCH_PATH": "/v1/chat/completions", "BENCH_BODY": json.dumps(body)},
-        headers=("x-portkey-provider: anthropic", "x-portkey-custom-host: {upstream}/v1",
-                 "authorization: Bearer k"),
-    )  # fmt: skip
 
 
 class Bench:
@@ -367,105 +293,6 @@ def cpu_model():
     return platform.machine()
 
 
-# --- the report -------------------------------------------------------------------------------
-
-
-def spread(values):
-    """Median, least and most; None where nothing was measured."""
-    values = [value for value in values if value is not None and not math.isnan(value)]
-    return (median(values), min(values), max(values)) if values else None
-
-
-def figure(values, form="{:.0f}"):
-    found = spread(values)
-    if found is None:
-        return "–"
-    middle, least, most = (form.format(value) for value in found)
-    return middle if least == most else f"{middle} ({least}–{most})"
-
-
-def of(found, **wanted):
-    return [
-        run for run in found["runs"] if all(run.get(key) == value for key, value in wanted.items())
-    ]
-
-
-def column(runs, key):
-    return [run.get(key) for run in runs]
-
-
-def table(found):
-    head = ["side", "per s", "CPU µs", "× floor", "p50 ms", "p99 ms", "PG conn.", "checked out",
-            "MB", "errors"]  # fmt: skip
-    floor = spread(column(of(found, kind="speed", side="a"), "cpu_us"))
-    rows = []
-    for key, title in found["sides"].items():
-        runs = of(found, kind="speed", side=key)
-        cpu = spread(column(runs, "cpu_us"))
-        rows.append([
-            f"({key}) {title}", figure(column(runs, "per_s")), figure(column(runs, "cpu_us")),
-            f"{cpu[0] / floor[0]:.2f}" if floor and cpu else "–",
-            figure(column(runs, "p50_ms"), "{:.1f}"), figure(column(runs, "p99_ms"), "{:.1f}"),
-            figure([max(column(runs, "connections"))]), figure(column(runs, "checked_out")),
-            figure([run["memory_kb"] / 1024 for run in runs]),
-            str(sum(run["errors"] + run["half_load_failed"] for run in runs)),
-        ])  # fmt: skip
-    widths = [max(len(row[at]) for row in [head, *rows]) for at in range(len(head))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if at == 0 else cell.rjust(width)
-            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in [head, *rows]
-    )
-
-
-def targets(found):
-    """The targets, each with what was measured."""
-
-    def middle(key, **wanted):
-        value = spread(column(of(found, **wanted), key))
-        return value[0] if value else float("nan")
-
-    def speed(key, side):
-        return middle(key, kind="speed", side=side)
-
-    def ratio(key, side, other):
-        return speed(key, side) / speed(key, other)
-
-    def excess(key):
-        return speed(key, "b") - speed(key, "a")
-
-    flat = (of(found, kind="flat") or [{}])[0]
-    small, large = (middle("cpu_us", kind="series", side="b", in_flight=n) for n in (100, FLAT))
-    memory = [middle("memory_kb", kind="series", side="b", in_flight=n) for n in (100, FLAT)]
-    nothing = float("nan")
-    rows = [
-        ("CPU at 500 in flight ≤ 2.5 × floor (stretch 2.0)", ratio("cpu_us", "b", "a"), "×"),
-        ("throughput ≥ 15 × (c) (stretch 25)", ratio("per_s", "b", "c"), "×"),
-        ("throughput ≥ 7 × (e)", ratio("per_s", "b", "e"), "×"),
-        ("throughput ≥ 4 × Portkey", ratio("per_s", "b", "p"), "×"),
-        ("5,000 in flight, 5 s LLM: 0 errors", flat.get("errors", nothing), "errors"),
-        ("… connections ≤ DB_POOL_SIZE (10)", flat.get("connections", nothing), "connections"),
-        ("… peak checked out ≤ 4", flat.get("checked_out") or nothing, "checked out"),
-        ("CPU, 5,000 in flight against 100 at equal rate ≤ 1.15 ×", large / small, "×"),
-        ("memory per request in flight ≤ 30 KB", (memory[1] - memory[0]) / (FLAT - 100), "KB"),
-        ("overhead p50 above the floor's ≤ 3 ms", excess("p50_ms"), "ms"),
-        ("overhead p99 above the floor's ≤ 25 ms", excess("p99_ms"), "ms"),
-        (f"two workers against one (≥ 1.8 × on 4 cores; here {len(CORES)})",
-         ratio("per_s", "w", "b"), "×"),
-    ]  # fmt: skip
-    commit = found["commit_ms"]
-    lines = [
-        f"  {what:62} {value:8.2f} {unit}" for what, value, unit in rows if not math.isnan(value)
-    ]
-    lines.append(
-        f"  (one commit alone takes {commit['p50']:.1f} ms in the median, {commit['p99']:.1f} ms"
-        " at the 99th percentile)"
-    )
-    return "\n".join(lines)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one short round, in three minutes")
@@ -490,7 +317,7 @@ def main():
     results = options.output / "results.json"
     results.write_text(json.dumps(found, indent=1))
     plot.draw(found, options.output / "results.svg")
-    print(f"\n{table(found)}\n\n{targets(found)}\n")
+    print(f"\n{report.table(found)}\n\n{report.targets(found)}\n")
     took = time.monotonic() - started
     print(f"{results} and {results.with_suffix('.svg').name}, in {took:.0f} s")
 
