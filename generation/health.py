@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from generation import access, problems, runtime
-from generation.errors import DatabaseUnavailable, RuntimeNotOpen
+from generation.errors import DatabaseUnavailable, JournalUnavailable, RuntimeNotOpen
 
 if TYPE_CHECKING:
     from generation.runtime import Runtime
@@ -33,10 +33,12 @@ async def readyz(_request: HttpRequest) -> HttpResponse:
     detail = {
         "draining": now.draining,
         "database": await _database(now),
+        "journal": _journal(now),
         "pending_migrations": now.pending_migrations,
         "requests_in_flight": len(now.calls),
     }
-    ready = not now.draining and detail["database"] == "ok" and not now.pending_migrations
+    works = detail["database"] == detail["journal"] == "ok"
+    ready = works and not now.draining and not now.pending_migrations
     return JsonResponse({"ready": ready, **detail}, status=200 if ready else 503)
 
 
@@ -54,6 +56,14 @@ async def metrics(request: HttpRequest) -> HttpResponse:
 async def not_found(_request: HttpRequest, **_kwargs: str) -> HttpResponse:
     """A problem document for what is under the API's prefix but is no route of it."""
     return problems.from_plain(HttpResponse(status=404))
+
+
+def _journal(now: Runtime) -> str:
+    try:
+        now.log.admit()
+    except JournalUnavailable as error:
+        return error.detail
+    return "ok"
 
 
 _last_ping = ("", 0.0)

@@ -37,7 +37,8 @@ class UnstoredRows:
         self._capacity = settings.journal_max_bytes
         self.database = ""  # the identity of the rows' own, once it has been reached
         self._file: JournalFile | None = None
-        self._fault = "the database has not been reached yet"  # why there is no file
+        self._fault = "the database has not been reached yet"  # why there is no file, for callers
+        self._complaint = ""  # likewise, for operators
         self._replayed = 0  # offset in the file behind what the database has
         self._journaled = 0  # rows in the file
         self._in_memory: dict[str, LogRow] = {}
@@ -111,16 +112,15 @@ class UnstoredRows:
                 JournalFile.create, self.folder, self.database, self._capacity
             )
         except OSError as error:
-            fault = f"the journal in {self.folder} can't be made: {error}"
-            if fault != self._fault:  # said once, not at each look
-                logger.error("%s; new requests are refused", fault)  # noqa: TRY400
-            self._fault = fault
+            self._complain(f"the journal in {self.folder} can't be made: {error}")
+        else:
+            self._complaint = ""
         self._replayed = self._journaled = 0
 
     async def _save(self, rows: Sequence[LogRow]) -> None:
         """Append what fits and remember the rest; call it while `_disk` is held."""
         if self._file is None:
-            self.remember(rows, self._fault)
+            self.remember(rows, self._complaint or self._fault)
             return
         room = self._file.free
         encoded: list[bytes] = []
@@ -155,8 +155,13 @@ class UnstoredRows:
             self._file.close()  # a sibling or the next start adopts it
         self._file = None
         self._journaled = 0
-        self._fault = f"the journal in {self.folder} can't be written: {error}"
-        logger.error("%s; new requests are refused", self._fault)
+        self._complain(f"the journal in {self.folder} can't be written: {error}")
+
+    def _complain(self, complaint: str) -> None:
+        if complaint != self._complaint:  # said once, not at each look
+            logger.error("%s; new requests are refused", complaint)
+        self._complaint = complaint
+        self._fault = "the service can't write its journal; its log says why"
 
     async def _replace_removed(self) -> None:
         """Begin anew where somebody removed the file; call it while `_disk` is held.
@@ -167,8 +172,7 @@ class UnstoredRows:
         if removed is None or not removed.is_removed:
             return
         self._file = None
-        self._fault = f"{removed.path} was removed"
-        logger.error("%s while it was in use; a new journal is begun", self._fault)
+        logger.error("%s was removed while it was in use; a new journal is begun", removed.path)
         start = self._replayed
         try:
             found = await asyncio.to_thread(lambda: list(removed.read(start)))

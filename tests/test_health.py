@@ -30,6 +30,7 @@ async def test_ready_means_open_with_a_migrated_database(client, monkeypatch):
         "ready": True,
         "draining": False,
         "database": "ok",
+        "journal": "ok",
         "pending_migrations": [],
         "requests_in_flight": 0,
     }

@@ -201,8 +201,12 @@ async def test_without_room_for_a_journal_no_money_is_spent(serve, llm, small_di
         refused = await http.generate(running.port)
         assert refused.status == 503
         assert refused.json()["type"].endswith("journal-unavailable")
-        assert "can't be made" in running.log
+        assert str(small_disk) not in refused.body.decode(), "paths are none of a caller's business"
+        assert f"the journal in {small_disk} can't be made" in running.log
         assert llm.calls == 0
+        ready = await http.request(running.port, "GET", "/readyz")
+        assert (ready.status, ready.json()["database"]) == (503, "ok")
+        assert "its log says why" in ready.json()["journal"]
 
 
 async def test_a_full_journal_still_answers_and_says_what_a_kill_would_lose(serve, llm, postgres):
