@@ -46,7 +46,15 @@ def check_user_key(**_kwargs: Any) -> list[CheckMessage]:
 @register("staccato")
 def check_database(**_kwargs: Any) -> list[CheckMessage]:
     alias = getattr(settings, "STACCATO", {}).get("DATABASE", "default")
-    engine = settings.DATABASES.get(alias, {}).get("ENGINE", "none")
+    if alias not in settings.DATABASES:
+        return [
+            Error(
+                f"STACCATO names the database {alias!r}, which DATABASES does not have.",
+                hint=f"It has {', '.join(settings.DATABASES)}.",
+                id="staccato.E003",
+            )
+        ]
+    engine = settings.DATABASES[alias].get("ENGINE", "none")
     if "sqlite" in engine or "mysql" in engine or "oracle" in engine or engine == "none":
         return [
             Error(

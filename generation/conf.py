@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from difflib import get_close_matches
 from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
@@ -54,7 +55,10 @@ def _parse_targets(value: object) -> object:
     """'openai:gpt-b, simulated' → (('openai', 'gpt-b'), ('simulated', '')); models may hold ':'."""
     if isinstance(value, str):
         entries = [entry.strip() for entry in value.split(",") if entry.strip()]
-        return tuple(tuple(entry.partition(":")[::2]) for entry in entries)
+        targets = tuple(tuple(entry.partition(":")[::2]) for entry in entries)
+        if not all(provider in PROVIDERS for provider, _ in targets):
+            raise ValueError(f"use provider:model; the providers are {', '.join(PROVIDERS)}")
+        return targets
     return value
 
 
@@ -179,7 +183,8 @@ class Settings(BaseModel):
         "",
         max_length=200,
         description="Model, where neither the request nor the profile names one; "
-        "empty: the provider's default (claude-sonnet-5-5, gpt-6-luna).",
+        "empty: the provider's default (claude-sonnet-5-5, gpt-6-luna), which a server of your own "
+        "does not have.",
     )
     llm_allowed: Targets = Field(
         (),
@@ -333,7 +338,10 @@ def _contradictions(settings: Settings) -> list[str]:
     if "openai" in named and not own_server and not settings.openai_api_key.get_secret_value():
         faults.append(f"{named['openai']} names openai, but OPENAI_API_KEY is not set")
     if settings.default_provider == "openai" and own_server and not settings.llm_model:
-        faults.append("LLM_MODEL is not set, and OPENAI_BASE_URL names a server whose models vary")
+        faults.append(
+            "LLM_MODEL is not set, and OPENAI_BASE_URL names a server whose models vary: set it to"
+            " one of them"
+        )
     return faults
 
 
@@ -342,7 +350,10 @@ def _explain(error: ValidationError, values: Mapping[str, Any]) -> list[str]:
     for fault in error.errors(include_url=False, include_context=False):
         key = str(fault["loc"][0])
         if fault["type"] == "extra_forbidden":
-            lines.append(f"{key} is not a setting of Staccato")
+            known = [name.upper() for name in Settings.model_fields]
+            meant = get_close_matches(key.removeprefix("STACCATO_"), known, n=1)
+            hint = f"; is it {meant[0]}?" if meant else ""
+            lines.append(f"{key} is not a setting of Staccato{hint}")
             continue
         field = Settings.model_fields[key.lower()]
         shown = repr(values.get(key))

@@ -267,9 +267,13 @@ def _check() -> None:
     found = checks.run_checks(tags=["staccato"], include_deployment_checks=True)
     serious = [message for message in found if message.is_serious()]
     if serious:
-        raise ImproperlyConfigured(
-            "; ".join(f"{message.id}: {message.msg} {message.hint or ''}" for message in serious)
-        )
+        raise ImproperlyConfigured("; ".join(map(_in_a_line, serious)))
+    for message in found:
+        logger.warning("%s", _in_a_line(message))
+
+
+def _in_a_line(message: checks.CheckMessage) -> str:
+    return f"{message.id}: {message.msg} {message.hint or ''}".strip()
 
 
 def _refused(error: StaccatoError) -> StaccatoError:

@@ -36,6 +36,16 @@ def check_production(**_kwargs: Any) -> list[CheckMessage]:
     return found
 
 
+@register("staccato")
+def check_spelling(**_kwargs: Any) -> list[CheckMessage]:
+    return [
+        Concern(
+            f"{name} in the environment is no setting.", hint=f"Is it {meant}?", id="project.W002"
+        )
+        for name, meant in settings.MISSPELT.items()
+    ]
+
+
 @register(Tags.security, deploy=True)
 def check_forwarding(**_kwargs: Any) -> list[CheckMessage]:
     if os.environ.get("FORWARDED_ALLOW_IPS", "").strip() != "*":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from django.core.exceptions import ImproperlyConfigured
@@ -35,6 +36,13 @@ class Environment:
             stop(f"{name}={word!r}: use 1/0, true/false, yes/no or on/off")
         return word in _TRUE
 
+    def integer(self, name: str, default: int) -> int:
+        """Zero or more."""
+        word = self.text(name, str(default)).strip()
+        if not word.isdecimal():
+            stop(f"{name}={word!r}: use a whole number, 0 or more")
+        return int(word)
+
     def choice(self, name: str, default: str, *allowed: str) -> str:
         word = self.text(name, default).strip().upper()
         if word not in allowed:
@@ -44,6 +52,15 @@ class Environment:
     def words(self, name: str, default: str = "") -> list[str]:
         """A comma-separated list."""
         return [word.strip() for word in self.text(name, default).split(",") if word.strip()]
+
+    def misspelt(self) -> dict[str, str]:
+        """Names that are no setting's, but much like one: whoever wrote them meant that."""
+        known = {conf.environment_name(field.upper()) for field in conf.Settings.model_fields}
+        found = {
+            name: get_close_matches(name, known, n=1, cutoff=0.9)
+            for name in self._values.keys() - known
+        }
+        return {name: matches[0] for name, matches in sorted(found.items()) if matches}
 
     def staccato(self) -> dict[str, Any]:
         """The STACCATO dict: each setting of `generation` that the environment names."""

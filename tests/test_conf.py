@@ -49,7 +49,14 @@ def test_a_key_for_anthropic_chooses_it():
         ({"LLM_PROVIDER": "oracle"}, "LLM_PROVIDER='oracle': .*'anthropic'"),
         ({"LLM_SIMULATED_LATENCY": "8-2"}, "LLM_SIMULATED_LATENCY='8-2': "),
         ({"LLM_SIMULATED_LATENCY": "fast"}, "LLM_SIMULATED_LATENCY='fast': "),
-        ({"DB_POOLSIZE": 5}, "DB_POOLSIZE is not a setting"),
+        ({"DB_POOLSIZE": 5}, "DB_POOLSIZE is not a setting of Staccato; is it DB_POOL_SIZE?"),
+        ({"STACCATO_MAX_INFLIGHT": 5}, "is it MAX_IN_FLIGHT?"),
+        ({"COLOUR": "red"}, "COLOUR is not a setting of Staccato$"),
+        ({"LLM_FALLBACKS": "gpt"}, "use provider:model; the providers are anthropic, openai,"),
+        (
+            {"LLM_PROVIDER": "openai", "OPENAI_BASE_URL": "http://localhost:11434/v1"},
+            "LLM_MODEL is not set.*: set it to one of them",
+        ),
         ({"LLM_PROVIDER": "anthropic"}, "ANTHROPIC_API_KEY is not set"),
     ],
 )
@@ -104,6 +111,11 @@ def in_a_process(code: str, **env: str) -> subprocess.CompletedProcess:
         ("DB_POOL_SIZE", "many", "many"),
         ("DEBUG", "perhaps", "perhaps"),
         ("DATABASE_URL", "mysql-canary", "(hidden)"),
+        ("DATABASE_URL", "postgresql:///canary?port=abc", "its port is no number"),
+        ("DATABASE_URL", "postgresql:///canary?sslmode=canary", "disable, allow, prefer, require"),
+        ("ALLOWED_HOSTS", "https://example.org", "use names alone"),
+        ("CSRF_TRUSTED_ORIGINS", "example.org", "use origins, as https://example.org"),
+        ("SECURE_HSTS_SECONDS", "-1", "a whole number"),
     ],
 )
 def test_a_bad_variable_stops_the_start_with_one_line(name, value, shown):
@@ -114,6 +126,21 @@ def test_a_bad_variable_stops_the_start_with_one_line(name, value, shown):
     assert f"{name}=" in lines[0]
     assert shown in lines[0]
     assert "canary" not in lines[0]
+
+
+def test_a_misspelt_variable_is_told_with_what_it_may_mean():
+    ended = in_a_process("manage.py check", LLM_MAX_CONCURENCY="5", OPENAI_ORG_ID="mine")
+    assert "LLM_MAX_CONCURENCY in the environment is no setting" in ended.stderr
+    assert "Is it LLM_MAX_CONCURRENCY?" in ended.stderr
+    assert "OPENAI_ORG_ID" not in ended.stderr, "other programs have variables, too"
+
+
+def test_a_command_without_its_database_ends_with_one_line_and_no_traceback():
+    ended = in_a_process("manage.py migrate", DATABASE_URL="postgresql://user@127.0.0.1:1/name")
+    assert ended.returncode == 1
+    assert "staccato: the database can't be used" in ended.stderr.splitlines()[-1]
+    assert "port 1 failed: Connection refused" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_without_a_key_and_a_database_check_and_collectstatic_still_work():

@@ -112,7 +112,10 @@ def parse_moment(text: str) -> datetime:
         moment = None
     if moment is None:
         raise CommandError(f"--expires {text}: use 90d, 2027-01-31 or 2027-01-31T12:00.")
-    return make_aware(moment) if is_naive(moment) else moment
+    moment = make_aware(moment) if is_naive(moment) else moment
+    if moment <= now():
+        raise CommandError(f"--expires {text}: that is past already.")
+    return moment
 
 
 def state(key: ApiKey) -> str:
