@@ -240,7 +240,8 @@ class Settings(BaseModel):
     )
     openai_base_url: BaseUrl = Field(
         OFFICIAL_OPENAI_URL,
-        description="Where the OpenAI-compatible API is (vLLM, Ollama, llama.cpp, …).",
+        description="Where the OpenAI-compatible API is, with its `/v1` "
+        "(vLLM, Ollama, llama.cpp, …).",
     )
     openai_max_tokens_field: Literal["auto", "max_completion_tokens", "max_tokens"] = Field(
         "auto",

@@ -5,6 +5,7 @@ The parent has the socket, so callers wait during a change and are not refused.
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from uvicorn.supervisors.basereload import BaseReload as ChangeReload
 else:
     from uvicorn.supervisors import ChangeReload
+
+logger = logging.getLogger(__name__)
 
 PARENT_POLL_S = 0.5
 # Elsewhere than on Linux, system libraries may not survive a fork.
@@ -72,6 +75,10 @@ class Reloader(ChangeReload):
         if code is not None and code < 0:
             self.killed_by = signal.Signals(-code)
             self.should_exit.set()
+        elif code:
+            logger.error(
+                "the server has ended; a change of the code starts it anew, Ctrl-C ends this"
+            )
 
 
 def end_with_parent() -> None:

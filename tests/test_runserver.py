@@ -183,6 +183,7 @@ def test_a_change_replaces_the_server_and_refuses_nobody(checkout, serve):
 
     urls.write_text("this is no Python\n")
     eventually(lambda: "SyntaxError" in checkout.said, START_S, "the error is shown")
+    eventually(lambda: "a change of the code starts it anew" in checkout.said, GONE_S, "it waits")
     assert server.process.poll() is None
     urls.write_text(good)
     eventually(lambda: server.get("/livez") == 200, START_S, "it serves again")

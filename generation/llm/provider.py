@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ from generation.errors import (
 )
 from generation.llm import policy
 from generation.llm.reading import EXCERPT_CHARS, excerpt, parse_json
+from generation.logs import OncePerWhile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 
     from generation.records import Prompt, Usage
 
+logger = logging.getLogger(__name__)
+logger.addFilter(OncePerWhile())
+
 _COMPLAINT_S = 1.0  # longest wait for the body of an error, whose status says enough
 
 
@@ -36,6 +41,7 @@ class Provider(Protocol):
     """Something that answers prompts."""
 
     name: str
+    url: str  # '' where nothing is called
     default_model: str
     price_list: str  # as `Prices.cost` takes it
 
@@ -94,6 +100,7 @@ class HttpProvider(ABC):
         max_reply_bytes: int,
     ) -> None:
         self._transport = transport
+        self.url = url
         self._url = httpx.URL(url)
         self._headers = _Headers(
             {
@@ -185,6 +192,7 @@ class HttpProvider(ABC):
         try:
             response = await self._transport.handle_async_request(request)
         except httpx.HTTPError as error:
+            logger.warning("%s at %s: %s", self.name, self.url, _root(error))
             raise _translate(error, self.name) from error
         stream = cast("httpx.AsyncByteStream", response.stream)
         try:
@@ -211,6 +219,13 @@ class HttpProvider(ABC):
                     break
         if fault and response.is_success:  # otherwise the status says enough
             raise LLMBadReply(fault, status_code=response.status_code, should_retry=False)
+
+
+def _root(error: BaseException) -> str:
+    """What the operating system said, which stands at the end of a chain."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error) or type(error).__name__
 
 
 def _translate(error: Exception, name: str) -> LLMError:

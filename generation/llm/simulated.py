@@ -39,6 +39,7 @@ _SENTENCES = (
 
 class Simulated:
     name = "simulated"
+    url = ""
     default_model = "simulated"
     price_list = ""
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _ALARM_INTERVAL_S = 60.0
+_ALARM_CHARS = 300
 
 
 @dataclass(slots=True)
@@ -101,7 +102,7 @@ class Upstream:
             outcome, status = "", 200
         except LLMError as error:
             outcome, status = error.slug, error.status_code
-            self._raise_alarm(error)
+            self._raise_alarm(error, model)
             raise
         else:
             return answer
@@ -167,8 +168,15 @@ class Upstream:
             self._outcomes[outcome] = counter
         return counter
 
-    def _raise_alarm(self, error: LLMError) -> None:
+    def _raise_alarm(self, error: LLMError, model: str) -> None:
         now = self._clock()
         if isinstance(error, LLMMisconfigured) and now >= self._alarm_due:
             self._alarm_due = now + _ALARM_INTERVAL_S
-            logger.error("%s: %s; someone has to act", error.slug, error.detail)
+            logger.error(
+                "%s: %s; someone has to act. It was asked for %s at %s and said %r",
+                error.slug,
+                error.detail,
+                model,
+                self.provider.url,
+                error.raw_reply[:_ALARM_CHARS],
+            )

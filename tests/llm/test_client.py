@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import logging
+import socket
 import time
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -343,12 +344,28 @@ async def test_each_fallback_has_its_share_however_many_hang_before_it():
 
 async def test_bad_credentials_are_an_alarm_and_the_fallback_answers(caplog):
     async with two_providers() as (llm, one, _):
-        one.behave = says(401, b"")
+        one.behave = says(401, b'{"error": "no credit"}')
         for _ in range(3):
             assert (await llm.complete(PROMPT)).text == "second"
     alarms = [r for r in caplog.records if r.name.startswith("generation.")]
     assert [record.levelno for record in alarms] == [logging.ERROR]
     assert len(alarms) == 1, "one alarm a minute wakes someone; one per call buries them"
+    said = alarms[0].getMessage()
+    assert f"{one.url}/v1/messages" in said, "who has to act wants to know what was asked"
+    assert '{"error": "no credit"}' in said
+
+
+async def test_a_provider_that_is_not_there_is_told_to_operators_with_address_and_cause(caplog):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    settings = {"ANTHROPIC_API_KEY": "k", "ANTHROPIC_BASE_URL": url, "LLM_MAX_ATTEMPTS": 2}
+    async with LLMClient.open(parse(settings)) as llm:
+        with pytest.raises(errors.LLMUnreachable) as caught:
+            await llm.complete(PROMPT)
+    assert url not in caught.value.detail, "addresses are none of a caller's business"
+    (told,) = [r.getMessage() for r in caplog.records if r.name.startswith("generation.")]
+    assert f"anthropic at {url}/v1/messages: " in told
+    assert "refused" in told
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])

@@ -42,7 +42,7 @@ LOCAL = {"OPENAI_BASE_URL": "http://localhost:11434/v1"}
         ({"LLM_ALLOWED": "anthropic:a"}, "LLM_ALLOWED names anthropic, but ANTHROPIC_API_KEY"),
         ({"LLM_PROVIDER": "openai"} | LOCAL, "LLM_MODEL is not set"),
         ({"LLM_PROVIDER": "gemini"}, "LLM_PROVIDER='gemini': Input should be 'auto', 'anthropic'"),
-        ({"LLM_FALLBACKS": "gpt-4"}, "LLM_FALLBACKS='gpt-4': Input should be 'anthropic'"),
+        ({"LLM_FALLBACKS": "gpt-4"}, "LLM_FALLBACKS='gpt-4': use provider:model"),
         ({"LLM_SIMULATED_LATENCY": "8-2"}, "LLM_SIMULATED_LATENCY='8-2'"),
         ({"LLM_SIMULATED_LATENCY": "x"}, "LLM_SIMULATED_LATENCY='x'"),
         ({"LLM_SIMULATED_FAULTS": "429"}, "LLM_SIMULATED_FAULTS='429'"),

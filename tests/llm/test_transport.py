@@ -6,7 +6,9 @@ import asyncio
 import gc
 import gzip
 import ssl
+import sys
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -24,6 +26,7 @@ from tests.llm.provider_server import (
 )
 
 OK = says(200, b"ok")
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -223,6 +226,31 @@ async def test_a_refused_connection_is_a_connect_error(server, transport):
         url = other.url
     with pytest.raises(httpx.ConnectError):
         await post(transport, url)
+
+
+A_CALL_AND_THE_END = """
+import asyncio, httpx
+from generation.llm.transport import Transport
+async def main():
+    async with Transport(connect_timeout=5) as transport:
+        try:
+            await transport.handle_async_request(httpx.Request("GET", "http://127.0.0.1:1"))
+        except httpx.ConnectError:
+            pass
+asyncio.run(main())
+"""
+
+
+async def test_a_process_that_ends_right_after_a_call_ends_well():
+    """Eight at once, since the fault needs a busy machine, and shows in one of ten."""
+    processes = [
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-c", A_CALL_AND_THE_END, cwd=ROOT, stderr=asyncio.subprocess.PIPE
+        )
+        for _ in range(8)
+    ]
+    said = [(await process.communicate())[1].decode() for process in processes]
+    assert [process.returncode for process in processes] == [0] * 8, said
 
 
 async def test_an_unknown_host_is_a_connect_error(transport):

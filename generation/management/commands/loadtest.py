@@ -39,6 +39,8 @@ Send many requests at once to a running service, and watch its connection pool m
       against another host. --paid is asked for where the service asks a real LLM, since each
       request then costs money; LLM_PROVIDER=simulated costs none.
 
+One request goes first, to see who answers.
+
 What to look at: however many requests wait for the LLM, few connections are checked out, as
 each is held for milliseconds. Anything but a 200 is a failure, and one failure is enough for
 the exit status 1. The report is one HTML file with plots.
@@ -176,6 +178,8 @@ def _plan(options: dict[str, Any]) -> Plan:
         json.loads(options["body"])
     except ValueError as error:
         raise CommandError(f"--body is not JSON: {error}") from None
+    if options["report"] and not os.access(Path(options["report"]).absolute().parent, os.W_OK):
+        raise CommandError(f"--report {options['report']}: its folder can't be written to")
     try:
         ca_file = Path(options["ca_file"]).read_bytes() if options["ca_file"] else None
     except OSError as error:

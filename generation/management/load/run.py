@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pyqwest
 
+from generation.llm.transport import close
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
@@ -113,7 +115,7 @@ class LoadTest:
             enable_otel=False,
         )
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(transport.aclose)
+            stack.push_async_callback(close, transport)
             yield cls(plan, transport)
 
     async def probe(self) -> dict[str, Any]:
