@@ -199,6 +199,7 @@ def test_users_are_one_or_a_list_or_a_range(words, users):
         ("--body", "{"),
         ("--header", "no colon"),
         ("--ca-file", "/nowhere"),
+        ("--report", "/nowhere/loadtest.html"),
         ("--url", "http://127.0.0.1:9", "--timeout", "5"),
     ],
 )

@@ -14,6 +14,7 @@ from django.db import connection
 from generation import sizing
 from generation.runtime import Runtime
 from generation.sizing import Budget, PoolSize
+from tests.support.keys import amake_key
 
 
 def poolsize(*arguments: str) -> str:
@@ -211,3 +212,13 @@ async def test_what_is_not_given_is_measured_from_the_running_service(serve, llm
         assert "demand = requests at once" in said
         said = await sync_to_async(poolsize)("--url", url, "--concurrency", "777")
         assert "777 × " in said
+
+
+async def test_where_keys_are_required_poolsize_asks_for_a_services(serve, orm):
+    key = await amake_key()
+    async with serve(STACCATO_API_KEYS_REQUIRED="1") as service:
+        url = f"http://127.0.0.1:{service.port}"
+        with pytest.raises(CommandError, match="answers 403 .*--api-key or STACCATO_API_KEY"):
+            await sync_to_async(poolsize)("--url", url)
+        with pytest.raises(CommandError, match="no request yet"):
+            await sync_to_async(poolsize)("--url", url, "--api-key", key)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from django.core.management.base import BaseCommand, CommandError
 
 from generation import limits
+from generation.management import service
 from generation.management.load import report, verdict
 from generation.management.load.run import LoadTest, Plan, Refused
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from generation.management.load.run import Result, Sample
     from generation.management.load.verdict import Verdict
 
-API_KEY_VARIABLE = "STACCATO_API_KEY"
 LINE_EVERY_S = 5  # where the output is no terminal
 HELP = """\
 Send many requests at once to a running service, and watch its connection pool meanwhile.
@@ -58,7 +58,7 @@ class Command(BaseCommand):
         return super().create_parser(*args, formatter_class=RawDescriptionHelpFormatter, **kwargs)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--url", default="http://127.0.0.1:8000", help="(%(default)s)")
+        service.add_arguments(parser)
         parser.add_argument(
             "--concurrency", type=int, default=100, help="callers at once (%(default)s)"
         )
@@ -72,15 +72,6 @@ class Command(BaseCommand):
         )
         parser.add_argument(
             "--body", default="{}", metavar="JSON", help="body of each request (%(default)s)"
-        )
-        parser.add_argument(
-            "--api-key",
-            default=os.environ.get(API_KEY_VARIABLE, ""),
-            metavar="KEY",
-            help=f"sent as `Authorization: Bearer KEY`; better given as {API_KEY_VARIABLE}",
-        )
-        parser.add_argument(
-            "--header", action="append", default=[], metavar="'NAME: VALUE'", help="may be repeated"
         )
         parser.add_argument(
             "--timeout", type=float, default=60, help="seconds for one answer (%(default)s)"
@@ -163,17 +154,11 @@ class Command(BaseCommand):
 
 def _plan(options: dict[str, Any]) -> Plan:
     """Raises `CommandError` for what makes no sense."""
-    url = options["url"]
-    if not url.startswith(("http://", "https://")):
-        raise CommandError("--url starts with http:// or https://")
     if options["requests"] is None and options["duration"] is None:
         options["duration"] = 30.0
     for name in ("concurrency", "requests", "duration", "timeout"):
         if options[name] is not None and options[name] <= 0:
             raise CommandError(f"--{name} is greater than 0")
-    headers = [_split(header) for header in options["header"]]
-    if options["api_key"]:
-        headers.append(("authorization", f"Bearer {options['api_key']}"))
     try:
         json.loads(options["body"])
     except ValueError as error:
@@ -185,23 +170,16 @@ def _plan(options: dict[str, Any]) -> Plan:
     except OSError as error:
         raise CommandError(f"--ca-file can't be read: {error}") from None
     return Plan(
-        url=url.rstrip("/"),
+        url=service.url(options),
         users=_users(options["users"]),
         body=options["body"].encode(),
-        headers=headers,
+        headers=service.headers(options),
         concurrency=options["concurrency"],
         requests=options["requests"],
         duration=options["duration"],
         timeout=options["timeout"],
         ca_file=ca_file,
     )
-
-
-def _split(header: str) -> tuple[str, str]:
-    name, found, value = header.partition(":")
-    if not found or not name.strip():
-        raise CommandError(f"--header {name!r}: use 'Name: value'")
-    return name.strip(), value.strip()
 
 
 def _users(words: str) -> list[int]:

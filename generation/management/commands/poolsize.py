@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import urllib.error
 import urllib.request
 from argparse import RawDescriptionHelpFormatter
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import Error, connections
 
 from generation import conf, sizing
+from generation.management import service
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -25,7 +27,7 @@ Demand is driven by the time spent in the database, not by the LLM:
   manage.py poolsize --concurrency 100 --db-ms 50 --total-ms 4000
       computes it from figures of yours.
 
-  manage.py poolsize --url https://example.org
+  manage.py poolsize --url https://example.org --api-key "$KEY"
       takes what you leave out from the running service: the most requests that were at once in
       flight, the time that each held a connection, and the time to its answer, all since start,
       and of all its processes together. Each process has a pool, for its share of the demand.
@@ -33,6 +35,16 @@ Demand is driven by the time spent in the database, not by the LLM:
 Then all that the workers may open is compared with what PostgreSQL grants. `manage.py check
 --database default` compares it too, and the service logs it at start.
 """
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """To https, or to a login: it is the first answer that tells what is missing."""
+
+    def redirect_request(self, *_arguments: Any) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(_NoRedirects)
 
 
 class Command(BaseCommand):
@@ -46,18 +58,7 @@ class Command(BaseCommand):
         parser.add_argument("--concurrency", type=int, help="requests in flight at once")
         parser.add_argument("--db-ms", type=float, help="ms a request holds a connection")
         parser.add_argument("--total-ms", type=float, help="ms from a request to its answer")
-        parser.add_argument(
-            "--url",
-            default="http://127.0.0.1:8000",
-            help="the running service to measure (%(default)s)",
-        )
-        parser.add_argument(
-            "--header",
-            action="append",
-            default=[],
-            metavar="'NAME: VALUE'",
-            help="sent to it, as for a page that only staff may see",
-        )
+        service.add_arguments(parser)
         parser.add_argument(
             "--workers",
             type=int,
@@ -68,7 +69,7 @@ class Command(BaseCommand):
         names = ("concurrency", "db_ms", "total_ms", "workers")
         given = {name: options[name] for name in names if options[name] is not None}
         if not given.keys() >= set(names[:3]):
-            given = self.measure(options["url"], options["header"]) | given
+            given = self.measure(service.url(options), service.headers(options)) | given
         given.setdefault("workers", sizing.expected_workers())
         if min(given.values()) <= 0:
             raise CommandError("concurrency, times and workers are greater than 0")
@@ -78,8 +79,8 @@ class Command(BaseCommand):
         self.stdout.write("")
         self.compare(given["workers"])
 
-    def measure(self, url: str, headers: list[str]) -> dict[str, Any]:
-        page = self.fetch(f"{url.rstrip('/')}/api/v1/pool", headers)
+    def measure(self, url: str, headers: list[tuple[str, str]]) -> dict[str, Any]:
+        page = self.fetch(f"{url}/api/v1/pool", headers)
         workers = sum(entry["answers"] for entry in page["processes"])
         pool = page["total"]
         answered, holds = pool["requests_answered"], pool["holds"]
@@ -104,16 +105,17 @@ class Command(BaseCommand):
         }
 
     @staticmethod
-    def fetch(url: str, headers: list[str]) -> dict[str, Any]:
-        if not url.startswith(("http://", "https://")):
-            raise CommandError("--url starts with http:// or https://")
-        request = urllib.request.Request(url)  # noqa: S310  # of these two kinds
-        for header in headers:
-            name, _, value = header.partition(":")
-            request.add_header(name.strip(), value.strip())
+    def fetch(url: str, headers: list[tuple[str, str]]) -> dict[str, Any]:
+        request = urllib.request.Request(url, headers=dict(headers))  # noqa: S310  # http or https
         try:
-            with urllib.request.urlopen(request, timeout=ANSWER_LIMIT_S) as answer:  # noqa: S310
+            with _OPENER.open(request, timeout=ANSWER_LIMIT_S) as answer:
                 pool: dict[str, Any] = json.load(answer)
+        except urllib.error.HTTPError as error:
+            raise CommandError(
+                f"{url} answers {error.code} {error.reason}. Where API keys are required, the page"
+                f" is for a service's key: give one with --api-key or {service.API_KEY_VARIABLE}"
+                " (manage.py apikey create NAME --all-users)"
+            ) from None
         except (OSError, ValueError) as error:  # refused, not 200, not JSON
             raise CommandError(
                 f"{url} can't be asked ({error}): start the service, name it with --url, or give"
