@@ -218,7 +218,7 @@ async def test_where_keys_are_required_poolsize_asks_for_a_services(serve, orm):
     key = await amake_key()
     async with serve(STACCATO_API_KEYS_REQUIRED="1") as service:
         url = f"http://127.0.0.1:{service.port}"
-        with pytest.raises(CommandError, match="answers 403 .*--api-key or STACCATO_API_KEY"):
+        with pytest.raises(CommandError, match=r"answers 403 .*--api-key or STACCATO_API_KEY"):
             await sync_to_async(poolsize)("--url", url)
         with pytest.raises(CommandError, match="no request yet"):
             await sync_to_async(poolsize)("--url", url, "--api-key", key)
