@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import re
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,7 +17,7 @@ from ninja.errors import HttpError, ValidationError
 from ninja.parser import Parser
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from generation import access, conf, idempotency, openapi, problems, prompts, runtime
+from generation import access, conf, edge, idempotency, openapi, problems, prompts, runtime
 from generation.errors import InvalidRequest, MalformedBody, StaccatoError, let_go
 from generation.records import GenerationRequest
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _BIGINT_MAX = 2**63 - 1
-_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 class JSONParser(Parser):
@@ -183,9 +181,9 @@ def _answer(generation: Generation, request_id: str) -> HttpResponse:
 
 def _request_id(request: HttpRequest) -> str:
     """The caller's X-Request-ID where it is fit to be kept, else a new one."""
-    given: str = request.META.get("HTTP_X_REQUEST_ID", "")
+    given = edge.fit_request_id(request.META.get("HTTP_X_REQUEST_ID", ""))
     # Unique is enough, and the system's randomness costs several times as much.
-    return given if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
+    return given or f"{random.getrandbits(128):032x}"
 
 
 @api.get(

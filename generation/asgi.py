@@ -82,7 +82,10 @@ class Application:
         if isinstance(response, BytesIO):
             await self._stock(scope, _replay(response, receive), send)
             return
-        await body.answer(problems.from_plain(response), send)
+        response = problems.from_plain(response)
+        if "X-Request-ID" not in response and head.request_id:  # refused before a view knew it
+            response["X-Request-ID"] = head.request_id
+        await body.answer(response, send)
 
     async def _respond(
         self, scope: Scope, head: Head, body: Inflow, receive: Receive

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from typing import TYPE_CHECKING, Any
 
 from generation.errors import (
@@ -39,6 +40,14 @@ LINGER_S = 2.0  # how long a refused body is read on, so that its sender sees th
 JSON_TYPES = frozenset({b"application/json", b"application/x-www-form-urlencoded"})
 
 
+_REQUEST_ID = re.compile(r"[!-~]{1,128}")
+
+
+def fit_request_id(given: str) -> str:
+    """The caller's X-Request-ID where it is fit to be kept and returned, else ''."""
+    return given if _REQUEST_ID.fullmatch(given) else ""
+
+
 class ClientLeft(Exception):  # no fault of anybody's
     pass
 
@@ -56,6 +65,10 @@ class Head:
         # A server has refused what is no number; ours stay small enough to be one.
         self.length = int(length) if length.isdigit() and len(length) < 16 else None  # noqa: PLR2004
         self.has_body = bool(self.length) or b"transfer-encoding" in self.headers
+
+    @property
+    def request_id(self) -> str:
+        return fit_request_id(self.headers.get(b"x-request-id", b"").decode("latin-1"))
 
     def check(self) -> None:
         """Raises `UriTooLong`, `HeadersTooLarge` or `UnsupportedMediaType`."""

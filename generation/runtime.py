@@ -246,8 +246,9 @@ def current() -> Runtime:
     """The open runtime of this process. Raises `RuntimeNotOpen`."""
     if _runtime is None:
         raise RuntimeNotOpen(
-            "the ASGI lifespan did not run, so nothing is open: serve project.asgi:application"
-            " with uvicorn and without `--lifespan off`, or use manage.py runserver"
+            "the ASGI lifespan did not run, so nothing is open: serve the application that"
+            " generation.asgi.get_application() makes with uvicorn, and without `--lifespan off`;"
+            " Django's own runserver does not run it"
         )
     return _runtime
 

@@ -149,6 +149,24 @@ async def test_an_unknown_path_of_the_api_is_a_problem(client):
     assert problem(await client.get("/api/v1/nope")) == (404, "not-found")
 
 
+@pytest.mark.parametrize(
+    ("path", "headers", "body", "status"),
+    [
+        ("/api/v1/generate/1", {}, "{", 400),
+        ("/api/v1/generate/1", {"X-API-Key": "stc_wrong"}, "{}", 401),
+        ("/api/v1/generate/1", {}, '{"nope": 1}', 422),
+        ("/api/v1/generate/99", {}, "{}", 404),
+        ("/api/v1/nope", {}, "{}", 404),
+    ],
+)
+async def test_a_refusal_returns_the_request_id_whoever_refuses(
+    client, path, headers, body, status
+):
+    headers = {"X-Request-ID": "trace-7", "content-type": "application/json", **headers}
+    answer = await client.post(path, content=body, headers=headers)
+    assert (answer.status_code, answer.headers["x-request-id"]) == (status, "trace-7")
+
+
 @pytest.mark.parametrize("given", ["", "with space", "x" * 129, "é"])
 async def test_an_unfit_request_id_is_replaced(client, given):
     answer = await client.post(

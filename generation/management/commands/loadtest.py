@@ -32,8 +32,8 @@ Send many requests at once to a running service, and watch its connection pool m
   manage.py loadtest --concurrency 500
       500 callers, each with one request after the other, for 30 s.
 
-  manage.py loadtest --concurrency 5000 --requests 20000 --users 1-10
-      until 20,000 requests are answered, for the users 1 to 10 in turn.
+  manage.py loadtest --concurrency 5000 --requests 20000 --users 1-6
+      until 20,000 requests are answered, for the users 1 to 6 in turn.
 
   manage.py loadtest --url https://staging.example.org --api-key "$KEY" --paid
       against another host. --paid is asked for where the service asks a real LLM, since each

@@ -16,7 +16,8 @@ from generation.models import Profile
 if TYPE_CHECKING:
     from django.contrib.auth.base_user import AbstractBaseUser
 
-# By the id of the user. The first answers an empty body as well as one with an input.
+# By the id of the user. The first answers an empty body as well as one with an input; the last
+# four need variables.
 PROFILES: dict[int, dict[str, Any]] = {
     1: {
         "prompt_template": "Tell a curious beginner, in three sentences, something worth knowing"
@@ -27,37 +28,37 @@ PROFILES: dict[int, dict[str, Any]] = {
         " are, and answer with the translation alone.\n\n$input",
     },
     3: {
-        "prompt_template": "Write a reply to $name, who ordered $product and writes:\n\n$input\n\n"
-        "Be friendly and brief, promise nothing, and sign as the service desk.",
-        "system": "You answer letters for a small mail-order bookshop.",
-    },
-    4: {
         "prompt_template": "Sum up the text in at most five bullet points, the most important"
         " first.\n\n<text>\n$input\n</text>",
     },
-    5: {
-        "prompt_template": "A customer asks whether $$20 a month is a fair price for $product."
-        " Give two reasons for and two against, then your verdict in one line.",
-    },
-    6: {
+    4: {
         "prompt_template": "Review this change. Name what breaks first, then what could be"
         " simpler; say nothing about style.\n\n$input",
         "system": "You are a senior engineer. You point at lines, not at people.",
         "max_tokens": 2048,
     },
-    7: {
+    5: {
         "prompt_template": "Is this message positive, negative or neutral? Answer with that one"
         " word.\n\n$input",
         "max_tokens": 16,
     },
-    8: {
-        "prompt_template": "Suggest a dinner for two from what is in the fridge: $ingredients."
-        " Thirty minutes, one pan. List the steps.",
-    },
-    9: {
+    6: {
         "prompt_template": "Explain what this SQL does, which index it needs, and what it would"
         " cost on ten million rows.\n\n$input",
         "system": "You know PostgreSQL well and say so when you are not sure.",
+    },
+    7: {
+        "prompt_template": "Write a reply to $name, who ordered $product and writes:\n\n$input\n\n"
+        "Be friendly and brief, promise nothing, and sign as the service desk.",
+        "system": "You answer letters for a small mail-order bookshop.",
+    },
+    8: {
+        "prompt_template": "A customer asks whether $$20 a month is a fair price for $product."
+        " Give two reasons for and two against, then your verdict in one line.",
+    },
+    9: {
+        "prompt_template": "Suggest a dinner for two from what is in the fridge: $ingredients."
+        " Thirty minutes, one pan. List the steps.",
     },
     10: {
         "prompt_template": "Write the release note for version $version of $product from these"
