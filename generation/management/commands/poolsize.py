@@ -111,6 +111,7 @@ class Command(BaseCommand):
             with _OPENER.open(request, timeout=ANSWER_LIMIT_S) as answer:
                 pool: dict[str, Any] = json.load(answer)
         except urllib.error.HTTPError as error:
+            error.close()
             raise CommandError(
                 f"{url} answers {error.code} {error.reason}. Where API keys are required, the page"
                 f" is for a service's key: give one with --api-key or {service.API_KEY_VARIABLE}"
