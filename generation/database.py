@@ -12,6 +12,7 @@ from collections import deque
 from contextvars import ContextVar
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 import asyncpg
 from django.db import connections
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Executable, Row
     from sqlalchemy.engine import ExceptionContext
-    from sqlalchemy.engine.interfaces import DBAPIConnection
+    from sqlalchemy.engine.interfaces import AdaptedConnection
     from sqlalchemy.pool import ConnectionPoolEntry
 
     from generation.conf import Settings
@@ -114,9 +115,8 @@ class MeasuredPool(AsyncAdaptedQueuePool):
         self.holds = Durations()
         self.peak_checked_out = 0
         self.peak_open = 0
-        self._connections: set[DBAPIConnection] = set()
+        self._links: WeakSet[asyncpg.Connection] = WeakSet()
         event.listen(self, "connect", self._connected)
-        event.listen(self, "close", self._closed)
         event.listen(self, "checkout", self._checked_out)
         event.listen(self, "checkin", self._checked_in)
 
@@ -133,13 +133,10 @@ class MeasuredPool(AsyncAdaptedQueuePool):
             self.waits.add(waited)
             metrics.CONNECTION_WAIT.observe(waited)
 
-    def _connected(self, connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
+    def _connected(self, connection: AdaptedConnection, entry: ConnectionPoolEntry) -> None:
         entry.info["opened_at"] = perf_counter()
-        self._connections.add(connection)
+        self._links.add(connection.driver_connection)
         self.peak_open = max(self.peak_open, self.open)
-
-    def _closed(self, connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
-        self._connections.discard(connection)
 
     def _checked_out(self, _connection: object, entry: ConnectionPoolEntry, _proxy: object) -> None:
         self.peak_checked_out = max(self.peak_checked_out, self.checkedout())
@@ -165,7 +162,7 @@ class MeasuredPool(AsyncAdaptedQueuePool):
 
         The pool's own count has entries whose connection was lost, or could not be opened.
         """
-        return sum(not link.driver_connection.is_closed() for link in self._connections)
+        return sum(not link.is_closed() for link in self._links)
 
     def statistics(self) -> dict[str, Any]:
         """Connections as they stand now, their peaks, waits and hold times."""

@@ -8,20 +8,28 @@ from time import monotonic
 AGAIN_S = 10.0
 
 
-class OncePerWhile(logging.Filter):
-    """Lets a message through that differs from the one before it, or comes `AGAIN_S` after that.
+REMEMBERED = 16
 
-    For loggers that say the same at each flush of an outage, hundreds of times a second.
+
+class OncePerWhile(logging.Filter):
+    """Lets the same message through once in `AGAIN_S`; whatever has a traceback, always.
+
+    For loggers that say the same few things at each flush of an outage, hundreds of times a
+    second.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._said = ""
-        self._until = 0.0
+        self._until: dict[str, float] = {}  # the oldest first
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info:
+            return True
         message, now = record.getMessage(), monotonic()
-        if message == self._said and now < self._until:
+        if now < self._until.get(message, 0.0):
             return False
-        self._said, self._until = message, now + AGAIN_S
+        self._until.pop(message, None)
+        self._until[message] = now + AGAIN_S
+        if len(self._until) > REMEMBERED:
+            del self._until[next(iter(self._until))]
         return True

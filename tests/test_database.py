@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 
 import pytest
 from sqlalchemy import exc, text
@@ -62,6 +63,19 @@ async def test_a_connection_that_postgresql_ended_is_not_called_open(opened, sql
             await database.run(text("SELECT 1"))
         await database.run(text("SELECT 1"))
         assert database.pool.open == 1
+
+
+async def test_what_has_left_the_pool_is_neither_counted_nor_kept(opened):
+    async with opened() as database:
+        async with database.engine.connect() as connection:
+            raw = await connection.get_raw_connection()
+            link = raw.driver_connection
+            raw.detach()
+            assert database.pool.open == 1
+            link.terminate()
+        del connection, raw, link
+        gc.collect()
+        assert len(database.pool._links) == database.pool.open == 0
 
 
 async def test_an_exhausted_pool_is_503_within_its_timeout(opened):

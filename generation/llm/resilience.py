@@ -19,15 +19,20 @@ RETRY_WINDOW_S = 10.0
 _SLOT_S = 0.5
 _SLOTS_KEPT = 256  # calls that end later than two minutes after they began are not judged
 
-# Judged are the last three slots, so that the circuit opens within two seconds of total failure,
-# and where those have too few failures, as in a quiet service, those before them, up to a minute.
+# Short, so that the circuit opens within two seconds of total failure.
 OUTAGE_SLOTS = 3
-OUTAGE_MAX_SLOTS = 120
 OUTAGE_MIN_FAILURES = 10
 # A provider that still answers one call in five is better than none.
 OUTAGE_FAILURE_SHARE = 0.8
 # A probe is one call, so it can be frequent; this is also the longest delay to recovery.
 PROBE_INTERVAL_S = 2.0
+
+
+# In a quiet service so many calls are spread over a minute. What fails at once costs it little;
+# what hangs, everybody waits out, though whoever was answered since would have shown that it is
+# well.
+HANG_SLOTS = 10
+HANG_MAX_SLOTS = 120
 
 
 class SlidingCounts:
@@ -90,7 +95,8 @@ class Ticket(NamedTuple):
 
 
 class CircuitBreaker:
-    """Opens when nearly every call begun of late has failed; half-opens with single probes.
+    """Opens when nearly every call begun of late has failed, or in a quiet service every one has
+    hung; half-opens with single probes.
 
     A probe may hang until its call times out, so the next one does not wait for its end.
 
@@ -160,14 +166,18 @@ class CircuitBreaker:
         return count
 
     def _is_outage(self, slot: int) -> bool:
-        begun = failed = 0
-        for number in range(slot, max(slot - OUTAGE_MAX_SLOTS, self._answered_slot - 1), -1):
-            if slot - number >= OUTAGE_SLOTS and failed >= OUTAGE_MIN_FAILURES:
-                break
-            of_slot = self._begun.get(number, (0, 0))
-            begun += of_slot[0]
-            failed += of_slot[1]
-        return failed >= OUTAGE_MIN_FAILURES and failed >= begun * OUTAGE_FAILURE_SHARE
+        begun, failed = self._sum(max(slot - OUTAGE_SLOTS + 1, self._answered_slot), slot)
+        if failed >= OUTAGE_MIN_FAILURES:
+            return failed >= begun * OUTAGE_FAILURE_SHARE
+        if int(self._clock() / _SLOT_S) - slot < HANG_SLOTS:
+            return False
+        begun, failed = self._sum(max(slot - HANG_MAX_SLOTS, self._answered_slot) + 1, slot)
+        return failed >= OUTAGE_MIN_FAILURES and failed == begun
+
+    def _sum(self, first: int, last: int) -> tuple[int, int]:
+        """The calls that began in these slots, and how many of them have failed."""
+        counts = [self._begun.get(number, (0, 0)) for number in range(first, last + 1)]
+        return sum(count[0] for count in counts), sum(count[1] for count in counts)
 
     def _turn(self, *, to_open: bool) -> None:
         self._era += 1
