@@ -358,7 +358,7 @@ def _explain(error: ValidationError, values: Mapping[str, Any]) -> list[str]:
             continue
         field = Settings.model_fields[key.lower()]
         shown = repr(values.get(key))
-        if field.annotation is SecretStr or "@" in shown:  # an address may hold a password
+        if field.annotation is SecretStr or re.search("[@?]", shown):  # as addresses may hold
             shown = "(hidden)"
         reason = fault["msg"].removeprefix("Value error, ")
         lines.append(f"{environment_name(key)}={shown}: {reason}")

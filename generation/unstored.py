@@ -112,13 +112,15 @@ class UnstoredRows:
                 JournalFile.create, self.folder, self.database, self._capacity
             )
         except OSError as error:
-            self._complain(f"the journal in {self.folder} can't be made: {error}")
+            self._complain("made", error)
         else:
             self._complaint = ""
         self._replayed = self._journaled = 0
 
     async def _save(self, rows: Sequence[LogRow]) -> None:
         """Append what fits and remember the rest; call it while `_disk` is held."""
+        if not rows:
+            return
         if self._file is None:
             self.remember(rows, self._complaint or self._fault)
             return
@@ -155,9 +157,11 @@ class UnstoredRows:
             self._file.close()  # a sibling or the next start adopts it
         self._file = None
         self._journaled = 0
-        self._complain(f"the journal in {self.folder} can't be written: {error}")
+        self._complain("written", error)
 
-    def _complain(self, complaint: str) -> None:
+    def _complain(self, verb: str, error: OSError) -> None:
+        why = error.strerror or str(error)  # the whole of it names a draft, another each time
+        complaint = f"the journal in {self.folder} can't be {verb}: {why}"
         if complaint != self._complaint:  # said once, not at each look
             logger.error("%s; new requests are refused", complaint)
         self._complaint = complaint

@@ -14,6 +14,7 @@ from generation import conf
 if TYPE_CHECKING:
     from pathlib import Path
 
+_MAX_DIGITS = 9
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
 
@@ -39,8 +40,8 @@ class Environment:
     def integer(self, name: str, default: int) -> int:
         """Zero or more."""
         word = self.text(name, str(default)).strip()
-        if not word.isdecimal():
-            stop(f"{name}={word!r}: use a whole number, 0 or more")
+        if not word.isdecimal() or len(word) > _MAX_DIGITS:
+            stop(f"{name}={word!r}: use a whole number, 0 or more, of at most {_MAX_DIGITS} digits")
         return int(word)
 
     def choice(self, name: str, default: str, *allowed: str) -> str:

@@ -64,6 +64,8 @@ def database(url: str) -> dict[str, Any]:
     settings["PORT"] = str(parts.pop("port", ""))
     if not settings["NAME"]:
         stop("DATABASE_URL=(hidden): it names no database; use postgresql://user@host/name")
+    if "@" in settings["HOST"][1:]:  # the first may be of an abstract socket
+        stop("DATABASE_URL=(hidden): write an @ in its user or password as %40")
     if settings["PORT"] and not settings["PORT"].isdecimal():
         stop("DATABASE_URL=(hidden): its port is no number; use postgresql://user@host:5432/name")
     if parts.get("sslmode", SSL_MODES[0]) not in SSL_MODES:

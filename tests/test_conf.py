@@ -113,6 +113,7 @@ def in_a_process(code: str, **env: str) -> subprocess.CompletedProcess:
         ("DATABASE_URL", "mysql-canary", "(hidden)"),
         ("DATABASE_URL", "postgresql:///canary?port=abc", "its port is no number"),
         ("DATABASE_URL", "postgresql:///canary?sslmode=canary", "disable, allow, prefer, require"),
+        ("DATABASE_URL", "postgresql://u:p@canary@host/db", "as %40"),
         ("ALLOWED_HOSTS", "https://example.org", "use names alone"),
         ("CSRF_TRUSTED_ORIGINS", "example.org", "use origins, as https://example.org"),
         ("SECURE_HSTS_SECONDS", "-1", "a whole number"),

@@ -296,30 +296,39 @@ def test_a_server_that_does_not_start_tells_why(tmp_path):
     shutil.rmtree(layout.of(tmp_path).sockets)
 
 
-def test_a_folder_open_to_others_is_refused(tmp_path):
+@pytest.mark.parametrize("what", ["open to others", "a link", "a file"])
+def test_a_folder_that_is_not_ours_alone_is_refused(tmp_path, what):
     folder = layout.of(tmp_path).sockets
-    folder.mkdir()
-    folder.chmod(0o755)
-    with pytest.raises(EmbeddedPostgresError, match="have it removed"):
-        embedded_postgres.hold(tmp_path)
-    folder.rmdir()
+    ours = tmp_path / "ours"
+    ours.mkdir(mode=0o700)
+    if what == "a link":
+        folder.symlink_to(ours)
+    elif what == "a file":
+        folder.touch()
+    else:
+        folder.mkdir()
+        folder.chmod(0o755)
+    try:
+        with pytest.raises(EmbeddedPostgresError, match="have it removed"):
+            embedded_postgres.hold(tmp_path)
+    finally:
+        folder.rmdir() if what == "open to others" else folder.unlink()
 
 
-@pytest.mark.parametrize(("owner", "call"), [(Path, "lstat"), (os, "open")])
 def test_a_folder_that_a_stopping_server_removes_under_a_newcomer_is_made_anew(
-    tmp_path, monkeypatch, owner, call
+    tmp_path, monkeypatch
 ):
     folder = layout.of(tmp_path).sockets
     folder.mkdir(mode=0o700)
     removed = []
-    genuine = getattr(owner, call)
+    genuine = os.open
 
     def remove_first(path: object, *more: object, **named: object) -> object:
         if path == folder and not removed:
             removed.append(folder.rmdir())
         return genuine(path, *more, **named)
 
-    monkeypatch.setattr(owner, call, remove_first)
+    monkeypatch.setattr(os, "open", remove_first)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(EmbeddedPostgresError, match=r"requirements-dev\.txt"):
         embedded_postgres.hold(tmp_path)  # which gets as far as starting the server

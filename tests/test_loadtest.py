@@ -200,12 +200,27 @@ def test_users_are_one_or_a_list_or_a_range(words, users):
         ("--header", "no colon"),
         ("--ca-file", "/nowhere"),
         ("--report", "/nowhere/loadtest.html"),
+        ("--report", "/tmp"),
+        ("--url", "http://"),
+        ("--url", "http://h:abc"),
+        ("--header", "name: a\rb"),
         ("--url", "http://127.0.0.1:9", "--timeout", "5"),
     ],
 )
 def test_what_makes_no_sense_is_refused_with_a_sentence(arguments):
     with pytest.raises(CommandError):
         loadtest("--report", "", *arguments)
+
+
+def test_a_key_that_is_none_is_refused_and_not_shown(monkeypatch):
+    with pytest.raises(CommandError, match="a space or a control character") as caught:
+        loadtest("--report", "", "--api-key", "stc_canary\rx")
+    assert "canary" not in str(caught.value)
+
+
+def test_a_report_may_go_to_a_device():
+    with pytest.raises(CommandError, match="gives no answer"):
+        loadtest("--report", "/dev/null", "--url", "http://127.0.0.1:9", "--timeout", "5")
 
 
 def test_help_teaches():

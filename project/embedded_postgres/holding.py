@@ -90,8 +90,9 @@ def _share(place: Layout) -> None:
         with contextlib.suppress(FileExistsError):
             place.sockets.mkdir(mode=0o700)
         with contextlib.suppress(FileNotFoundError):
-            _check_private(place.sockets)
-            _held[place.base] = locks.acquire_folder(place.sockets, locks.SHARED, STOP_LIMIT_S)
+            _held[place.base] = locks.lock(
+                _open_private(place.sockets), place.sockets, locks.SHARED, STOP_LIMIT_S
+            )
 
 
 def _join_or_start(place: Layout, settings: Mapping[str, str]) -> None:
@@ -125,14 +126,26 @@ def _revive(place: Layout, settings: Mapping[str, str]) -> None:
         logger.exception("the embedded PostgreSQL could not be started again")
 
 
-def _check_private(folder: Path) -> None:
-    """Others can write to /tmp too, and must not be given our connections."""
-    found = folder.lstat()
-    if found.st_mode != stat.S_IFDIR | stat.S_IRWXU or found.st_uid not in {
+def _open_private(folder: Path) -> int:
+    """Others can write to /tmp too, and must not be given our connections.
+
+    Judged is what was opened, which nobody can exchange any more.
+    """
+    stranger = EmbeddedPostgresError(f"{folder} is not ours alone: have it removed")
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        raise
+    except OSError:  # a file, a link, or closed to us
+        raise stranger from None
+    found = os.fstat(descriptor)
+    if found.st_mode == stat.S_IFDIR | stat.S_IRWXU and found.st_uid in {
         os.geteuid(),
         Account().uid,
     }:
-        raise EmbeddedPostgresError(f"{folder} is not ours alone: have it removed")
+        return descriptor
+    os.close(descriptor)
+    raise stranger
 
 
 def _start(place: Layout, settings: Mapping[str, str], starting: int) -> None:

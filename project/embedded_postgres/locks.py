@@ -17,15 +17,11 @@ def acquire(path: Path, operation: int, timeout: float) -> int:
 
     Raises `TimeoutError` after `timeout` seconds.
     """
-    return _acquire(os.open(path, os.O_RDONLY | os.O_CREAT, 0o600), path, operation, timeout)
+    return lock(os.open(path, os.O_RDONLY | os.O_CREAT, 0o600), path, operation, timeout)
 
 
-def acquire_folder(path: Path, operation: int, timeout: float) -> int:
-    """Lock a folder as `acquire` does a file. Raises `FileNotFoundError` where it is missing."""
-    return _acquire(os.open(path, os.O_RDONLY | os.O_DIRECTORY), path, operation, timeout)
-
-
-def _acquire(descriptor: int, path: Path, operation: int, timeout: float) -> int:
+def lock(descriptor: int, path: Path, operation: int, timeout: float) -> int:
+    """Lock what is open; it is closed where that fails. Raises `TimeoutError` likewise."""
     deadline = time.monotonic() + timeout
     while not try_to_get(descriptor, operation):
         if time.monotonic() >= deadline:

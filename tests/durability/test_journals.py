@@ -6,13 +6,16 @@ import asyncio
 import contextlib
 import os
 import subprocess
+from itertools import count
 from pathlib import Path
 
 import pytest
 
+from generation.conf import parse
 from generation.errors import DatabaseUnavailable
 from generation.journal import lines
 from generation.journal.file import JournalFile
+from generation.unstored import UnstoredRows
 from tests.durability.support import (
     answered_without_a_database,
     ids_of,
@@ -207,6 +210,28 @@ async def test_without_room_for_a_journal_no_money_is_spent(serve, llm, small_di
         ready = await http.request(running.port, "GET", "/readyz")
         assert (ready.status, ready.json()["database"]) == (503, "ok")
         assert "its log says why" in ready.json()["journal"]
+
+
+async def test_why_there_is_no_journal_is_said_once_and_again_after_it_was_mended(
+    monkeypatch, tmp_path, caplog
+):
+    drafts = count()
+
+    def fail(folder, *_arguments):
+        raise OSError(30, "Read-only file system", str(folder / f"draft-{next(drafts)}"))
+
+    def complaints():
+        return [text for text in caplog.messages if "can't be made: Read-only" in text]
+
+    rows = UnstoredRows(parse({"JOURNAL_DIR": str(tmp_path)}))
+    for number in (1, 2):
+        with monkeypatch.context() as read_only:
+            read_only.setattr(JournalFile, "create", fail)
+            for _ in range(5):
+                await rows.open()
+        assert len(complaints()) == number
+        await rows.open()
+    await rows.close()
 
 
 async def test_a_full_journal_still_answers_and_says_what_a_kill_would_lose(serve, llm, postgres):

@@ -163,8 +163,7 @@ def _plan(options: dict[str, Any]) -> Plan:
         json.loads(options["body"])
     except ValueError as error:
         raise CommandError(f"--body is not JSON: {error}") from None
-    if options["report"] and not os.access(Path(options["report"]).absolute().parent, os.W_OK):
-        raise CommandError(f"--report {options['report']}: its folder can't be written to")
+    _check_report(options["report"])
     try:
         ca_file = Path(options["ca_file"]).read_bytes() if options["ca_file"] else None
     except OSError as error:
@@ -180,6 +179,14 @@ def _plan(options: dict[str, Any]) -> Plan:
         timeout=options["timeout"],
         ca_file=ca_file,
     )
+
+
+def _check_report(report: str) -> None:
+    """Now rather than when the test is over. Raises `CommandError`."""
+    path = Path(report).absolute()
+    place = path if path.exists() else path.parent
+    if report and (path.is_dir() or not os.access(place, os.W_OK)):
+        raise CommandError(f"--report {report} can't be written")
 
 
 def _users(words: str) -> list[int]:

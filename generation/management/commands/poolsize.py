@@ -122,6 +122,8 @@ class Command(BaseCommand):
                 f"{url} can't be asked ({error}): start the service, name it with --url, or give"
                 " --concurrency, --db-ms and --total-ms"
             ) from None
+        if not isinstance(pool, dict) or not {"processes", "total"} <= pool.keys():
+            raise CommandError(f"{url} is no page of Staccato's")
         return pool
 
     def compare(self, workers: int) -> None:
