@@ -81,9 +81,8 @@ class UnstoredRows:
         async with self._disk:
             await self._create()
             if self._file is not None and self._in_memory:
-                rows = list(self._in_memory.values())
-                self._in_memory.clear()
-                await self._save(rows)
+                for row in await self._save(list(self._in_memory.values())):
+                    self._in_memory.pop(str(row.id), None)
 
     def explain(self, fault: str) -> None:
         """Why there can't be a journal yet; who is refused is told."""
@@ -117,13 +116,14 @@ class UnstoredRows:
             self._complaint = ""
         self._replayed = self._journaled = 0
 
-    async def _save(self, rows: Sequence[LogRow]) -> None:
-        """Append what fits and remember the rest; call it while `_disk` is held."""
+    async def _save(self, rows: Sequence[LogRow]) -> list[LogRow]:
+        """Append what fits, which is returned, and remember the rest; call it while `_disk` is
+        held."""
         if not rows:
-            return
+            return []
         if self._file is None:
             self.remember(rows, self._complaint or self._fault)
-            return
+            return []
         room = self._file.free
         encoded: list[bytes] = []
         fitting: list[LogRow] = []
@@ -139,17 +139,18 @@ class UnstoredRows:
         if over:
             self.remember(over, "it is full")
         if not fitting:
-            return
+            return []
         try:
             await asyncio.to_thread(self._file.append, encoded)
         except OSError as error:
             self._lose_file(error)
             self.remember(fitting, str(error))
-            return
+            return []
         if not self._journaled:
             logger.warning("the database is away: answers go to %s", self._file.path)
         self._journaled += len(fitting)
         metrics.JOURNALED.inc(len(fitting))
+        return fitting
 
     def _lose_file(self, error: OSError) -> None:
         """After a failed fdatasync nobody knows what the disk has; a new file is begun."""

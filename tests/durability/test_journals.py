@@ -160,6 +160,22 @@ async def test_a_journal_that_fails_is_replaced_though_the_database_is_away(runt
     runtime.log.admit()
 
 
+async def test_a_row_is_in_memory_until_the_new_journal_has_it(monkeypatch, tmp_path):
+    rows, append, seen = UnstoredRows(parse({"JOURNAL_DIR": str(tmp_path)})), JournalFile.append, []
+
+    def look(file, encoded):
+        seen.append(rows.statistics()["rows_in_memory_only"])
+        append(file, encoded)
+
+    rows.remember([make_row()], "a test says so")
+    monkeypatch.setattr(JournalFile, "append", look)
+    await rows.open()
+    assert seen == [1, 1], "meanwhile it was nowhere"  # at the header and at the row
+    now = rows.statistics()
+    assert (now["rows"], now["rows_in_memory_only"]) == (1, 0)
+    await rows.close()
+
+
 # --- no room -----------------------------------------------------------------------------------
 
 
