@@ -51,6 +51,8 @@ class Exchange:
         headers = {
             name.lower(): value for name, _, value in (line.partition(": ") for line in lines)
         }
+        if len(body) < int(headers.get("content-length", 0)):
+            raise ConnectionResetError("the connection was closed in the middle of an answer")
         return Answer(int(first.split()[1]), headers, body)
 
     async def leave(self) -> None:
