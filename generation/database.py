@@ -26,9 +26,10 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.util import greenlet_spawn
 
-from generation import address, metrics
+from generation import address
 from generation.errors import ConnectionHeld, DatabaseUnavailable, RowRefused, StaccatoError
-from generation.logs import OncePerWhile
+from generation.telemetry import metrics
+from generation.telemetry.logs import OncePerWhile
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence

@@ -11,10 +11,10 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, Any
 
-from generation import metrics
 from generation.batching import Batcher, Bounds
 from generation.errors import DatabaseUnavailable, RowRefused, StaccatoError
 from generation.journal.refused import RefusedRows
+from generation.telemetry import metrics
 from generation.unstored import UnstoredRows
 
 if TYPE_CHECKING:

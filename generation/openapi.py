@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from generation import errors, idempotency, totals
+from generation import errors, idempotency
 from generation.problems import CONTENT_TYPE
+from generation.telemetry import totals
 
 PROBLEM = {
     "title": "Problem",

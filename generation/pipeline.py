@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from uuid_utils.compat import uuid7
 
-from generation import metrics, prompts
+from generation import prompts
 from generation.database import Durations
 from generation.errors import LLMError, ModelForbidden
 from generation.records import (
@@ -20,6 +20,7 @@ from generation.records import (
     Prompt,
     Reply,
 )
+from generation.telemetry import metrics
 
 if TYPE_CHECKING:
     from uuid import UUID

@@ -21,7 +21,7 @@ from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from prometheus_client import generate_latest
 
-from generation import conf, limits, metrics, schema, sizing, totals
+from generation import conf, limits, schema, sizing
 from generation.batching import running
 from generation.call import Call
 from generation.database import Database, Durations
@@ -38,8 +38,9 @@ from generation.idempotency import Idempotency
 from generation.keys import RECORD_USE_S, Keys
 from generation.llm.client import LLMClient
 from generation.pipeline import Pipeline
-from generation.processes import Processes
 from generation.store import Store
+from generation.telemetry import metrics, totals
+from generation.telemetry.siblings import Processes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator

@@ -28,12 +28,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
-from generation import metrics, tables
+from generation import tables
 from generation.batching import Batcher, Bounds
 from generation.database import is_lost
 from generation.errors import DatabaseUnavailable, RowRefused, StaccatoError, UnknownUser
-from generation.logs import OncePerWhile
 from generation.records import GenerationRequest, LogRow, Profile, UsageRow
+from generation.telemetry import metrics
+from generation.telemetry.logs import OncePerWhile
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence

@@ -9,12 +9,12 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from generation import metrics
 from generation.errors import JournalUnavailable
 from generation.journal import file as journal_file
 from generation.journal import lines
 from generation.journal.file import JournalFile
 from generation.records import LogRow
+from generation.telemetry import metrics
 
 if TYPE_CHECKING:
     from generation.conf import Settings

@@ -9,9 +9,10 @@ import gc
 import pytest
 from sqlalchemy import exc, text
 
-from generation import conf, metrics
+from generation import conf
 from generation.database import Database, is_lost
 from generation.errors import ConnectionHeld, DatabaseUnavailable, RowRefused
+from generation.telemetry import metrics
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from generation import logs
+from generation.telemetry import logs
 
 
 @pytest.fixture

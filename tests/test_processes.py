@@ -17,8 +17,9 @@ from asgiref.sync import sync_to_async
 from django.core.management import call_command
 from prometheus_client.parser import text_string_to_metric_families
 
-from generation import processes, totals
-from generation.processes import Processes
+from generation.telemetry import siblings as processes
+from generation.telemetry import totals
+from generation.telemetry.siblings import Processes
 from tests.support import http
 
 SUCCEEDED = 'staccato_requests_total{outcome="succeeded"}'

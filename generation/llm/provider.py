@@ -22,7 +22,7 @@ from generation.errors import (
 )
 from generation.llm import policy
 from generation.llm.reading import EXCERPT_CHARS, excerpt, parse_json
-from generation.logs import OncePerWhile
+from generation.telemetry.logs import OncePerWhile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,7 +8,6 @@ import random
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from generation import metrics
 from generation.errors import (
     LLMBusy,
     LLMCircuitOpen,
@@ -19,6 +18,7 @@ from generation.errors import (
 from generation.llm import policy
 from generation.llm.resilience import CircuitBreaker, RetryBudget
 from generation.records import Attempt
+from generation.telemetry import metrics
 
 if TYPE_CHECKING:
     from prometheus_client import Counter

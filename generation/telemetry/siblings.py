@@ -24,12 +24,12 @@ from uuid import uuid4
 
 import orjson
 
-from generation import totals
+from generation.telemetry import totals
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
-    from generation.totals import Families
+    from generation.telemetry.totals import Families
 
     Topic = Literal["pool", "metrics"]
 
