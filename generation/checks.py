@@ -12,7 +12,8 @@ from django.core.checks import Warning as Concern
 from django.core.exceptions import ImproperlyConfigured
 from django.db import models
 
-from generation import conf, sizing
+from generation import conf
+from generation.database import sizing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,7 +11,7 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, Any
 
-from generation.batching import Batcher, Bounds
+from generation.database.batching import Batcher, Bounds
 from generation.errors import DatabaseUnavailable, RowRefused, StaccatoError
 from generation.journal.refused import RefusedRows
 from generation.telemetry import metrics

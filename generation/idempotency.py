@@ -21,7 +21,7 @@ from sqlalchemy import Interval, bindparam, delete, exists, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from generation import tables
-from generation.batching import Batcher, Bounds
+from generation.database.batching import Batcher, Bounds
 from generation.errors import KeyInUse, KeyInvalid, KeyReused, StaccatoError
 from generation.records import Generation, Usage
 from generation.store import as_document, given
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Executable, Row
 
-    from generation.database import Database
+    from generation.database.engine import Database
     from generation.records import GenerationRequest
     from generation.store import Store
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import ARRAY, DateTime, String, any_, bindparam, func, or_, select, update
 
 from generation import credentials, tables
-from generation.batching import Batcher, Bounds
-from generation.database import is_lost
+from generation.database.batching import Batcher, Bounds
+from generation.database.engine import is_lost
 from generation.errors import DatabaseUnavailable, Unauthorized
 from generation.models import ApiKey
 from generation.records import Grant
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Executable, Row
 
     from generation.conf import Settings
-    from generation.database import Database
+    from generation.database.engine import Database
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uuid_utils.compat import uuid7
 
 from generation import prompts
-from generation.database import Durations
+from generation.database.engine import Durations
 from generation.errors import LLMError, ModelForbidden
 from generation.records import (
     Attempt,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from generation.call import Call
     from generation.conf import Settings
-    from generation.database import Database
+    from generation.database.engine import Database
     from generation.durability import DurableLog
     from generation.idempotency import Idempotency
     from generation.llm.client import LLMClient

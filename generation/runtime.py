@@ -21,10 +21,11 @@ from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from prometheus_client import generate_latest
 
-from generation import conf, limits, schema, sizing
-from generation.batching import running
+from generation import conf, limits, schema
 from generation.call import Call
-from generation.database import Database, Durations
+from generation.database import sizing
+from generation.database.batching import running
+from generation.database.engine import Database, Durations
 from generation.durability import DurableLog
 from generation.errors import (
     Draining,

@@ -11,7 +11,8 @@ from django.db.migrations.executor import MigrationExecutor
 from psycopg import Error as PsycopgError
 from psycopg_pool import PoolTimeout
 
-from generation import conf, sizing
+from generation import conf
+from generation.database import sizing
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper

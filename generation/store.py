@@ -29,8 +29,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 
 from generation import tables
-from generation.batching import Batcher, Bounds
-from generation.database import is_lost
+from generation.database.batching import Batcher, Bounds
+from generation.database.engine import is_lost
 from generation.errors import DatabaseUnavailable, RowRefused, StaccatoError, UnknownUser
 from generation.records import GenerationRequest, LogRow, Profile, UsageRow
 from generation.telemetry import metrics
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from sqlalchemy.types import TypeEngine
 
     from generation.conf import Settings
-    from generation.database import Database
+    from generation.database.engine import Database
 
 logger = logging.getLogger(__name__)
 logger.addFilter(OncePerWhile())

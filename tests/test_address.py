@@ -6,7 +6,7 @@ import ssl
 
 import pytest
 
-from generation import address
+from generation.database import dsn as address
 from project.settings import database
 
 

@@ -4,7 +4,7 @@ import contextvars
 
 import pytest
 
-from generation.batching import Batcher, Bounds
+from generation.database.batching import Batcher, Bounds
 from generation.errors import DatabaseUnavailable, RowRefused
 
 BOUNDS = Bounds(batch_rows=10, batch_bytes=100, queue_rows=25, queue_bytes=1000)

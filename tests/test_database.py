@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import exc, text
 
 from generation import conf
-from generation.database import Database, is_lost
+from generation.database.engine import Database, is_lost
 from generation.errors import ConnectionHeld, DatabaseUnavailable, RowRefused
 from generation.telemetry import metrics
 

@@ -12,9 +12,9 @@ from django.core.checks import run_checks
 from django.core.management import CommandError, call_command
 from django.db import connection
 
-from generation import sizing
+from generation.database import sizing
+from generation.database.sizing import Budget, PoolSize
 from generation.runtime import Runtime
-from generation.sizing import Budget, PoolSize
 from tests.support.keys import amake_key
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import Error, connections
 
-from generation import conf, sizing
+from generation import conf
+from generation.database import sizing
 from generation.management import service
 
 if TYPE_CHECKING:

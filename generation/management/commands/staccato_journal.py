@@ -11,8 +11,8 @@ import orjson
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from generation import conf
-from generation.batching import running
-from generation.database import Database
+from generation.database.batching import running
+from generation.database.engine import Database
 from generation.journal.refused import SUFFIX, Refused, RefusedRows
 from generation.store import Store
 

@@ -26,7 +26,7 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.util import greenlet_spawn
 
-from generation import address
+from generation.database import dsn as address
 from generation.errors import ConnectionHeld, DatabaseUnavailable, RowRefused, StaccatoError
 from generation.telemetry import metrics
 from generation.telemetry.logs import OncePerWhile
