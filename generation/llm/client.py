@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from generation.errors import LLMError, ModelNotAllowed
 from generation.llm import policy
-from generation.llm.anthropic import Anthropic
-from generation.llm.openai import OpenAI
 from generation.llm.prices import Prices
-from generation.llm.simulated import Simulated
+from generation.llm.providers.anthropic import Anthropic
+from generation.llm.providers.openai import OpenAI
+from generation.llm.providers.simulated import Simulated
 from generation.llm.transport import Transport
 from generation.llm.upstream import Call, Upstream
 from generation.records import Reply
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import httpx
 
     from generation.conf import Settings
-    from generation.llm.provider import Answer, Provider
+    from generation.llm.providers.base import Answer, Provider
     from generation.records import Attempt, Prompt
 
 # A new provider is a file beside this one and a line here (and its settings in conf.py).

@@ -16,7 +16,7 @@ from generation.errors import (
     LLMTimedOut,
 )
 from generation.llm import policy
-from generation.llm.resilience import CircuitBreaker, RetryBudget
+from generation.llm.circuit_breaker import CircuitBreaker, RetryBudget
 from generation.records import Attempt
 from generation.telemetry import metrics
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from prometheus_client import Counter
 
     from generation.conf import Settings
-    from generation.llm.provider import Answer, Provider
+    from generation.llm.providers.base import Answer, Provider
     from generation.records import Prompt
 
 logger = logging.getLogger(__name__)

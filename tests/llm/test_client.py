@@ -17,7 +17,7 @@ import pytest
 from generation import errors
 from generation.conf import parse
 from generation.llm.client import LLMClient
-from generation.llm.openai import OpenAI
+from generation.llm.providers.openai import OpenAI
 from generation.records import Prompt, Usage
 from tests.llm.dialects import AnthropicDialect, OpenAIDialect
 from tests.llm.provider_server import ProviderServer, drips, hangs, resets, says, waits_for

@@ -10,7 +10,7 @@ from generation.errors import LLMError
 from generation.llm import client as client_module
 from generation.llm import policy
 from generation.llm.client import LLMClient
-from generation.llm.provider import Answer
+from generation.llm.providers.base import Answer
 from generation.records import Prompt, Usage
 from tests.llm import virtual_time
 

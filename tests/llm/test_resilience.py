@@ -8,7 +8,7 @@ from collections import deque
 
 import pytest
 
-from generation.llm.resilience import (
+from generation.llm.circuit_breaker import (
     OUTAGE_MIN_FAILURES,
     PROBE_INTERVAL_S,
     RETRY_FLOOR,

@@ -9,7 +9,7 @@ import pytest
 
 from generation import errors
 from generation.conf import parse
-from generation.llm.reading import excerpt
+from generation.llm.providers.parsing import excerpt
 from tests.llm.dialects import KEY
 from tests.llm.provider_server import closes_after, hangs, resets, says, sends
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from generation.errors import LLMRefused
-from generation.llm.provider import Answer, Complaint, HttpProvider
-from generation.llm.reading import (
+from generation.llm.providers.base import Answer, Complaint, HttpProvider
+from generation.llm.providers.parsing import (
     take,
     take_count,
     take_optional,

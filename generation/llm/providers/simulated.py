@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from generation.errors import LLMBadReply, LLMError
 from generation.llm import policy
-from generation.llm.provider import Answer
+from generation.llm.providers.base import Answer
 from generation.records import Usage
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from generation.conf import is_openai_itself
 from generation.errors import LLMBadReply, LLMRefused
-from generation.llm.provider import Answer, Complaint, HttpProvider
-from generation.llm.reading import (
+from generation.llm.providers.base import Answer, Complaint, HttpProvider
+from generation.llm.providers.parsing import (
     take,
     take_count,
     take_optional,

@@ -21,7 +21,7 @@ from generation.errors import (
     LLMUnreachable,
 )
 from generation.llm import policy
-from generation.llm.reading import EXCERPT_CHARS, excerpt, parse_json
+from generation.llm.providers.parsing import EXCERPT_CHARS, excerpt, parse_json
 from generation.telemetry.logs import OncePerWhile
 
 if TYPE_CHECKING:
