@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from generation.conf import Settings
     from generation.records import LogRow
-    from generation.store import Store
+    from generation.store.logs import Store
 
 logger = logging.getLogger(__name__)
 

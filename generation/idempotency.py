@@ -20,11 +20,11 @@ import orjson
 from sqlalchemy import Interval, bindparam, delete, exists, func, select
 from sqlalchemy.dialects.postgresql import insert
 
-from generation import tables
 from generation.database.batching import Batcher, Bounds
 from generation.errors import KeyInUse, KeyInvalid, KeyReused, StaccatoError
 from generation.records import Generation, Usage
-from generation.store import as_document, given
+from generation.store import tables
+from generation.store.logs import as_document, given
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from generation.database.engine import Database
     from generation.records import GenerationRequest
-    from generation.store import Store
+    from generation.store.logs import Store
 
 KEPT_S = 24 * 3600  # how long a repetition gets the first answer
 RELEASE_WAIT_S = 2.0

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ARRAY, DateTime, String, any_, bindparam, func, or_, select, update
 
-from generation import credentials, tables
+from generation import credentials
 from generation.database.batching import Batcher, Bounds
 from generation.database.engine import is_lost
 from generation.errors import DatabaseUnavailable, Unauthorized
 from generation.models import ApiKey
 from generation.records import Grant
-from generation.store import as_document, given
+from generation.store import tables
+from generation.store.logs import as_document, given
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

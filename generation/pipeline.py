@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from generation.durability import DurableLog
     from generation.idempotency import Idempotency
     from generation.llm.client import LLMClient
-    from generation.store import Store
+    from generation.store.logs import Store
 
 logger = logging.getLogger(__name__)
 

@@ -39,7 +39,7 @@ from generation.idempotency import Idempotency
 from generation.keys import RECORD_USE_S, Keys
 from generation.llm.client import LLMClient
 from generation.pipeline import Pipeline
-from generation.store import Store
+from generation.store.logs import Store
 from generation.telemetry import metrics, totals
 from generation.telemetry.siblings import Processes
 

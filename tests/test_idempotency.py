@@ -12,7 +12,7 @@ from generation import idempotency
 from generation.errors import KeyInUse, KeyReused, LLMTimedOut
 from generation.models import GenerationLog, IdempotencyKey
 from generation.records import GenerationRequest
-from generation.store import as_document
+from generation.store.logs import as_document
 from tests.support import http
 from tests.support.http import Exchange
 

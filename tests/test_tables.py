@@ -7,8 +7,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connection, models
 from sqlalchemy.dialects import postgresql
 
-from generation import tables
 from generation.records import LogRow, UsageRow
+from generation.store import tables
 
 COLUMNS = """
     SELECT column_name, is_nullable = 'YES', udt_name, character_maximum_length,

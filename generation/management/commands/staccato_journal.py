@@ -14,7 +14,7 @@ from generation import conf
 from generation.database.batching import running
 from generation.database.engine import Database
 from generation.journal.refused import SUFFIX, Refused, RefusedRows
-from generation.store import Store
+from generation.store.logs import Store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

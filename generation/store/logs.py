@@ -28,11 +28,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
-from generation import tables
 from generation.database.batching import Batcher, Bounds
 from generation.database.engine import is_lost
 from generation.errors import DatabaseUnavailable, RowRefused, StaccatoError, UnknownUser
 from generation.records import GenerationRequest, LogRow, Profile, UsageRow
+from generation.store import tables
 from generation.telemetry import metrics
 from generation.telemetry.logs import OncePerWhile
 
