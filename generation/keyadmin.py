@@ -14,7 +14,7 @@ from django.utils.html import format_html
 from django.utils.timezone import localtime, now
 from unfold.utils import display_for_label
 
-from generation import credentials
+from generation.api_keys import tokens as credentials
 from generation.keyset import NewestFirst
 from generation.models import ApiKey
 

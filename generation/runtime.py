@@ -22,6 +22,7 @@ from django.core.exceptions import ImproperlyConfigured
 from prometheus_client import generate_latest
 
 from generation import conf, limits, schema
+from generation.api_keys.cache import RECORD_USE_S, Keys
 from generation.call import Call
 from generation.database import sizing
 from generation.database.batching import running
@@ -36,7 +37,6 @@ from generation.errors import (
     let_go,
 )
 from generation.idempotency import Idempotency
-from generation.keys import RECORD_USE_S, Keys
 from generation.llm.client import LLMClient
 from generation.pipeline import Pipeline
 from generation.store.logs import Store

@@ -18,7 +18,7 @@ from django.contrib.auth.models import Group, Permission
 from django.test import Client, RequestFactory
 from django.urls import reverse
 
-from generation import credentials
+from generation.api_keys import tokens as credentials
 from generation.asgi import get_application
 from generation.models import ApiKey
 from project import proxies

@@ -14,10 +14,12 @@ from django.contrib.auth import get_user_model
 from django.core.management import CommandError, call_command
 from django.db import IntegrityError, transaction
 
-from generation import conf, credentials, keys, runtime
+from generation import conf, runtime
+from generation.api_keys import cache as keys
+from generation.api_keys import tokens as credentials
+from generation.api_keys.cache import KEPT_S, REFRESH_S, Keys, Known, Recent
 from generation.checks import check_keys_required
 from generation.errors import DatabaseUnavailable, Unauthorized
-from generation.keys import KEPT_S, REFRESH_S, Keys, Known, Recent
 from generation.llm.client import LLMClient
 from generation.models import ApiKey, GenerationLog, Profile
 from generation.records import Grant

@@ -4,7 +4,7 @@ import os
 
 from project.asgi import application  # isort: skip  # sets Django up
 
-from generation import keys
+from generation.api_keys import cache as keys
 
 keys.KEPT_S = float(os.environ["KEPT_S"])
 keys.REFRESH_S = keys.KEPT_S * 2 / 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asgiref.sync import sync_to_async
 
-from generation import credentials
+from generation.api_keys import tokens as credentials
 from generation.models import ApiKey
 
 

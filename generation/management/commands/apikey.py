@@ -11,7 +11,7 @@ from django.db import transaction
 from django.utils.dateparse import parse_date, parse_datetime
 from django.utils.timezone import is_naive, localtime, make_aware, now
 
-from generation import credentials
+from generation.api_keys import tokens as credentials
 from generation.models import ApiKey
 
 if TYPE_CHECKING:

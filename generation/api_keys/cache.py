@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import ARRAY, DateTime, String, any_, bindparam, func, or_, select, update
 
-from generation import credentials
+from generation.api_keys import tokens as credentials
 from generation.database.batching import Batcher, Bounds
 from generation.database.engine import is_lost
 from generation.errors import DatabaseUnavailable, Unauthorized
