@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from generation.call import Call
     from generation.conf import Settings
     from generation.database.engine import Database
-    from generation.durability import DurableLog
     from generation.idempotency import Idempotency
+    from generation.journal.durable_log import DurableLog
     from generation.llm.client import LLMClient
     from generation.store.logs import Store
 

@@ -27,7 +27,6 @@ from generation.call import Call
 from generation.database import sizing
 from generation.database.batching import running
 from generation.database.engine import Database, Durations
-from generation.durability import DurableLog
 from generation.errors import (
     Draining,
     JournalUnavailable,
@@ -37,6 +36,7 @@ from generation.errors import (
     let_go,
 )
 from generation.idempotency import Idempotency
+from generation.journal.durable_log import DurableLog
 from generation.llm.client import LLMClient
 from generation.pipeline import Pipeline
 from generation.store.logs import Store

@@ -12,8 +12,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from generation.journal import lines
+from generation.journal.dead_letters import RefusedRows
 from generation.journal.file import JournalFile, JournalFull, list_files, remove_drafts
-from generation.journal.refused import RefusedRows
 from generation.records import Attempt, LogRow
 
 CAPACITY = 65_536

@@ -15,7 +15,7 @@ from generation.conf import parse
 from generation.errors import DatabaseUnavailable
 from generation.journal import lines
 from generation.journal.file import JournalFile
-from generation.unstored import UnstoredRows
+from generation.journal.spool import UnstoredRows
 from tests.durability.support import (
     answered_without_a_database,
     ids_of,

@@ -6,7 +6,7 @@ import asyncio
 import os
 from uuid import uuid4
 
-from generation.journal.refused import RefusedRows
+from generation.journal.dead_letters import RefusedRows
 from tests.durability.support import ids_of, looking, manage, stored, until_used
 from tests.support import http
 from tests.test_disconnect import locked, until_blocked

@@ -13,7 +13,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from generation import conf
 from generation.database.batching import running
 from generation.database.engine import Database
-from generation.journal.refused import SUFFIX, Refused, RefusedRows
+from generation.journal.dead_letters import SUFFIX, Refused, RefusedRows
 from generation.store.logs import Store
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from generation.database.batching import Batcher, Bounds
 from generation.errors import DatabaseUnavailable, RowRefused, StaccatoError
-from generation.journal.refused import RefusedRows
+from generation.journal.dead_letters import RefusedRows
+from generation.journal.spool import UnstoredRows
 from generation.telemetry import metrics
-from generation.unstored import UnstoredRows
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
