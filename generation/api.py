@@ -17,8 +17,9 @@ from ninja.errors import HttpError, ValidationError
 from ninja.parser import Parser
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from generation import access, conf, edge, idempotency, openapi, problems, prompts, runtime
+from generation import access, conf, edge, openapi, problems, runtime
 from generation.errors import InvalidRequest, MalformedBody, StaccatoError, let_go
+from generation.pipeline import idempotency, prompts
 from generation.records import GenerationRequest
 
 if TYPE_CHECKING:

@@ -23,7 +23,6 @@ from prometheus_client import generate_latest
 
 from generation import conf, limits, schema
 from generation.api_keys.cache import RECORD_USE_S, Keys
-from generation.call import Call
 from generation.database import sizing
 from generation.database.batching import running
 from generation.database.engine import Database, Durations
@@ -35,10 +34,11 @@ from generation.errors import (
     TooManyInFlight,
     let_go,
 )
-from generation.idempotency import Idempotency
 from generation.journal.durable_log import DurableLog
 from generation.llm.client import LLMClient
-from generation.pipeline import Pipeline
+from generation.pipeline.call import Call
+from generation.pipeline.idempotency import Idempotency
+from generation.pipeline.phases import Pipeline
 from generation.store.logs import Store
 from generation.telemetry import metrics, totals
 from generation.telemetry.siblings import Processes

@@ -8,9 +8,9 @@ from uuid import uuid4
 
 import pytest
 
-from generation import idempotency
 from generation.errors import KeyInUse, KeyReused, LLMTimedOut
 from generation.models import GenerationLog, IdempotencyKey
+from generation.pipeline import idempotency
 from generation.records import GenerationRequest
 from generation.store.logs import as_document
 from tests.support import http

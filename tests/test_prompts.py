@@ -1,7 +1,7 @@
 import pytest
 
-from generation import prompts
 from generation.errors import EmptyPrompt, InvalidTemplate, MissingVariable
+from generation.pipeline import prompts
 from generation.records import GenerationRequest, Profile
 
 

@@ -11,8 +11,9 @@ from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.db import connection
 
-from generation import prompts, records
+from generation import records
 from generation.models import Profile
+from generation.pipeline import prompts
 
 User = get_user_model()
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from uuid_utils.compat import uuid7
 
-from generation import prompts
 from generation.database.engine import Durations
 from generation.errors import LLMError, ModelForbidden
+from generation.pipeline import prompts
 from generation.records import (
     Attempt,
     Generation,
@@ -25,12 +25,12 @@ from generation.telemetry import metrics
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from generation.call import Call
     from generation.conf import Settings
     from generation.database.engine import Database
-    from generation.idempotency import Idempotency
     from generation.journal.durable_log import DurableLog
     from generation.llm.client import LLMClient
+    from generation.pipeline.call import Call
+    from generation.pipeline.idempotency import Idempotency
     from generation.store.logs import Store
 
 logger = logging.getLogger(__name__)
