@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from django.core.exceptions import DisallowedHost
 from ninja.security.base import AuthBase
 
-from generation import conf, problems, runtime
+from generation import conf, problems
 from generation.errors import (
     CrossSite,
     DatabaseUnavailable,
@@ -19,6 +19,7 @@ from generation.errors import (
     UserForbidden,
 )
 from generation.records import ANYBODY, Grant
+from generation.runtime import process as runtime
 from generation.telemetry import metrics
 
 if TYPE_CHECKING:

@@ -17,10 +17,11 @@ from ninja.errors import HttpError, ValidationError
 from ninja.parser import Parser
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from generation import access, conf, edge, openapi, problems, runtime
+from generation import access, conf, edge, openapi, problems
 from generation.errors import InvalidRequest, MalformedBody, StaccatoError, let_go
 from generation.pipeline import idempotency, prompts
 from generation.records import GenerationRequest
+from generation.runtime import process as runtime
 
 if TYPE_CHECKING:
     from generation.records import Generation, Grant

@@ -15,9 +15,10 @@ from django.core.handlers.asgi import ASGIHandler
 from django.http import HttpResponseBadRequest
 from django.urls import Resolver404, get_resolver
 
-from generation import conf, limits, problems
+from generation import conf, problems
 from generation.edge import ClientLeft, Gate, Head, Inflow
 from generation.errors import StaccatoError, let_go
+from generation.runtime import resources as limits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -35,7 +36,7 @@ logger = logging.getLogger(__name__)
 def get_application() -> Application:
     """The counterpart of `django.core.asgi.get_asgi_application`."""
     django.setup(set_prefix=False)
-    from generation.runtime import Runtime  # needs the models, so it can only come now
+    from generation.runtime.process import Runtime  # needs the models, so it can only come now
 
     get_resolver().url_patterns  # noqa: B018  # a fault in the URLs shows now, not in a request
     return Application(Runtime.open, LeanHandler(), Gate(conf.load()))

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from generation import access, problems, runtime
+from generation import access, problems
 from generation.errors import DatabaseUnavailable, JournalUnavailable, RuntimeNotOpen
+from generation.runtime import process as runtime
 
 if TYPE_CHECKING:
-    from generation.runtime import Runtime
+    from generation.runtime.process import Runtime
 
 PING_TIMEOUT_S = 2.0
 PING_KEPT_S = 1.0  # however often we are asked, the database is asked once a second

@@ -16,7 +16,7 @@ from django.test.utils import setup_databases, teardown_databases
 
 from generation.asgi import get_application
 from generation.models import Profile
-from generation.runtime import Runtime
+from generation.runtime.process import Runtime
 from tests.support import service
 from tests.support.fake_llm import FakeLLM
 

@@ -55,7 +55,7 @@ async def test_the_row_of_an_answer_is_committed_before_the_answer_leaves(client
 
 
 async def test_usage_is_recorded_after_the_answer_at_the_latest_at_shutdown(users, orm):
-    from generation.runtime import Runtime
+    from generation.runtime.process import Runtime
     from tests.conftest import in_process_client
 
     async with Runtime.open(), in_process_client() as client:

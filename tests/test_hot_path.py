@@ -11,9 +11,9 @@ from django.db.backends.signals import connection_created
 from django.test import AsyncRequestFactory
 from django.urls import resolve
 
-from generation import limits
 from generation.asgi import get_application
 from generation.errors import LLMRefused
+from generation.runtime import resources as limits
 from generation.telemetry import metrics
 
 

@@ -14,7 +14,7 @@ from django.contrib.auth import get_user_model
 from django.core.management import CommandError, call_command
 from django.db import IntegrityError, transaction
 
-from generation import conf, runtime
+from generation import conf
 from generation.api_keys import cache as keys
 from generation.api_keys import tokens as credentials
 from generation.api_keys.cache import KEPT_S, REFRESH_S, Keys, Known, Recent
@@ -23,7 +23,8 @@ from generation.errors import DatabaseUnavailable, Unauthorized
 from generation.llm.client import LLMClient
 from generation.models import ApiKey, GenerationLog, Profile
 from generation.records import Grant
-from generation.runtime import Runtime
+from generation.runtime import process as runtime
+from generation.runtime.process import Runtime
 from tests.conftest import in_process_client
 from tests.support import http
 from tests.support.keys import amake_key, bearer, make_key, rows_of

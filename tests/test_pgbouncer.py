@@ -19,7 +19,7 @@ from django.db import connection, connections
 
 from generation.models import Profile
 from generation.records import LogRow
-from generation.runtime import Runtime
+from generation.runtime.process import Runtime
 from tests.support import http, pgbouncer, service
 
 ROOT = Path(__file__).parents[1]

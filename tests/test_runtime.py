@@ -8,10 +8,12 @@ import httpx
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from generation import conf, limits, runtime
+from generation import conf
 from generation.asgi import get_application
 from generation.models import GenerationLog
-from generation.runtime import Runtime
+from generation.runtime import process as runtime
+from generation.runtime import resources as limits
+from generation.runtime.process import Runtime
 from tests.conftest import in_process_client
 from tests.support import http
 

@@ -10,7 +10,7 @@ from django.contrib.auth import get_user_model
 from django.db import connection
 
 from generation.models import GenerationLog
-from generation.runtime import Runtime
+from generation.runtime.process import Runtime
 from tests.conftest import in_process_client
 from tests.llm.provider_server import ProviderServer, closes_after, resets, says, sends
 from tests.support import http

@@ -14,7 +14,7 @@ from django.db import connection
 
 from generation.database import sizing
 from generation.database.sizing import Budget, PoolSize
-from generation.runtime import Runtime
+from generation.runtime.process import Runtime
 from tests.support.keys import amake_key
 
 
@@ -157,7 +157,7 @@ def test_behind_pgbouncer_there_is_nothing_to_compare(committed, settings):
 
 @pytest.mark.parametrize(("size", "level"), [(1, "INFO"), (1000, "WARNING")])
 async def test_the_finding_is_logged_at_start(users, orm, settings, caplog, size, level):
-    caplog.set_level(logging.INFO, "generation.schema")
+    caplog.set_level(logging.INFO, "generation.runtime.startup")
     settings.STACCATO = {**settings.STACCATO, "DB_POOL_SIZE": size}
     async with Runtime.open():
         pass

@@ -66,7 +66,7 @@ for page in ("", "generationlog/", f"generationlog/{log}/change/", "profile/",
 
 import httpx
 from generation.asgi import get_application
-from generation.runtime import Runtime
+from generation.runtime.process import Runtime
 
 async def generate():
     async with Runtime.open():

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from generation import limits
 from generation.management import service
 from generation.management.load import report, verdict
 from generation.management.load.run import LoadTest, Plan, Refused
+from generation.runtime import resources as limits
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser

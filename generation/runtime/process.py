@@ -21,7 +21,7 @@ from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from prometheus_client import generate_latest
 
-from generation import conf, limits, schema
+from generation import conf
 from generation.api_keys.cache import RECORD_USE_S, Keys
 from generation.database import sizing
 from generation.database.batching import running
@@ -39,6 +39,8 @@ from generation.llm.client import LLMClient
 from generation.pipeline.call import Call
 from generation.pipeline.idempotency import Idempotency
 from generation.pipeline.phases import Pipeline
+from generation.runtime import resources as limits
+from generation.runtime import startup as schema
 from generation.store.logs import Store
 from generation.telemetry import metrics, totals
 from generation.telemetry.siblings import Processes
