@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from django.core.exceptions import DisallowedHost
 from ninja.security.base import AuthBase
 
-from generation import conf, problems
+from generation import conf
+from generation.asgi import problems
 from generation.errors import (
     CrossSite,
     DatabaseUnavailable,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from django.http import HttpRequest, HttpResponse
 
-    from generation.edge import Head
+    from generation.asgi.body import Head
 
 _SCHEME = "bearer "
 # A browser says so of a request that another site's page made it send.

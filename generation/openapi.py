@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from generation import errors
+from generation.asgi.problems import CONTENT_TYPE
 from generation.pipeline import idempotency
-from generation.problems import CONTENT_TYPE
 from generation.telemetry import totals
 
 PROBLEM = {

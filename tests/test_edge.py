@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from generation import edge
+from generation.asgi import body as edge
 from tests.support import http
 from tests.support.wire import GENERATE, Wire, exchange, head
 from tests.test_api import problem

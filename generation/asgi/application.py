@@ -15,8 +15,9 @@ from django.core.handlers.asgi import ASGIHandler
 from django.http import HttpResponseBadRequest
 from django.urls import Resolver404, get_resolver
 
-from generation import conf, problems
-from generation.edge import ClientLeft, Gate, Head, Inflow
+from generation import conf
+from generation.asgi import problems
+from generation.asgi.body import ClientLeft, Gate, Head, Inflow
 from generation.errors import StaccatoError, let_go
 from generation.runtime import resources as limits
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from django.http import HttpResponse
     from django.urls import ResolverMatch, URLResolver
 
-    from generation.edge import Message, Receive, Send
+    from generation.asgi.body import Message, Receive, Send
 
     Scope = dict[str, Any]
 
