@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from django.db.transaction import non_atomic_requests
 from django.urls import path
 
-from generation import access, conf, health
-from generation.api import api
+from generation import conf
+from generation.api import auth as access
+from generation.api import health
+from generation.api.native.routes import api
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

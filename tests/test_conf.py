@@ -12,7 +12,8 @@ from django.core.exceptions import ImproperlyConfigured
 from pydantic import SecretStr, ValidationError
 from pydantic_core import PydanticUndefined
 
-from generation import conf, openapi
+from generation import conf
+from generation.api.native import openapi
 from generation.errors import NotFound, StaffOnly
 from project.environment import Environment
 

@@ -6,7 +6,7 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.test import AsyncClient
 
-from generation import health
+from generation.api import health
 from generation.errors import DatabaseUnavailable
 
 PAGES = {"/api/v1/pool": "POOL_ACCESS", "/metrics": "METRICS_ACCESS"}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from generation import access
+from generation.api import auth as access
 from generation.asgi import problems
 from generation.errors import DatabaseUnavailable, JournalUnavailable, RuntimeNotOpen
 from generation.runtime import process as runtime

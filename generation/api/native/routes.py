@@ -17,7 +17,9 @@ from ninja.errors import HttpError, ValidationError
 from ninja.parser import Parser
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from generation import access, conf, openapi
+from generation import conf
+from generation.api import auth as access
+from generation.api.native import openapi
 from generation.asgi import body as edge
 from generation.asgi import problems
 from generation.errors import InvalidRequest, MalformedBody, StaccatoError, let_go
