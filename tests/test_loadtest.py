@@ -16,9 +16,9 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.core.management import CommandError, call_command
 
+from generation.loadtest import report, verdict
+from generation.loadtest.run import Outcome, Plan, Result, Sample
 from generation.management.commands.loadtest import Command
-from generation.management.load import report, verdict
-from generation.management.load.run import Outcome, Plan, Result, Sample
 
 ROOT = Path(__file__).parents[1]
 POOL = {

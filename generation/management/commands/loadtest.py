@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from generation.management import service
-from generation.management.load import report, verdict
-from generation.management.load.run import LoadTest, Plan, Refused
+from generation.loadtest import report, verdict
+from generation.loadtest import target as service
+from generation.loadtest.run import LoadTest, Plan, Refused
 from generation.runtime import resources as limits
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
-    from generation.management.load.run import Result, Sample
-    from generation.management.load.verdict import Verdict
+    from generation.loadtest.run import Result, Sample
+    from generation.loadtest.verdict import Verdict
 
 LINE_EVERY_S = 5  # where the output is no terminal
 HELP = """\

@@ -13,7 +13,7 @@ from django.db import Error, connections
 
 from generation import conf
 from generation.database import sizing
-from generation.management import service
+from generation.loadtest import target as service
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from django.template.loader import render_to_string
 
-from generation.management.load.verdict import percentile
+from generation.loadtest.verdict import percentile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from generation.management.load.run import Plan, Result
-    from generation.management.load.verdict import Verdict
+    from generation.loadtest.run import Plan, Result
+    from generation.loadtest.verdict import Verdict
 
 WIDTH, HEIGHT = 720, 200  # of a plot's inside, in the SVG's units
 COLUMNS = 120  # of the latency plot: points of one column are told by their percentiles

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from generation.management.load.run import Plan, Result
+    from generation.loadtest.run import Plan, Result
 
 
 @dataclass(frozen=True, slots=True)
