@@ -182,8 +182,8 @@ UNFOLD = {
     "SITE_URL": reverse_lazy("start"),
     "SHOW_VIEW_ON_SITE": False,
     "COLORS": {"primary": TEAL},
-    "DASHBOARD_CALLBACK": "project.dashboard.newest_requests",
-    "SIDEBAR": {"navigation": "project.dashboard.sidebar"},
+    "DASHBOARD_CALLBACK": "generation.admin.dashboard.newest_requests",
+    "SIDEBAR": {"navigation": "generation.admin.dashboard.sidebar"},
 }
 
 STATIC_URL = "static/"

@@ -17,8 +17,8 @@ from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from generation import keyset
-from generation.admin import first_id
+from generation.admin import pagination as keyset
+from generation.admin.logs import first_id
 from generation.models import GenerationLog, Profile, UsageLog
 
 User = get_user_model()
@@ -249,7 +249,7 @@ def test_a_filter_finds_what_it_names(name, value, other):
 
 
 def test_the_choices_come_from_the_newest_rows_and_the_one_chosen(staff, monkeypatch):
-    monkeypatch.setattr("generation.admin.SAMPLE", 2)
+    monkeypatch.setattr("generation.admin.logs.SAMPLE", 2)
     for age, model in enumerate(["new-model", "new-model", "old-model"]):
         save_log(minutes_ago=age, model=model)
 
@@ -470,7 +470,7 @@ def test_only_who_may_view_logs_sees_them(user):
 
 
 def test_the_index_tells_how_the_newest_requests_fared(staff, monkeypatch):
-    monkeypatch.setattr("project.dashboard.NEWEST", 4)
+    monkeypatch.setattr("generation.admin.dashboard.NEWEST", 4)
     for age, status in enumerate(["failed", "succeeded", "succeeded", "succeeded", "cancelled"]):
         save_log(minutes_ago=age, status=status)
     with CaptureQueriesContext(connection) as queries:

@@ -14,8 +14,8 @@ from django.utils.html import format_html
 from django.utils.timezone import localtime, now
 from unfold.utils import display_for_label
 
+from generation.admin.pagination import NewestFirst
 from generation.api_keys import tokens as credentials
-from generation.keyset import NewestFirst
 from generation.models import ApiKey
 
 if TYPE_CHECKING:
