@@ -25,12 +25,12 @@ from generation.models import ApiKey, GenerationLog, Profile
 from generation.records import Grant
 from generation.runtime import process as runtime
 from generation.runtime.process import Runtime
+from tests.api.test_generate import problem
+from tests.api.test_health import session_of
 from tests.conftest import in_process_client
+from tests.pipeline.test_hot_path import django_connections, thread_entries  # noqa: F401
 from tests.support import http
 from tests.support.keys import amake_key, bearer, make_key, rows_of
-from tests.test_api import problem
-from tests.test_health import session_of
-from tests.test_hot_path import django_connections, thread_entries  # noqa: F401
 
 Scope = ApiKey.Scope
 GENERATE = "/api/v1/generate/1"

@@ -9,9 +9,9 @@ import json
 import pytest
 
 from generation.asgi import body as edge
+from tests.api.test_generate import problem
 from tests.support import http
 from tests.support.wire import GENERATE, Wire, exchange, head
-from tests.test_api import problem
 
 MIB = 1024 * 1024
 
