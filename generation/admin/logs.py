@@ -23,7 +23,6 @@ from django.utils.timezone import localtime, make_aware
 from unfold.utils import display_for_label
 
 from generation import conf
-from generation.admin import api_keys as keyadmin  # noqa: F401  # registers itself
 from generation.admin.pagination import NewestFirst
 from generation.models import GenerationLog, Profile, UsageLog
 from generation.records import Attempt
