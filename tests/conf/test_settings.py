@@ -17,7 +17,7 @@ from generation.api.native import openapi
 from generation.errors import NotFound, StaffOnly
 from project.environment import Environment
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_recommended_values_are_the_defaults():

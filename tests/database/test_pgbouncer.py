@@ -22,7 +22,7 @@ from generation.records import LogRow
 from generation.runtime.process import Runtime
 from tests.support import http, pgbouncer, service
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MODE = "pgbouncer-transaction"
 CALLERS = 12
 PHASES = 20_000

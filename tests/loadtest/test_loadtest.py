@@ -20,7 +20,7 @@ from generation.loadtest import report, verdict
 from generation.loadtest.run import Outcome, Plan, Result, Sample
 from generation.management.commands.loadtest import Command
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 POOL = {
     "size": 10,
     "max_overflow": 20,

@@ -20,7 +20,7 @@ import pytest
 from project import embedded_postgres
 from project.embedded_postgres import EmbeddedPostgresError, layout, locks
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 GONE_S = 8.0
 USER = """
 import os, resource, signal, sys, threading

@@ -12,7 +12,7 @@ from django.contrib.auth import get_user_model
 
 from tests.admin.test_pages import make_log
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 THEIRS = [
     "django.contrib.admin",
     "django.contrib.auth",

@@ -23,7 +23,7 @@ from django.core.exceptions import ImproperlyConfigured
 from project.embedded_postgres import layout, locks
 from project.management.commands import runserver
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 START_S = 60.0
 GONE_S = 10.0
 
