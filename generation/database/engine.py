@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections import deque
 from contextvars import ContextVar
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -29,6 +28,7 @@ from sqlalchemy.util import greenlet_spawn
 from generation.database import dsn as address
 from generation.errors import ConnectionHeld, DatabaseUnavailable, RowRefused, StaccatoError
 from generation.telemetry import metrics
+from generation.telemetry.durations import Durations
 from generation.telemetry.logs import OncePerWhile
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ logger.addFilter(OncePerWhile())
 # SQLAlchemy tells at INFO of each pool that it disposes of, under the pool class's own name.
 logging.getLogger(f"{__name__}.MeasuredPool").setLevel(logging.WARNING)
 
-_SAMPLES = 4096  # quantiles are of the last so many
 LEAVE_AFTER_S = 1.0  # a connection to a read-only server is given up when it is so old
 PING_AFTER_S = 1.0  # a connection that was in use so lately is not tested again
 _CONNECTION_LOST = {"57P01", "57P02", "57P03"}  # admin shutdown, crash shutdown, cannot connect now
@@ -70,41 +69,6 @@ class Ledger:
 
 
 _ledger: ContextVar[Ledger | None] = ContextVar("staccato_ledger", default=None)
-
-
-class Durations:
-    """Counts durations since start, in seconds, and keeps the last few for quantiles."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.total = 0.0
-        self.max = 0.0
-        self._recent: deque[float] = deque(maxlen=_SAMPLES)
-
-    def add(self, seconds: float) -> None:
-        self.count += 1
-        self.total += seconds
-        self.max = max(self.max, seconds)
-        self._recent.append(seconds)
-
-    def summary(self) -> dict[str, float]:
-        """Milliseconds; count, mean and max since start, quantiles of the last 4,096."""
-        ordered = sorted(self._recent)
-
-        def quantile(share: float) -> float:
-            return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
-
-        values = {
-            "mean_ms": self.total / self.count if self.count else 0.0,
-            "p50_ms": quantile(0.50),
-            "p95_ms": quantile(0.95),
-            "p99_ms": quantile(0.99),
-            "max_ms": self.max,
-        }
-        return {
-            "count": self.count,
-            **{name: round(seconds * 1000, 3) for name, seconds in values.items()},
-        }
 
 
 class MeasuredPool(AsyncAdaptedQueuePool):

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from uuid_utils.compat import uuid7
 
-from generation.database.engine import Durations
 from generation.errors import LLMError, ModelForbidden
 from generation.pipeline import prompts
 from generation.records import (
@@ -21,6 +20,7 @@ from generation.records import (
     Reply,
 )
 from generation.telemetry import metrics
+from generation.telemetry.durations import Durations
 
 if TYPE_CHECKING:
     from uuid import UUID

@@ -25,7 +25,7 @@ from generation import conf
 from generation.api_keys.cache import RECORD_USE_S, Keys
 from generation.database import sizing
 from generation.database.batching import running
-from generation.database.engine import Database, Durations
+from generation.database.engine import Database
 from generation.errors import (
     Draining,
     JournalUnavailable,
@@ -43,6 +43,7 @@ from generation.runtime import resources as limits
 from generation.runtime import startup as schema
 from generation.store.logs import Store
 from generation.telemetry import metrics, totals
+from generation.telemetry.durations import Durations
 from generation.telemetry.siblings import Processes
 
 if TYPE_CHECKING:
