@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from generation import files, locks
 from generation.journal import lines
-from generation.journal.file import sync_folder, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -51,14 +50,14 @@ class RefusedRows:
                 # A line that a crash tore must not take this one along.
                 is_torn = end > 0 and os.pread(descriptor, 1, end - 1) != b"\n"
                 try:
-                    write_all(descriptor, b"\n" * is_torn + lines.encode(record), end)
+                    files.write_all(descriptor, b"\n" * is_torn + lines.encode(record), end)
                     os.fdatasync(descriptor)
                 except OSError:
                     os.ftruncate(descriptor, end)
                     raise
             finally:
                 os.close(descriptor)
-            sync_folder(self.path.parent)
+            files.sync_folder(self.path.parent)
 
     def read(self) -> list[Refused]:
         """Each row once, though it may have been refused again on its way from a journal."""
@@ -94,21 +93,10 @@ class RefusedRows:
                 kept.append(data[start : line.end])
             start = line.end
         draft = self.path.with_suffix(".refused-draft")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
-            write_all(descriptor, b"".join(kept), 0)
-            os.fdatasync(descriptor)
-        finally:
-            os.close(descriptor)
-        draft.rename(self.path)
-        sync_folder(self.path.parent)
+        files.replace(self.path, b"".join(kept), draft=draft)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         self._lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with locks.held(self._lock):
             yield
-        finally:
-            os.close(descriptor)

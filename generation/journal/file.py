@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import mmap
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from generation import files, locks
 from generation.journal import lines
 
 if TYPE_CHECKING:
@@ -48,13 +48,13 @@ class JournalFile:
         draft = folder / f"{_DRAFT_PREFIX}{name}"
         descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locks.try_lock(descriptor)  # nobody else knows the draft's name, so it is free
             _reserve(descriptor, capacity)
             file = cls(folder / name, descriptor, database)
             file.append([lines.encode({"staccato_journal": lines.VERSION, "database": database})])
             file._header_end = file.end
             draft.rename(file.path)
-            sync_folder(folder)
+            files.sync_folder(folder)
         except BaseException:
             draft.unlink(missing_ok=True)
             os.close(descriptor)
@@ -69,14 +69,11 @@ class JournalFile:
         except FileNotFoundError:
             return None
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            file = cls(path, descriptor, "")
-            # Its adopter before us may have removed it between our opening and our locking.
-            if os.path.samestat(os.fstat(descriptor), path.stat()):
+            # Another adopter may have removed the file after we opened it and before we locked it.
+            if locks.try_lock(descriptor) and locks.is_same_file(descriptor, path):
+                file = cls(path, descriptor, "")
                 file._find_end()
                 return file
-        except (BlockingIOError, FileNotFoundError):
-            pass
         except BaseException:
             os.close(descriptor)
             raise
@@ -101,7 +98,7 @@ class JournalFile:
         data = b"".join(encoded)
         if len(data) > self.free:
             raise JournalFull
-        write_all(self._descriptor, data, self.end)
+        files.write_all(self._descriptor, data, self.end)
         os.fdatasync(self._descriptor)
         self.end += len(data)
 
@@ -116,13 +113,13 @@ class JournalFile:
     def clear(self) -> None:
         """Forget all lines; the space stays reserved."""
         for start in range(self._header_end, self.end, len(_ZEROS)):
-            write_all(self._descriptor, _ZEROS[: self.end - start], start)
+            files.write_all(self._descriptor, _ZEROS[: self.end - start], start)
         os.fdatasync(self._descriptor)
         self.end = self._header_end
 
     def remove(self) -> None:
         self.path.unlink(missing_ok=True)
-        sync_folder(self.path.parent)
+        files.sync_folder(self.path.parent)
         self.close()
 
     def close(self) -> None:
@@ -162,28 +159,10 @@ def remove_drafts(folder: Path) -> None:
             orphan.remove()
 
 
-def sync_folder(folder: Path) -> None:
-    """Make names durable: a rename or an unlink is one of the folder's own data."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _reserve(descriptor: int, capacity: int) -> None:
     """Take the space now, so that a disk that fills later does not matter."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(descriptor, 0, capacity)
         return
     for start in range(0, capacity, len(_ZEROS)):  # macOS
-        write_all(descriptor, _ZEROS[: capacity - start], start)
-
-
-def write_all(descriptor: int, data: bytes, offset: int) -> None:
-    """A disk that is nearly full takes a part first and fails at the next."""
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(descriptor, view, offset)
-        view = view[written:]
-        offset += written
+        files.write_all(descriptor, _ZEROS[: capacity - start], start)

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from generation import files
 from generation.errors import JournalUnavailable
 from generation.journal import file as journal_file
 from generation.journal import lines
@@ -243,7 +244,7 @@ class UnstoredRows:
             if orphan.garbled:
                 logger.error("%s: %d torn lines are skipped", path, orphan.garbled)
             await asyncio.to_thread(orphan.path.unlink)
-            await asyncio.to_thread(journal_file.sync_folder, self.folder)
+            await asyncio.to_thread(files.sync_folder, self.folder)
             logger.warning("adopted and stored the journal %s", path)
         finally:
             orphan.close()

@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from project.embedded_postgres import layout, locks
+from generation import locks
+from project.embedded_postgres import layout
 from project.embedded_postgres.account import Account
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def hold(base: Path | str, settings: Mapping[str, str] | None = None) -> None:
 
 
 def _is_held(place: Layout) -> bool:
-    return place.base in _held and locks.is_on(_held[place.base], place.sockets)
+    return place.base in _held and locks.is_same_file(_held[place.base], place.sockets)
 
 
 def _is_up(place: Layout) -> bool:

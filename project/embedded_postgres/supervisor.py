@@ -20,7 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from project.embedded_postgres import layout, locks
+from generation import files, locks
+from project.embedded_postgres import layout
 from project.embedded_postgres.account import Account
 
 INITDB_LIMIT_S = 60.0
@@ -62,12 +63,12 @@ class Supervisor:
         self.start()
         say(READY)
         os.close(self.starting)
-        while not locks.try_to_get(users, locks.EXCLUSIVE):
+        while not locks.try_lock(users, locks.EXCLUSIVE):
             if self.server.poll() is not None:
                 return  # its users start another supervisor
             time.sleep(POLL_S)
         self.stop()
-        if locks.is_on(users, place.sockets):
+        if locks.is_same_file(users, place.sockets):
             shutil.rmtree(place.sockets)
 
     def provide_binaries(self) -> None:
@@ -83,8 +84,8 @@ class Supervisor:
         libraries = package.with_name(f"{package.name}.libs")
         if libraries.is_dir():  # the wheel's programs look for them at this relative path
             shutil.copytree(libraries, copy / libraries.name, symlinks=True)
-        for folder, _folders, files in os.walk(copy):
-            for name in [".", *files]:
+        for folder, _folders, names in os.walk(copy):
+            for name in [".", *names]:
                 self.account.own(Path(folder, name))
         if not self.account.can_run(target / "bin/initdb"):
             raise StartError(
@@ -160,9 +161,7 @@ class Supervisor:
         if done.returncode:
             raise StartError(f"initdb failed:\n{self.log_tail()}")
         draft.rename(self.place.data)
-        parent = os.open(self.place.base, os.O_RDONLY)
-        os.fsync(parent)
-        os.close(parent)
+        files.sync_folder(self.place.base)
 
     def wait_until_ready(self) -> None:
         deadline = time.monotonic() + READY_LIMIT_S

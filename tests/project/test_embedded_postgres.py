@@ -17,8 +17,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from generation import locks
 from project import embedded_postgres
-from project.embedded_postgres import EmbeddedPostgresError, layout, locks
+from project.embedded_postgres import EmbeddedPostgresError, layout
 
 ROOT = Path(__file__).parents[2]
 GONE_S = 8.0
@@ -355,7 +356,8 @@ def test_django_starts_it_with_its_first_connection_and_not_before(server, tmp_p
         "import django, os, threading; django.setup()\n"
         "from django.db import connection, connections\n"
         "connection.vendor\n"
-        "from project.embedded_postgres import layout, locks\n"
+        "from generation import locks\n"
+        "from project.embedded_postgres import layout\n"
         f"lock = layout.of({str(server.base)!r}).data_lock\n"
         "assert locks.is_free(lock)\n"
         "def query():\n"

@@ -20,7 +20,8 @@ from pathlib import Path
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from project.embedded_postgres import layout, locks
+from generation import locks
+from project.embedded_postgres import layout
 from project.management.commands import runserver
 
 ROOT = Path(__file__).parents[2]
