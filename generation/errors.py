@@ -1,6 +1,7 @@
 """One tree of errors. Each class owns its HTTP status, its problem type and whether a retry helps.
 
-A class's docstring is its problem's title; the instance's message is the detail.
+The docstring of a class is the title of its RFC 9457 problem; an instance's message is the detail.
+Instances are facts: nothing is written into them after they are raised.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ class StaccatoError(Exception):
 
     @classmethod
     def from_bug(cls) -> StaccatoError:
-        """What a caller is told of a fault in our own code: nothing about it."""
-        return cls("this is a fault of the service; its log has more")
+        """The error shown to a caller after a fault in our own code: it reveals nothing."""
+        return cls("the service failed because of a bug; its log has the details")
 
     @classmethod
     def problem_type(cls) -> str:
-        """RFC 9457 `type`: a name that never changes, not an address."""
+        """The RFC 9457 `type`: a name that never changes, not an address."""
         return f"urn:staccato:problem:{cls.slug}"
 
     @classmethod
@@ -41,24 +42,24 @@ class StaccatoError(Exception):
 
     @property
     def retry_after_header(self) -> str | None:
-        """Whole seconds, at least one; None where the class has no Retry-After."""
+        """Whole seconds, at least one; None if this error sends no Retry-After."""
         if self.status not in {409, 429, 503} and self.retry_after is None:
             return None
         return str(max(1, math.ceil(self.retry_after or 1)))
 
 
-def let_go(error: BaseException | None) -> None:
-    """Clear the frames that an error came through, when it has been answered or logged.
+def release_frames(error: BaseException | None) -> None:
+    """Drop the local variables held by a handled error's traceback.
 
-    They hold the request, its body and often the error itself: a cycle, and `limits.py` has the
-    collector of those look seldom.
+    They keep the request body alive, often in a reference cycle, and the cycle collector rarely
+    runs while we serve (see `runtime/collector.py`).
     """
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
 
 
-# --- the caller's side: no row, no LLM call -------------------------------------------------
+# --- the caller's fault: no LLM call, no row -------------------------------------------------
 
 
 class InvalidRequest(StaccatoError):
@@ -90,21 +91,21 @@ class BodyTooSlow(StaccatoError):
 
 
 class UnsupportedMediaType(StaccatoError):
-    """The request body is not declared to be JSON."""
+    """The Content-Type of the request body is not JSON."""
 
     status = 415
     slug = "unsupported-media-type"
 
 
 class UriTooLong(StaccatoError):
-    """The address is too long."""
+    """The path and query are too long."""
 
     status = 414
     slug = "uri-too-long"
 
 
 class HeadersTooLarge(StaccatoError):
-    """The request's headers are too large."""
+    """The request headers are too large."""
 
     status = 431
     slug = "headers-too-large"
@@ -133,35 +134,35 @@ class ModelForbidden(StaccatoError):
 
 
 class CrossSite(StaccatoError):
-    """A page of another site may not call a service that asks for no key."""
+    """A page of another site may not call a service that requires no API key."""
 
     status = 403
     slug = "cross-site"
 
 
 class UnknownUser(StaccatoError):
-    """There is no such user with a prompt."""
+    """The user does not exist or has no prompt."""
 
     status = 404
     slug = "unknown-user"
 
 
 class NotFound(StaccatoError):
-    """There is nothing here."""
+    """There is nothing at this address."""
 
     status = 404
     slug = "not-found"
 
 
 class StaffOnly(StaccatoError):
-    """This page is for staff."""
+    """This page is for staff only."""
 
     status = 403
     slug = "staff-only"
 
 
 class MissingVariable(InvalidRequest):
-    """The prompt template needs a variable that the request does not give."""
+    """The prompt template needs a variable that the request does not provide."""
 
     slug = "missing-variable"
 
@@ -172,23 +173,23 @@ class InvalidTemplate(InvalidRequest):
     slug = "invalid-template"
 
 
-class KeyInvalid(StaccatoError):
+class IdempotencyKeyInvalid(StaccatoError):
     """The Idempotency-Key is not valid."""
 
     status = 400
     slug = "idempotency-key-invalid"
 
 
-class KeyInUse(StaccatoError):
-    """A request with this Idempotency-Key is being worked on."""
+class IdempotencyKeyInUse(StaccatoError):
+    """A request with this Idempotency-Key is still in progress."""
 
     status = 409
     slug = "idempotency-key-in-use"
     retryable = True
 
 
-class KeyReused(StaccatoError):
-    """This Idempotency-Key belongs to another request."""
+class IdempotencyKeyReused(StaccatoError):
+    """This Idempotency-Key was already used for a different request."""
 
     status = 422
     slug = "idempotency-key-reused"
@@ -201,12 +202,12 @@ class EmptyPrompt(InvalidRequest):
 
 
 class ModelNotAllowed(InvalidRequest):
-    """The provider or model is not one that this service offers."""
+    """The service does not offer this provider or model."""
 
     slug = "model-not-allowed"
 
 
-# --- our side -------------------------------------------------------------------------------
+# --- the service's own fault ----------------------------------------------------------------
 
 
 class DatabaseUnavailable(StaccatoError):
@@ -218,13 +219,13 @@ class DatabaseUnavailable(StaccatoError):
 
 
 class RowRefused(StaccatoError):
-    """The database refuses a row's data."""
+    """The database refuses the data of a row."""
 
     slug = "row-refused"
 
 
 class JournalUnavailable(StaccatoError):
-    """The service could not keep a new answer safe."""
+    """The service has no safe place to store a new answer."""
 
     status = 503
     slug = "journal-unavailable"
@@ -232,7 +233,7 @@ class JournalUnavailable(StaccatoError):
 
 
 class TooManyInFlight(StaccatoError):
-    """The service has all the requests it can carry."""
+    """The service has reached its limit of requests in flight."""
 
     status = 503
     slug = "too-many-in-flight"
@@ -259,7 +260,7 @@ class ConnectionHeld(StaccatoError):
     slug = "connection-held"
 
 
-# --- the provider's side: named for the remedy; each leaves a row ----------------------------
+# --- phase 2: named for the remedy; each leaves a log row -------------------------------------
 
 
 class LLMError(StaccatoError):
@@ -279,8 +280,8 @@ class LLMError(StaccatoError):
         raw_reply: str = "",
     ) -> None:
         super().__init__(detail, retry_after=retry_after)
-        self.should_retry = should_retry  # the provider's own word; None where it gave none
-        self.status_code = status_code  # what the provider answered; None where it did not
+        self.should_retry = should_retry  # the provider's x-should-retry; None if it sent none
+        self.status_code = status_code  # HTTP status of the provider's reply; None if none came
         self.raw_reply = raw_reply  # shortened
         # The client fills these in when it gives up.
         self.provider = ""
@@ -289,14 +290,14 @@ class LLMError(StaccatoError):
 
 
 class LLMRefused(LLMError):
-    """The provider refuses this request; changing it may help."""
+    """The provider rejects this request; changing it may help."""
 
     status = 422
     slug = "llm-refused"
 
 
 class LLMRateLimited(LLMError):
-    """The provider limits our rate."""
+    """The provider's rate limit is reached."""
 
     status = 429
     slug = "llm-rate-limited"
@@ -312,13 +313,13 @@ class LLMOverloaded(LLMError):
 
 
 class LLMCircuitOpen(LLMOverloaded):
-    """The provider has been failing and is left alone for a moment."""
+    """The provider has been failing, so calls to it are paused for a moment."""
 
     slug = "llm-circuit-open"
 
 
 class LLMBusy(LLMOverloaded):
-    """The service has all the calls to the provider that it may have at once."""
+    """The service has reached its limit of concurrent calls to the provider."""
 
     slug = "llm-busy"
 
@@ -333,14 +334,14 @@ class LLMTimedOut(LLMError):
 
 
 class LLMUnreachable(LLMError):
-    """The provider can't be reached, or fails on its side."""
+    """The provider can't be reached, or has failed."""
 
     slug = "llm-unreachable"
     retryable = True
 
 
 class Abandoned(LLMError):
-    """The generation was given up before the LLM answered."""
+    """The generation was abandoned before the LLM answered."""
 
     status = 503
     slug = "abandoned"
@@ -349,19 +350,19 @@ class Abandoned(LLMError):
 
 
 class LLMBadReply(LLMError):
-    """The provider's answer can't be read."""
+    """The provider's reply can't be read."""
 
     slug = "llm-bad-reply"
     retryable = True
 
 
 class LLMMisconfigured(LLMError):
-    """The provider can't be used as this service is set up."""
+    """The provider can't be used with the service's present settings."""
 
     slug = "llm-misconfigured"
 
 
 class LLMAuthentication(LLMMisconfigured):
-    """The provider refuses the service's own credentials."""
+    """The provider rejects the service's credentials."""
 
     slug = "llm-authentication"

@@ -18,7 +18,7 @@ from django.urls import Resolver404, get_resolver
 from generation import conf
 from generation.asgi import problems
 from generation.asgi.body import ClientLeft, Gate, Head, Inflow
-from generation.errors import StaccatoError, let_go
+from generation.errors import StaccatoError, release_frames
 from generation.runtime import resources as limits
 
 if TYPE_CHECKING:
@@ -73,11 +73,11 @@ class Application:
         try:
             response = await self._respond(scope, head, body, receive)
         except ClientLeft as departure:
-            let_go(departure)
+            release_frames(departure)
             return
         except StaccatoError as error:
             response = problems.respond(error)
-            let_go(error)
+            release_frames(error)
         except Exception:
             logger.exception("a request failed of a bug")
             response = problems.respond(StaccatoError.from_bug())

@@ -21,7 +21,12 @@ from sqlalchemy import Interval, bindparam, delete, exists, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from generation.database.batching import Batcher, Bounds
-from generation.errors import KeyInUse, KeyInvalid, KeyReused, StaccatoError
+from generation.errors import (
+    IdempotencyKeyInUse,
+    IdempotencyKeyInvalid,
+    IdempotencyKeyReused,
+    StaccatoError,
+)
 from generation.records import Generation, Usage
 from generation.store import tables
 from generation.store.logs import as_document, given
@@ -63,11 +68,11 @@ class Claim:
 
 
 def read(header: str | None) -> str:
-    """The key that a request's header holds; '' where it has none. Raises `KeyInvalid`."""
+    """The key in a request's header; '' if there is none. Raises `IdempotencyKeyInvalid`."""
     if header is None:
         return ""
     if not _KEY.fullmatch(header):
-        raise KeyInvalid("an Idempotency-Key has 1 to 255 visible ASCII characters")
+        raise IdempotencyKeyInvalid("an Idempotency-Key has 1 to 255 visible ASCII characters")
     return header
 
 
@@ -181,8 +186,8 @@ class Idempotency:
     ) -> Generation:
         """Run `generate(claim)` under the request's key, or return what it was answered before.
 
-        Raises `KeyInUse`, `KeyReused`, `DatabaseUnavailable`, or what `generate` raises; the
-        key is free again then.
+        Raises `IdempotencyKeyInUse`, `IdempotencyKeyReused`, `DatabaseUnavailable`, or what
+        `generate` raises; the key is free again then.
         """
         wish = Claim(request.user_id, request.idempotency_key, fingerprint(request), uuid4())
         if owner := self._running.get(wish.place):
@@ -266,7 +271,9 @@ class Idempotency:
 
 def _refusal(wish: Claim, owner: str | None) -> StaccatoError:
     if owner is not None and owner != wish.fingerprint:
-        return KeyReused("this Idempotency-Key was sent with another request; use a new one")
-    return KeyInUse(
+        return IdempotencyKeyReused(
+            "this Idempotency-Key was sent with another request; use a new one"
+        )
+    return IdempotencyKeyInUse(
         "the first request with this Idempotency-Key is still being worked on", retry_after=1
     )

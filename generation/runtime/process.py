@@ -32,7 +32,7 @@ from generation.errors import (
     RuntimeNotOpen,
     StaccatoError,
     TooManyInFlight,
-    let_go,
+    release_frames,
 )
 from generation.journal.durable_log import DurableLog
 from generation.llm.client import LLMClient
@@ -180,7 +180,7 @@ class Runtime:
         else:
             outcome = StaccatoError.slug
             logger.error("a generation failed of a bug", exc_info=error)
-        let_go(error)
+        release_frames(error)
         metrics.REQUESTS.labels(outcome).inc()
 
     def begin_to_drain(self) -> None:

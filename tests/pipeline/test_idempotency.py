@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from generation.errors import KeyInUse, KeyReused, LLMTimedOut
+from generation.errors import IdempotencyKeyInUse, IdempotencyKeyReused, LLMTimedOut
 from generation.models import GenerationLog, IdempotencyKey
 from generation.pipeline import idempotency
 from generation.records import GenerationRequest
@@ -293,9 +293,9 @@ async def test_a_key_in_use_in_this_process_needs_no_statement(runtime):
     first = asyncio.create_task(runtime.idempotency.once(a_request(), generate))
     await entered.wait()
     before = runtime.database.pool.holds.count
-    with pytest.raises(KeyInUse):
+    with pytest.raises(IdempotencyKeyInUse):
         await runtime.idempotency.once(a_request(), generate)
-    with pytest.raises(KeyReused):
+    with pytest.raises(IdempotencyKeyReused):
         await runtime.idempotency.once(a_request("other"), generate)
     assert runtime.database.pool.holds.count == before
     may_end.set()

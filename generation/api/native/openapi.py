@@ -121,11 +121,13 @@ EXAMPLES: tuple[errors.StaccatoError, ...] = (
     errors.ModelForbidden("this API key may not use anthropic:claude-x"),
     errors.CrossSite("this request comes from another site's page"),
     errors.UnknownUser("user 99 does not exist or has no prompt"),
-    errors.KeyInvalid("an Idempotency-Key has 1 to 255 visible ASCII characters"),
-    errors.KeyInUse(
+    errors.IdempotencyKeyInvalid("an Idempotency-Key has 1 to 255 visible ASCII characters"),
+    errors.IdempotencyKeyInUse(
         "the first request with this Idempotency-Key is still being worked on", retry_after=1
     ),
-    errors.KeyReused("this Idempotency-Key was sent with another request; use a new one"),
+    errors.IdempotencyKeyReused(
+        "this Idempotency-Key was sent with another request; use a new one"
+    ),
     errors.BodyTooSlow("the body did not arrive in 30 s"),
     errors.BodyTooLarge("the body is larger than 1048576 bytes"),
     errors.UriTooLong("path and query are longer than 8192 bytes"),

@@ -22,7 +22,7 @@ from generation.api import auth as access
 from generation.api.native import openapi
 from generation.asgi import body as edge
 from generation.asgi import problems
-from generation.errors import InvalidRequest, MalformedBody, StaccatoError, let_go
+from generation.errors import InvalidRequest, MalformedBody, StaccatoError, release_frames
 from generation.pipeline import idempotency, prompts
 from generation.records import GenerationRequest
 from generation.runtime import process as runtime
@@ -95,7 +95,7 @@ class API(ninja.NinjaAPI):
         try:
             return super().on_exception(request, exc)
         finally:
-            let_go(exc)
+            release_frames(exc)
 
     def create_temporal_response(self, request: HttpRequest) -> HttpResponse:  # noqa: ARG002
         """What a view could hang headers on; ours make their own responses."""
