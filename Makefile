@@ -5,7 +5,7 @@ PORT ?= 8000
 # The first of these that is Python 3.11 or newer makes the environment.
 PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11
 
-# What the README asks of a production, and nothing else.
+# What docs/operations.md asks of a production, and nothing else.
 PRODUCTION = DEBUG=0 SECRET_KEY=$$($(PY) -c 'import secrets; print(secrets.token_urlsafe(64))') \
   DATABASE_URL=postgresql://user@host/name ALLOWED_HOSTS=example.org
 PY = $(VENV)/bin/python
@@ -14,7 +14,7 @@ AUDIT = build/audit/bin/pip-audit
 # Elsewhere than in var/ nobody can tell what was done to the database, so it is done again.
 PREPARED = $(if $(DATABASE_URL),prepare,var/prepared)
 
-.PHONY: help run test check bench audit screenshots lock clean prepare
+.PHONY: help run test check bench docs audit screenshots lock clean prepare
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -42,6 +42,9 @@ bench: ## measure it beside what else one might use (needs wrk and half an hour;
 	@benchmarks/.venv/bin/python -m pip install --quiet --disable-pip-version-check \
 	  -r benchmarks/requirements.txt
 	benchmarks/.venv/bin/python benchmarks/run.py $(if $(QUICK),--quick)
+
+docs: $(INSTALLED) ## write docs/configuration.md from the settings
+	@$(PY) manage.py document_settings
 
 audit: $(AUDIT) ## look the pinned packages up among the known vulnerabilities (needs the network)
 	$(AUDIT) --requirement requirements-dev.txt --no-deps --disable-pip --strict

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from django.core.exceptions import ImproperlyConfigured
 from dotenv import dotenv_values
@@ -19,40 +19,54 @@ _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
 
 
+class Variable(NamedTuple):
+    """One variable of the deployment, as docs/configuration.md shows it."""
+
+    name: str
+    default: str
+    meaning: str
+
+
 class Environment:
-    """Values by name; the process's environment wins over the file. Empty counts as not set."""
+    """Values by name; the process's environment wins over the file. Empty counts as not set.
+
+    `variables` lists what was asked for, in that order: docs/configuration.md is made from it.
+    """
 
     def __init__(self, file: Path) -> None:
         merged = {**dotenv_values(file), **os.environ}
         self._values = {name: value for name, value in merged.items() if value}
+        self.variables: list[Variable] = []
 
-    def text(self, name: str, default: str = "") -> str:
+    def text(self, name: str, default: str = "", *, meaning: str) -> str:
+        self.variables.append(Variable(name, default, meaning))
         return self._values.get(name, default)
 
-    def boolean(self, name: str, *, default: bool) -> bool:
-        word = self.text(name).strip().lower()
+    def boolean(self, name: str, *, default: bool, meaning: str) -> bool:
+        word = self.text(name, "1" if default else "0", meaning=meaning).strip().lower()
         if not word:
             return default
         if word not in _TRUE | _FALSE:
             stop(f"{name}={word!r}: use 1/0, true/false, yes/no or on/off")
         return word in _TRUE
 
-    def integer(self, name: str, default: int) -> int:
+    def integer(self, name: str, default: int, *, meaning: str) -> int:
         """Zero or more."""
-        word = self.text(name, str(default)).strip()
+        word = self.text(name, str(default), meaning=meaning).strip()
         if not word.isdecimal() or len(word) > _MAX_DIGITS:
             stop(f"{name}={word!r}: use a whole number, 0 or more, of at most {_MAX_DIGITS} digits")
         return int(word)
 
-    def choice(self, name: str, default: str, *allowed: str) -> str:
-        word = self.text(name, default).strip().upper()
+    def choice(self, name: str, default: str, *allowed: str, meaning: str) -> str:
+        word = self.text(name, default, meaning=meaning).strip().upper()
         if word not in allowed:
             stop(f"{name}={word!r}: use {', '.join(allowed)}")
         return word
 
-    def words(self, name: str, default: str = "") -> list[str]:
+    def words(self, name: str, default: str = "", *, meaning: str) -> list[str]:
         """A comma-separated list."""
-        return [word.strip() for word in self.text(name, default).split(",") if word.strip()]
+        text = self.text(name, default, meaning=meaning)
+        return [word.strip() for word in text.split(",") if word.strip()]
 
     def misspelt(self) -> dict[str, str]:
         """Names that are no setting's, but much like one: whoever wrote them meant that."""

@@ -20,20 +20,40 @@ env = Environment(BASE_DIR / ".env")
 
 # --- the deployment -------------------------------------------------------------------------
 
-DEBUG = env.boolean("DEBUG", default=False)
+DEBUG = env.boolean(
+    "DEBUG", default=False, meaning="Development mode. `make run` turns it on unless it is set."
+)
 INSECURE_SECRET_KEY = "insecure-for-development-only"  # noqa: S105  # named for what it is
-SECRET_KEY = env.text("SECRET_KEY", INSECURE_SECRET_KEY)
-ALLOWED_HOSTS = env.words("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
+SECRET_KEY = (
+    env.text("SECRET_KEY", meaning="Django's secret. Required unless DEBUG is on.")
+    or INSECURE_SECRET_KEY
+)
+ALLOWED_HOSTS = env.words(
+    "ALLOWED_HOSTS",
+    "localhost,127.0.0.1,[::1]",
+    meaning="Host names that the admin answers to, separated by commas.",
+)
 for host in ALLOWED_HOSTS:
     if "/" in host:
         stop(f"ALLOWED_HOSTS={host!r}: use names alone, as example.org")
-CSRF_TRUSTED_ORIGINS = env.words("CSRF_TRUSTED_ORIGINS")
+CSRF_TRUSTED_ORIGINS = env.words(
+    "CSRF_TRUSTED_ORIGINS",
+    meaning="Origins whose forms the admin accepts, e.g. `https://example.org`, "
+    "separated by commas.",
+)
 for origin in CSRF_TRUSTED_ORIGINS:
     if "://" not in origin:
         stop(f"CSRF_TRUSTED_ORIGINS={origin!r}: use origins, as https://example.org")
-DATABASE_URL = env.text("DATABASE_URL")
-# Whose X-Forwarded-For and X-Forwarded-Proto are believed.
-TRUSTED_PROXIES = env.words("TRUSTED_PROXIES")
+DATABASE_URL = env.text(
+    "DATABASE_URL",
+    meaning="`postgresql://user:password@host:5432/name?sslmode=verify-full`; PostgreSQL 14 or "
+    "newer. Required unless DEBUG is on; without it, the embedded server.",
+)
+TRUSTED_PROXIES = env.words(
+    "TRUSTED_PROXIES",
+    meaning="Addresses or networks of your proxies, separated by commas. X-Forwarded-For and "
+    "X-Forwarded-Proto count only from these.",
+)
 for proxy in TRUSTED_PROXIES:
     try:
         ip_network(proxy)
@@ -195,11 +215,22 @@ SERVESTATIC_USE_FINDERS = DEBUG
 
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
+redirect_to_https = env.boolean(
+    "SECURE_SSL_REDIRECT",
+    default=True,
+    meaning="Redirect the admin's visitors to https; ignored while DEBUG is on.",
+)
+hsts_seconds = env.integer(
+    "SECURE_HSTS_SECONDS",
+    3600,
+    meaning="How long browsers then insist on https for this host; 0 turns it off, and it is "
+    "ignored while DEBUG is on. Raise it once https works.",
+)
 if not DEBUG:
-    SECURE_HSTS_SECONDS = env.integer("SECURE_HSTS_SECONDS", 3600)
+    SECURE_HSTS_SECONDS = hsts_seconds
     # What other hosts of the domain do is none of this one's business.
     SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
-    SECURE_SSL_REDIRECT = env.boolean("SECURE_SSL_REDIRECT", default=True)
+    SECURE_SSL_REDIRECT = redirect_to_https
     SESSION_COOKIE_SECURE = True
     CSRF_COOKIE_SECURE = True
 
@@ -239,7 +270,12 @@ AXES_VERBOSE = False
 
 # --- logging --------------------------------------------------------------------------------
 
-LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+LOG_LEVEL = env.choice(
+    "LOG_LEVEL",
+    "INFO",
+    *("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
+    meaning="`DEBUG`, `INFO`, `WARNING`, `ERROR` or `CRITICAL`; goes to standard error.",
+)
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,

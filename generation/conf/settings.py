@@ -2,7 +2,7 @@
 
 Each field here is one configuration name: upper-cased it is the key in the
 `STACCATO` dict, and `environment_name()` tells the variable that `project/`
-reads it from. The README's table is tested against this class.
+reads it from. `make docs` writes docs/configuration.md from this class.
 """
 
 from __future__ import annotations

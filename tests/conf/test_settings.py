@@ -1,4 +1,4 @@
-"""Settings are typed, strict, and the README tells them all."""
+"""Settings are typed, strict, and documented; so is each problem type."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
-from pydantic import SecretStr, ValidationError
-from pydantic_core import PydanticUndefined
+from pydantic import ValidationError
 
 from generation import conf
 from generation.api.native import openapi
 from generation.errors import NotFound, StaffOnly
+from project import reference
 from project.environment import Environment
+from project.settings import env
 
 ROOT = Path(__file__).parents[2]
 
@@ -174,40 +175,18 @@ def test_with_debug_off_the_service_refuses_to_open_without_key_or_database(env,
     assert "Traceback" not in ended.stderr
 
 
-def test_the_readme_tells_every_setting_and_its_default():
-    table = dict(
-        re.findall(r"^\| `([A-Z_]+)` \| ([^|]*) \|", (ROOT / "README.md").read_text(), re.MULTILINE)
-    )
-    for name, field in conf.Settings.model_fields.items():
-        variable = conf.environment_name(name.upper())
-        if name == "database":
-            continue  # a project's own settings name it, never the environment
-        assert variable in table, f"the README's table lacks {variable}"
-        default = (
-            field.default if field.default is not PydanticUndefined else field.default_factory()
-        )
-        assert table[variable].strip() == shown(default), f"the README's default of {variable}"
+def test_the_configuration_page_is_up_to_date():
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    assert page == reference.render(env.variables), "run `make docs` and commit the result"
 
 
-def test_the_readme_tells_every_problem_and_its_status():
-    rows = re.findall(
-        r"^\| ([0-9, ]+) \| ([^|]*) \|", (ROOT / "README.md").read_text(), re.MULTILINE
-    )
-    told = {
+def test_the_api_page_lists_every_problem_and_its_status():
+    page = (ROOT / "docs" / "api.md").read_text()
+    documented = {
         (status, slug)
-        for statuses, slugs in rows
+        for statuses, slugs in re.findall(r"^\| ([0-9, ]+) \| ([^|]*) \|", page, re.MULTILINE)
         for status in statuses.split(", ")
         for slug in re.findall("`([a-z-]+)`", slugs)
     }
     for error in (*openapi.EXAMPLES, NotFound(""), StaffOnly("")):
-        assert (str(error.status), error.slug) in told, f"the README's table lacks {error.slug}"
-
-
-def shown(default: object) -> str:
-    if isinstance(default, SecretStr) or default in ("", None, (), {}):
-        return ""
-    if isinstance(default, bool):
-        return "`1`" if default else "`0`"
-    if isinstance(default, tuple):
-        return f"`{default[0]:g}-{default[1]:g}`"
-    return f"`{default:g}`" if isinstance(default, float) else f"`{default}`"
+        assert (str(error.status), error.slug) in documented, f"docs/api.md lacks {error.slug}"

@@ -1,4 +1,4 @@
-"""The app in somebody else's project, as the README tells to put it there."""
+"""The app in somebody else's project, set up as docs/embedding.md says."""
 
 from __future__ import annotations
 
