@@ -2,10 +2,10 @@
 
     python benchmarks/overload.py              # in about two minutes
 
-Tunes one process as docs/operations.md says: finds the rate at which a generation still takes no longer
-than wanted, and sets STACCATO_MAX_IN_FLIGHT to that rate × a generation's mean time. Then offers
-once and three times that rate, in an open loop: callers come when they come, and their time counts
-from when they were due. One core serves; callers, LLM and PostgreSQL share the others.
+Tunes one process as docs/operations.md says: finds the rate at which a generation still takes no
+longer than wanted, and sets STACCATO_MAX_IN_FLIGHT to that rate × a generation's mean time. Then
+offers once and three times that rate, in an open loop: callers arrive on schedule, and their time
+counts from when they were due. One core serves; callers, LLM and PostgreSQL share the others.
 """
 
 from __future__ import annotations
