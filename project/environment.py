@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _MAX_DIGITS = 9
-_TRUE = {"1", "true", "yes", "on"}
-_FALSE = {"0", "false", "no", "off"}
 
 
 class Variable(NamedTuple):
@@ -42,13 +40,19 @@ class Environment:
         self.variables.append(Variable(name, default, meaning))
         return self._values.get(name, default)
 
+<<<<<<< Updated upstream
     def boolean(self, name: str, *, default: bool, meaning: str) -> bool:
         word = self.text(name, "1" if default else "0", meaning=meaning).strip().lower()
+=======
+    def boolean(self, name: str, *, default: bool) -> bool:
+        word = self.text(name).strip()
+>>>>>>> Stashed changes
         if not word:
             return default
-        if word not in _TRUE | _FALSE:
-            stop(f"{name}={word!r}: use 1/0, true/false, yes/no or on/off")
-        return word in _TRUE
+        try:
+            return conf.parse_boolean(word)
+        except ValueError as error:
+            stop(f"{name}={word!r}: {error}")
 
     def integer(self, name: str, default: int, *, meaning: str) -> int:
         """Zero or more."""

@@ -9,17 +9,27 @@ from django.conf import settings as django_settings
 from django.core.signals import setting_changed
 from django.dispatch import receiver
 
-from generation.conf.fields import PROVIDERS, ProviderName, is_openai_itself
+from generation.conf.fields import (
+    PROVIDERS,
+    ProviderName,
+    Target,
+    is_openai_itself,
+    parse_boolean,
+    parse_targets,
+)
 from generation.conf.settings import Settings, environment_name, parse
 
 __all__ = [
     "PROVIDERS",
     "ProviderName",
     "Settings",
+    "Target",
     "environment_name",
     "is_openai_itself",
     "load",
     "parse",
+    "parse_boolean",
+    "parse_targets",
 ]
 
 

@@ -1,14 +1,66 @@
-"""The types of single settings: how each is read from text, and what it may hold."""
+"""The types of single settings: how each is read from text, and which values it accepts."""
 
 from __future__ import annotations
 
 import math
 import re
-from typing import Annotated, Literal, get_args
+from ipaddress import ip_address
+from typing import Annotated, Literal, NamedTuple, get_args
 from urllib.parse import urlsplit
 
-import httpx
 from pydantic import AfterValidator, BeforeValidator, SecretStr
+
+ProviderName = Literal["anthropic", "openai", "simulated"]
+PROVIDERS: tuple[str, ...] = get_args(ProviderName)
+_WORDS = {
+    **dict.fromkeys(("1", "true", "yes", "on"), True),
+    **dict.fromkeys(("0", "false", "no", "off"), False),
+}
+
+
+class Target(NamedTuple):
+    """A provider and one of its models. Where the model is '', the context says which one: any
+    of the provider's, or its default."""
+
+    provider: str
+    model: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Target:
+        """'openai:gpt-b' or 'simulated' → a target; the model may contain ':'.
+
+        Raises `ValueError` for an unknown provider.
+        """
+        provider, _, model = text.strip().partition(":")
+        return cls(provider, model).checked()
+
+    def checked(self) -> Target:
+        """Returns itself; raises `ValueError` for an unknown provider."""
+        if self.provider not in PROVIDERS:
+            raise ValueError(
+                f"use provider:model; the providers are {', '.join(PROVIDERS)}, not"
+                f" {self.provider!r}"
+            )
+        return self
+
+    def __str__(self) -> str:
+        return f"{self.provider}:{self.model}" if self.model else self.provider
+
+
+def parse_targets(text: str) -> tuple[Target, ...]:
+    """'openai:gpt-b, simulated' → (Target('openai', 'gpt-b'), Target('simulated', '')).
+
+    Raises `ValueError` for an unknown provider.
+    """
+    return tuple(Target.parse(entry) for entry in text.split(",") if entry.strip())
+
+
+def parse_boolean(text: str) -> bool:
+    """Raises `ValueError` for any other word than 1/0, true/false, yes/no and on/off."""
+    try:
+        return _WORDS[text.strip().lower()]
+    except KeyError:
+        raise ValueError("use 1/0, true/false, yes/no or on/off") from None
 
 
 def _parse_range(value: object) -> object:
@@ -21,19 +73,12 @@ def _parse_range(value: object) -> object:
 
 def _check_range(value: tuple[float, float]) -> tuple[float, float]:
     if not 0 <= value[0] <= value[1] < math.inf:
-        raise ValueError("use `low-high` in seconds, as 2-8")
+        raise ValueError("use `low-high` in seconds, e.g. 2-8")
     return value
 
 
-def _parse_targets(value: object) -> object:
-    """'openai:gpt-b, simulated' → (('openai', 'gpt-b'), ('simulated', '')); models may hold ':'."""
-    if isinstance(value, str):
-        entries = [entry.strip() for entry in value.split(",") if entry.strip()]
-        targets = tuple(tuple(entry.partition(":")[::2]) for entry in entries)
-        if not all(provider in PROVIDERS for provider, _ in targets):
-            raise ValueError(f"use provider:model; the providers are {', '.join(PROVIDERS)}")
-        return targets
-    return value
+def _check_targets(targets: tuple[Target, ...]) -> tuple[Target, ...]:
+    return tuple(target.checked() for target in targets)
 
 
 def _parse_faults(value: object) -> object:
@@ -51,13 +96,13 @@ def _parse_faults(value: object) -> object:
 
 def _check_faults(faults: dict[SimulatedFault, float]) -> dict[SimulatedFault, float]:
     if not all(0 <= rate <= 1 for rate in faults.values()) or sum(faults.values()) > 1 + 1e-9:
-        raise ValueError("each rate is between 0 and 1, and so is their sum")
+        raise ValueError("each rate must be between 0 and 1, and so must their sum")
     return faults
 
 
 def _check_key(key: SecretStr) -> SecretStr:
     if not re.fullmatch(r"[!-~]*", key.get_secret_value()):
-        raise ValueError("a key is printable ASCII without spaces")
+        raise ValueError("a key must be printable ASCII without spaces")
     return key
 
 
@@ -65,38 +110,45 @@ def _check_base_url(url: str) -> str:
     try:
         parts = urlsplit(url)
         _ = parts.port  # raises where it is not a port
-        httpx.URL(url)  # what the client will make of it
-    except (ValueError, httpx.InvalidURL):
-        raise ValueError("it is not an address") from None
-    if parts.scheme not in {"http", "https"} or not parts.hostname or re.search(r"\s", url):
-        raise ValueError("it starts with http:// or https:// and names a host")
+        _check_host(parts.hostname or "")
+    except ValueError:
+        raise ValueError("it is not a URL") from None
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("it must start with http:// or https:// and name a host")
+    if not url.isprintable() or re.search(r"\s", url):
+        raise ValueError("it contains a space or a control character")
     if "@" in parts.netloc or parts.query or parts.fragment:
-        raise ValueError("it holds no user, password, query or fragment")
+        raise ValueError("it must not contain a user, a password, a query or a fragment")
     return url.rstrip("/")
 
 
+def _check_host(host: str) -> None:
+    """Raises `ValueError` where it can be neither a name nor an IP address."""
+    host.encode("idna")
+    if re.fullmatch(r"[\d.]+|.*:.*", host):
+        ip_address(host)
+
+
 def is_openai_itself(url: str) -> bool:
-    """OpenAI's own API, also of a region, as eu.api.openai.com."""
+    """Whether a URL is OpenAI's own API, or a regional one, e.g. eu.api.openai.com."""
     host = urlsplit(url).hostname or ""
     return host == "api.openai.com" or host.endswith(".api.openai.com")
 
 
-def _parse_boolean(value: object) -> object:
-    if isinstance(value, str):
-        word = value.strip().lower()
-        if word in {"1", "true", "yes", "on"}:
-            return True
-        if word in {"0", "false", "no", "off"}:
-            return False
-        raise ValueError("use 1/0, true/false, yes/no or on/off")
-    return value
+def _read_boolean(value: object) -> object:
+    return parse_boolean(value) if isinstance(value, str) else value
 
 
-Boolean = Annotated[bool, BeforeValidator(_parse_boolean)]
-OptionalBoolean = Annotated[bool | None, BeforeValidator(_parse_boolean)]
+def _read_targets(value: object) -> object:
+    return parse_targets(value) if isinstance(value, str) else value
+
+
+Boolean = Annotated[bool, BeforeValidator(_read_boolean)]
+OptionalBoolean = Annotated[bool | None, BeforeValidator(_read_boolean)]
 Range = Annotated[tuple[float, float], BeforeValidator(_parse_range), AfterValidator(_check_range)]
-ProviderName = Literal["anthropic", "openai", "simulated"]
-Targets = Annotated[tuple[tuple[ProviderName, str], ...], BeforeValidator(_parse_targets)]
+Targets = Annotated[
+    tuple[Target, ...], BeforeValidator(_read_targets), AfterValidator(_check_targets)
+]
 SimulatedFault = Literal["429", "500", "503", "529", "timeout", "malformed"]
 Faults = Annotated[
     dict[SimulatedFault, float], BeforeValidator(_parse_faults), AfterValidator(_check_faults)
@@ -105,4 +157,3 @@ ApiKey = Annotated[SecretStr, AfterValidator(_check_key)]
 BaseUrl = Annotated[str, AfterValidator(_check_base_url)]
 OFFICIAL_OPENAI_URL = "https://api.openai.com/v1"
 Access = Literal["auto", "open", "staff", "off"]
-PROVIDERS: tuple[str, ...] = get_args(ProviderName)

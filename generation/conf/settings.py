@@ -232,7 +232,7 @@ def parse(values: Mapping[str, Any]) -> Settings:
 
 def _contradictions(settings: Settings) -> list[str]:
     """What each value alone does not show: a provider that is named but can't be called."""
-    named = {settings.default_provider: "LLM_PROVIDER"}
+    named: dict[str, str] = {settings.default_provider: "LLM_PROVIDER"}
     named |= {provider: "LLM_ALLOWED" for provider, _ in settings.llm_allowed}
     named |= {provider: "LLM_FALLBACKS" for provider, _ in settings.llm_fallbacks}
     faults = []
