@@ -40,13 +40,8 @@ class Environment:
         self.variables.append(Variable(name, default, meaning))
         return self._values.get(name, default)
 
-<<<<<<< Updated upstream
     def boolean(self, name: str, *, default: bool, meaning: str) -> bool:
-        word = self.text(name, "1" if default else "0", meaning=meaning).strip().lower()
-=======
-    def boolean(self, name: str, *, default: bool) -> bool:
-        word = self.text(name).strip()
->>>>>>> Stashed changes
+        word = self.text(name, "1" if default else "0", meaning=meaning).strip()
         if not word:
             return default
         try:
