@@ -24,8 +24,8 @@ from generation.conf import parse
 from generation.errors import LLMError
 from generation.llm.client import LLMClient
 from generation.records import Prompt
-from tests.llm.dialects import AnthropicDialect
-from tests.llm.provider_server import ProviderServer, says
+from tests.support.dialects import AnthropicDialect
+from tests.support.provider import ProviderServer, says
 
 HEALTHY_S = 10
 RECOVERY_S = 15

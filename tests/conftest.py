@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import resource
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlencode
 
 import asyncpg
-import httpx
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
 from django.db import connection, connections
+from django.db.backends.signals import connection_created
 from django.test.utils import setup_databases, teardown_databases
 
-from generation.asgi import get_application
 from generation.models import Profile
 from generation.runtime.process import Runtime
 from tests.support import service
 from tests.support.fake_llm import FakeLLM
+from tests.support.in_process import in_process_client
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -140,6 +141,27 @@ async def client(runtime):
         yield opened
 
 
-def in_process_client() -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(get_application(), raise_app_exceptions=True)
-    return httpx.AsyncClient(transport=transport, base_url="http://localhost")
+@pytest.fixture
+def thread_entries(monkeypatch) -> list[str]:
+    """What is handed to any thread pool; asgiref's executors are such pools."""
+    entries: list[str] = []
+    submit = ThreadPoolExecutor.submit
+
+    def record(self, function, *args, **kwargs):
+        entries.append(repr(function))
+        return submit(self, function, *args, **kwargs)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", record)
+    return entries
+
+
+@pytest.fixture
+def django_connections():
+    opened: list[object] = []
+
+    def record(connection, **_kwargs):
+        opened.append(connection)
+
+    connection_created.connect(record)
+    yield opened
+    connection_created.disconnect(record)

@@ -22,8 +22,8 @@ from generation.api_keys import tokens as credentials
 from generation.asgi import get_application
 from generation.models import ApiKey
 from project import proxies
-from tests.admin.test_pages import get, log_in, save_log
 from tests.support import http
+from tests.support.admin import get, log_in, save_log
 from tests.support.keys import make_key, rows_of
 
 User = get_user_model()

@@ -9,20 +9,9 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
 
 from generation.models import GenerationLog, Profile, UsageLog
+from tests.support.problems import PROBLEM, problem
 
-PROBLEM = "application/problem+json"
 BIGINT_MAX = 2**63 - 1
-
-
-def problem(answer) -> tuple[int, str]:
-    assert answer.headers["content-type"] == PROBLEM, answer.text
-    document = answer.json()
-    assert document["status"] == answer.status_code
-    assert document["title"]
-    assert document["detail"]
-    prefix, _, slug = document["type"].rpartition(":")
-    assert prefix == "urn:staccato:problem"
-    return answer.status_code, slug
 
 
 async def test_an_empty_body_is_answered_as_the_articles_client_expects(client):
@@ -56,7 +45,7 @@ async def test_the_row_of_an_answer_is_committed_before_the_answer_leaves(client
 
 async def test_usage_is_recorded_after_the_answer_at_the_latest_at_shutdown(users, orm):
     from generation.runtime.process import Runtime
-    from tests.conftest import in_process_client
+    from tests.support.in_process import in_process_client
 
     async with Runtime.open(), in_process_client() as client:
         tokens = (await client.post("/api/v1/generate/1")).json()["tokens"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.test import AsyncClient
 
 from generation.api import health
 from generation.errors import DatabaseUnavailable
+from tests.support.admin import session_of
 
 PAGES = {"/api/v1/pool": "POOL_ACCESS", "/metrics": "METRICS_ACCESS"}
 
@@ -108,9 +108,3 @@ async def test_a_page_can_be_for_staff_only(client, access, page):
     assert (await client.get(page, headers=await session_of(staff))).status_code == 200
     plain = await get_user_model().objects.aget(id=1)
     assert (await client.get(page, headers=await session_of(plain))).status_code == 403
-
-
-async def session_of(user) -> dict[str, str]:
-    browser = AsyncClient()
-    await browser.aforce_login(user)
-    return {"Cookie": f"sessionid={browser.cookies['sessionid'].value}"}

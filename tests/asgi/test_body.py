@@ -9,8 +9,8 @@ import json
 import pytest
 
 from generation.asgi import body as edge
-from tests.api.test_generate import problem
 from tests.support import http
+from tests.support.problems import problem
 from tests.support.wire import GENERATE, Wire, exchange, head
 
 MIB = 1024 * 1024

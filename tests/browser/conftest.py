@@ -10,7 +10,7 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
 from playwright.async_api import async_playwright
 
-from tests.api.test_health import session_of
+from tests.support.admin import session_of
 
 FLAGS = [
     "--no-sandbox",

@@ -14,7 +14,7 @@ from django.contrib.auth import get_user_model
 from generation.admin.logs import first_id
 from generation.models import GenerationLog, Profile
 from project.management.commands.seed_demo import PROFILES
-from tests.admin.test_pages import make_id, make_log
+from tests.support.admin import make_id, make_log
 
 LOGS = "/admin/generation/generationlog/"
 PAGES = [

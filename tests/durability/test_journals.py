@@ -24,9 +24,9 @@ from tests.durability.support import (
     stored,
     until_stored,
 )
-from tests.journal.test_journal import make_row
-from tests.pipeline.test_disconnect import locked, until_blocked
 from tests.support import http
+from tests.support.locks import locked, until_blocked
+from tests.support.rows import make_row
 
 
 async def test_what_a_killed_process_journaled_is_stored_at_the_next_start(serve, llm, postgres):

@@ -8,9 +8,9 @@ from uuid import uuid4
 
 from generation.journal.dead_letters import RefusedRows
 from tests.durability.support import ids_of, looking, manage, stored, until_used
-from tests.journal.test_journal import make_row
-from tests.pipeline.test_disconnect import locked, until_blocked
 from tests.support import http
+from tests.support.locks import locked, until_blocked
+from tests.support.rows import make_row
 
 
 async def test_a_row_that_postgresql_refuses_is_set_aside_and_its_neighbours_are_stored(

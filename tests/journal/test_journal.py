@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
-from datetime import UTC, datetime
-from decimal import Decimal
 from uuid import UUID, uuid4
 
 import pytest
@@ -14,37 +12,10 @@ import pytest
 from generation.journal import lines
 from generation.journal.dead_letters import RefusedRows
 from generation.journal.file import JournalFile, JournalFull, list_files, remove_drafts
-from generation.records import Attempt, LogRow
+from generation.records import LogRow
+from tests.support.rows import make_row
 
 CAPACITY = 65_536
-
-
-def make_row(text: str = "a result", **changes) -> LogRow:
-    values = {
-        "id": uuid4(),
-        "user_id": 1,
-        "prompt": "a prompt",
-        "system": "",
-        "result": text,
-        "result_cleaned": False,
-        "provider": "anthropic",
-        "model": "claude-test",
-        "input_tokens": 3,
-        "output_tokens": 4,
-        "total_tokens": 7,
-        "status": "succeeded",
-        "error_type": "",
-        "error": "",
-        "stop_reason": "end_turn",
-        "attempts": (Attempt("anthropic", "claude-test", 200, "", 12),),
-        "raw_reply": "",
-        "cost_usd": Decimal("0.000123456"),
-        "latency_ms": 20,
-        "llm_latency_ms": 12,
-        "request_id": "r",
-        "created_at": datetime.now(UTC),
-    }
-    return LogRow(**{**values, **changes})
 
 
 def encode(*rows: LogRow) -> list[bytes]:

@@ -10,8 +10,8 @@ import trustme
 from generation.conf import parse
 from generation.llm.client import LLMClient
 from generation.records import Prompt
-from tests.llm.dialects import DIALECTS
-from tests.llm.provider_server import ProviderServer, says
+from tests.support.dialects import DIALECTS
+from tests.support.provider import ProviderServer, says
 
 
 @pytest.fixture(scope="session", autouse=True)

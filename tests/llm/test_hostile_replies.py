@@ -8,7 +8,7 @@ import json
 import pytest
 
 from generation import errors
-from tests.llm.provider_server import says, sends
+from tests.support.provider import says, sends
 
 DEEP = b'{"content":' + b"[" * 200_000 + b"]" * 200_000 + b"}"
 HUGE_NUMBER = b'{"usage": ' + b"9" * 10_000 + b', "x": "\\ud800"}'

@@ -12,7 +12,7 @@ from generation.llm import policy
 from generation.llm.client import LLMClient
 from generation.llm.providers.base import Answer
 from generation.records import Prompt, Usage
-from tests.llm import virtual_time
+from tests.support import virtual_time
 
 RATE = 100
 PROMPT = Prompt("Hello.", "", "", "", 100)

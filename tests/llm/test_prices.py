@@ -10,8 +10,8 @@ from generation.conf import parse
 from generation.llm.client import LLMClient
 from generation.llm.prices import Prices
 from generation.records import Prompt, Usage
-from tests.llm.dialects import AnthropicDialect, OpenAIDialect
-from tests.llm.provider_server import ProviderServer, says
+from tests.support.dialects import AnthropicDialect, OpenAIDialect
+from tests.support.provider import ProviderServer, says
 
 
 @pytest.fixture(scope="module")

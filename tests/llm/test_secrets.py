@@ -10,8 +10,8 @@ import pytest
 from generation import errors
 from generation.conf import parse
 from generation.llm.providers.parsing import excerpt
-from tests.llm.dialects import KEY
-from tests.llm.provider_server import closes_after, hangs, resets, says, sends
+from tests.support.dialects import KEY
+from tests.support.provider import closes_after, hangs, resets, says, sends
 
 ECHO = (
     f'{{"error": {{"type": "x", "message": "Incorrect API key provided: {KEY} sk-masked***7e21"}}}}'

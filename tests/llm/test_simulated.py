@@ -10,7 +10,7 @@ from generation.conf import parse
 from generation.errors import LLMError
 from generation.llm.client import LLMClient
 from generation.records import Prompt
-from tests.llm import virtual_time
+from tests.support import virtual_time
 
 PROMPT = Prompt("Why is the sky blue?", "Be brief.", "", "", 1024)
 

@@ -15,7 +15,7 @@ import pytest
 import trustme
 
 from generation.llm.transport import Transport
-from tests.llm.provider_server import (
+from tests.support.provider import (
     ProviderServer,
     closes_after,
     hangs,

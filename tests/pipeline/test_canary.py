@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.llm.dialects import DIALECTS, KEY
-from tests.llm.provider_server import ProviderServer, closes_after, resets, says
 from tests.support import http
+from tests.support.dialects import DIALECTS, KEY
+from tests.support.provider import ProviderServer, closes_after, resets, says
 
 
 def misdeeds(dialect):

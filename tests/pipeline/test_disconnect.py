@@ -3,38 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 
 import asyncpg
 import pytest
 
-from tests.llm.provider_server import ProviderServer, says
 from tests.support.http import Exchange
+from tests.support.locks import locked, until_blocked
+from tests.support.provider import ProviderServer, says
 
 GENERATE = "/api/v1/generate/1"
-
-
-@contextlib.asynccontextmanager
-async def locked(database_url: str, table: str):
-    """Statements on the table wait until the block ends."""
-    link = await asyncpg.connect(database_url)
-    try:
-        async with link.transaction():
-            await link.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
-            yield
-    finally:
-        await link.close()
-
-
-async def until_blocked(sql) -> None:
-    """A statement of the service waits for the lock."""
-    async with asyncio.timeout(10):
-        while not await sql.fetchval(
-            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'staccato'"
-            " AND wait_event_type = 'Lock'"
-        ):
-            await asyncio.sleep(0.02)
 
 
 async def the_row(sql, service) -> asyncpg.Record:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from django.db.backends.signals import connection_created
 from django.test import AsyncRequestFactory
 from django.urls import resolve
 
@@ -15,32 +13,6 @@ from generation.asgi import get_application
 from generation.errors import LLMRefused
 from generation.runtime import resources as limits
 from generation.telemetry import metrics
-
-
-@pytest.fixture
-def thread_entries(monkeypatch) -> list[str]:
-    """What is handed to any thread pool; asgiref's executors are such pools."""
-    entries: list[str] = []
-    submit = ThreadPoolExecutor.submit
-
-    def record(self, function, *args, **kwargs):
-        entries.append(repr(function))
-        return submit(self, function, *args, **kwargs)
-
-    monkeypatch.setattr(ThreadPoolExecutor, "submit", record)
-    return entries
-
-
-@pytest.fixture
-def django_connections():
-    opened: list[object] = []
-
-    def record(connection, **_kwargs):
-        opened.append(connection)
-
-    connection_created.connect(record)
-    yield opened
-    connection_created.disconnect(record)
 
 
 async def test_a_generate_call_enters_no_thread_and_opens_no_django_connection(

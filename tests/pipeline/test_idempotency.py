@@ -257,7 +257,7 @@ async def test_a_late_owner_stores_its_row_but_not_the_key(runtime):
     """The first owner stalls past its lease; a second takes over; both finish."""
     from dataclasses import replace
 
-    from tests.journal.test_journal import make_row
+    from tests.support.rows import make_row
 
     claims, store = runtime.idempotency, runtime.store
     late, prompt = uuid4(), uuid4()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from django.contrib.auth import get_user_model
 
-from tests.admin.test_pages import make_log
+from tests.support.admin import make_log
 
 ROOT = Path(__file__).parents[2]
 THEIRS = [

@@ -11,11 +11,11 @@ from django.db import connection
 
 from generation.models import GenerationLog
 from generation.runtime.process import Runtime
-from tests.admin.test_pages import get, log_in
-from tests.conftest import in_process_client
-from tests.llm.provider_server import ProviderServer, closes_after, resets, says, sends
 from tests.support import http
+from tests.support.admin import get, log_in
+from tests.support.in_process import in_process_client
 from tests.support.keys import amake_key, bearer
+from tests.support.provider import ProviderServer, closes_after, resets, says, sends
 from tests.support.service import PRODUCTION
 
 PROVIDER_KEY = "canary-provider-key-5f3a9d7e21"

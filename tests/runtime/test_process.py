@@ -14,8 +14,8 @@ from generation.models import GenerationLog
 from generation.runtime import process as runtime
 from generation.runtime import resources as limits
 from generation.runtime.process import Runtime
-from tests.conftest import in_process_client
 from tests.support import http
+from tests.support.in_process import in_process_client
 
 GENERATE = "/api/v1/generate/1"
 UNTIDY = ("was never closed", "was destroyed", "never retrieved", "Traceback", "never awaited")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+
 from asgiref.sync import sync_to_async
+from django.core.management import call_command
 
 from generation.api_keys import tokens as credentials
 from generation.models import ApiKey
@@ -27,3 +30,18 @@ def rows_of(key: str):
 
 def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
+
+
+class Clock:
+    """Stands still unless told otherwise."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def command(*arguments: str) -> str:
+    out = io.StringIO()
+    call_command("apikey", *arguments, stdout=out, stderr=io.StringIO())
+    return out.getvalue()

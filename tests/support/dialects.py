@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from generation.records import Prompt
+
 KEY = "canary-key-5f3a9d7e21"  # not of the form that is hidden whoever's it is
+
+PROMPT = Prompt(text="Say hello.", system="", provider="", model="", max_tokens=100)
 
 
 class AnthropicDialect:
@@ -107,3 +111,7 @@ class OpenAIDialect:
 
 
 DIALECTS = (AnthropicDialect(), OpenAIDialect())
+
+
+def slugs(attempts):
+    return [attempt.error for attempt in attempts]

@@ -1,0 +1,32 @@
+"""Who visits the admin."""
+
+from __future__ import annotations
+
+import pytest
+from django.contrib import admin
+from django.contrib.auth import get_user_model
+from django.test import Client
+
+from generation.models import GenerationLog
+from tests.support.admin import log_in
+
+User = get_user_model()
+Status = GenerationLog.Status
+
+
+@pytest.fixture
+def user(committed):
+    """User 1."""
+    return User.objects.create(username="user1")
+
+
+@pytest.fixture
+def short_pages(monkeypatch):
+    """Ten rows each."""
+    monkeypatch.setattr(admin.site.get_model_admin(GenerationLog), "list_per_page", 10)
+
+
+@pytest.fixture
+def staff(user) -> Client:
+    """May see and do all."""
+    return log_in(User.objects.create_superuser("root"))

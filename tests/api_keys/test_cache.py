@@ -1,0 +1,217 @@
+"""What a process remembers of keys: what it costs, and for how long."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from asgiref.sync import sync_to_async
+
+from generation.api_keys import cache as keys
+from generation.api_keys import tokens as credentials
+from generation.api_keys.cache import KEPT_S, REFRESH_S, Known, Recent
+from generation.errors import DatabaseUnavailable, Unauthorized
+from generation.models import ApiKey
+from generation.runtime import process as runtime
+from generation.runtime.process import Runtime
+from tests.support import http
+from tests.support.keys import Clock, amake_key, bearer, command, rows_of
+from tests.support.problems import problem
+
+Scope = ApiKey.Scope
+GENERATE = "/api/v1/generate/1"
+
+
+# --- what it costs --------------------------------------------------------------------------------
+
+
+async def test_a_key_that_is_known_costs_no_statement_and_no_thread(
+    closed, runtime, thread_entries, django_connections
+):  # fmt: skip
+    key = await amake_key()
+    await closed.post(GENERATE, headers=bearer(key))
+    lookups = count_lookups(runtime)
+    thread_entries.clear()
+    django_connections.clear()
+    answer = await closed.post(GENERATE, headers=bearer(key))
+    assert answer.status_code == 200
+    assert lookups == []
+    assert thread_entries == [], "the hot path hopped to a thread"
+    assert django_connections == [], "the hot path opened a connection of the Django ORM"
+
+
+async def test_many_callers_with_new_keys_share_their_lookups(closed, runtime):
+    mine = [await amake_key() for _ in range(40)]
+    lookups = count_lookups(runtime)
+    answers = await asyncio.gather(
+        *(closed.post(GENERATE, headers=bearer(key)) for key in mine * 5)
+    )
+    assert {answer.status_code for answer in answers} == {200}
+    assert sum(len(batch) for batch in lookups) == 40, "a key was looked up twice"
+    assert len(lookups) < 20
+
+
+async def test_an_unknown_key_is_looked_up_once(closed, runtime):
+    lookups = count_lookups(runtime)
+    headers = bearer(f"stc_{'0' * 12}_{'A' * 43}")
+    for _ in range(5):
+        assert (await closed.post(GENERATE, headers=headers)).status_code == 401
+    assert len(lookups) == 1
+
+
+def count_lookups(opened: Runtime) -> list:
+    """What is asked of the database from now on."""
+    asked: list = []
+    select = opened.keys._select
+
+    async def recorded(prefixes):
+        asked.append(list(prefixes))
+        return await select(prefixes)
+
+    opened.keys._select = recorded  # type: ignore[method-assign]
+    return asked
+
+
+# --- how long it is remembered --------------------------------------------------------------------
+
+
+async def test_a_revoked_key_works_for_half_a_minute_at_most(ring):
+    key = await amake_key()
+    await ring.recognise(key)
+    await rows_of(key).aupdate(revoked_at=datetime.now(UTC))
+    ring.clock.now += KEPT_S - 11
+    await ring.recognise(key)  # from memory
+    ring.clock.now += 11
+    with pytest.raises(Unauthorized):
+        await ring.recognise(key)
+
+
+async def test_a_key_in_use_is_refreshed_while_nobody_waits(ring):
+    key = await amake_key()
+    await ring.recognise(key)
+    ring.clock.now += REFRESH_S + 1
+    await rows_of(key).aupdate(revoked_at=datetime.now(UTC))
+    await ring.recognise(key)  # answered from memory, and asks again behind the caller's back
+    (refresh,) = ring._asked.values()
+    await asyncio.wait([refresh])
+    with pytest.raises(Unauthorized):
+        await ring.recognise(key)
+
+
+async def test_a_key_that_was_unknown_works_half_a_minute_later(ring):
+    key = await amake_key(revoked_at=datetime.now(UTC))
+    with pytest.raises(Unauthorized):
+        await ring.recognise(key)
+    await rows_of(key).aupdate(revoked_at=None)
+    ring.clock.now += KEPT_S
+    assert (await ring.recognise(key)).users is None
+
+
+async def test_a_key_expires_at_once_though_it_is_remembered(ring):
+    key = await amake_key(expires_at=datetime.now(UTC) + timedelta(hours=1))
+    await ring.recognise(key)
+    prefix = credentials.prefix_of(key)
+    known, at = ring._known._entries[prefix]
+    soon = Known(known.digest, datetime.now(UTC), known.grant)
+    ring._known._entries[prefix] = (soon, at)
+    with pytest.raises(Unauthorized, match="expired"):
+        await ring.recognise(key)
+
+
+def test_what_is_remembered_is_bounded():
+    recent = Recent(3, Clock())
+    for number in range(10):
+        recent.put(str(number), None, Clock.now)
+    assert len(recent) == 3
+    assert recent.get("9") is not None
+    assert recent.get("0") is None
+
+
+async def test_guesses_push_out_no_key_in_use(ring, monkeypatch):
+    monkeypatch.setattr(ring._unknown, "_size", 5)
+    key = await amake_key()
+    await ring.recognise(key)
+    guesses = [f"stc_{number:012x}_{'A' * 43}" for number in range(50)]
+    results = await asyncio.gather(*map(ring.recognise, guesses), return_exceptions=True)
+    assert {type(result) for result in results} == {Unauthorized}
+    assert len(ring._unknown) == 5
+    assert len(ring._known) == 1
+
+
+# --- without a database ---------------------------------------------------------------------------
+
+
+async def test_without_a_database_a_new_key_gets_503_and_a_known_one_is_still_known(
+    closed, runtime, monkeypatch
+):
+    known, new = await amake_key(), await amake_key()
+    await runtime.keys.recognise(known)
+
+    async def gone(_prefixes):
+        raise DatabaseUnavailable("the database can't be reached", retry_after=1)
+
+    monkeypatch.setattr(runtime.keys, "_select", gone)
+    answer = await closed.post(GENERATE, headers=bearer(new))
+    assert problem(answer) == (503, "database-unavailable")
+    assert answer.headers["retry-after"]
+    assert (await closed.post(GENERATE, headers=bearer(known))).status_code == 200
+    answer = await closed.get("/metrics", headers=bearer(new))
+    assert problem(answer) == (503, "database-unavailable")
+
+
+async def test_a_frozen_database_is_waited_for_within_its_bound(ring, monkeypatch):
+    never = asyncio.Event()
+
+    async def frozen(_prefixes):
+        await never.wait()
+        return {}
+
+    monkeypatch.setattr(ring, "_select", frozen)
+    monkeypatch.setattr(ring, "_patience", 0.05)
+    with pytest.raises(DatabaseUnavailable):
+        await ring.recognise(credentials.make().text)
+    never.set()
+
+
+# --- several processes ----------------------------------------------------------------------------
+
+
+async def test_revocation_and_expiry_reach_every_process_within_half_a_minute(serve, orm):
+    """The processes' half a minute is short here; that it is one is shown by the clock above."""
+    revoked, expiring, kept = await amake_key(), await amake_key(), await amake_key()
+    hasty = {
+        "application": "tests.support.hasty:application",
+        "KEPT_S": "3",
+        "STACCATO_API_KEYS_REQUIRED": "1",
+    }
+    async with serve(**hasty) as one, serve(**hasty) as other:
+        ports = (one.port, other.port)
+
+        async def statuses(key: str) -> list[int]:
+            answers = [await http.generate(port, headers=bearer(key).items()) for port in ports]
+            return [answer.status for answer in answers]
+
+        for key in (revoked, expiring, kept):
+            assert await statuses(key) == [200, 200]
+        await rows_of(expiring).aupdate(expires_at=datetime.now(UTC))
+        await sync_to_async(command)("revoke", revoked)
+        began = time.monotonic()
+        waited_for = [revoked, expiring]
+        while waited_for and time.monotonic() - began < 3 + 2:
+            waited_for = [key for key in waited_for if await statuses(key) != [401, 401]]
+        assert not waited_for, "a key that was taken away still works"
+        assert await statuses(kept) == [200, 200]
+        new = await amake_key(expires_at=datetime.now(UTC) + timedelta(seconds=1))
+        assert await statuses(new) == [200, 200]
+        async with asyncio.timeout(2):  # an end that is known needs no half a minute
+            while await statuses(new) != [401, 401]:
+                pass
+
+
+def test_the_purge_of_memory_needs_no_more_than_its_bounds():
+    assert keys.KNOWN_MAX <= 10_000
+    assert keys.UNKNOWN_MAX <= 10_000
+    assert keys.REFRESH_S < keys.KEPT_S <= 30
+    assert runtime.RECORD_USE_S >= 60

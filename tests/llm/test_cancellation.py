@@ -1,0 +1,135 @@
+"""Limits and cancellation: places and connections come back."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+
+import pytest
+
+from generation import errors
+from tests.support.dialects import PROMPT
+from tests.support.provider import hangs, says, waits_for
+
+
+async def test_callers_beyond_the_limit_get_a_503(client, server, dialect, prompt):
+    go = asyncio.Event()
+    server.behave = waits_for(go, says(200, dialect.answer()))
+    async with client(LLM_MAX_CONCURRENCY=2, LLM_QUEUE_TIMEOUT=0.2) as llm:
+        calls = [asyncio.create_task(llm.complete(prompt)) for _ in range(2)]
+        await server.until(lambda: server.waiting == 2, "the first two")
+        with pytest.raises(errors.LLMBusy) as caught:
+            await llm.complete(prompt)
+        assert caught.value.status == 503
+        assert caught.value.retry_after_header == "1"
+        go.set()
+        await asyncio.gather(*calls)
+        assert (await llm.complete(prompt)).text == "Hello.", "the places were not given back"
+
+
+async def test_a_caller_within_the_limit_waits_briefly(client, server, dialect, prompt):
+    go = asyncio.Event()
+    server.behave = waits_for(go, says(200, dialect.answer()))
+    async with client(LLM_MAX_CONCURRENCY=1, LLM_QUEUE_TIMEOUT=5) as llm:
+        calls = [asyncio.create_task(llm.complete(prompt)) for _ in range(3)]
+        await server.until(lambda: server.waiting == 1, "the first")
+        assert len(server.requests) == 1
+        go.set()
+        assert len(await asyncio.gather(*calls)) == 3
+
+
+async def test_cancelled_callers_give_back_their_places(client, server, dialect, prompt):
+    async with client(LLM_MAX_CONCURRENCY=2, LLM_QUEUE_TIMEOUT=5) as llm:
+        for _ in range(5):
+            server.behave = hangs
+            calls = [asyncio.create_task(llm.complete(prompt)) for _ in range(6)]
+            await server.until(lambda: server.waiting == 2, "two calls in their places")
+            for call in calls:  # two of them wait for the provider, four for a place
+                call.cancel()
+            outcomes = await asyncio.gather(*calls, return_exceptions=True)
+            assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
+            await server.until(lambda: server.connected == 0, "closing")
+        server.behave = says(200, dialect.answer())
+        assert (await llm.complete(prompt)).text == "Hello."
+        assert llm.in_flight == 0
+
+
+async def test_a_cancelled_call_closes_its_connection_and_stays_cancelled(client, server, prompt):
+    server.behave = hangs
+    async with client() as llm:
+        call = asyncio.create_task(llm.complete(prompt))
+        await server.until(lambda: server.waiting == 1, "the request")
+        assert llm.in_flight == 1
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert llm.in_flight == 0
+        await server.until(lambda: server.connected == 0, "closing")
+
+
+async def test_a_caller_that_is_cancelled_while_it_sleeps_asks_no_more(
+    client, server, dialect, prompt
+):
+    server.behave = says(429, dialect.error("limited"), retry_after="5")
+    async with client() as llm:
+        call = asyncio.create_task(llm.complete(prompt))
+        await server.until(lambda: len(server.requests) == 1 and not server.waiting, "the 429")
+        await asyncio.sleep(0.05)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+    assert len(server.requests) == 1
+
+
+async def test_an_owner_may_go_on_after_cancelling_a_call(client, server, dialect, prompt):
+    """What the pipeline does with a caller that left: cancel phase 2, uncancel, write the row."""
+    server.behave = hangs
+
+    async def work(llm):
+        try:
+            await llm.complete(prompt)
+        except asyncio.CancelledError:
+            asyncio.current_task().uncancel()
+        async with asyncio.timeout(5):
+            server.behave = says(200, dialect.answer())
+            return await llm.complete(prompt)
+
+    async with client() as llm:
+        call = asyncio.create_task(work(llm))
+        await server.until(lambda: server.waiting == 1, "the request")
+        call.cancel()
+        assert (await call).text == "Hello."
+
+
+async def test_half_of_a_thousand_cancelled_then_a_thousand_healthy(client, server, dialect):
+    if dialect.name != "anthropic":
+        pytest.skip("the dialect makes no difference here")
+
+    async def storm(llm):
+        go = asyncio.Event()
+        server.behave = waits_for(go, says(200, dialect.answer()))
+        calls = [asyncio.create_task(llm.complete(PROMPT)) for _ in range(1000)]
+        await server.until(lambda: server.waiting == 1000, "the arrival of all 1,000")
+        for call in calls[::2]:
+            call.cancel()
+        await asyncio.gather(*calls[::2], return_exceptions=True)
+        go.set()
+        replies = await asyncio.gather(*calls[1::2])
+        assert all(reply.text == "Hello." for reply in replies)
+        server.behave = says(200, dialect.answer())
+        replies = await asyncio.gather(*(llm.complete(PROMPT) for _ in range(1000)))
+        assert all(len(reply.attempts) == 1 for reply in replies), "some had to be retried"
+        assert llm.in_flight == 0
+
+    async def measure():
+        async with client() as llm:
+            await storm(llm)
+        await server.until(lambda: server.connected == 0, "closing of all connections")
+        await server.until(lambda: not server._tasks, "the end of the server's own tasks")
+        server.requests.clear()
+        gc.collect()
+        return len(gc.get_objects())
+
+    baseline = await measure()  # whatever is loaded or cached once is in it
+    grown = await measure() - baseline
+    assert grown < 1000, f"{grown} objects more after 2,000 calls"

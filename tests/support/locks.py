@@ -1,0 +1,30 @@
+"""Locks that make the service's statements wait."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import asyncpg
+
+
+@contextlib.asynccontextmanager
+async def locked(database_url: str, table: str):
+    """Statements on the table wait until the block ends."""
+    link = await asyncpg.connect(database_url)
+    try:
+        async with link.transaction():
+            await link.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+            yield
+    finally:
+        await link.close()
+
+
+async def until_blocked(sql) -> None:
+    """A statement of the service waits for the lock."""
+    async with asyncio.timeout(10):
+        while not await sql.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'staccato'"
+            " AND wait_event_type = 'Lock'"
+        ):
+            await asyncio.sleep(0.02)

@@ -1,0 +1,37 @@
+"""Log rows, as the pipeline makes them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from uuid import uuid4
+
+from generation.records import Attempt, LogRow
+
+
+def make_row(text: str = "a result", **changes) -> LogRow:
+    values = {
+        "id": uuid4(),
+        "user_id": 1,
+        "prompt": "a prompt",
+        "system": "",
+        "result": text,
+        "result_cleaned": False,
+        "provider": "anthropic",
+        "model": "claude-test",
+        "input_tokens": 3,
+        "output_tokens": 4,
+        "total_tokens": 7,
+        "status": "succeeded",
+        "error_type": "",
+        "error": "",
+        "stop_reason": "end_turn",
+        "attempts": (Attempt("anthropic", "claude-test", 200, "", 12),),
+        "raw_reply": "",
+        "cost_usd": Decimal("0.000123456"),
+        "latency_ms": 20,
+        "llm_latency_ms": 12,
+        "request_id": "r",
+        "created_at": datetime.now(UTC),
+    }
+    return LogRow(**{**values, **changes})
