@@ -14,6 +14,7 @@ from django.db import models
 
 from generation import conf
 from generation.database import sizing
+from generation.runtime.connections import budget as connection_budget
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -133,9 +134,9 @@ def check_connections(
 ) -> list[CheckMessage]:
     """Asks the database, so it runs with `check --database default` and `migrate` only."""
     hot_path = conf.load()
-    if hot_path.database not in (databases or ()) or not sizing.is_ours_to_count(hot_path):
+    if hot_path.database not in (databases or ()):
         return []
-    found = sizing.budget(hot_path.database, sizing.expected_workers())
-    if found.fits:
+    found = connection_budget(hot_path, sizing.expected_workers())
+    if found is None or found.fits:
         return []
     return [Concern(f"{found.verdict}.", hint=found.remedy, id="staccato.W001")]

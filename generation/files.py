@@ -28,7 +28,7 @@ def replace(path: Path, content: bytes, *, draft: Path, durable: bool = True) ->
 
 
 def write_all(descriptor: int, data: bytes, offset: int) -> None:
-    """Write all of it: a disk that is nearly full takes a part first and fails at the next write."""
+    """Write all of it: a disk that is nearly full takes a part, and fails at the next write."""
     view = memoryview(data)
     while view:
         written = os.pwrite(descriptor, view, offset)

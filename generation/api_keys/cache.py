@@ -14,7 +14,7 @@ from sqlalchemy import ARRAY, DateTime, String, any_, bindparam, func, or_, sele
 
 from generation.api_keys import tokens as credentials
 from generation.database.batching import Batcher, Bounds
-from generation.database.engine import is_lost
+from generation.database.sqlstate import is_lost
 from generation.errors import DatabaseUnavailable, Unauthorized
 from generation.models import ApiKey
 from generation.records import Grant

@@ -1,29 +1,36 @@
-"""Where the database is: Django's settings, written for psycopg, as asyncpg takes them."""
+"""Django's settings of a database, which are written for psycopg, translated for asyncpg."""
 
 from __future__ import annotations
 
 import logging
 import ssl
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import URL
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 logger = logging.getLogger(__name__)
 
-# Django's and psycopg's own, of no meaning to another driver.
-_NOT_OURS = {"pool", "assume_role", "server_side_binding", "isolation_level", "client_encoding"}
+# Django's and psycopg's own options, which mean nothing to another driver.
+_IGNORED = {"pool", "assume_role", "server_side_binding", "isolation_level", "client_encoding"}
 _TLS = {"sslmode", "sslrootcert", "sslcert", "sslkey"}
 _KNOWN = {"application_name", "connect_timeout", "options", "target_session_attrs"}
 
 
-def of(django: dict[str, Any]) -> tuple[URL, dict[str, Any]]:
-    """SQLAlchemy's URL and asyncpg's arguments for an entry of `DATABASES`.
+def from_django(database: Mapping[str, Any]) -> tuple[URL, dict[str, Any]]:
+    """Returns SQLAlchemy's URL and asyncpg's arguments for an entry of Django's DATABASES.
 
-    Options that asyncpg has no counterpart for are named in the log and left out.
+    Logs the names of options that asyncpg has no counterpart for, and leaves them out.
     """
-    options = {key: value for key, value in django.get("OPTIONS", {}).items() if value is not None}
-    if unknown := options.keys() - _NOT_OURS - _TLS - _KNOWN:
-        logger.warning("asyncpg knows no %s: the hot path does without", ", ".join(sorted(unknown)))
+    options = {
+        key: value for key, value in database.get("OPTIONS", {}).items() if value is not None
+    }
+    if unknown := options.keys() - _IGNORED - _TLS - _KNOWN:
+        logger.warning(
+            "the hot path ignores %s: asyncpg has no such option", ", ".join(sorted(unknown))
+        )
     server = {"application_name": options.get("application_name", "staccato"), "timezone": "UTC"}
     if "options" in options:
         server["options"] = options["options"]
@@ -36,17 +43,17 @@ def of(django: dict[str, Any]) -> tuple[URL, dict[str, Any]]:
         arguments["target_session_attrs"] = options["target_session_attrs"]
     url = URL.create(
         "postgresql+asyncpg",
-        username=django["USER"] or None,
-        password=django["PASSWORD"] or None,
-        host=django["HOST"] or None,
-        port=int(django["PORT"]) if django["PORT"] else None,
-        database=django["NAME"],
+        username=database["USER"] or None,
+        password=database["PASSWORD"] or None,
+        host=database["HOST"] or None,
+        port=int(database["PORT"]) if database["PORT"] else None,
+        database=database["NAME"],
     )
     return url, arguments
 
 
 def _tls(options: dict[str, Any]) -> ssl.SSLContext | str:
-    """asyncpg takes libpq's modes by name, but certificates only as a context."""
+    """asyncpg takes libpq's modes by name, but certificates only in a context."""
     mode = str(options["sslmode"])
     root, certificate = options.get("sslrootcert"), options.get("sslcert")
     if not (root or certificate):

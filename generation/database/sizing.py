@@ -1,4 +1,4 @@
-"""How many connections are needed, and whether PostgreSQL has them."""
+"""How many connections are needed, and whether PostgreSQL grants as many. Pure sums."""
 
 from __future__ import annotations
 
@@ -7,31 +7,19 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from django.db import connections
-
-from generation import conf
-
 if TYPE_CHECKING:
-    from generation.conf import Settings
+    from collections.abc import Mapping
 
-BUFFER = 2  # times the demand, which is a mean: bursts go beyond it
-SMALLEST_POOL = 10  # what any service gets; an idle connection costs little
+BUFFER = 2  # times the demand, which is a mean: bursts exceed it
+SMALLEST_POOL = 10  # for any service; an idle connection costs little
 OVERFLOW_SHARE = 2  # times the pool
-POOL_TIMEOUT_S = (5, 10)  # a caller that waits longer is better told
+POOL_TIMEOUT_S = (5, 10)  # a caller that would wait longer is better refused
 OTHERS = 5  # connections left for migrations, a console, a backup, monitoring
-
-_LIMITS = """
-SELECT current_setting('max_connections')::int
-       - current_setting('superuser_reserved_connections')::int
-       - coalesce(current_setting('reserved_connections', true), '0')::int,
-       (SELECT datconnlimit FROM pg_database WHERE datname = current_database()),
-       (SELECT rolconnlimit FROM pg_roles WHERE rolname = current_user)
-"""
 
 
 @dataclass(frozen=True, slots=True)
 class PoolSize:
-    """The article's formula. Times are milliseconds but for the timeout's seconds."""
+    """Demand is requests at once × time in the database ÷ time in total. Times are milliseconds."""
 
     concurrency: int
     db_ms: float
@@ -69,12 +57,12 @@ class PoolSize:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Connections that the processes may come to open, and those that PostgreSQL grants."""
+    """The connections that all processes may open, and those that PostgreSQL grants."""
 
     workers: int
     pool_size: int
     max_overflow: int
-    django: int  # the ORM's own pool, for the admin and the commands; 0: it has no bound
+    django: int  # the ORM's own pool, for the admin and the commands; 0: no bound
     granted: int
     granted_by: str
 
@@ -112,41 +100,25 @@ class Budget:
 
 
 def expected_workers() -> int:
-    """uvicorn and others read the number of workers from here, unless told on the command line."""
+    """Returns WEB_CONCURRENCY, which uvicorn and others read unless the command line says more."""
     given = os.environ.get("WEB_CONCURRENCY", "")
     return int(given) if given.isdecimal() and int(given) else 1
 
 
-def budget(alias: str, workers: int) -> Budget:
-    """Asks the database through Django. Raises `django.db.Error`."""
-    settings = conf.load()
-    with connections[alias].cursor() as cursor:
-        cursor.execute(_LIMITS)
-        server, database, role = cursor.fetchone()
-    limits = {"max_connections, less what is reserved": server}
-    limits |= {
-        name: limit
-        for name, limit in (("the database's limit", database), ("the role's limit", role))
-        if limit >= 0
+def tightest(server: int, database: int, role: int) -> tuple[int, str]:
+    """Returns the smallest of PostgreSQL's three limits, and its name. A negative limit is none."""
+    limits = {
+        "max_connections, less what is reserved": server,
+        "the database's limit": database,
+        "the role's limit": role,
     }
-    granted_by = min(limits, key=lambda name: limits[name])
-    return Budget(
-        workers=workers,
-        pool_size=settings.db_pool_size,
-        max_overflow=settings.db_max_overflow,
-        django=_django_connections(connections.settings[alias]),
-        granted=limits[granted_by],
-        granted_by=granted_by,
-    )
+    limits = {name: limit for name, limit in limits.items() if limit >= 0}
+    name = min(limits, key=lambda name: limits[name])
+    return limits[name], name
 
 
-def is_ours_to_count(settings: Settings) -> bool:
-    """Behind PgBouncer it is that which bounds the connections to PostgreSQL."""
-    return settings.db_pool_mode == "direct"
-
-
-def _django_connections(database: dict[str, Any]) -> int:
-    """The bound of Django's own pool. Without a pool nothing bounds its connections."""
+def django_connections(database: Mapping[str, Any]) -> int:
+    """Returns the bound of Django's own pool, 0 where it has no pool and so no bound."""
     pool = database.get("OPTIONS", {}).get("pool")
     if not pool:
         return 0

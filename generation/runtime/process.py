@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings as django_settings
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
+from django.db import connections
 from prometheus_client import generate_latest
 
 from generation import conf
@@ -109,7 +110,11 @@ class Runtime:
             pending = await schema.prepare(settings.database, sizing.expected_workers())
             stack.push_async_callback(schema.release, settings.database)
             database = await stack.enter_async_context(
-                Database.open(settings, strict=django_settings.DEBUG)
+                Database.open(
+                    settings,
+                    connections.settings[settings.database],
+                    strict=django_settings.DEBUG,
+                )
             )
             llm = await stack.enter_async_context(LLMClient.open(settings))
             runtime = cls(settings, database, llm, pending)

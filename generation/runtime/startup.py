@@ -12,7 +12,7 @@ from psycopg import Error as PsycopgError
 from psycopg_pool import PoolTimeout
 
 from generation import conf
-from generation.database import sizing
+from generation.runtime.connections import budget as connection_budget
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -45,7 +45,7 @@ async def release(alias: str) -> None:
 def _look(alias: str, workers: int) -> list[str]:
     connection = connections[alias]
     try:
-        _tell_of_connections(alias, workers)
+        _log_connections(workers)
         return _find_pending_migrations(connection)
     except (DatabaseError, PsycopgError, PoolTimeout, OSError) as error:
         logger.warning("the database can't be reached yet: %s", error)
@@ -60,10 +60,10 @@ def _find_pending_migrations(connection: BaseDatabaseWrapper) -> list[str]:
     return [str(migration) for migration, _backwards in plan]
 
 
-def _tell_of_connections(alias: str, workers: int) -> None:
-    if not sizing.is_ours_to_count(conf.load()):
+def _log_connections(workers: int) -> None:
+    found = connection_budget(conf.load(), workers)
+    if found is None:
         return
-    found = sizing.budget(alias, workers)
     if found.fits:
         logger.info("connections: %s", found.verdict)
     else:

@@ -29,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 
 from generation.database.batching import Batcher, Bounds
-from generation.database.engine import is_lost
+from generation.database.sqlstate import is_lost
 from generation.errors import DatabaseUnavailable, RowRefused, StaccatoError, UnknownUser
 from generation.records import GenerationRequest, LogRow, Profile, UsageRow
 from generation.store import tables

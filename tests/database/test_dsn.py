@@ -6,12 +6,12 @@ import ssl
 
 import pytest
 
-from generation.database import dsn as address
+from generation.database import dsn
 from project.settings import database
 
 
 def of(url: str):
-    return address.of(database(url))
+    return dsn.from_django(database(url))
 
 
 def test_a_url_says_the_same_to_both_drivers():

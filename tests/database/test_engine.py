@@ -7,10 +7,12 @@ import contextlib
 import gc
 
 import pytest
+from django.db import connections
 from sqlalchemy import exc, text
 
 from generation import conf
-from generation.database.engine import Database, is_lost
+from generation.database.engine import Database
+from generation.database.sqlstate import is_lost
 from generation.errors import ConnectionHeld, DatabaseUnavailable, RowRefused
 from generation.telemetry import metrics
 
@@ -18,7 +20,7 @@ from generation.telemetry import metrics
 @pytest.fixture
 def opened(committed):
     def open_with(*, strict=True, **values):
-        return Database.open(conf.parse(values), strict=strict)
+        return Database.open(conf.parse(values), connections.settings["default"], strict=strict)
 
     return open_with
 

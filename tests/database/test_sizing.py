@@ -12,8 +12,10 @@ from django.core.checks import run_checks
 from django.core.management import CommandError, call_command
 from django.db import connection
 
+from generation import conf
 from generation.database import sizing
 from generation.database.sizing import Budget, PoolSize
+from generation.runtime.connections import budget as connection_budget
 from generation.runtime.process import Runtime
 from tests.support.keys import amake_key
 
@@ -91,15 +93,15 @@ def test_the_tightest_limit_counts(committed):
         role, database = cursor.fetchone()
         try:
             cursor.execute(f'ALTER DATABASE "{database}" CONNECTION LIMIT 30')
-            found = sizing.budget("default", 1)
+            found = connection_budget(conf.load(), 1)
             assert (found.granted, found.granted_by) == (30, "the database's limit")
             assert not found.fits
             cursor.execute(f'ALTER ROLE "{role}" CONNECTION LIMIT 20')
-            assert sizing.budget("default", 1).granted_by == "the role's limit"
+            assert connection_budget(conf.load(), 1).granted_by == "the role's limit"
         finally:
             cursor.execute(f'ALTER DATABASE "{database}" CONNECTION LIMIT -1')
             cursor.execute(f'ALTER ROLE "{role}" CONNECTION LIMIT -1')
-    assert "max_connections" in sizing.budget("default", 1).granted_by
+    assert "max_connections" in connection_budget(conf.load(), 1).granted_by
 
 
 @pytest.mark.parametrize(
@@ -113,7 +115,7 @@ def test_the_tightest_limit_counts(committed):
     ],
 )
 def test_djangos_own_pool_is_counted_as_psycopg_reads_it(options, expected):
-    assert sizing._django_connections({"OPTIONS": options}) == expected
+    assert sizing.django_connections({"OPTIONS": options}) == expected
 
 
 # --- the system check and the start -----------------------------------------------------------

@@ -14,6 +14,7 @@ from django.db import Error, connections
 from generation import conf
 from generation.database import sizing
 from generation.loadtest import target as service
+from generation.runtime.connections import budget as connection_budget
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -128,20 +129,19 @@ class Command(BaseCommand):
         return pool
 
     def compare(self, workers: int) -> None:
-        settings = conf.load()
-        if not sizing.is_ours_to_count(settings):
-            self.stdout.write(
-                "DB_POOL_MODE is pgbouncer-transaction: set PgBouncer's default_pool_size to the"
-                " demand of all workers, and its max_client_conn to all that they may open."
-            )
-            return
         try:
-            found = sizing.budget(settings.database, workers)
+            found = connection_budget(conf.load(), workers)
         except Error as error:
             self.stdout.write(f"The database can't be asked for its limits: {error}")
             return
         finally:
             connections.close_all()
+        if found is None:
+            self.stdout.write(
+                "DB_POOL_MODE is pgbouncer-transaction: set PgBouncer's default_pool_size to the"
+                " demand of all workers, and its max_client_conn to all that they may open."
+            )
+            return
         self.stdout.write(f"As set now, {found.verdict}.")
         if not found.fits:
             self.stdout.write(self.style.WARNING(found.remedy))

@@ -9,6 +9,7 @@ from uuid import UUID
 
 import orjson
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import connections
 
 from generation import conf
 from generation.database.batching import running
@@ -95,7 +96,8 @@ class Command(BaseCommand):
     async def _replay(self, entries: Sequence[Refused]) -> list[Refused]:
         """Store rows as the service does, with all that a row entails; those that were taken."""
         settings = conf.load()
-        async with Database.open(settings, strict=False) as database:
+        entry = connections.settings[settings.database]
+        async with Database.open(settings, entry, strict=False) as database:
             store = Store(database, settings)
             async with running(store.batchers):
                 outcomes = await asyncio.gather(

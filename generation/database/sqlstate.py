@@ -1,0 +1,71 @@
+"""What the driver's errors mean: the one translation of them into ours."""
+
+from __future__ import annotations
+
+import logging
+
+import asyncpg
+from sqlalchemy import exc
+
+from generation.errors import DatabaseUnavailable, RowRefused, StaccatoError
+from generation.telemetry.logs import OncePerWhile
+
+logger = logging.getLogger(__name__)
+logger.addFilter(OncePerWhile())
+
+READ_ONLY = "25006"
+_CONNECTION_LOST = {"57P01", "57P02", "57P03"}  # admin shutdown, crash shutdown, cannot connect now
+_CONNECTION_CLASS = "08"
+# SQLSTATE classes in which the row is at fault: data exception, constraint violation, check
+# option, program limit (e.g. an index entry that is too large), and what a trigger raises. A
+# missing table or privilege is not among them: those rows wait in the journal until it is fixed.
+_ROW_FAULT_CLASSES = {"22", "23", "44", "54", "P0"}
+
+
+def to_staccato_error(error: Exception) -> StaccatoError | None:
+    """Returns `RowRefused` or `DatabaseUnavailable`; None for an error that is a bug of ours."""
+    if isinstance(error, exc.TimeoutError):
+        return DatabaseUnavailable("no database connection was free in time", retry_after=1)
+    if isinstance(error, exc.DBAPIError):
+        state = sqlstate(error)
+        if state[:2] in _ROW_FAULT_CLASSES or (not state and _is_encoding_error(error)):
+            return RowRefused(f"PostgreSQL can't store the row ({state or 'encoding'})")
+        logger.warning("the database answered with an error: %s", error.orig)
+        if state == READ_ONLY:
+            return DatabaseUnavailable(
+                "the database is read-only: perhaps another server is the primary now",
+                retry_after=1,
+            )
+        return DatabaseUnavailable("the database does not answer as it should", retry_after=1)
+    if isinstance(error, OSError | asyncpg.PostgresError | asyncpg.InterfaceError):
+        return DatabaseUnavailable("the database can't be reached", retry_after=1)
+    return None
+
+
+def is_lost(error: StaccatoError) -> bool:
+    """Whether the connection was at fault, so that a second try on another may succeed."""
+    cause = error.__cause__
+    if isinstance(cause, exc.DBAPIError):
+        state = sqlstate(cause)
+        return (
+            cause.connection_invalidated
+            or state in _CONNECTION_LOST
+            or state[:2] == _CONNECTION_CLASS
+        )
+    return isinstance(cause, ConnectionError) and not isinstance(cause, ConnectionRefusedError)
+
+
+def sqlstate(error: exc.DBAPIError) -> str:
+    """Returns the five characters that PostgreSQL answered with, '' where it did not answer."""
+    original = getattr(error, "driver_exception", None) or error.orig
+    return getattr(original, "sqlstate", None) or ""
+
+
+def _is_encoding_error(error: exc.DBAPIError) -> bool:
+    """What asyncpg finds before it asks the server has a plain cause and no SQLSTATE."""
+    cause: BaseException | None = error.orig
+    while cause is not None:
+        if isinstance(cause, ValueError | TypeError | OverflowError | asyncpg.DataError):
+            return True
+        cause = cause.__cause__
+    return False
