@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from statistics import quantiles
 from typing import TYPE_CHECKING, Any
 
 from django.urls import reverse
 
 from generation import conf
 from generation.models import GenerationLog
+from generation.telemetry.durations import percentile
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
@@ -33,7 +33,7 @@ def newest_requests(request: HttpRequest, context: dict[str, Any]) -> dict[str, 
         "newest": {
             "count": len(rows),
             "since": rows[-1][2],
-            "latency": _percentiles(answered),
+            "latency": _latency(answered),
             "statuses": [
                 {
                     "label": label,
@@ -47,11 +47,12 @@ def newest_requests(request: HttpRequest, context: dict[str, Any]) -> dict[str, 
     }
 
 
-def _percentiles(ms: list[int]) -> str:
-    if len(ms) < 2:  # noqa: PLR2004  # quantiles need two
+def _latency(answered_ms: list[int]) -> str:
+    if not answered_ms:
         return ""
-    cuts = quantiles(ms, n=100, method="inclusive")
-    return f"{cuts[49] / 1000:.2f} s median, {cuts[94] / 1000:.2f} s at the 95th percentile"
+    ordered = sorted(answered_ms)
+    median, slow = (percentile(ordered, share) / 1000 for share in (0.50, 0.95))
+    return f"{median:.2f} s median, {slow:.2f} s at the 95th percentile"
 
 
 def sidebar(request: HttpRequest) -> list[dict[str, Any]]:

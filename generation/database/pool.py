@@ -14,6 +14,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 from generation.database.guard import current_ledger
 from generation.telemetry import metrics
 from generation.telemetry.durations import Durations
+from generation.telemetry.snapshot import PoolSnapshot
 
 if TYPE_CHECKING:
     from sqlalchemy.engine.interfaces import AdaptedConnection
@@ -84,18 +85,18 @@ class MeasuredPool(AsyncAdaptedQueuePool):
         """
         return sum(not link.is_closed() for link in self._links)
 
-    def statistics(self) -> dict[str, Any]:
-        """Connections as they stand now, their peaks, waits and hold times."""
+    def snapshot(self) -> PoolSnapshot:
         is_open, checked_out = self.open, self.checkedout()
-        return {
-            "size": self.size(),
-            "max_overflow": self._max_overflow,
-            "open": is_open,
-            "checked_out": checked_out,
-            "checked_in": max(0, is_open - checked_out),  # one that is being opened is lent
-            "overflow": max(0, self.overflow()),
-            "peak_open": self.peak_open,
-            "peak_checked_out": self.peak_checked_out,
-            "waits": self.waits.summary(),
-            "holds": self.holds.summary(),
-        }
+        return PoolSnapshot(
+            size=self.size(),
+            max_overflow=self._max_overflow,
+            open=is_open,
+            checked_out=checked_out,
+            # A connection counts as checked out while it is still being opened.
+            checked_in=max(0, is_open - checked_out),
+            overflow=max(0, self.overflow()),
+            peak_open=self.peak_open,
+            peak_checked_out=self.peak_checked_out,
+            waits=self.waits.summary(),
+            holds=self.holds.summary(),
+        )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from generation.database.batching import Batcher, Bounds
 from generation.errors import DatabaseUnavailable, RowRefused, StaccatoError
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from generation.conf import Settings
     from generation.records import LogRow
     from generation.store.logs import Store
+    from generation.telemetry.snapshot import JournalSnapshot
 
 logger = logging.getLogger(__name__)
 
@@ -97,8 +98,8 @@ class DurableLog:
             # Out of time it has left the queue; a flush under way is left to finish.
             await self._keep(row)
 
-    def statistics(self) -> dict[str, Any]:
-        return {**self._unstored.statistics(), "rows_refused": self._refused_count}
+    def snapshot(self) -> JournalSnapshot:
+        return self._unstored.snapshot(rows_refused=self._refused_count)
 
     async def _keep(self, row: LogRow) -> None:
         try:

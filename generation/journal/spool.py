@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from generation import files
 from generation.errors import JournalUnavailable
@@ -16,6 +16,7 @@ from generation.journal import lines
 from generation.journal.file import JournalFile
 from generation.records import LogRow
 from generation.telemetry import metrics
+from generation.telemetry.snapshot import JournalSnapshot
 
 if TYPE_CHECKING:
     from generation.conf import Settings
@@ -66,14 +67,15 @@ class UnstoredRows:
                 "the journal is near full: the database has been away for long", retry_after=5
             )
 
-    def statistics(self) -> dict[str, Any]:
+    def snapshot(self, *, rows_refused: int) -> JournalSnapshot:
         file = self._file
-        return {
-            "rows": self._journaled,
-            "bytes": file.end if file else 0,
-            "capacity_bytes": file.capacity if file else 0,
-            "rows_in_memory_only": len(self._in_memory),
-        }
+        return JournalSnapshot(
+            rows=self._journaled,
+            bytes=file.end if file else 0,
+            capacity_bytes=file.capacity if file else 0,
+            rows_in_memory_only=len(self._in_memory),
+            rows_refused=rows_refused,
+        )
 
     # --- in ---------------------------------------------------------------------------------
 

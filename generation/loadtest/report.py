@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING
 
 from django.template.loader import render_to_string
 
-from generation.loadtest.verdict import percentile
+from generation.telemetry.durations import percentile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from generation.loadtest.run import Plan, Result
     from generation.loadtest.verdict import Verdict
+    from generation.telemetry.snapshot import Snapshot
 
 WIDTH, HEIGHT = 720, 200  # of a plot's inside, in the SVG's units
-COLUMNS = 120  # of the latency plot: points of one column are told by their percentiles
+COLUMNS = 120  # of the latency plot: a column shows the percentiles of its requests
 STEPS = (1, 2, 5, 10)
 
 Point = tuple[float, float]
@@ -46,12 +47,11 @@ class Plot:
 def render(plan: Plan, result: Result, verdict: Verdict, day: str) -> str:
     end = max(result.seconds, 0.001)
     looks = result.samples
-    seen = [(sample.at, sample.pool) for sample in looks if sample.pool]
 
-    def from_pool(key: str) -> list[Point]:
-        return [(at, pool[key]) for at, pool in seen]
+    def from_pool(figure: Callable[[Snapshot], int]) -> list[Point]:
+        return [(sample.at, figure(sample.pool)) for sample in looks if sample.pool]
 
-    size = result.ended_with.get("size", 0)
+    size = result.ended_with.total.size if result.ended_with else 0
     plots = [
         _plot(
             "Requests in flight",
@@ -59,7 +59,7 @@ def render(plan: Plan, result: Result, verdict: Verdict, day: str) -> str:
             end,
             {
                 "sent, not answered": [(sample.at, sample.in_flight) for sample in looks],
-                "waiting for the LLM": from_pool("llm_calls_in_flight"),
+                "waiting for the LLM": from_pool(lambda pool: pool.llm_calls_in_flight),
             },
         ),
         _plot(
@@ -67,8 +67,8 @@ def render(plan: Plan, result: Result, verdict: Verdict, day: str) -> str:
             "Checked out and open, beside the pool's size.",
             end,
             {
-                "checked out": from_pool("checked_out"),
-                "open": from_pool("open"),
+                "checked out": from_pool(lambda pool: pool.checked_out),
+                "open": from_pool(lambda pool: pool.open),
                 "pool size": [(0.0, size), (end, size)] if size else [],
             },
         ),
@@ -77,8 +77,8 @@ def render(plan: Plan, result: Result, verdict: Verdict, day: str) -> str:
             "Of the requests that ended at that time.",
             end,
             {
-                "median": _over_time(result, end, lambda times: percentile(times, 50)),
-                "99th percentile": _over_time(result, end, lambda times: percentile(times, 99)),
+                "median": _over_time(result, end, 0.50),
+                "99th percentile": _over_time(result, end, 0.99),
             },
         ),
     ]
@@ -93,14 +93,13 @@ def render(plan: Plan, result: Result, verdict: Verdict, day: str) -> str:
     return render_to_string("generation/loadtest.html", context)
 
 
-def _over_time(
-    result: Result, end: float, choose: Callable[[Sequence[float]], float]
-) -> list[Point]:
+def _over_time(result: Result, end: float, share: float) -> list[Point]:
     columns: dict[int, list[float]] = {}
     for outcome in result.outcomes:
         columns.setdefault(int(outcome.at / end * COLUMNS), []).append(outcome.seconds)
     return [
-        ((column + 0.5) / COLUMNS * end, choose(times)) for column, times in sorted(columns.items())
+        ((column + 0.5) / COLUMNS * end, percentile(sorted(times), share))
+        for column, times in sorted(columns.items())
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count, cycle
 from typing import TYPE_CHECKING, Any
@@ -14,9 +14,12 @@ import orjson
 import pyqwest
 
 from generation.llm.transport import close
+from generation.telemetry.snapshot import PoolPage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+
+    from generation.telemetry.snapshot import Snapshot
 
 OK = 200
 SAMPLE_EVERY_S = 0.5
@@ -53,17 +56,17 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One look while the test runs; `pool` is the service's own page, {} where it has none."""
+    """One look while the test runs."""
 
     at: float
     in_flight: int
-    pool: dict[str, Any]  # added up where several processes serve
+    pool: Snapshot | None  # summed over all processes; None where the page could not be read
 
 
 @dataclass(slots=True)
 class Result:
-    began_with: dict[str, Any] = field(default_factory=dict)  # the pool's page
-    ended_with: dict[str, Any] = field(default_factory=dict)
+    began_with: PoolPage | None = None
+    ended_with: PoolPage | None = None
     no_pool_because: str = ""
     outcomes: list[Outcome] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
@@ -206,28 +209,22 @@ class LoadTest:
         for look in _every(SAMPLE_EVERY_S):
             await asyncio.sleep(max(0.0, look - self._now()))
             at, in_flight = self._now(), self.in_flight
-            pool = {} if self.result.no_pool_because else await self._ask_pool()
-            sample = Sample(at, in_flight, pool)
+            page = None if self.result.no_pool_because else await self._ask_pool()
+            sample = Sample(at, in_flight, page and page.total)
             self.result.samples.append(sample)
             show(sample)
 
-    async def _ask_pool(self) -> dict[str, Any]:
+    async def _ask_pool(self) -> PoolPage | None:
         try:
             async with asyncio.timeout(POOL_LIMIT_S):
                 status, body = await self._send("GET", self._pool_url, None)
-        except (OSError, TimeoutError, ValueError) as error:
-            # One look that fails is no reason to stop looking.
-            return self._without_pool(type(error).__name__, for_good=False)
-        pool = _read_object(body)
-        if status != OK or "checked_out" not in pool:
-            return self._without_pool(f"{self._pool_url} answers {status}", for_good=True)
-        total: dict[str, Any] = pool.get("total", {})
-        return pool | total
-
-    def _without_pool(self, why: str, *, for_good: bool) -> dict[str, Any]:
-        if for_good:
-            self.result.no_pool_because = why
-        return {}
+        except (OSError, TimeoutError, ValueError):
+            return None  # the next look may succeed
+        with suppress(ValueError):
+            if status == OK:
+                return PoolPage.parse(body)
+        self.result.no_pool_because = f"{self._pool_url} answers {status}"  # as it will next time
+        return None
 
 
 def _every(seconds: float) -> Iterator[float]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from statistics import quantiles
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from generation.telemetry.durations import RECENT, percentile
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from generation.loadtest.run import Plan, Result
 
 
@@ -20,7 +19,7 @@ class Verdict:
 
 
 def judge(plan: Plan, result: Result) -> Verdict:
-    """Anything but a 200 is a failure, and so is a test that got no answer at all."""
+    """Any answer but a 200 is a failure, and so is a test without any answer."""
     total, faults = len(result.outcomes), result.faults
     failed = faults.total()
     passed = total > 0 and failed == 0
@@ -44,80 +43,69 @@ def judge(plan: Plan, result: Result) -> Verdict:
     )
 
 
-def percentile(values: Sequence[float], percent: int) -> float:
-    if len(values) < 2:  # noqa: PLR2004  # quantiles need two
-        return values[0] if values else 0.0
-    return quantiles(values, n=100, method="inclusive")[percent - 1]
-
-
 def _latency(result: Result) -> list[str]:
-    times = [outcome.seconds for outcome in result.outcomes if not outcome.fault]
+    times = sorted(outcome.seconds for outcome in result.outcomes if not outcome.fault)
     if not times:
         return []
     return [
         (
-            f"Latency: {percentile(times, 50):.3f} s in the median, {percentile(times, 99):.3f} s"
-            f" at the 99th percentile, {max(times):.3f} s at most."
+            f"Latency: median {percentile(times, 0.50):.3f} s, 99th percentile"
+            f" {percentile(times, 0.99):.3f} s, maximum {times[-1]:.3f} s."
         )
     ]
 
 
 def _connections(result: Result) -> list[str]:
     seen = [sample.pool for sample in result.samples if sample.pool]
-    end = result.ended_with
-    if not end or not seen:
+    if not result.ended_with or not seen:
         why = result.no_pool_because or "the service did not answer in time"
-        return [f"Connections: not known, since /api/v1/pool can't be read ({why})."]
-    size, overflow = end["size"], end["max_overflow"]
-    peak = end["peak_checked_out"]
-    before = result.began_with.get("peak_checked_out", 0)
-    since = "" if peak > before else " (since the service started)"
-    waiting = max(pool["llm_calls_in_flight"] for pool in seen)
-    sampled = max(pool["checked_out"] for pool in seen)
-    processes = [entry for entry in end.get("processes", [end]) if entry.get("answers", True)]
+        return [f"Connections: unknown, because /api/v1/pool can't be read ({why})."]
+    end = result.ended_with.total
+    before = result.began_with.total.peak_checked_out if result.began_with else 0
+    since = "" if end.peak_checked_out > before else " (since the service started)"
+    waiting = max(pool.llm_calls_in_flight for pool in seen)
+    sampled = max(pool.checked_out for pool in seen)
+    processes = result.ended_with.answering
     pools = "the pool" if len(processes) == 1 else f"the pools of {len(processes)} processes"
     beyond = "it" if len(processes) == 1 else "them"
     lines = [
         (
-            f"Connections: at most {peak} checked out at once{since}, of {size} in {pools} and"
-            f" {overflow} beyond {beyond}; {sampled} in the worst of {len(seen)} samples, while up"
-            f" to {waiting:,} requests waited for the LLM."
+            f"Connections: at most {end.peak_checked_out} checked out at once{since}, of"
+            f" {end.size} in {pools} and {end.max_overflow} beyond {beyond}; {sampled} in the"
+            f" worst of {len(seen)} samples, while up to {waiting:,} requests waited for the LLM."
         )
     ]
-    if any(process["peak_checked_out"] >= process["size"] for process in processes):
+    if any(process.peak_checked_out >= process.size for process in processes):
         lines.append(
-            "The pool was used up: overflow connections are opened and closed for each use, so"
-            " raise DB_POOL_SIZE (manage.py poolsize)."
+            "The pool was exhausted: overflow connections are opened and closed for each use."
+            " Raise DB_POOL_SIZE (manage.py poolsize)."
         )
     return lines
 
 
 def _overhead(result: Result) -> list[str]:
-    overhead: dict[str, Any] = result.ended_with.get("overhead", {})
-    if not overhead.get("count"):
+    page = result.ended_with
+    if page is None or not page.total.overhead.count:
         return []
+    overhead = page.total.overhead
+    where = " in the worst process" if len(page.processes) > 1 else ""
     return [
         (
-            f"Overhead: a request spent {overhead['p50_ms']:.1f} ms in the median and"
-            f" {overhead['p99_ms']:.1f} ms at the 99th percentile outside of its LLM call (of the"
-            f" last {min(overhead['count'], 4096):,}{_in_the_worst(result)})."
+            f"Overhead: a request spent {overhead.p50_ms:.1f} ms in the median and"
+            f" {overhead.p99_ms:.1f} ms at the 99th percentile outside its LLM call (of the"
+            f" last {min(overhead.count, RECENT):,}{where})."
         )
     ]
 
 
-def _in_the_worst(result: Result) -> str:
-    several = len(result.ended_with.get("processes", ())) > 1
-    return " in the process where it was most" if several else ""
-
-
 def _beyond_limits(plan: Plan, result: Result) -> list[str]:
-    limit = result.ended_with.get("max_requests_in_flight", plan.concurrency)
-    if plan.concurrency <= limit:
+    page = result.ended_with
+    if page is None or plan.concurrency <= page.total.max_requests_in_flight:
         return []
     return [
         (
-            f"The service takes {limit:,} requests at once (STACCATO_MAX_IN_FLIGHT, or its"
-            f" open-file limit), and {plan.concurrency:,} were asked"
-            " for: the rest is refused with 503."
+            f"The service takes {page.total.max_requests_in_flight:,} requests at once"
+            " (STACCATO_MAX_IN_FLIGHT, or its open-file limit), and the test sent"
+            f" {plan.concurrency:,}: it refuses the rest with 503."
         )
     ]

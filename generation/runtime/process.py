@@ -45,7 +45,8 @@ from generation.runtime import startup as schema
 from generation.store.logs import Store
 from generation.telemetry import metrics, totals
 from generation.telemetry.durations import Durations
-from generation.telemetry.siblings import Processes
+from generation.telemetry.siblings import Siblings
+from generation.telemetry.snapshot import PoolPage, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -73,9 +74,8 @@ class Runtime:
         self.keys = Keys(database, settings)
         self.idempotency = Idempotency(database, self.store)
         self.log = DurableLog(settings, self.store)
-        self.processes = Processes(
-            f"{Path(settings.journal_dir).resolve()} {database.address}",
-            {"pool": self.statistics, "metrics": totals.gather},
+        self.siblings = Siblings(
+            f"{Path(settings.journal_dir).resolve()} {database.address}", self.snapshot
         )
         self.calls: set[Call] = set()
         self.draining = False
@@ -118,7 +118,7 @@ class Runtime:
             )
             llm = await stack.enter_async_context(LLMClient.open(settings))
             runtime = cls(settings, database, llm, pending)
-            await stack.enter_async_context(runtime.processes.answering())
+            await stack.enter_async_context(runtime.siblings.answering())
             batchers = [
                 *runtime.store.batchers,
                 *runtime.keys.batchers,
@@ -130,7 +130,7 @@ class Runtime:
             stack.push_async_callback(_tolerating(runtime.keys.record_use))
             await stack.enter_async_context(_repeating(runtime.keys.record_use, RECORD_USE_S))
             stack.push_async_callback(runtime.drain)
-            stack.enter_context(metrics.collecting(runtime.statistics))
+            stack.enter_context(metrics.collecting(runtime.snapshot))
             stack.enter_context(_on_signal(runtime.begin_to_drain))
             stack.enter_context(_current(runtime))
             yield runtime
@@ -218,35 +218,30 @@ class Runtime:
                 call.abandon("the service shut down before the LLM answered")
             await _wait(pending, self.settings.write_timeout + DRAIN_SLACK_S)
 
-    def statistics(self) -> dict[str, Any]:
-        """The pool and the LLM calls of this process, as /api/v1/pool shows them."""
-        return {
-            "process": os.getpid(),
-            **self.database.pool.statistics(),
-            "requests_in_flight": len(self.calls),
-            "peak_requests_in_flight": self.peak_in_flight,
-            "max_requests_in_flight": self.max_in_flight,
-            "requests_abandoned": self.abandoned,
-            "requests_answered": self.durations.summary(),
-            "overhead": self._pipeline.overhead.summary(),
-            "llm_calls_in_flight": self.llm.in_flight,
-            "journal": self.log.statistics(),
-        }
+    def snapshot(self) -> Snapshot:
+        """Returns the figures of this process."""
+        return Snapshot(
+            **vars(self.database.pool.snapshot()),
+            requests_in_flight=len(self.calls),
+            peak_requests_in_flight=self.peak_in_flight,
+            max_requests_in_flight=self.max_in_flight,
+            requests_abandoned=self.abandoned,
+            requests_answered=self.durations.summary(),
+            overhead=self._pipeline.overhead.summary(),
+            llm_calls_in_flight=self.llm.in_flight,
+            journal=self.log.snapshot(),
+        )
 
-    async def overview(self) -> dict[str, Any]:
-        """The statistics of this process, then the outlines and the sum of all living ones'."""
-        own, *others = await self.processes.ask("pool")
-        by_process = {answer.process: answer.figures for answer in (own, *others)}
-        return totals.overview(own.figures, by_process)
+    async def pool_page(self) -> PoolPage:
+        """Returns the figures of this process, and those of all processes summed."""
+        return PoolPage.of(os.getpid(), await self.siblings.snapshots())
 
     async def metrics(self) -> bytes:
-        """The metrics of this process, or of all where it is not alone, for Prometheus."""
-        answers = await self.processes.ask("metrics")
-        departed = await self.processes.recall(answers)
-        if departed is None:
+        """Returns the metrics of all processes in Prometheus' text format."""
+        answers, retired = await self.siblings.metrics()
+        if retired is None:
             return generate_latest()
-        by_process = {answer.process: answer.figures for answer in answers}
-        return totals.expose(os.getpid(), by_process, departed)
+        return totals.expose(os.getpid(), answers, retired)
 
 
 _runtime: Runtime | None = None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from generation.telemetry.snapshot import DurationSummary
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -31,17 +33,13 @@ class Durations:
         self.max = max(self.max, seconds)
         self._recent.append(seconds)
 
-    def summary(self) -> dict[str, float]:
-        """Returns milliseconds: mean and max since start, percentiles of the last 4,096."""
+    def summary(self) -> DurationSummary:
         ordered = sorted(self._recent)
-        values = {
-            "mean_ms": self.total / self.count if self.count else 0.0,
-            "p50_ms": percentile(ordered, 0.50),
-            "p95_ms": percentile(ordered, 0.95),
-            "p99_ms": percentile(ordered, 0.99),
-            "max_ms": self.max,
-        }
-        return {
-            "count": self.count,
-            **{name: round(seconds * 1000, 3) for name, seconds in values.items()},
-        }
+        return DurationSummary(
+            count=self.count,
+            mean_ms=self.total / self.count * 1000 if self.count else 0.0,
+            p50_ms=percentile(ordered, 0.50) * 1000,
+            p95_ms=percentile(ordered, 0.95) * 1000,
+            p99_ms=percentile(ordered, 0.99) * 1000,
+            max_ms=self.max * 1000,
+        )

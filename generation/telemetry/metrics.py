@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
 
     from prometheus_client import Metric
+
+    from generation.telemetry.snapshot import Snapshot
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _LLM_SECONDS = (0.1, 0.25, 0.5, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 60, 120)
@@ -58,33 +60,35 @@ REPLAYED = Counter("staccato_replayed_rows_total", "Rows stored from the journal
 REFUSED_ROWS = Counter("staccato_refused_rows_total", "Rows that PostgreSQL refused.")
 USAGE_LOGS_LOST = Counter("staccato_usage_logs_lost_total", "Usage rows that were not stored.")
 
-_GAUGES = {
-    "size": ("staccato_db_pool_size", "Connections the pool keeps open."),
-    "open": ("staccato_db_connections_open", "Connections open now."),
-    "checked_out": ("staccato_db_connections_checked_out", "Connections in use now."),
-    "overflow": ("staccato_db_connections_overflow", "Connections beyond the pool's size."),
-    "peak_checked_out": ("staccato_db_connections_peak_checked_out", "Most in use since start."),
-    "requests_in_flight": ("staccato_requests_in_flight", "Generate requests being worked on."),
-    "llm_calls_in_flight": ("staccato_llm_calls_in_flight", "Requests waiting for an LLM."),
-}
 
+class _SnapshotGauges(Collector):
+    """Gauges that are read when Prometheus asks, not kept up to date on the hot path."""
 
-class _RuntimeCollector(Collector):
-    """Gauges that are read when asked for, not kept up to date on the hot path."""
-
-    def __init__(self, statistics: Callable[[], Mapping[str, Any]]) -> None:
-        self._statistics = statistics
+    def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
+        self._snapshot = snapshot
 
     def collect(self) -> Iterable[Metric]:
-        now = self._statistics()
-        for key, (name, help_text) in _GAUGES.items():
-            yield GaugeMetricFamily(name, help_text, value=now[key])
+        now = self._snapshot()
+        for name, help_text, value in (
+            ("db_pool_size", "Connections the pool keeps open.", now.size),
+            ("db_connections_open", "Connections open now.", now.open),
+            ("db_connections_checked_out", "Connections in use now.", now.checked_out),
+            ("db_connections_overflow", "Connections beyond the pool's size.", now.overflow),
+            (
+                "db_connections_peak_checked_out",
+                "Most connections in use since start.",
+                now.peak_checked_out,
+            ),
+            ("requests_in_flight", "Generate requests being worked on.", now.requests_in_flight),
+            ("llm_calls_in_flight", "Requests waiting for an LLM.", now.llm_calls_in_flight),
+        ):
+            yield GaugeMetricFamily(f"staccato_{name}", help_text, value=value)
 
 
 @contextlib.contextmanager
-def collecting(statistics: Callable[[], Mapping[str, Any]]) -> Iterator[None]:
-    """Serve the runtime's gauges for as long as the block runs."""
-    collector = _RuntimeCollector(statistics)
+def collecting(snapshot: Callable[[], Snapshot]) -> Iterator[None]:
+    """Serve the runtime's gauges while the block runs."""
+    collector = _SnapshotGauges(snapshot)
     REGISTRY.register(collector)
     try:
         yield

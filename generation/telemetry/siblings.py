@@ -1,8 +1,12 @@
-"""The processes of one deployment on one host, and what they tell each other.
+"""The processes of one deployment on one host, and how they exchange their figures.
 
-Whoever asks a service of several workers for its pool or its metrics gets one of them, and means
-all. So each process answers the others on a socket in a folder that they share. Figures are
-counted in the process and gathered when asked for: nothing of this is on a request's path.
+With several workers, a request for `/metrics` reaches one of them, but the caller wants the
+figures of all. Workers therefore answer each other on Unix sockets in a private folder that they
+share. Figures are counted in the process and collected when somebody asks: none of this is on a
+request's path.
+
+A counter must not fall when a worker ends. So each worker also publishes its metrics in a file
+of that folder, and those of workers that have ended are summed in the file `retired.json`.
 """
 
 from __future__ import annotations
@@ -10,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import fcntl
 import hashlib
 import logging
 import os
@@ -19,58 +22,64 @@ import stat
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from uuid import uuid4
 
 import orjson
 
+from generation import files, locks
 from generation.telemetry import totals
+from generation.telemetry.snapshot import Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
     from generation.telemetry.totals import Families
 
-    Topic = Literal["pool", "metrics"]
+Figures = TypeVar("Figures")
 
 logger = logging.getLogger(__name__)
 
-ASK_LIMIT_S = 0.5  # a process that is frozen must not freeze everybody's page
-PATH_LIMIT = 103  # bytes of a socket's path: the tightest kernel's, less its NUL
+ASK_LIMIT_S = 0.5  # a frozen process must not freeze everybody's page
+PATH_LIMIT_BYTES = 103  # of a socket's path: the strictest kernel's limit, less the final NUL
 BACKLOG = 64
-ACCEPT_AGAIN_S = 1.0  # when the process has no file descriptor left, say
-# In the folder: a process's socket, what it last told of its metrics, and the sum of those of
-# processes that have ended.
-_SOCKET, _TOLD, _DRAFT = ".sock", ".json", ".draft"
-_DEPARTED = "departed"
+ACCEPT_AGAIN_S = 1.0  # after a failed accept, e.g. when no file descriptor is left
+_SOCKET, _PUBLISHED, _DRAFT = ".sock", ".json", ".draft"
+_RETIRED = "retired"
 _LOCK = "lock"
-_TOPICS: dict[bytes, Topic] = {b"p": "pool", b"m": "metrics"}  # one byte can't come in halves
+_POOL, _METRICS = b"p", b"m"  # what to ask for: a single byte can't arrive in parts
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Generic[Figures]):
     name: str
-    figures: Any  # None: no answer in time
+    figures: Figures | None  # None: no answer in time
 
     @property
     def process(self) -> int:
         return int(self.name.partition("-")[0])
 
 
-class Processes:
-    """This process among its siblings.
+class Siblings:
+    """This process among the others of its deployment.
 
-    `deployment` tells it from others of the same account: processes with the same words belong
-    together.
+    `deployment` tells it from other deployments of the same account: processes that give the
+    same text belong together.
     """
 
-    def __init__(self, deployment: str, figures: Mapping[Topic, Callable[[], Any]]) -> None:
+    def __init__(
+        self,
+        deployment: str,
+        snapshot: Callable[[], Snapshot],
+        gather_metrics: Callable[[], Families] = totals.gather,
+    ) -> None:
         digest = hashlib.sha256(deployment.encode()).hexdigest()[:12]
         self._folder = Path(tempfile.gettempdir()) / f"staccato-workers-{os.geteuid()}-{digest}"
         self._name = f"{os.getpid()}-{uuid4().hex[:6]}"
-        self._figures = figures
-        self._telling = asyncio.Lock()  # what is put down is in the order of what was told
-        self._is_known = False
+        self._snapshot = snapshot
+        self._gather_metrics = gather_metrics
+        self._publish_lock = asyncio.Lock()  # files are written in the order of their figures
+        self._is_registered = False
         self._listen_again: asyncio.TimerHandle | None = None
         self._answering: set[asyncio.Task[None]] = set()
 
@@ -78,22 +87,22 @@ class Processes:
     async def answering(self) -> AsyncIterator[None]:
         """Answer the siblings until the block ends.
 
-        Where that can't be, the process speaks for itself alone, and the log says why.
+        Where the folder can't be used, the process reports itself alone, and the log says why.
         """
         try:
             listening = await asyncio.to_thread(self._enter)
         except OSError as error:
-            logger.warning("metrics and the pool's page tell of one process only: %s", error)
+            logger.warning("metrics and the pool's page show this process only: %s", error)
             yield
             return
         with listening:
             self._listen(listening)
-            self._is_known = True
+            self._is_registered = True
             try:
                 yield
             finally:
-                await self.tell("metrics")
-                self._is_known = False
+                await self._publish()
+                self._is_registered = False
                 with contextlib.suppress(OSError):
                     await asyncio.to_thread(self._leave)
                 if self._listen_again is not None:
@@ -101,56 +110,58 @@ class Processes:
                 asyncio.get_running_loop().remove_reader(listening)
                 await asyncio.gather(*self._answering)
 
-    async def tell(self, topic: Topic) -> Any:
-        """The figures of this process. Those of the metrics are put down as well, where others
-        are there to go on counting when this one is lost."""
-        if topic != "metrics" or self._is_alone():
-            return self._figures[topic]()
-        async with self._telling:
-            figures = self._figures[topic]()
-            try:
-                await asyncio.to_thread(_write, self._path(_TOLD), figures)
-            except OSError as error:
-                logger.warning("metrics could not be put down: %s", error)
-            return figures
+    async def snapshots(self) -> dict[int, Snapshot | None]:
+        """Returns each living process's figures, this one's first; None: no answer in time."""
+        answers = await self._ask_others(_POOL, Snapshot.parse)
+        return {os.getpid(): self._snapshot()} | _by_process(answers)
 
-    async def ask(self, topic: Topic) -> list[Answer]:
-        """What all living processes tell, this one first."""
-        found = _sockets(self._folder) if self._is_known else []
-        siblings = sorted(path for path in found if path != self._path(_SOCKET))
-        others = await asyncio.gather(*(_ask(path, topic) for path in siblings)) if siblings else ()
-        return [Answer(self._name, await self.tell(topic)), *filter(None, others)]
+    async def metrics(self) -> tuple[dict[int, Families | None], Families | None]:
+        """Returns each living process's metrics, and the published ones of all that don't answer.
 
-    async def recall(self, answers: list[Answer]) -> Families | None:
-        """What is put down of the metrics of those who did not answer, or will not any more.
-
-        None where this process has been the only one ever.
+        The latter is None where this process has been the only one so far.
         """
+        answers: list[Answer[Families]] = await self._ask_others(_METRICS, orjson.loads)
+        own = await self._publish()
+        by_process = {os.getpid(): own} | _by_process(answers)
         if self._is_alone():
-            return None
+            return by_process, None
         answered = {answer.name for answer in answers if answer.figures is not None}
-        return await asyncio.to_thread(self._read_told, answered)
+        return by_process, await asyncio.to_thread(
+            self._read_published, without={self._name, *answered}
+        )
+
+    async def _publish(self) -> Families:
+        """Returns this process's metrics; writes them to its file, where it has had siblings."""
+        if self._is_alone():
+            return self._gather_metrics()
+        async with self._publish_lock:
+            metrics = self._gather_metrics()
+            try:
+                await asyncio.to_thread(_write, self._path(_PUBLISHED), metrics)
+            except OSError as error:
+                logger.warning("the metrics can't be written for the other processes: %s", error)
+            return metrics
 
     # --- the folder -------------------------------------------------------------------------
 
     def _is_alone(self) -> bool:
-        """Whether nobody else is there, nor has been since the folder was cleared."""
+        """Whether no other process is in the folder, nor has been since it was made."""
         own = {self._name, _LOCK}
-        return not self._is_known or {path.stem for path in self._folder.glob("*")} <= own
+        return not self._is_registered or {path.stem for path in self._folder.glob("*")} <= own
 
     def _path(self, suffix: str) -> Path:
         return self._folder / f"{self._name}{suffix}"
 
     def _enter(self) -> socket.socket:
-        """Raises `OSError` where the folder is not ours, or can't be."""
+        """Returns this process's listening socket. Raises `OSError` where the folder is no use."""
         path = self._path(_SOCKET)
-        if len(os.fsencode(path)) > PATH_LIMIT:
+        if len(os.fsencode(path)) > PATH_LIMIT_BYTES:
             raise OSError(errno.ENAMETOOLONG, f"{path} is too long for a socket's path")
         with _locked(self._folder):
-            self._clear()
-            # It gets its name when it listens: one that refuses is taken for a dead process's.
+            self._retire_the_dead()
             listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
+                # Rename it once it listens: a socket that refuses counts as a dead process's.
                 draft = self._path(_DRAFT)
                 listening.bind(str(draft))
                 listening.listen(BACKLOG)
@@ -169,39 +180,41 @@ class Processes:
                     _remove(path)
                 self._folder.rmdir()
 
-    def _clear(self) -> None:
-        """Sum up what the departed have told; forget it where nobody is left to go on counting."""
+    def _retire_the_dead(self) -> None:
+        """Sum what dead processes published; forget it where no process is left to report it."""
         living = {path.stem for path in _sockets(self._folder) if _is_listening(path)}
-        kept = {*living, _DEPARTED, _LOCK}
+        kept = {*living, _RETIRED, _LOCK}
         dead = [path for path in self._folder.iterdir() if path.stem not in kept]
-        told = {path.stem: _read(path) for path in dead if path.suffix == _TOLD}
-        summed = self._folder / f"{_DEPARTED}{_TOLD}"
+        published = {path.stem: _read(path) for path in dead if path.suffix == _PUBLISHED}
+        retired = self._folder / f"{_RETIRED}{_PUBLISHED}"
         if not living:
-            _remove(summed)
-        elif told:
-            before = _read(summed) or {"families": []}
+            _remove(retired)
+        elif published:
+            before = _read(retired) or {"families": []}
             families = totals.sum_cumulative(
-                [before["families"], *(part for part in told.values() if part)]
+                [before["families"], *filter(None, published.values())]
             )
-            # Names, since a page may be reading both the sum and what went into it.
-            _write(summed, {"families": families, "of": list(told)})
+            # With names, since a reader may have read both the sum and a file that went into it.
+            _write(retired, {"families": families, "of": list(published)})
         for path in dead:
             _remove(path)
 
-    def _read_told(self, answered: set[str]) -> Families:
-        singly = {
+    def _read_published(self, *, without: set[str]) -> Families:
+        """Returns the sum of all published metrics, except those of the named processes."""
+        published = {
             path.stem: _read(path)
-            for path in self._folder.glob(f"*{_TOLD}")
-            if path.stem not in {*answered, _DEPARTED}
+            for path in self._folder.glob(f"*{_PUBLISHED}")
+            if path.stem not in {*without, _RETIRED}
         }
-        # Read after them: what is gone by now is in it.
-        summed = _read(self._folder / f"{_DEPARTED}{_TOLD}") or {"families": [], "of": []}
-        parts = [part for name, part in singly.items() if part and name not in summed["of"]]
-        return totals.sum_cumulative([summed["families"], *parts])
+        # Read the sum after the files: it holds those that have been removed by now.
+        retired = _read(self._folder / f"{_RETIRED}{_PUBLISHED}") or {"families": [], "of": []}
+        parts = [part for name, part in published.items() if part and name not in retired["of"]]
+        return totals.sum_cumulative([retired["families"], *parts])
 
     # --- the sockets ------------------------------------------------------------------------
 
-    # asyncio's own server, or a task that accepts, loses a connection that comes as it is closed.
+    # With asyncio's own server, or a task that accepts, a connection that arrives while it closes
+    # is lost.
 
     def _listen(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -211,7 +224,7 @@ class Processes:
         loop = asyncio.get_running_loop()
         try:
             asking, _address = listening.accept()
-        except BlockingIOError:  # who asked has left
+        except BlockingIOError:  # the sibling that asked has left
             return
         except OSError as error:
             logger.warning("the other processes can't be answered: %s", error)
@@ -228,30 +241,46 @@ class Processes:
         with asking:
             try:
                 async with asyncio.timeout(ASK_LIMIT_S):
-                    topic = _TOPICS.get(await loop.sock_recv(asking, 1))
-                    if topic:
-                        await loop.sock_sendall(asking, orjson.dumps(await self.tell(topic)))
-            except OSError:  # who asked has left, or is slow
+                    topic = await loop.sock_recv(asking, 1)
+                    if topic == _POOL:
+                        await loop.sock_sendall(asking, orjson.dumps(self._snapshot()))
+                    elif topic == _METRICS:
+                        await loop.sock_sendall(asking, orjson.dumps(await self._publish()))
+            except OSError:  # the sibling that asked has left, or is slow
                 pass
             except Exception:
                 logger.exception("a bug kept this process from answering another")
 
+    async def _ask_others(
+        self, topic: bytes, parse: Callable[[bytes], Figures]
+    ) -> list[Answer[Figures]]:
+        found = _sockets(self._folder) if self._is_registered else []
+        others = sorted(path for path in found if path != self._path(_SOCKET))
+        answers = await asyncio.gather(*(_ask(path, topic, parse) for path in others))
+        return [answer for answer in answers if answer is not None]
 
-async def _ask(path: Path, topic: Topic) -> Answer | None:
-    """None for a process that is no more."""
+
+async def _ask(
+    path: Path, topic: bytes, parse: Callable[[bytes], Figures]
+) -> Answer[Figures] | None:
+    """Returns None for a process that has ended."""
     try:
         async with asyncio.timeout(ASK_LIMIT_S):
             reader, writer = await asyncio.open_unix_connection(str(path))
             try:
-                writer.write(topic[:1].encode())
-                return Answer(path.stem, orjson.loads(await reader.read()))
+                writer.write(topic)
+                return Answer(path.stem, parse(await reader.read()))
             finally:
                 writer.transport.abort()
-    except ConnectionRefusedError:  # a socket file outlives its process; nothing else refuses
+    except ConnectionRefusedError:  # only the socket of a dead process refuses
         _remove(path)
         return None
     except (OSError, ValueError):
         return Answer(path.stem, None) if path in _sockets(path.parent) else None
+
+
+def _by_process(answers: Iterable[Answer[Figures]]) -> dict[int, Figures | None]:
+    return {answer.process: answer.figures for answer in answers}
 
 
 def _sockets(folder: Path) -> list[Path]:
@@ -276,27 +305,26 @@ def _is_listening(path: Path) -> bool:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """The folder for one process at a time. Raises `OSError` where it is not ours, or can't be."""
-    path = folder / _LOCK
+    """Make the folder where it is missing, and hold its lock.
+
+    Raises `OSError` where the folder is not private or can't be made.
+    """
     while True:
         folder.mkdir(mode=0o700, exist_ok=True)
         _check_private(folder)
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        except FileNotFoundError:
-            continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            # Who left last has taken the folder away, maybe while we waited.
-            if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
+        with contextlib.ExitStack() as stack:
+            # The last process to leave removes the folder, maybe while we wait for its lock.
+            try:
+                is_current = stack.enter_context(locks.held(folder / _LOCK))
+            except FileNotFoundError:
+                continue
+            if is_current:
                 yield
                 return
-        finally:
-            os.close(descriptor)
 
 
 def _check_private(folder: Path) -> None:
-    """Where everybody may make folders, anybody may have been first. Raises `OSError`."""
+    """Raises `OSError`. In a shared /tmp, another account may have made the folder first."""
     with contextlib.suppress(FileNotFoundError):
         found = folder.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
@@ -304,13 +332,12 @@ def _check_private(folder: Path) -> None:
 
 
 def _write(path: Path, content: Any) -> None:
-    draft = path.with_suffix(_DRAFT)
-    draft.write_bytes(orjson.dumps(content))
-    draft.rename(path)
+    # The folder lives in /tmp and forgets a crash of the machine, so no sync is needed.
+    files.replace(path, orjson.dumps(content), draft=path.with_suffix(_DRAFT), durable=False)
 
 
 def _read(path: Path) -> Any:
-    """None where it is gone, or was never finished."""
+    """Returns None where the file is gone, or is not whole."""
     try:
         return orjson.loads(path.read_bytes())
     except (OSError, orjson.JSONDecodeError):

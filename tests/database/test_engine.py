@@ -33,18 +33,18 @@ async def test_the_recommended_pool_is_the_default(opened):
         assert database.engine.dialect.driver == "asyncpg"
 
 
-async def test_statistics_count_what_is_open_and_lent(opened):
+async def test_a_snapshot_counts_open_and_checked_out_connections(opened):
     async with opened(DB_POOL_SIZE=1, DB_MAX_OVERFLOW=2) as database:
-        fresh = database.pool.statistics()
-        assert (fresh["open"], fresh["checked_out"], fresh["overflow"]) == (0, 0, 0)
+        fresh = database.pool.snapshot()
+        assert (fresh.open, fresh.checked_out, fresh.overflow) == (0, 0, 0)
         async with database.engine.connect(), database.engine.connect():
-            lent = database.pool.statistics()
-            assert (lent["open"], lent["checked_out"], lent["overflow"]) == (2, 2, 1)
-        after = database.pool.statistics()
-        assert (after["open"], after["checked_out"], after["checked_in"]) == (1, 0, 1)
-        assert (after["peak_open"], after["peak_checked_out"]) == (2, 2)
-        assert after["holds"]["count"] == after["waits"]["count"] == 2
-        assert after["holds"]["max_ms"] >= after["holds"]["p50_ms"] > 0
+            lent = database.pool.snapshot()
+            assert (lent.open, lent.checked_out, lent.overflow) == (2, 2, 1)
+        after = database.pool.snapshot()
+        assert (after.open, after.checked_out, after.checked_in) == (1, 0, 1)
+        assert (after.peak_open, after.peak_checked_out) == (2, 2)
+        assert after.holds.count == after.waits.count == 2
+        assert after.holds.max_ms >= after.holds.p50_ms > 0
 
 
 async def test_a_connection_that_postgresql_ended_is_not_called_open(opened, sql):
@@ -60,7 +60,7 @@ async def test_a_connection_that_postgresql_ended_is_not_called_open(opened, sql
         async with asyncio.timeout(10):
             while database.pool.open:
                 await asyncio.sleep(0.01)
-        assert database.pool.statistics()["checked_in"] == 0
+        assert database.pool.snapshot().checked_in == 0
         assert database.pool.checkedin() == 3  # entries, which are filled again when needed
         with pytest.raises(DatabaseUnavailable):
             await database.run(text("SELECT 1"))

@@ -154,9 +154,9 @@ async def test_a_journal_that_fails_is_replaced_though_the_database_is_away(runt
     row = make_row()
     await runtime.log._keep(row)
     async with asyncio.timeout(10):
-        while runtime.log.statistics()["rows_in_memory_only"]:
+        while runtime.log.snapshot().rows_in_memory_only:
             await asyncio.sleep(0.02)
-    assert runtime.log.statistics()["rows"] == 1
+    assert runtime.log.snapshot().rows == 1
     runtime.log.admit()
 
 
@@ -164,15 +164,15 @@ async def test_a_row_is_in_memory_until_the_new_journal_has_it(monkeypatch, tmp_
     rows, append, seen = UnstoredRows(parse({"JOURNAL_DIR": str(tmp_path)})), JournalFile.append, []
 
     def look(file, encoded):
-        seen.append(rows.statistics()["rows_in_memory_only"])
+        seen.append(rows.snapshot(rows_refused=0).rows_in_memory_only)
         append(file, encoded)
 
     rows.remember([make_row()], "a test says so")
     monkeypatch.setattr(JournalFile, "append", look)
     await rows.open()
     assert seen == [1, 1], "meanwhile it was nowhere"  # at the header and at the row
-    now = rows.statistics()
-    assert (now["rows"], now["rows_in_memory_only"]) == (1, 0)
+    now = rows.snapshot(rows_refused=0)
+    assert (now.rows, now.rows_in_memory_only) == (1, 0)
     await rows.close()
 
 
@@ -274,8 +274,8 @@ async def test_a_full_journal_takes_each_row_that_still_fits(runtime):
     file = runtime.log._unstored._file
     big = "x" * (file.capacity - 20_000)
     await runtime.log._append([make_row("fits"), make_row(big), make_row("y" * 30_000)])
-    now = runtime.log.statistics()
-    assert (now["rows"], now["rows_in_memory_only"]) == (2, 1)
+    now = runtime.log.snapshot()
+    assert (now.rows, now.rows_in_memory_only) == (2, 1)
 
 
 async def test_a_shutdown_saves_what_only_memory_had_where_the_disk_takes_it(serve, llm, postgres):
@@ -299,7 +299,7 @@ async def test_rows_that_only_memory_has_are_not_forgotten_for_others_that_come_
         await until_blocked(sql)
         runtime.log._unstored.remember(rows[1:], "a test says so")
     async with asyncio.timeout(10):
-        while runtime.log.statistics()["rows_in_memory_only"]:
+        while runtime.log.snapshot().rows_in_memory_only:
             await asyncio.sleep(0.02)
     found = await sql.fetch("SELECT result FROM generation_generationlog ORDER BY result")
     assert [row["result"] for row in found] == ["first", "second"]

@@ -66,10 +66,10 @@ async def test_a_refused_row_that_cant_be_set_aside_stays_in_memory_until_it_can
         await runtime.log.write(make_row("bad", latency_ms="soon"))
         for _ in range(2):
             await runtime.log._unstored.replay(runtime.log._hand_over)
-            assert runtime.log.statistics()["rows_in_memory_only"] == 1
+            assert runtime.log.snapshot().rows_in_memory_only == 1
     await runtime.log._unstored.replay(runtime.log._hand_over)
-    now = runtime.log.statistics()
-    assert (now["rows_in_memory_only"], now["rows_refused"]) == (0, 1)
+    now = runtime.log.snapshot()
+    assert (now.rows_in_memory_only, now.rows_refused) == (0, 1)
 
 
 async def test_a_bug_of_ours_costs_a_row_its_place_and_not_its_neighbours(runtime, sql):
@@ -78,7 +78,7 @@ async def test_a_bug_of_ours_costs_a_row_its_place_and_not_its_neighbours(runtim
     await asyncio.gather(*(runtime.log.write(row) for row in rows))
     found = await sql.fetch("SELECT result FROM generation_generationlog ORDER BY result")
     assert [row["result"] for row in found] == ["better", "good"]
-    assert runtime.log.statistics()["rows_refused"] == 1
+    assert runtime.log.snapshot().rows_refused == 1
 
 
 async def test_an_operators_replay_that_waits_for_the_database_makes_no_answer_wait(

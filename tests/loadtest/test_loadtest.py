@@ -9,6 +9,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -19,18 +20,23 @@ from django.core.management import CommandError, call_command
 from generation.loadtest import report, verdict
 from generation.loadtest.run import Outcome, Plan, Result, Sample
 from generation.management.commands.loadtest import Command
+from generation.telemetry.snapshot import DurationSummary, PoolPage, Snapshot
 
 ROOT = Path(__file__).parents[2]
-POOL = {
-    "size": 10,
-    "max_overflow": 20,
-    "open": 3,
-    "checked_out": 1,
-    "peak_checked_out": 2,
-    "llm_calls_in_flight": 480,
-    "max_requests_in_flight": 5000,
-    "overhead": {"count": 900, "p50_ms": 3.25, "p99_ms": 11.5},
-}
+POOL = Snapshot(
+    size=10,
+    max_overflow=20,
+    open=3,
+    checked_out=1,
+    peak_checked_out=2,
+    llm_calls_in_flight=480,
+    max_requests_in_flight=5000,
+    overhead=DurationSummary(count=900, p50_ms=3.25, p99_ms=11.5),
+)
+
+
+def page(**changes) -> PoolPage:
+    return PoolPage.of(1, {1: replace(POOL, **changes)})
 
 
 def plan(**values) -> Plan:
@@ -49,8 +55,8 @@ def plan(**values) -> Plan:
 
 def result(*outcomes: Outcome, **values) -> Result:
     usual = {
-        "began_with": {**POOL, "peak_checked_out": 1},
-        "ended_with": POOL,
+        "began_with": page(peak_checked_out=1),
+        "ended_with": page(),
         "outcomes": list(outcomes),
         "samples": [Sample(0.0, 0, POOL), Sample(0.5, 500, POOL)],
         "seconds": 2.0,
@@ -82,7 +88,7 @@ def test_only_answers_of_200_pass():
     assert not verdict.judge(plan(), result()).passed
 
 
-def test_failures_are_told_by_kind_the_most_frequent_first():
+def test_failures_are_listed_by_kind_the_most_frequent_first():
     found = verdict.judge(plan(), result(OK, BUSY, BUSY, Outcome(1, 1, "connection: OSError")))
     assert found.headline.startswith("FAILED: 1 of 4 requests")
     assert found.sentences[0] == "Failures: 2 × 503 too-many-in-flight."
@@ -96,31 +102,30 @@ def test_the_verdict_sets_the_peak_beside_the_pools_limit():
     assert "3.2 ms in the median and 11.5 ms" in said
 
 
-def test_several_processes_are_told_of_as_such():
-    idle = {"answers": True, "size": 10, "peak_checked_out": 1}
-    silent = {"answers": False}
-    several = {**POOL, "size": 20, "processes": [idle, idle, silent]}
+def test_several_processes_are_named_as_such():
+    idle, busy = replace(POOL, max_overflow=10), replace(POOL, peak_checked_out=10)
+    several = PoolPage.of(1, {1: idle, 2: idle, 3: None})
     said = " ".join(verdict.judge(plan(), result(OK, ended_with=several)).sentences)
     assert "of 20 in the pools of 2 processes and 20 beyond them" in said
-    assert "raise DB_POOL_SIZE" not in said
-    busy = {**several, "processes": [idle, {**idle, "peak_checked_out": 10}]}
-    said = " ".join(verdict.judge(plan(), result(OK, ended_with=busy)).sentences)
-    assert "raise DB_POOL_SIZE" in said
+    assert "Raise DB_POOL_SIZE" not in said
+    several = PoolPage.of(1, {1: idle, 2: busy})
+    said = " ".join(verdict.judge(plan(), result(OK, ended_with=several)).sentences)
+    assert "Raise DB_POOL_SIZE" in said
 
 
 def test_a_peak_that_was_there_before_is_not_claimed_for_the_test():
-    said = " ".join(verdict.judge(plan(), result(OK, began_with=POOL)).sentences)
+    said = " ".join(verdict.judge(plan(), result(OK, began_with=page())).sentences)
     assert "at once (since the service started)" in said
 
 
-def test_a_pool_that_was_used_up_gets_advice():
-    used_up = {**POOL, "peak_checked_out": 10}
-    said = " ".join(verdict.judge(plan(), result(OK, ended_with=used_up)).sentences)
-    assert "raise DB_POOL_SIZE" in said
+def test_an_exhausted_pool_gets_advice():
+    exhausted = page(peak_checked_out=10)
+    said = " ".join(verdict.judge(plan(), result(OK, ended_with=exhausted)).sentences)
+    assert "Raise DB_POOL_SIZE" in said
 
 
 def test_without_the_pools_page_the_verdict_says_so_and_judges_the_answers():
-    blind = result(OK, ended_with={}, samples=[], no_pool_because="it answers 404")
+    blind = result(OK, ended_with=None, samples=[], no_pool_because="it answers 404")
     found = verdict.judge(plan(), blind)
     assert found.passed
     assert any("it answers 404" in sentence for sentence in found.sentences)
@@ -139,10 +144,10 @@ def rendered(a_plan: Plan, a_result: Result) -> str:
 
 
 def test_the_report_is_one_file_that_loads_nothing():
-    page = rendered(plan(url="https://example.org"), result(OK, BUSY))
-    assert not re.search(r"""(src|href)=|@import|url\(""", page)
-    assert "FAILED: 1 of 2" in page
-    drawings = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    html = rendered(plan(url="https://example.org"), result(OK, BUSY))
+    assert not re.search(r"""(src|href)=|@import|url\(""", html)
+    assert "FAILED: 1 of 2" in html
+    drawings = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
     assert len(drawings) == 3
     for drawing in drawings:
         lines = ET.fromstring(drawing).findall("polyline")
@@ -160,7 +165,7 @@ def test_the_report_escapes_what_it_quotes():
 
 
 def test_the_report_of_a_test_without_any_look_at_the_pool_is_drawn_all_the_same():
-    assert "<svg" in rendered(plan(), result(OK, samples=[], ended_with={}))
+    assert "<svg" in rendered(plan(), result(OK, samples=[], ended_with=None))
 
 
 def test_the_report_keeps_the_key_to_itself():

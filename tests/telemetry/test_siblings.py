@@ -1,4 +1,4 @@
-"""Several processes of one deployment: whichever is asked tells of all."""
+"""Several processes of one deployment: each of them reports all."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ import tempfile
 import time
 from pathlib import Path
 
+import orjson
 import pytest
 from asgiref.sync import sync_to_async
 from django.core.management import call_command
 from prometheus_client.parser import text_string_to_metric_families
 
-from generation.telemetry import siblings as processes
-from generation.telemetry import totals
-from generation.telemetry.siblings import Processes
+from generation.telemetry import siblings, totals
+from generation.telemetry.siblings import Siblings
+from generation.telemetry.snapshot import DurationSummary, PoolPage, Snapshot
 from tests.support import http
 
 SUCCEEDED = 'staccato_requests_total{outcome="succeeded"}'
@@ -84,19 +85,19 @@ async def test_whichever_worker_answers_the_total_is_that_of_all(serve_one_of_se
         assert answered_by == {entry["process"] for entry in entries}
         llm.release.set()
         assert {answer.status for answer in await asyncio.gather(*calls)} == {200}
-        told_by = set()
+        reported_by = set()
         async with asyncio.timeout(20):
-            while len(told_by) < 2:
+            while len(reported_by) < 2:
                 text = (await http.request(service.port, "GET", "/metrics")).body.decode()
-                told_by.add(int(re.match(r"# Told by process (\d+)\.", text)[1]))
-                assert names_are_told_once(text)
+                reported_by.add(int(re.match(r"# Reported by process (\d+)\.", text)[1]))
+                assert names_are_unique(text)
                 assert f"{SUCCEEDED} 60.0\n" in text
                 assert "staccato_llm_seconds_count 60.0\n" in text
                 assert 'staccato_llm_seconds_bucket{le="+Inf"} 60.0\n' in text
-        assert told_by == answered_by
+        assert reported_by == answered_by
 
 
-def names_are_told_once(text: str) -> bool:
+def names_are_unique(text: str) -> bool:
     """As Prometheus wants it: no series and no family twice."""
     families = list(text_string_to_metric_families(text))
     series = [
@@ -157,7 +158,7 @@ async def test_a_frozen_process_is_named_and_the_pages_come_in_time(serve_one_of
         try:
             started = time.monotonic()
             pool = await one.pool()
-            assert time.monotonic() - started < processes.ASK_LIMIT_S + 1
+            assert time.monotonic() - started < siblings.ASK_LIMIT_S + 1
             assert {"process": frozen, "answers": False} in pool["processes"]
             assert pool["total"]["size"] == pool["size"]
             assert await one.metric(f'staccato_process_up{{process="{frozen}"}}') == 0
@@ -182,12 +183,12 @@ async def test_a_process_by_itself_tells_its_metrics_without_the_label(client):
 @pytest.fixture
 def short_tmp(monkeypatch):
     with tempfile.TemporaryDirectory(prefix="st-", dir="/tmp") as folder:  # fit for a socket's path
-        monkeypatch.setattr(processes.tempfile, "gettempdir", lambda: folder)
+        monkeypatch.setattr(siblings.tempfile, "gettempdir", lambda: folder)
         yield Path(folder)
 
 
-def lonely() -> Processes:
-    return Processes("somewhere", {"pool": dict, "metrics": list})
+def lonely() -> Siblings:
+    return Siblings("somewhere", Snapshot, list)
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o770, 0o701])
@@ -196,8 +197,8 @@ async def test_a_folder_that_others_may_enter_is_not_trusted(short_tmp, caplog, 
     one._folder.mkdir()
     one._folder.chmod(mode)
     async with one.answering():
-        assert [answer.figures for answer in await one.ask("pool")] == [{}]
-        assert await one.recall(await one.ask("metrics")) is None
+        assert await one.snapshots() == {os.getpid(): Snapshot()}
+        assert await one.metrics() == ({os.getpid(): []}, None)
     assert "not a private folder" in caplog.text
     assert list(one._folder.iterdir()) == []
 
@@ -215,7 +216,7 @@ async def test_a_path_too_long_for_a_socket_leaves_the_process_alone(short_tmp, 
     one = lonely()
     one._folder = short_tmp / ("x" * 100)
     async with one.answering():
-        assert len(await one.ask("pool")) == 1
+        assert len(await one.snapshots()) == 1
     assert "too long" in caplog.text
 
 
@@ -227,14 +228,14 @@ async def test_the_folder_stays_private_and_holds_what_lives(short_tmp):
     assert not one._folder.exists()
 
 
-def counting(deployment: str = "somewhere") -> Processes:
+def counting(deployment: str = "somewhere") -> Siblings:
     """It has counted one thing."""
     family = {"name": "n", "help": "", "type": "counter", "samples": [["n_total", {}, 1.0]]}
-    return Processes(deployment, {"pool": dict, "metrics": lambda: [family]})
+    return Siblings(deployment, Snapshot, lambda: [family])
 
 
-async def count_of_the_departed(asking: Processes) -> float:
-    (family,) = await asking.recall(await asking.ask("metrics"))
+async def count_of_the_retired(asking: Siblings) -> float:
+    _living, (family,) = await asking.metrics()
     ((_name, _labels, value),) = family["samples"]
     return value
 
@@ -245,24 +246,26 @@ async def test_however_many_processes_come_and_go_their_counts_stay_in_few_files
         for _ in range(5):
             async with counting().answering():
                 pass
-        assert await count_of_the_departed(first) == 5
+        assert await count_of_the_retired(first) == 5
         assert len(list(first._folder.glob("*.json"))) <= 3
 
 
-async def test_a_deployment_that_starts_anew_counts_anew(short_tmp):
+async def test_a_deployment_that_starts_again_counts_from_zero(short_tmp):
     async with counting().answering():
         pass
     one = lonely()
     async with one.answering():
-        assert await one.recall(await one.ask("metrics")) is None
+        _living, retired = await one.metrics()
+        assert retired is None
 
 
 async def test_processes_may_come_and_go_at_the_same_moment(short_tmp):
     async def come_and_go() -> None:
         one = lonely()
         async with one.answering():
-            for topic in ("pool", "metrics"):
-                assert all(answer.figures is not None for answer in await one.ask(topic))
+            assert None not in (await one.snapshots()).values()
+            living, _retired = await one.metrics()
+            assert None not in living.values()
         assert not one._path(".sock").exists()
 
     for _ in range(10):
@@ -273,7 +276,8 @@ async def test_processes_may_come_and_go_at_the_same_moment(short_tmp):
 async def test_other_deployments_are_strangers(short_tmp):
     one, stranger = counting("here"), counting("there")
     async with one.answering(), stranger.answering():
-        assert len(await one.ask("pool")) == len(await stranger.ask("pool")) == 1
+        assert len(await one._ask_others(b"p", Snapshot.parse)) == 0
+        assert len(await stranger._ask_others(b"p", Snapshot.parse)) == 0
 
 
 async def test_a_sibling_that_talks_nonsense_does_not_answer(short_tmp):
@@ -284,9 +288,7 @@ async def test_a_sibling_that_talks_nonsense_does_not_answer(short_tmp):
     one = lonely()
     async with one.answering():
         strange = await asyncio.start_unix_server(talk, one._folder / "77-strange.sock")
-        own, other = await one.ask("pool")
-        assert own.figures == {}
-        assert (other.process, other.figures) == (77, None)
+        assert await one.snapshots() == {os.getpid(): Snapshot(), 77: None}
         strange.close()
         await strange.wait_closed()
 
@@ -294,24 +296,31 @@ async def test_a_sibling_that_talks_nonsense_does_not_answer(short_tmp):
 # --- the sums ---------------------------------------------------------------------------------
 
 
-def durations(count: int, mean: float, p99: float) -> dict:
-    return {"count": count, "mean_ms": mean, "p99_ms": p99, "max_ms": p99}
+def durations(count: int, mean: float, p99: float) -> DurationSummary:
+    return DurationSummary(count=count, mean_ms=mean, p99_ms=p99, max_ms=p99)
 
 
-def test_durations_add_up_to_the_true_mean_and_the_worst_quantile():
-    parts = [{"holds": durations(1, 10.0, 10.0)}, {"holds": durations(3, 2.0, 4.0)}]
-    assert totals.add_up(parts) == {"holds": durations(4, 4.0, 10.0)}
-    assert totals.add_up([{"holds": durations(0, 0.0, 0.0)}] * 2)["holds"]["mean_ms"] == 0
+def test_durations_add_up_to_the_true_mean_and_the_worst_percentile():
+    assert durations(1, 10.0, 10.0) + durations(3, 2.0, 4.0) == durations(4, 4.0, 10.0)
+    assert durations(0, 0.0, 0.0) + durations(0, 0.0, 0.0) == durations(0, 0.0, 0.0)
 
 
-def test_what_only_one_version_of_the_service_tells_is_added_up_all_the_same():
-    assert totals.add_up([{"a": 1, "process": 5}, {"a": 2, "b": 3}]) == {"a": 3, "b": 3}
+def test_a_figure_that_another_version_of_the_service_lacks_counts_as_zero():
+    other = Snapshot.parse(b'{"size": 1, "journal": {"rows": 2}, "of a later version": 3}')
+    assert (Snapshot(size=1, open=4) + other).size == 2
+    assert (Snapshot(size=1, open=4) + other).open == 4
+    assert (Snapshot() + other).journal.rows == 2
+
+
+def test_a_page_survives_its_json():
+    page = PoolPage.of(1, {1: Snapshot(size=10, holds=durations(3, 0.25, 1.0)), 2: None})
+    assert PoolPage.parse(orjson.dumps(page.as_json())) == page
 
 
 def test_when_a_counter_was_made_is_not_added_up():
-    def told(made: float) -> list:
+    def counted(made: float) -> list:
         samples = [["n_total", {}, 1.0], ["n_created", {}, made]]
         return [{"name": "n", "help": "", "type": "counter", "samples": samples}]
 
-    (family,) = totals.sum_cumulative([told(200.0), told(100.0)])
+    (family,) = totals.sum_cumulative([counted(200.0), counted(100.0)])
     assert [sample[2] for sample in family["samples"]] == [2.0, 100.0]

@@ -7,7 +7,7 @@ from typing import Any
 from generation import errors
 from generation.asgi.problems import CONTENT_TYPE
 from generation.pipeline import idempotency
-from generation.telemetry import totals
+from generation.telemetry.snapshot import DurationSummary, JournalSnapshot, PoolPage, Snapshot
 
 PROBLEM = {
     "title": "Problem",
@@ -38,61 +38,29 @@ ANSWER = {
     "latency_ms": 3187,
 }
 
-_PROCESS: dict[str, Any] = {
-    "process": 4242,
-    "size": 10,
-    "max_overflow": 20,
-    "open": 2,
-    "checked_out": 0,
-    "checked_in": 2,
-    "overflow": 0,
-    "peak_open": 2,
-    "peak_checked_out": 2,
-    "waits": {
-        "count": 118,
-        "mean_ms": 0.4,
-        "p50_ms": 0.1,
-        "p95_ms": 0.6,
-        "p99_ms": 9.2,
-        "max_ms": 11.8,
-    },
-    "holds": {
-        "count": 118,
-        "mean_ms": 2.9,
-        "p50_ms": 2.6,
-        "p95_ms": 4.8,
-        "p99_ms": 7.1,
-        "max_ms": 12.4,
-    },
-    "requests_in_flight": 50,
-    "peak_requests_in_flight": 200,
-    "max_requests_in_flight": 5000,
-    "requests_abandoned": 3,
-    "requests_answered": {
-        "count": 6120,
-        "mean_ms": 4012.7,
-        "p50_ms": 3987.1,
-        "p95_ms": 7402.8,
-        "p99_ms": 7893.4,
-        "max_ms": 8021.9,
-    },
-    "overhead": {
-        "count": 6123,
-        "mean_ms": 4.4,
-        "p50_ms": 3.9,
-        "p95_ms": 7.6,
-        "p99_ms": 12.2,
-        "max_ms": 31.0,
-    },
-    "llm_calls_in_flight": 50,
-    "journal": {
-        "rows": 0,
-        "bytes": 110,
-        "capacity_bytes": 67_108_864,
-        "rows_in_memory_only": 0,
-        "rows_refused": 0,
-    },
-}
+_SNAPSHOT = Snapshot(
+    size=10,
+    max_overflow=20,
+    open=2,
+    checked_in=2,
+    peak_open=2,
+    peak_checked_out=2,
+    waits=DurationSummary(count=118, mean_ms=0.4, p50_ms=0.1, p95_ms=0.6, p99_ms=9.2, max_ms=11.8),
+    holds=DurationSummary(count=118, mean_ms=2.9, p50_ms=2.6, p95_ms=4.8, p99_ms=7.1, max_ms=12.4),
+    requests_in_flight=50,
+    peak_requests_in_flight=200,
+    max_requests_in_flight=5000,
+    requests_abandoned=3,
+    requests_answered=DurationSummary(
+        count=6120, mean_ms=4012.7, p50_ms=3987.1, p95_ms=7402.8, p99_ms=7893.4, max_ms=8021.9
+    ),
+    overhead=DurationSummary(
+        count=6123, mean_ms=4.4, p50_ms=3.9, p95_ms=7.6, p99_ms=12.2, max_ms=31.0
+    ),
+    llm_calls_in_flight=50,
+    journal=JournalSnapshot(bytes=110, capacity_bytes=67_108_864),
+)
+POOL = PoolPage.of(4242, {4242: _SNAPSHOT, 4243: _SNAPSHOT, 4244: None}).as_json()
 
 # Read from the request itself: as parameters of the view they would cost it a twentieth.
 _HEADERS: list[dict[str, Any]] = [
@@ -111,8 +79,6 @@ _HEADERS: list[dict[str, Any]] = [
         "schema": {"type": "string"},
     },
 ]
-
-POOL = totals.overview(_PROCESS, {4242: _PROCESS, 4243: _PROCESS | {"process": 4243}, 4244: None})
 
 EXAMPLES: tuple[errors.StaccatoError, ...] = (
     errors.MalformedBody("the body is not valid JSON: unexpected end of data"),

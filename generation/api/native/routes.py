@@ -26,6 +26,7 @@ from generation.errors import InvalidRequest, MalformedBody, StaccatoError, rele
 from generation.pipeline import idempotency, prompts
 from generation.records import GenerationRequest
 from generation.runtime import process as runtime
+from generation.telemetry.snapshot import PoolPage
 
 if TYPE_CHECKING:
     from generation.records import Generation, Grant
@@ -194,7 +195,7 @@ def _request_id(request: HttpRequest) -> str:
 
 @api.get(
     "/pool",
-    response=dict[str, Any],
+    response=PoolPage,
     summary="The connection pool now and since start",
     openapi_extra=openapi.describe_pool(),
 )
@@ -205,7 +206,7 @@ async def pool(request: HttpRequest) -> HttpResponse:
     `processes` lists all that serve this deployment on this host, `total` adds them up: peaks
     as if they had come at one moment, quantiles as those of the worst process."""
     refusal = await access.refuse(request, "pool")
-    return refusal or JsonResponse(await runtime.current().overview())
+    return refusal or JsonResponse((await runtime.current().pool_page()).as_json())
 
 
 @api.exception_handler(StaccatoError)

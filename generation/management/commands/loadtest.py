@@ -128,8 +128,8 @@ class Command(BaseCommand):
         )
         if pool:
             line += (
-                f"  |  connections: {pool['checked_out']} checked out, {pool['open']} open of"
-                f" {pool['size']};  waiting for the LLM {pool['llm_calls_in_flight']:5}"
+                f"  |  connections: {pool.checked_out} checked out, {pool.open} open of"
+                f" {pool.size};  waiting for the LLM {pool.llm_calls_in_flight:5}"
             )
         if self.is_live:
             self.stdout.write(f"\r{line}\x1b[K", ending="")

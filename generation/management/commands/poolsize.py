@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import urllib.error
 import urllib.request
 from argparse import RawDescriptionHelpFormatter
+from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -15,6 +15,7 @@ from generation import conf
 from generation.database import sizing
 from generation.loadtest import target as service
 from generation.runtime.connections import budget as connection_budget
+from generation.telemetry.snapshot import PoolPage
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -83,35 +84,34 @@ class Command(BaseCommand):
 
     def measure(self, url: str, headers: list[tuple[str, str]]) -> dict[str, Any]:
         page = self.fetch(f"{url}/api/v1/pool", headers)
-        workers = sum(entry["answers"] for entry in page["processes"])
-        pool = page["total"]
-        answered, holds = pool["requests_answered"], pool["holds"]
-        if not answered["count"]:
+        workers = len(page.answering)
+        answered, holds = page.total.requests_answered, page.total.holds
+        if not answered.count:
             raise CommandError(
                 f"{url} has answered no request yet, so there is nothing to measure: send some"
                 " (manage.py loadtest), or give --concurrency, --db-ms and --total-ms"
             )
-        db_ms = holds["count"] * holds["mean_ms"] / answered["count"]
+        db_ms = holds.count * holds.mean_ms / answered.count
         processes = f", by {workers} processes" if workers > 1 else ""
         self.stdout.write(
-            f"{url} since its start: {answered['count']} requests answered{processes}, at most"
-            f" {pool['peak_requests_in_flight']} at once, in {answered['mean_ms']:.0f} ms on"
-            f" average;\nconnections were held {holds['count']} times for"
-            f" {holds['mean_ms']:.3g} ms, which is {db_ms:.3g} ms for each request.\n\n"
+            f"{url} since its start: {answered.count} requests answered{processes}, at most"
+            f" {page.total.peak_requests_in_flight} at once, in {answered.mean_ms:.0f} ms on"
+            f" average;\nconnections were held {holds.count} times for"
+            f" {holds.mean_ms:.3g} ms, which is {db_ms:.3g} ms for each request.\n\n"
         )
         return {
-            "concurrency": pool["peak_requests_in_flight"],
+            "concurrency": page.total.peak_requests_in_flight,
             "db_ms": round(db_ms, 3),
-            "total_ms": round(max(answered["mean_ms"], db_ms), 3),
+            "total_ms": round(max(answered.mean_ms, db_ms), 3),
             "workers": workers,
         }
 
     @staticmethod
-    def fetch(url: str, headers: list[tuple[str, str]]) -> dict[str, Any]:
+    def fetch(url: str, headers: list[tuple[str, str]]) -> PoolPage:
         request = urllib.request.Request(url, headers=dict(headers))  # noqa: S310  # http or https
         try:
             with _OPENER.open(request, timeout=ANSWER_LIMIT_S) as answer:
-                pool: dict[str, Any] = json.load(answer)
+                content = answer.read()
         except urllib.error.HTTPError as error:
             error.close()
             raise CommandError(
@@ -119,14 +119,15 @@ class Command(BaseCommand):
                 f" is for a service's key: give one with --api-key or {service.API_KEY_VARIABLE}"
                 " (manage.py apikey create NAME --all-users)"
             ) from None
-        except (OSError, ValueError) as error:  # refused, not 200, not JSON
+        except (OSError, HTTPException) as error:
             raise CommandError(
                 f"{url} can't be asked ({error}): start the service, name it with --url, or give"
                 " --concurrency, --db-ms and --total-ms"
             ) from None
-        if not isinstance(pool, dict) or not {"processes", "total"} <= pool.keys():
-            raise CommandError(f"{url} is no page of Staccato's")
-        return pool
+        try:
+            return PoolPage.parse(content)
+        except ValueError:
+            raise CommandError(f"{url} is not Staccato's pool page") from None
 
     def compare(self, workers: int) -> None:
         try:
