@@ -7,19 +7,17 @@ LLM call begins.
 from __future__ import annotations
 
 import contextlib
-import logging
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from generation.errors import ConnectionHeld
 from generation.telemetry import metrics
-from generation.telemetry.logs import OncePerWhile
+from generation.telemetry.logs import throttled_logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-logger = logging.getLogger(__name__)
-logger.addFilter(OncePerWhile())
+logger = throttled_logger(__name__)
 
 
 class Ledger:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 
 import asyncpg
 from sqlalchemy import exc
 
 from generation.errors import DatabaseUnavailable, RowRefused, StaccatoError
-from generation.telemetry.logs import OncePerWhile
+from generation.telemetry.logs import throttled_logger
 
-logger = logging.getLogger(__name__)
-logger.addFilter(OncePerWhile())
+logger = throttled_logger(__name__)
 
 READ_ONLY = "25006"
 _CONNECTION_LOST = {"57P01", "57P02", "57P03"}  # admin shutdown, crash shutdown, cannot connect now

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -34,7 +33,7 @@ from generation.errors import DatabaseUnavailable, RowRefused, StaccatoError, Un
 from generation.records import GenerationRequest, LogRow, Profile, UsageRow
 from generation.store import tables
 from generation.telemetry import metrics
-from generation.telemetry.logs import OncePerWhile
+from generation.telemetry.logs import throttled_logger
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -48,8 +47,7 @@ if TYPE_CHECKING:
     from generation.conf import Settings
     from generation.database.engine import Database
 
-logger = logging.getLogger(__name__)
-logger.addFilter(OncePerWhile())
+logger = throttled_logger(__name__)
 Result = TypeVar("Result")
 
 _MIB = 1024 * 1024

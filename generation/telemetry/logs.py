@@ -1,35 +1,40 @@
-"""What keeps the log readable while something is wrong for long."""
+"""Log throttling: during an outage, log each message at most once every ten seconds."""
 
 from __future__ import annotations
 
 import logging
 from time import monotonic
 
-AGAIN_S = 10.0
+THROTTLE_S = 10.0
+REMEMBERED = 16  # messages; beyond that the oldest is forgotten, and logged again when it recurs
 
 
-REMEMBERED = 16
+def throttled_logger(name: str) -> logging.Logger:
+    """Returns the logger of that name, throttled.
 
-
-class OncePerWhile(logging.Filter):
-    """Lets the same message through once in `AGAIN_S`; whatever has a traceback, always.
-
-    For loggers that say the same few things at each flush of an outage, hundreds of times a
+    For modules that log the same few messages at each flush of an outage, hundreds of times a
     second.
     """
+    logger = logging.getLogger(name)
+    logger.addFilter(Throttle())
+    return logger
+
+
+class Throttle(logging.Filter):
+    """Drops a message that was logged within the last `THROTTLE_S`, unless it has a traceback."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._until: dict[str, float] = {}  # the oldest first
+        self._quiet_until: dict[str, float] = {}  # in the order of logging
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.exc_info:
             return True
         message, now = record.getMessage(), monotonic()
-        if now < self._until.get(message, 0.0):
+        if now < self._quiet_until.get(message, 0.0):
             return False
-        self._until.pop(message, None)
-        self._until[message] = now + AGAIN_S
-        if len(self._until) > REMEMBERED:
-            del self._until[next(iter(self._until))]
+        self._quiet_until.pop(message, None)
+        self._quiet_until[message] = now + THROTTLE_S
+        if len(self._quiet_until) > REMEMBERED:
+            del self._quiet_until[next(iter(self._quiet_until))]
         return True

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-
 import pytest
 
 from generation.telemetry import logs
@@ -18,27 +16,25 @@ def clock(monkeypatch):
 
 @pytest.fixture
 def logger(clock, request):
-    logger = logging.getLogger(request.node.name)
-    logger.addFilter(logs.OncePerWhile())
-    return logger
+    return logs.throttled_logger(request.node.name)
 
 
-def test_what_is_said_again_and_again_is_said_once_per_while(logger, clock, caplog):
+def test_a_repeated_message_is_logged_once_per_ten_seconds(logger, clock, caplog):
     for _ in range(300):
         for state in ("away", "starting up"):
             logger.warning("the database is %s", state)
         clock[0] += 0.1
-    assert len(caplog.messages) == 2 * 30 / logs.AGAIN_S
+    assert len(caplog.messages) == 2 * 30 / logs.THROTTLE_S
 
 
-def test_what_is_new_is_said_at_once(logger, caplog):
+def test_a_new_message_is_logged_at_once(logger, caplog):
     for number in range(100):
         logger.warning("row %d is refused", number)
     assert len(caplog.messages) == 100
-    assert len(logger.filters[0]._until) == logs.REMEMBERED
+    assert len(logger.filters[0]._quiet_until) == logs.REMEMBERED
 
 
-def test_no_traceback_is_held_back(logger, caplog):
+def test_no_traceback_is_dropped(logger, caplog):
     for fault in (ValueError(), TypeError()):
         logger.error("a bug", exc_info=fault)
     assert [record.exc_info[0] for record in caplog.records] == [ValueError, TypeError]

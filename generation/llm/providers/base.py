@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,7 +21,7 @@ from generation.errors import (
 )
 from generation.llm import policy
 from generation.llm.providers.parsing import EXCERPT_CHARS, excerpt, parse_json
-from generation.telemetry.logs import OncePerWhile
+from generation.telemetry.logs import throttled_logger
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,8 +30,7 @@ if TYPE_CHECKING:
 
     from generation.records import Prompt, Usage
 
-logger = logging.getLogger(__name__)
-logger.addFilter(OncePerWhile())
+logger = throttled_logger(__name__)
 
 _COMPLAINT_S = 1.0  # longest wait for the body of an error, whose status says enough
 
