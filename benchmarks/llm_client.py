@@ -22,28 +22,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import uvloop
+from upstream import Upstream
 
 from generation.conf import parse
 from generation.records import Prompt
 
 MODEL = "claude-sonnet-5-5"
 PROMPT = Prompt("Tell me about staccato. " * 20, "Be brief.", "anthropic", MODEL, 1024)
-REPLY = json.dumps(
-    {
-        "id": "msg_1",
-        "type": "message",
-        "role": "assistant",
-        "model": MODEL,
-        "content": [{"type": "text", "text": "Staccato notes are short and detached. " * 35}],
-        "stop_reason": "end_turn",
-        "stop_sequence": None,
-        "usage": {"input_tokens": 120, "output_tokens": 300},
-    }
-).encode()
-ANSWER = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nrequest-id: req_1\r\n"
-    b"content-length: %d\r\n\r\n" % len(REPLY)
-) + REPLY
 BODY = json.dumps(
     {
         "model": MODEL,
@@ -55,42 +40,11 @@ BODY = json.dumps(
 HEADERS = {"x-api-key": "k", "anthropic-version": "2023-06-01", "content-type": "application/json"}
 
 
-class Provider(asyncio.Protocol):
-    """Answers each request after a pause; one request at a time per connection."""
-
-    latency = 0.1
-
-    def connection_made(self, transport):
-        self.transport = transport
-        self.buffer = b""
-
-    def data_received(self, data):
-        self.buffer += data
-        head, found, body = self.buffer.partition(b"\r\n\r\n")
-        if not found:
-            return
-        length = next(
-            int(line.split(b":")[1])
-            for line in head.split(b"\r\n")
-            if line.lower().startswith(b"content-length")
-        )
-        if len(body) >= length:
-            self.buffer = b""
-            asyncio.get_running_loop().call_later(self.latency, self.answer)
-
-    def answer(self):
-        if not self.transport.is_closing():
-            self.transport.write(ANSWER)
-
-
 def serve(pipe, latency):
     async def main():
-        Provider.latency = latency
-        server = await asyncio.get_running_loop().create_server(
-            Provider, "127.0.0.1", 0, backlog=10_000
-        )
-        pipe.send(server.sockets[0].getsockname()[1])
-        await server.serve_forever()
+        async with Upstream(latency).provider.serve() as provider:
+            pipe.send(provider.url)
+            await asyncio.Event().wait()
 
     prepare_process(core=0)
     uvloop.run(main())
@@ -177,7 +131,7 @@ def prepare_process(core):
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def measure(name, port, in_flight, calls, pipe):
+def measure(name, url, in_flight, calls, pipe):
     async def run(call):
         async def worker(number):
             for _ in range(number):
@@ -193,7 +147,7 @@ def measure(name, port, in_flight, calls, pipe):
         pipe.send(((time.process_time() - cpu) / done * 1e6, done / (time.perf_counter() - wall)))
 
     prepare_process(core=-1)
-    uvloop.run(CONTENDERS[name](f"http://127.0.0.1:{port}/v1/messages", run))
+    uvloop.run(CONTENDERS[name](f"{url}/v1/messages", run))
 
 
 def main():
@@ -207,12 +161,12 @@ def main():
     here, there = context.Pipe()
     server = context.Process(target=serve, args=(there, arguments.latency), daemon=True)
     server.start()
-    port = here.recv()
+    url = here.recv()
     best = {}
     for _ in range(arguments.rounds):  # the best of interleaved rounds: noise only adds
         for name in CONTENDERS:
             task = context.Process(
-                target=measure, args=(name, port, arguments.in_flight, arguments.calls, there)
+                target=measure, args=(name, url, arguments.in_flight, arguments.calls, there)
             )
             task.start()
             while not here.poll(1):

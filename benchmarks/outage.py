@@ -25,7 +25,7 @@ from generation.errors import LLMError
 from generation.llm.client import LLMClient
 from generation.records import Prompt
 from tests.support.dialects import AnthropicDialect
-from tests.support.provider import ProviderServer, says
+from tests.support.provider import Provider, says
 
 HEALTHY_S = 10
 RECOVERY_S = 15
@@ -59,7 +59,7 @@ async def rehearse(rate, status, outage):
             outcomes.append((came, "succeeded", time.monotonic()))
 
     async with (
-        ProviderServer(behave).serve() as server,
+        Provider(behave).serve() as server,
         LLMClient.open(parse(dialect.settings(server.url))) as llm,
         asyncio.TaskGroup() as tasks,
     ):

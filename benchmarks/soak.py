@@ -11,9 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,14 +23,15 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tests.support import http, service
-from tests.support.fake_llm import FakeLLM
+from tests.support.dialects import AnthropicDialect
 from tests.support.postgres import PrivatePostgres
+from tests.support.provider import Provider, says
 
 CALLERS = 100
 
 
 class Soak:
-    def __init__(self, postgres: PrivatePostgres, llm: FakeLLM, journal: str) -> None:
+    def __init__(self, postgres: PrivatePostgres, llm: Provider, journal: str) -> None:
         self.postgres = postgres
         self.answered: set[str] = set()
         self.statuses: dict[int, int] = {}
@@ -122,18 +121,8 @@ class Soak:
         )
 
 
-def manage(url: str, *arguments: str) -> None:
-    subprocess.run(
-        [sys.executable, "manage.py", *arguments],
-        cwd=ROOT,
-        check=True,
-        stdout=subprocess.DEVNULL,
-        env={**os.environ, "DEBUG": "1", "DATABASE_URL": url},
-    )
-
-
 async def soak(postgres: PrivatePostgres, journal: str, options: argparse.Namespace) -> None:
-    async with FakeLLM().serve() as llm:
+    async with Provider(says(200, AnthropicDialect().answer()), keep=False).serve() as llm:
         work = Soak(postgres, llm, journal)
         callers = [asyncio.create_task(work.call_for_ever()) for _ in range(CALLERS)]
         for number in range(options.kills):
@@ -167,8 +156,8 @@ def main() -> None:
     postgres, journal = PrivatePostgres(), tempfile.mkdtemp(prefix="staccato-soak-")
     try:
         postgres.start()
-        manage(postgres.url, "migrate", "--verbosity", "0")
-        manage(postgres.url, "seed_demo")
+        service.manage(postgres.url, "migrate", "--verbosity", "0")
+        service.manage(postgres.url, "seed_demo")
         asyncio.run(soak(postgres, journal, options))
     finally:
         postgres.remove()

@@ -1,8 +1,8 @@
 """The LLM that every side asks: answers like Anthropic, after a pause.
 
-    python benchmarks/upstream.py       # prints its port
+    python benchmarks/upstream.py [seconds]       # prints its port
 
-`GET /control?low=0.1&high=0.1` sets the pause (seconds, uniform between the two) and tells how
+`GET /control?low=0.1&high=0.1` sets the pause (seconds, uniform between the two) and reports how
 many calls it has answered, how many wait, and how much processor time it has had.
 """
 
@@ -11,102 +11,63 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import sys
 import time
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import uvloop
 
-MODEL = "claude-sonnet-5-5"
-REPLY = json.dumps(
-    {
-        "id": "msg_1",
-        "type": "message",
-        "role": "assistant",
-        "model": MODEL,
-        "content": [{"type": "text", "text": "Staccato notes are short and detached. " * 35}],
-        "stop_reason": "end_turn",
-        "stop_sequence": None,
-        "usage": {"input_tokens": 120, "output_tokens": 300},
-    }
-).encode()
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tests.support.dialects import AnthropicDialect
+from tests.support.provider import Exchange, Provider, says
+
+TEXT = "Staccato notes are short and detached. " * 35
+USAGE = {"input_tokens": 120, "output_tokens": 300}
+ANSWER = says(
+    200,
+    AnthropicDialect().answer(TEXT, usage=USAGE),
+    content_type="application/json",
+    request_id="req_1",
+)
 
 
-def answer(body: bytes) -> bytes:
-    return (
-        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nrequest-id: req_1\r\n"
-        b"content-length: %d\r\n\r\n%s" % (len(body), body)
-    )
+class Upstream:
+    def __init__(self, pause: float = 0.1) -> None:
+        self.low = self.high = pause
+        self.answered = 0
+        self.provider = Provider(self.behave, keep=False)
 
-
-ANSWER = answer(REPLY)
-
-
-class State:
-    low = high = 0.1
-    answered = waiting = peak_waiting = 0
-
-
-class Upstream(asyncio.Protocol):
-    """One request at a time per connection, as HTTP/1.1 clients without pipelining send them."""
-
-    def connection_made(self, transport):
-        self.transport = transport
-        self.buffer = b""
-        self.due = None
-        self.call_later = asyncio.get_running_loop().call_later
-
-    def data_received(self, data):
-        self.buffer += data
-        end = self.buffer.find(b"\r\n\r\n")
-        if end < 0:
+    async def behave(self, exchange: Exchange) -> None:
+        if exchange.path.startswith("/control"):
+            await self.control(exchange)
             return
-        if self.buffer.startswith(b"GET "):
-            self.control(self.buffer.split(b" ", 2)[1].decode())
-            return
-        head = self.buffer[:end].lower()
-        at = head.find(b"content-length:")
-        length = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
-        if len(self.buffer) - end - 4 < length:
-            return
-        self.buffer = b""
-        State.waiting += 1
-        State.peak_waiting = max(State.peak_waiting, State.waiting)
-        self.due = self.call_later(random.uniform(State.low, State.high), self.answer)
+        await asyncio.sleep(random.uniform(self.low, self.high))
+        self.answered += 1
+        await ANSWER(exchange)
 
-    def answer(self):
-        self.due = None
-        State.waiting -= 1
-        State.answered += 1
-        self.transport.write(ANSWER)
-
-    def connection_lost(self, _error):
-        if self.due is not None:  # the caller has given up
-            self.due.cancel()
-            State.waiting -= 1
-
-    def control(self, target):
-        self.buffer = b""
-        asked = parse_qs(urlsplit(target).query)
+    async def control(self, exchange: Exchange) -> None:
+        waiting = self.provider.waiting - 1  # all but this one
+        asked = parse_qs(urlsplit(exchange.path).query)
         if "low" in asked:
-            State.low, State.high = float(asked["low"][0]), float(asked["high"][0])
-            State.peak_waiting = State.waiting
-        told = {
-            "answered": State.answered,
-            "waiting": State.waiting,
-            "peak_waiting": State.peak_waiting,
+            self.low, self.high = float(asked["low"][0]), float(asked["high"][0])
+            self.provider.peak_waiting = waiting
+        figures = {
+            "answered": self.answered,
+            "waiting": waiting,
+            "peak_waiting": self.provider.peak_waiting,
             "cpu_s": time.process_time(),
             "at": time.monotonic(),
         }
-        self.transport.write(answer(json.dumps(told).encode()))
+        await exchange.reply(200, json.dumps(figures).encode())
 
 
-async def serve():
-    server = await asyncio.get_running_loop().create_server(
-        Upstream, "127.0.0.1", 0, backlog=10_000
-    )
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
+async def serve(pause: float = 0.1) -> None:
+    async with Upstream(pause).provider.serve() as provider:
+        print(provider.url.rpartition(":")[2], flush=True)
+        await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    uvloop.run(serve())
+    uvloop.run(serve(*map(float, sys.argv[1:])))

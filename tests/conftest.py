@@ -18,8 +18,9 @@ from django.test.utils import setup_databases, teardown_databases
 from generation.models import Profile
 from generation.runtime.process import Runtime
 from tests.support import service
-from tests.support.fake_llm import FakeLLM
+from tests.support.dialects import AnthropicDialect
 from tests.support.in_process import in_process_client
+from tests.support.provider import Provider, says
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -90,8 +91,8 @@ async def sql(database_url):
 
 @pytest.fixture
 async def llm():
-    async with FakeLLM().serve() as fake:
-        yield fake
+    async with Provider(says(200, AnthropicDialect().answer())).serve() as provider:
+        yield provider
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 
 from generation.asgi import body as edge
 from tests.support import http
+from tests.support.http import GENERATE, Wire, exchange, head
 from tests.support.problems import problem
-from tests.support.wire import GENERATE, Wire, exchange, head
 
 MIB = 1024 * 1024
 
@@ -37,7 +37,7 @@ async def test_a_body_that_says_it_is_too_large_is_refused_unread(serve, path):
 async def test_a_body_without_end_is_refused_at_the_limit_and_its_sender_cut_off(serve, path):
     async with serve() as service, Wire.to(service.port) as wire:
         await wire.send(head("Transfer-Encoding: chunked", path=path))
-        sending = asyncio.create_task(wire.send_for_ever())
+        sending = asyncio.create_task(wire.send_without_end())
         assert slug(await wire.reply()) == (413, "body-too-large")
         assert await wire.is_closed()
         sending.cancel()
@@ -59,7 +59,7 @@ async def test_a_body_of_just_the_limit_is_read(serve):
 async def test_a_body_that_comes_too_slowly_is_refused(serve, header):
     async with serve(STACCATO_BODY_TIMEOUT="0.5") as service, Wire.to(service.port) as wire:
         await wire.send(head(header))
-        drip = asyncio.create_task(wire.send_for_ever(b"x", pause=0.05))
+        drip = asyncio.create_task(wire.send_without_end(b"x", pause=0.05))
         assert slug(await wire.reply()) == (408, "body-too-slow")
         drip.cancel()
         assert (await service.pool())["requests_in_flight"] == 0
@@ -114,7 +114,7 @@ async def test_beyond_the_limit_the_refusal_comes_before_the_body_is_sent(serve,
     llm.release.clear()
     async with serve(STACCATO_MAX_IN_FLIGHT="2") as service:
         admitted = [asyncio.create_task(http.generate(service.port)) for _ in range(2)]
-        await llm.until(lambda fake: fake.waiting == 2, "two calls")
+        await llm.until(lambda: llm.waiting == 2, "two calls")
         async with Wire.to(service.port) as wire:
             await wire.send(head("Content-Length: 1000000", "Expect: 100-continue"))
             reply = await wire.reply(3)

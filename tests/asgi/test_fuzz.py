@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.support import http
+from tests.support.http import GENERATE, Wire, exchange, head
 from tests.support.keys import amake_key
 from tests.support.service import PRODUCTION
-from tests.support.wire import GENERATE, Wire, exchange, head
 
 AT_ONCE = 200
 MORE_MEMORY = 50 * 1024 * 1024
@@ -181,7 +181,7 @@ async def test_two_hundred_endless_bodies_at_once_take_no_memory(fuzzed):
     async def flood() -> int:
         async with Wire.to(fuzzed.port) as wire:
             await wire.send(head(fuzzed.auth, "Transfer-Encoding: chunked"))
-            sending = asyncio.create_task(wire.send_for_ever(b"[" * 65_536))
+            sending = asyncio.create_task(wire.send_without_end(b"[" * 65_536))
             try:
                 return (await wire.reply(60)).status
             finally:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.durability.support import looking, manage
+from tests.durability.support import looking
 from tests.support import service
 from tests.support.postgres import PrivatePostgres
 
@@ -19,8 +19,8 @@ def own_postgres():
     server = PrivatePostgres()
     try:
         server.start()
-        manage(server.url, "migrate", "--verbosity", "0")
-        manage(server.url, "seed_demo")
+        service.manage(server.url, "migrate", "--verbosity", "0")
+        service.manage(server.url, "seed_demo")
         yield server
     finally:
         server.remove()

@@ -4,29 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import asyncpg
 
 from tests.support import http
 
-ROOT = Path(__file__).parents[2]
 SLACK_S = 4.0  # for a slow machine; the bounds themselves are in each test
-
-
-def manage(url: str, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "manage.py", *arguments],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=120,
-        env={**os.environ, "DJANGO_SETTINGS_MODULE": "project.settings", "DEBUG": "1",
-             "DATABASE_URL": url},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @contextlib.asynccontextmanager
@@ -84,7 +68,7 @@ async def until_used(sql, count: int) -> None:
 async def in_the_llm(running, llm, count: int) -> list[asyncio.Task]:
     llm.release.clear()
     callers = [asyncio.create_task(http.generate(running.port)) for _ in range(count)]
-    await llm.until(lambda fake: fake.waiting == count, f"{count} callers in the LLM")
+    await llm.until(lambda: llm.waiting == count, f"{count} callers in the LLM")
     return callers
 
 

@@ -8,7 +8,7 @@ import time
 
 from tests.durability.support import SLACK_S, ids_of, in_the_llm, looking, stored, until_stored
 from tests.support import http
-from tests.support.http import Exchange
+from tests.support.http import Wire
 
 GENERATE = "/api/v1/generate/1"
 UNTIDY = ("was never closed", "was destroyed", "never retrieved", "Traceback", "never awaited")
@@ -78,12 +78,12 @@ async def test_a_thousand_clients_that_reset_leave_a_row_each_and_no_connection(
     ) as running:
         llm.release.clear()
         exchanges = await asyncio.gather(
-            *(Exchange.begin(running.port, "POST", GENERATE) for _ in range(1000))
+            *(Wire.begin(running.port, "POST", GENERATE) for _ in range(1000))
         )
-        await llm.until(lambda fake: fake.waiting == 1000, "all in the LLM", 60)
+        await llm.until(lambda: llm.waiting == 1000, "all in the LLM", 60)
         before = await running.pool()
         await asyncio.gather(*(exchange.leave() for exchange in exchanges))
-        await llm.until(lambda fake: fake.hung_up == 1000, "all upstream connections' end")
+        await llm.until(lambda: llm.hung_up == 1000, "all upstream connections' end")
         after = await running.until_pool(
             lambda now: (
                 now["requests_in_flight"] == now["checked_out"] == now["journal"]["rows"] == 0

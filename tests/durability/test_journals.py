@@ -25,7 +25,9 @@ from tests.durability.support import (
     until_stored,
 )
 from tests.support import http
+from tests.support.dialects import AnthropicDialect
 from tests.support.locks import locked, until_blocked
+from tests.support.provider import says
 from tests.support.rows import make_row
 
 
@@ -251,7 +253,7 @@ async def test_why_there_is_no_journal_is_said_once_and_again_after_it_was_mende
 
 
 async def test_a_full_journal_still_answers_and_says_what_a_kill_would_lose(serve, llm, postgres):
-    llm.text = "x" * 30_000
+    llm.behave = says(200, AnthropicDialect().answer("x" * 30_000))
     async with serve(STACCATO_JOURNAL_MAX_BYTES="65536") as running:
         ids = await answered_without_a_database(running, llm, postgres, 10)
         journal = (await running.pool())["journal"]
@@ -279,7 +281,7 @@ async def test_a_full_journal_takes_each_row_that_still_fits(runtime):
 
 
 async def test_a_shutdown_saves_what_only_memory_had_where_the_disk_takes_it(serve, llm, postgres):
-    llm.text = "x" * 30_000
+    llm.behave = says(200, AnthropicDialect().answer("x" * 30_000))
     async with serve(STACCATO_JOURNAL_MAX_BYTES="65536") as running:
         ids = await answered_without_a_database(running, llm, postgres, 10)
         running.terminate()

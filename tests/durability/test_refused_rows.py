@@ -7,8 +7,8 @@ import os
 from uuid import uuid4
 
 from generation.journal.dead_letters import RefusedRows
-from tests.durability.support import ids_of, looking, manage, stored, until_used
-from tests.support import http
+from tests.durability.support import ids_of, looking, stored, until_used
+from tests.support import http, service
 from tests.support.locks import locked, until_blocked
 from tests.support.rows import make_row
 
@@ -38,14 +38,14 @@ async def test_a_row_that_postgresql_refuses_is_set_aside_and_its_neighbours_are
                 assert await stored(postgres) == ids - {odd}
                 assert (await running.pool())["journal"]["rows_refused"] == 1
                 os.environ.update(environment)
-                assert odd in manage(url, "staccato_journal", "list")
-                assert "23514" in manage(url, "staccato_journal", "show", odd)
+                assert odd in service.manage(url, "staccato_journal", "list")
+                assert "23514" in service.manage(url, "staccato_journal", "show", odd)
         finally:
             await sql.execute("ALTER TABLE generation_generationlog DROP CONSTRAINT odd")
     try:
-        assert "1 " in manage(url, "staccato_journal", "replay", odd)
+        assert "1 " in service.manage(url, "staccato_journal", "replay", odd)
         assert odd in await stored(postgres)
-        assert odd not in manage(url, "staccato_journal", "list")
+        assert odd not in service.manage(url, "staccato_journal", "list")
         async with looking(postgres) as sql:  # with all that a row entails
             await until_used(sql, len(names))
             answer = "SELECT log_id::text FROM generation_idempotencykey WHERE key = 'odd'"
@@ -91,7 +91,7 @@ async def test_an_operators_replay_that_waits_for_the_database_makes_no_answer_w
         monkeypatch.setenv("STACCATO_JOURNAL_DIR", str(journal_dir))
         async with locked(postgres.url, "generation_generationlog"):
             replay = asyncio.create_task(
-                asyncio.to_thread(manage, postgres.url, "staccato_journal", "replay", "--all")
+                asyncio.to_thread(postgres.url, "staccato_journal", "replay", "--all")
             )
             await until_blocked(sql)
             async with asyncio.timeout(2):

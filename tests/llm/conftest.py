@@ -11,7 +11,7 @@ from generation.conf import parse
 from generation.llm.client import LLMClient
 from generation.records import Prompt
 from tests.support.dialects import DIALECTS
-from tests.support.provider import ProviderServer, says
+from tests.support.provider import Provider, says
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -32,7 +32,7 @@ def dialect(request):
 
 @pytest.fixture
 async def server(dialect):
-    async with ProviderServer(says(200, dialect.answer())).serve() as running:
+    async with Provider(says(200, dialect.answer())).serve() as running:
         yield running
 
 

@@ -125,7 +125,7 @@ async def test_half_of_a_thousand_cancelled_then_a_thousand_healthy(client, serv
         async with client() as llm:
             await storm(llm)
         await server.until(lambda: server.connected == 0, "closing of all connections")
-        await server.until(lambda: not server._tasks, "the end of the server's own tasks")
+        await server.until(lambda: not server.tasks, "the end of the server's own tasks")
         server.requests.clear()
         gc.collect()
         return len(gc.get_objects())

@@ -14,7 +14,7 @@ from generation.llm.client import LLMClient
 from generation.llm.providers.openai import OpenAI
 from generation.records import Usage
 from tests.support.dialects import PROMPT, AnthropicDialect, OpenAIDialect
-from tests.support.provider import ProviderServer, says
+from tests.support.provider import Provider, says
 
 # --- asking and reading ---------------------------------------------------------------------------
 
@@ -35,7 +35,7 @@ async def test_an_answer_is_read(client, server, dialect, prompt):
 async def test_anthropic_is_asked_as_its_api_wants(prompt):
     dialect = AnthropicDialect()
     async with (
-        ProviderServer(says(200, dialect.answer())).serve() as server,
+        Provider(says(200, dialect.answer())).serve() as server,
         LLMClient.open(parse(dialect.settings(server.url))) as llm,
     ):
         await llm.complete(prompt)
@@ -59,7 +59,7 @@ async def test_anthropic_is_asked_as_its_api_wants(prompt):
 )
 async def test_openai_is_asked_as_its_api_wants(prompt, setting, field):
     dialect = OpenAIDialect()
-    async with ProviderServer(says(200, dialect.answer())).serve() as server:
+    async with Provider(says(200, dialect.answer())).serve() as server:
         settings = dialect.settings(server.url, OPENAI_MAX_TOKENS_FIELD=setting)
         async with LLMClient.open(parse(settings)) as llm:
             await llm.complete(prompt)
@@ -93,7 +93,7 @@ def test_the_limits_name_is_the_servers(url, field, prompt):
 
 async def test_a_server_that_wants_no_key_gets_none(prompt):
     dialect = OpenAIDialect()
-    async with ProviderServer(says(200, dialect.answer())).serve() as server:
+    async with Provider(says(200, dialect.answer())).serve() as server:
         settings = dialect.settings(server.url, OPENAI_API_KEY="")
         async with LLMClient.open(parse(settings)) as llm:
             await llm.complete(prompt)
@@ -109,7 +109,7 @@ async def test_cached_input_counts_as_input():
     }
     dialect = AnthropicDialect()
     async with (
-        ProviderServer(says(200, dialect.answer(usage=usage))).serve() as server,
+        Provider(says(200, dialect.answer(usage=usage))).serve() as server,
         LLMClient.open(parse(dialect.settings(server.url))) as llm,
     ):
         reply = await llm.complete(PROMPT)

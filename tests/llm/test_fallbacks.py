@@ -15,7 +15,7 @@ from generation import errors
 from generation.conf import parse
 from generation.llm.client import LLMClient
 from tests.support.dialects import PROMPT, AnthropicDialect, OpenAIDialect, slugs
-from tests.support.provider import ProviderServer, drips, hangs, says
+from tests.support.provider import Provider, drips, hangs, says
 
 
 @asynccontextmanager
@@ -23,8 +23,8 @@ async def two_providers(**settings):
     """Anthropic first, OpenAI as the fallback."""
     first, second = AnthropicDialect(), OpenAIDialect()
     async with (
-        ProviderServer(says(200, first.answer("first"))).serve() as one,
-        ProviderServer(says(200, second.answer("second"))).serve() as two,
+        Provider(says(200, first.answer("first"))).serve() as one,
+        Provider(says(200, second.answer("second"))).serve() as two,
     ):
         values = {
             **first.settings(one.url),

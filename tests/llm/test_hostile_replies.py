@@ -8,7 +8,7 @@ import json
 import pytest
 
 from generation import errors
-from tests.support.provider import says, sends
+from tests.support.provider import hangs, says, sends
 
 DEEP = b'{"content":' + b"[" * 200_000 + b"]" * 200_000 + b"}"
 HUGE_NUMBER = b'{"usage": ' + b"9" * 10_000 + b', "x": "\\ud800"}'
@@ -222,7 +222,7 @@ def stalls(status):
     async def behave(exchange):
         await exchange.send(f"HTTP/1.1 {status} No\r\nretry-after: 7\r\n".encode())
         await exchange.send(b"content-length: 99\r\n\r\n{")
-        await exchange.until_left()
+        await hangs(exchange)
 
     return behave
 

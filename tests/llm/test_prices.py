@@ -11,7 +11,7 @@ from generation.llm.client import LLMClient
 from generation.llm.prices import Prices
 from generation.records import Prompt, Usage
 from tests.support.dialects import AnthropicDialect, OpenAIDialect
-from tests.support.provider import ProviderServer, says
+from tests.support.provider import Provider, says
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_uncounted_tokens_have_no_cost(prices):
 async def test_a_reply_carries_its_cost():
     dialect = AnthropicDialect()
     async with (
-        ProviderServer(says(200, dialect.answer())).serve() as server,
+        Provider(says(200, dialect.answer())).serve() as server,
         LLMClient.open(parse(dialect.settings(server.url))) as llm,
     ):
         reply = await llm.complete(Prompt("x", "", "", "", 9))
@@ -79,7 +79,7 @@ async def test_a_reply_carries_its_cost():
 async def test_a_local_servers_reply_has_no_cost():
     dialect = OpenAIDialect()
     async with (
-        ProviderServer(says(200, dialect.answer())).serve() as server,
+        Provider(says(200, dialect.answer())).serve() as server,
         LLMClient.open(parse(dialect.settings(server.url))) as llm,
     ):
         reply = await llm.complete(Prompt("x", "", "", "", 9))

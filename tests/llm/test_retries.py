@@ -11,7 +11,7 @@ from generation import errors
 from generation.conf import parse
 from generation.llm.client import LLMClient
 from tests.support.dialects import PROMPT, OpenAIDialect, slugs
-from tests.support.provider import ProviderServer, drips, hangs, resets, says
+from tests.support.provider import Provider, drips, hangs, resets, says
 
 # --- retries --------------------------------------------------------------------------------------
 
@@ -95,7 +95,7 @@ async def test_retry_after_beyond_the_deadline_is_passed_on_at_once(
 
 async def test_one_idempotency_key_across_attempts():
     dialect = OpenAIDialect()
-    async with ProviderServer(says(200, dialect.answer())).serve() as server:
+    async with Provider(says(200, dialect.answer())).serve() as server:
         server.script = [says(500, b"", retry_after="0")]
         async with LLMClient.open(parse(dialect.settings(server.url))) as llm:
             await llm.complete(PROMPT)

@@ -11,7 +11,7 @@ from generation import errors
 from generation.conf import parse
 from generation.llm.providers.parsing import excerpt
 from tests.support.dialects import KEY
-from tests.support.provider import closes_after, hangs, resets, says, sends
+from tests.support.provider import hangs, resets, says, sends
 
 ECHO = (
     f'{{"error": {{"type": "x", "message": "Incorrect API key provided: {KEY} sk-masked***7e21"}}}}'
@@ -28,7 +28,7 @@ PARTS = (KEY, KEY[:10], KEY[-8:], "sk-masked")
         says(400, ECHO.replace("Incorrect", "x" * 290).encode()),
         hangs,
         resets,
-        closes_after(),
+        sends(b""),
         sends(KEY.encode() + b"\r\n\r\n"),
     ],
 )
@@ -59,7 +59,7 @@ def local_variables(error):
         error = error.__cause__ or error.__context__
 
 
-@pytest.mark.parametrize("behaviour", [hangs, resets, closes_after(), says(401, b"{}")])
+@pytest.mark.parametrize("behaviour", [hangs, resets, sends(b""), says(401, b"{}")])
 async def test_no_variable_of_an_errors_frames_shows_a_key(client, server, prompt, behaviour):
     server.behave = behaviour
     async with client(LLM_MAX_ATTEMPTS=1, LLM_TIMEOUT=0.5) as llm:

@@ -16,8 +16,7 @@ import trustme
 
 from generation.llm.transport import Transport
 from tests.support.provider import (
-    ProviderServer,
-    closes_after,
+    Provider,
     hangs,
     resets,
     says,
@@ -31,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 async def server():
-    async with ProviderServer(OK).serve() as running:
+    async with Provider(OK).serve() as running:
         yield running
 
 
@@ -85,7 +84,7 @@ async def test_a_call_cancelled_before_the_answer_closes_its_connection(server, 
 async def test_a_call_cancelled_within_the_body_closes_its_connection(server, transport):
     async def begins(exchange):
         await exchange.send(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc")
-        await exchange.until_left()
+        await hangs(exchange)
 
     server.behave = begins
     response = await transport.handle_async_request(httpx.Request("POST", server.url, content=b""))
@@ -103,7 +102,7 @@ async def test_a_call_cancelled_within_the_body_closes_its_connection(server, tr
 async def test_a_half_read_answer_that_is_closed_closes_its_connection(server, transport):
     async def begins(exchange):
         await exchange.send(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc")
-        await exchange.until_left()
+        await hangs(exchange)
 
     server.behave = begins
     response = await transport.handle_async_request(httpx.Request("POST", server.url, content=b""))
@@ -188,7 +187,7 @@ async def test_cancelled_calls_leave_nothing_in_memory(server, transport):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         del tasks, task
-        await server.until(lambda: not server._tasks, "closing")
+        await server.until(lambda: not server.tasks, "closing")
         server.requests.clear()
         gc.collect()
         return len(gc.get_objects())
@@ -202,7 +201,7 @@ async def test_cancelled_calls_leave_nothing_in_memory(server, transport):
     ("behaviour", "kind"),
     [
         (resets, httpx.TransportError),
-        (closes_after(), httpx.RemoteProtocolError),
+        (sends(b""), httpx.RemoteProtocolError),
         (sends(b"NOT HTTP\r\n\r\n"), httpx.RemoteProtocolError),
         (sends(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc"), httpx.RemoteProtocolError),
         (
@@ -222,7 +221,7 @@ async def test_a_broken_connection_is_an_error_and_never_a_timeout(
 
 
 async def test_a_refused_connection_is_a_connect_error(server, transport):
-    async with ProviderServer(OK).serve() as other:
+    async with Provider(OK).serve() as other:
         url = other.url
     with pytest.raises(httpx.ConnectError):
         await post(transport, url)
@@ -286,7 +285,7 @@ def authority(tmp_path, monkeypatch):
 def serving(authority):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
-    return ProviderServer(OK).serve(ssl=context)
+    return Provider(OK).serve(ssl=context)
 
 
 async def test_a_certificate_of_a_trusted_authority_is_accepted(authority):

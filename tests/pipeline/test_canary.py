@@ -6,7 +6,7 @@ import pytest
 
 from tests.support import http
 from tests.support.dialects import DIALECTS, KEY
-from tests.support.provider import ProviderServer, closes_after, resets, says
+from tests.support.provider import Provider, resets, says, sends
 
 
 def misdeeds(dialect):
@@ -18,14 +18,14 @@ def misdeeds(dialect):
     yield says(200, KEY.encode())
     yield says(200, dialect.cut_off(f"key {KEY}") | {"model": KEY * 20})
     yield says(200, dialect.refusal() | {"x": KEY})
-    yield closes_after(b'HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{"' + KEY[:-2].encode())
-    yield closes_after(f"HTTP/1.1 {KEY}\r\n\r\n".encode())
+    yield sends(b'HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{"' + KEY[:-2].encode())
+    yield sends(f"HTTP/1.1 {KEY}\r\n\r\n".encode())
     yield resets
 
 
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda each: each.name)
 async def test_a_key_is_nowhere_after_every_error(serve, sql, dialect):
-    async with ProviderServer(says(200, b"")).serve() as provider:
+    async with Provider(says(200, b"")).serve() as provider:
         env = dialect.settings(provider.url, LLM_MAX_ATTEMPTS="1", LOG_LEVEL="DEBUG")
         async with serve(**{"LLM_PROVIDER": dialect.name, **env}) as service:
             shown = []

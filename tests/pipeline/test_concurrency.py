@@ -26,7 +26,7 @@ async def test_fifty_callers_wait_in_the_llm_and_no_connection_is_held(serve, ll
     llm.release.clear()
     async with serve() as service:
         callers = [asyncio.create_task(http.generate(service.port)) for _ in range(50)]
-        await llm.until(lambda fake: fake.waiting == 50, "all fifty callers in the LLM at once")
+        await llm.until(lambda: llm.waiting == 50, "all fifty callers in the LLM at once")
 
         pool = await service.pool()
         assert pool["llm_calls_in_flight"] == 50
@@ -49,7 +49,7 @@ async def test_two_thousand_requests_in_flight_need_a_handful_of_connections(ser
     llm.release.clear()
     async with serve(LLM_TIMEOUT="120", DB_POOL_SIZE="5") as service:
         callers = [asyncio.create_task(http.generate(service.port)) for _ in range(2000)]
-        await llm.until(lambda fake: fake.waiting == 2000, "2,000 callers in the LLM", 60)
+        await llm.until(lambda: llm.waiting == 2000, "2,000 callers in the LLM", 60)
         assert await sql.fetchval(OPEN) <= 5
         assert (await service.pool())["checked_out"] == 0
 

@@ -8,9 +8,9 @@ import json
 import asyncpg
 import pytest
 
-from tests.support.http import Exchange
+from tests.support.http import Wire
 from tests.support.locks import locked, until_blocked
-from tests.support.provider import ProviderServer, says
+from tests.support.provider import Provider, says
 
 GENERATE = "/api/v1/generate/1"
 
@@ -30,7 +30,7 @@ async def the_row(sql, service) -> asyncpg.Record:
 async def test_leaving_in_phase_1_spends_nothing_and_is_recorded(serve, llm, sql, database_url):
     async with serve() as service:
         async with locked(database_url, "generation_profile"):
-            exchange = await Exchange.begin(service.port, "POST", GENERATE)
+            exchange = await Wire.begin(service.port, "POST", GENERATE)
             await until_blocked(sql)
             await exchange.leave()
             # The view is cancelled before the lock goes, or phase 2 would have begun.
@@ -44,10 +44,10 @@ async def test_leaving_in_phase_1_spends_nothing_and_is_recorded(serve, llm, sql
 async def test_leaving_in_phase_2_hangs_up_on_the_llm_and_is_recorded(serve, llm, sql):
     llm.release.clear()
     async with serve() as service:
-        exchange = await Exchange.begin(service.port, "POST", GENERATE)
-        await llm.until(lambda fake: fake.waiting == 1, "the call")
+        exchange = await Wire.begin(service.port, "POST", GENERATE)
+        await llm.until(lambda: llm.waiting == 1, "the call")
         await exchange.leave()
-        await llm.until(lambda fake: fake.hung_up == 1, "the upstream connection's end")
+        await llm.until(lambda: llm.hung_up == 1, "the upstream connection's end")
         row = await the_row(sql, service)
         assert row["status"] == "cancelled"
         assert row["provider"] == "anthropic"
@@ -57,7 +57,7 @@ async def test_leaving_in_phase_2_hangs_up_on_the_llm_and_is_recorded(serve, llm
 
 async def test_a_leavers_row_tells_what_had_been_tried(serve, llm, sql):
     llm.release.clear()
-    async with ProviderServer(says(529, b"")).serve() as first:
+    async with Provider(says(529, b"")).serve() as first:
         env = {
             "LLM_PROVIDER": "openai",
             "LLM_MODEL": "some-model",
@@ -65,8 +65,8 @@ async def test_a_leavers_row_tells_what_had_been_tried(serve, llm, sql):
             "LLM_FALLBACKS": "anthropic",
         }
         async with serve(**env) as service:
-            exchange = await Exchange.begin(service.port, "POST", GENERATE)
-            await llm.until(lambda fake: fake.waiting == 1, "the fallback's call")
+            exchange = await Wire.begin(service.port, "POST", GENERATE)
+            await llm.until(lambda: llm.waiting == 1, "the fallback's call")
             await exchange.leave()
             attempts = json.loads((await the_row(sql, service))["attempts"])
     assert [(each["provider"], each["status"], each["error"]) for each in attempts] == [
@@ -78,14 +78,14 @@ async def test_a_leavers_row_tells_what_had_been_tried(serve, llm, sql):
 async def test_leaving_in_phase_3_loses_nothing_that_was_paid_for(serve, llm, sql, database_url):
     async with serve() as service:
         async with locked(database_url, "generation_generationlog"):
-            exchange = await Exchange.begin(service.port, "POST", GENERATE)
+            exchange = await Wire.begin(service.port, "POST", GENERATE)
             await until_blocked(sql)
             await exchange.leave()
             await service.until_pool(lambda now: now["requests_abandoned"] == 1, "the view's end")
         row = await the_row(sql, service)
         assert row["status"] == "succeeded"
-        assert row["result"] == llm.text
-        assert row["total_tokens"] == 18
+        assert row["result"] == "Hello."
+        assert row["total_tokens"] == 30
 
 
 @pytest.mark.parametrize("count", [200])
@@ -93,12 +93,12 @@ async def test_a_burst_of_leavers_opens_no_new_connections(serve, llm, sql, coun
     llm.release.clear()
     async with serve() as service:
         exchanges = await asyncio.gather(
-            *(Exchange.begin(service.port, "POST", GENERATE) for _ in range(count))
+            *(Wire.begin(service.port, "POST", GENERATE) for _ in range(count))
         )
-        await llm.until(lambda fake: fake.waiting == count, "all of them in the LLM")
+        await llm.until(lambda: llm.waiting == count, "all of them in the LLM")
         before = (await service.pool())["peak_open"]
         await asyncio.gather(*(exchange.leave() for exchange in exchanges))
-        await llm.until(lambda fake: fake.hung_up == count, "all upstream connections' end")
+        await llm.until(lambda: llm.hung_up == count, "all upstream connections' end")
         pool = await service.until_pool(lambda now: now["requests_in_flight"] == 0, "the rows")
         assert pool["checked_out"] == 0
         assert pool["peak_open"] - before <= 2
@@ -106,5 +106,5 @@ async def test_a_burst_of_leavers_opens_no_new_connections(serve, llm, sql, coun
         assert {row["status"]: row["count"] for row in rows} == {"cancelled": count}
 
         llm.release.set()
-        healthy = await Exchange.begin(service.port, "POST", GENERATE)
+        healthy = await Wire.begin(service.port, "POST", GENERATE)
         assert (await healthy.answer()).status == 200

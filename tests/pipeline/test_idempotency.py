@@ -14,7 +14,7 @@ from generation.pipeline import idempotency
 from generation.records import GenerationRequest
 from generation.store.logs import as_document
 from tests.support import http
-from tests.support.http import Exchange
+from tests.support.http import Wire
 
 GENERATE = "/api/v1/generate/1"
 
@@ -158,8 +158,8 @@ async def test_who_leaves_with_a_key_finds_the_answer_later(serve, llm):
     llm.release.clear()
     async with serve() as service:
         headers = list(key().items())
-        exchange = await Exchange.begin(service.port, "POST", GENERATE, headers=headers)
-        await llm.until(lambda fake: fake.waiting == 1, "the call")
+        exchange = await Wire.begin(service.port, "POST", GENERATE, headers=headers)
+        await llm.until(lambda: llm.waiting == 1, "the call")
         await exchange.leave()
         llm.release.set()
         await service.until_pool(lambda now: now["requests_in_flight"] == 0, "the row")
@@ -173,10 +173,10 @@ async def test_the_policy_can_cancel_even_with_a_key(serve, llm, sql):
     llm.release.clear()
     async with serve(STACCATO_ON_DISCONNECT="cancel") as service:
         headers = list(key().items())
-        exchange = await Exchange.begin(service.port, "POST", GENERATE, headers=headers)
-        await llm.until(lambda fake: fake.waiting == 1, "the call")
+        exchange = await Wire.begin(service.port, "POST", GENERATE, headers=headers)
+        await llm.until(lambda: llm.waiting == 1, "the call")
         await exchange.leave()
-        await llm.until(lambda fake: fake.hung_up == 1, "the upstream connection's end")
+        await llm.until(lambda: llm.hung_up == 1, "the upstream connection's end")
         await service.until_pool(lambda now: now["requests_in_flight"] == 0, "the row")
         llm.release.set()
         assert (await http.generate(service.port, headers=headers)).status == 200
@@ -191,7 +191,7 @@ async def test_a_hundred_at_once_with_one_key_make_one_call_across_two_processes
             asyncio.create_task(http.generate((one, two)[number % 2].port, headers=headers))
             for number in range(100)
         ]
-        await llm.until(lambda fake: fake.waiting == 1, "the one call")
+        await llm.until(lambda: llm.waiting == 1, "the one call")
         refused = 0
         for done in asyncio.as_completed(callers):
             refused += (await done).status == 409
@@ -219,8 +219,8 @@ async def test_when_the_owner_is_killed_its_lease_ends_and_one_result_is_stored(
     async with serve() as survivor:
         async with serve() as owner:
             with contextlib.suppress(AssertionError):
-                exchange = await Exchange.begin(owner.port, "POST", GENERATE, headers=headers)
-                await llm.until(lambda fake: fake.waiting == 1, "the owner's call")
+                exchange = await Wire.begin(owner.port, "POST", GENERATE, headers=headers)
+                await llm.until(lambda: llm.waiting == 1, "the owner's call")
                 owner.process.kill()
                 await owner.ended()
         with pytest.raises(ConnectionError):

@@ -15,7 +15,7 @@ from tests.support import http
 from tests.support.admin import get, log_in
 from tests.support.in_process import in_process_client
 from tests.support.keys import amake_key, bearer
-from tests.support.provider import ProviderServer, closes_after, resets, says, sends
+from tests.support.provider import Provider, resets, says, sends
 from tests.support.service import PRODUCTION
 
 PROVIDER_KEY = "canary-provider-key-5f3a9d7e21"
@@ -26,7 +26,7 @@ BEHAVIOURS = [
     says(200, PROVIDER_KEY.encode()),
     says(200, b"{" + PROVIDER_KEY.encode() * 500),
     sends(f"HTTP/1.1 {PROVIDER_KEY}\r\n\r\n".encode()),
-    closes_after(),
+    sends(b""),
     resets,
 ]
 LOUD = {**PRODUCTION, "LOG_LEVEL": "DEBUG", "ANTHROPIC_API_KEY": PROVIDER_KEY, "LLM_TIMEOUT": "2"}
@@ -69,7 +69,7 @@ def url_with_password(database_url) -> str:
 @pytest.mark.filterwarnings("ignore:Overriding get_action_choices")
 async def test_what_a_provider_quotes_reaches_nobody(serve, orm, peppered, url_with_password):
     key = await amake_key()
-    async with ProviderServer(BEHAVIOURS[0]).serve() as provider:
+    async with Provider(BEHAVIOURS[0]).serve() as provider:
         how = {**LOUD, "ANTHROPIC_BASE_URL": provider.url, "DATABASE_URL": url_with_password}
         async with serve(**how) as service:
             headers = bearer(key).items()

@@ -112,7 +112,7 @@ async def test_sigterm_under_load_answers_everybody_and_ends_tidily(serve, llm, 
     llm.release.clear()
     async with serve() as service:
         callers = [asyncio.create_task(http.generate(service.port)) for _ in range(100)]
-        await llm.until(lambda fake: fake.waiting == 100, "all of them in the LLM")
+        await llm.until(lambda: llm.waiting == 100, "all of them in the LLM")
         service.terminate()
         with pytest.raises(ConnectionError):
             while True:  # until the listener is closed

@@ -1,4 +1,4 @@
-"""A client that is nothing but a socket: fit for thousands at once, and for leaving rudely."""
+"""A client that is nothing but a socket: for thousands at once, rude exits and malformed bytes."""
 
 from __future__ import annotations
 
@@ -7,71 +7,139 @@ import contextlib
 import json
 import socket
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
+
+GENERATE = "/api/v1/generate/1"
+
+
+def head(*lines: str, path: str = GENERATE, method: str = "POST") -> bytes:
+    first = (f"{method} {path} HTTP/1.1", "Host: localhost")
+    return "\r\n".join((*first, *lines, "", "")).encode("latin1", "surrogateescape")
 
 
 @dataclass
 class Answer:
     status: int
-    headers: dict[str, str]
-    body: bytes
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
 
-    def json(self):
+    def json(self) -> Any:
         return json.loads(self.body)
 
 
-class Exchange:
-    """One request on a connection of its own."""
+class Wire:
+    """One connection."""
 
-    def __init__(self, reader, writer) -> None:
-        self._reader = reader
-        self._writer = writer
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
 
     @classmethod
-    async def begin(cls, port: int, method: str, path: str, body: bytes = b"", headers=()):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        lines = [f"{method} {path} HTTP/1.1", "Host: localhost", "Connection: close"]
-        lines += [f"{name}: {value}" for name, value in headers]
+    @contextlib.asynccontextmanager
+    async def to(cls, port: int):
+        wire = cls(*await asyncio.open_connection("127.0.0.1", port))
+        try:
+            yield wire
+        finally:
+            wire.writer.close()
+            with contextlib.suppress(ConnectionError):
+                await wire.writer.wait_closed()
+
+    @classmethod
+    async def begin(cls, port: int, method: str, path: str, body: bytes = b"", headers=()) -> Wire:
+        """Send a request on a connection of its own."""
+        wire = cls(*await asyncio.open_connection("127.0.0.1", port))
+        lines = ["Connection: close", *(f"{name}: {value}" for name, value in headers)]
         if body:
             lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
-        writer.write("\r\n".join([*lines, "", ""]).encode() + body)
-        await writer.drain()
-        return cls(reader, writer)
+        await wire.send(head(*lines, path=path, method=method) + body)
+        return wire
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def send_without_end(self, chunk: bytes = b"x" * 16_384, pause: float = 0) -> None:
+        """A chunked body without an end, until the other side has enough."""
+        framed = b"%x\r\n%s\r\n" % (len(chunk), chunk)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await self.send(framed)
+                await asyncio.sleep(pause)
 
     async def answer(self) -> Answer:
-        """Raises `ConnectionError`, also where the connection ends without one."""
+        """The whole response; then the connection ends.
+
+        Raises `ConnectionError` if the connection ends before the response does.
+        """
         try:
-            raw = await self._reader.read()
+            answer = await self._read_head()
+            rest = await self.reader.read()
         finally:
             await self._end()
-        if not raw:
-            raise ConnectionResetError("the connection was closed without an answer")
-        head, _, body = raw.partition(b"\r\n\r\n")
-        first, *lines = head.decode("latin1").split("\r\n")
+        if len(rest) < int(answer.headers.get("content-length", 0)):
+            raise ConnectionResetError("the connection was closed in the middle of an answer")
+        answer.body = rest
+        return answer
+
+    async def reply(self, seconds: float = 10) -> Answer:
+        """The next response. A connection that was closed or reset without one has status 0."""
+        async with asyncio.timeout(seconds):
+            try:
+                answer = await self._read_head()
+            except ConnectionError:
+                return Answer(0)
+            length = int(answer.headers.get("content-length", 0))
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+                answer.body = await self.reader.readexactly(length)
+            return answer
+
+    async def _read_head(self) -> Answer:
+        try:
+            raw = await self.reader.readuntil(b"\r\n\r\n")
+        except asyncio.IncompleteReadError:
+            raise ConnectionResetError("the connection was closed without an answer") from None
+        first, *lines = raw.decode("latin1").rstrip().split("\r\n")
         headers = {
             name.lower(): value for name, _, value in (line.partition(": ") for line in lines)
         }
-        if len(body) < int(headers.get("content-length", 0)):
-            raise ConnectionResetError("the connection was closed in the middle of an answer")
-        return Answer(int(first.split()[1]), headers, body)
+        return Answer(int(first.split()[1]), headers)
+
+    async def is_closed(self, seconds: float = 10) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                return not await self.reader.read(1)
+        except ConnectionError:
+            return True
+        except TimeoutError:
+            return False
 
     async def leave(self) -> None:
         """Reset the connection, as a client that is killed."""
-        sock = self._writer.get_extra_info("socket")
+        sock = self.writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         await self._end()
 
     async def _end(self) -> None:
-        """Nothing is left for a loop that may be closed next."""
-        self._writer.transport.abort()
+        """Leave nothing behind for a loop that may be closed next."""
+        self.writer.transport.abort()
         with contextlib.suppress(OSError):
-            await self._writer.wait_closed()
+            await self.writer.wait_closed()
+
+
+async def exchange(port: int, data: bytes, seconds: float = 10) -> Answer:
+    """Send bytes as they are; the response has status 0 if there is none."""
+    async with Wire.to(port) as wire:
+        with contextlib.suppress(ConnectionError):
+            await wire.send(data)
+        return await wire.reply(seconds)
 
 
 async def request(port: int, method: str, path: str, payload=None, headers=()) -> Answer:
     body = b"" if payload is None else json.dumps(payload).encode()
-    exchange = await Exchange.begin(port, method, path, body, headers)
-    return await exchange.answer()
+    wire = await Wire.begin(port, method, path, body, headers)
+    return await wire.answer()
 
 
 async def generate(port: int, user_id: int = 1, payload=None, headers=()) -> Answer:

@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 import signal
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -21,6 +22,17 @@ PRODUCTION = {
     "STACCATO_API_KEY_PEPPER": "canary-pepper",
     "SECURE_SSL_REDIRECT": "0",
 }
+
+
+def manage(url: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "manage.py", *arguments],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=120,
+        env={**os.environ, "DJANGO_SETTINGS_MODULE": "project.settings", "DEBUG": "1",
+             "DATABASE_URL": url},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 class Service:

@@ -69,7 +69,7 @@ async def test_whichever_worker_answers_the_total_is_that_of_all(serve_one_of_se
         await until_both_serve(service)
         llm.release.clear()
         calls = [asyncio.create_task(http.generate(service.port)) for _ in range(60)]
-        await llm.until(lambda fake: fake.waiting == 60, "60 calls")
+        await llm.until(lambda: llm.waiting == 60, "60 calls")
         answered_by = set()
         async with asyncio.timeout(20):
             while len(answered_by) < 2:
