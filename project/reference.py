@@ -23,7 +23,6 @@ that looks like a misspelt setting is reported. Times are in seconds.
 In [a project of your own](embedding.md), the settings of the last three tables go into the
 `STACCATO` dict, without the prefix `STACCATO_`; there the environment is not read.
 """
-_LLM_PREFIXES = ("LLM_", "ANTHROPIC_", "OPENAI_")
 
 
 def render(deployment: list[Variable]) -> str:
@@ -51,7 +50,7 @@ def render(deployment: list[Variable]) -> str:
 def _section(name: str) -> str:
     if name.startswith("DB_"):
         return "The hot path's database"
-    return "The LLM" if name.startswith(_LLM_PREFIXES) else "The service"
+    return "The service" if name.startswith("STACCATO_") else "The LLM"
 
 
 def _default(field: FieldInfo) -> str:
