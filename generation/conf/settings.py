@@ -46,145 +46,165 @@ class Settings(BaseModel):
 
     database: str = Field("default", description="The Django database that holds the tables.")
     db_pool_mode: Literal["direct", "pgbouncer-transaction"] = Field(
-        "direct", description="`pgbouncer-transaction` where PgBouncer stands in between."
+        "direct",
+        description="Use `pgbouncer-transaction` if the database is reached through PgBouncer.",
     )
     db_pool_size: int = Field(
         10, ge=1, le=1000, description="Connections the hot path keeps open, per process."
     )
     db_max_overflow: int = Field(
-        20, ge=0, le=1000, description="Extra connections for accidents; closed on return."
+        20, ge=0, le=1000, description="Extra connections for bursts, closed on return."
     )
     db_pool_timeout: float = Field(
-        10, gt=0, le=300, description="Longest wait for a connection, then 503."
+        10, gt=0, le=300, description="Longest wait for a connection; then 503."
     )
     db_pool_recycle: int = Field(
-        3600, ge=-1, description="Replace a connection older than this; -1 never."
+        3600, ge=-1, description="Replace connections older than this; -1: never."
     )
     db_pool_pre_ping: Boolean = Field(
         default=True,
-        description="Test a connection that has rested for a second; never behind PgBouncer.",
+        description="Test a connection that was idle for a second before using it; never done "
+        "through PgBouncer.",
     )
     db_echo: Boolean = Field(default=False, description="Log every SQL statement of the hot path.")
     db_command_timeout: float = Field(
-        10, gt=0, le=300, description="Longest time one statement may take."
+        10, gt=0, le=300, description="Longest time for one statement."
     )
     write_timeout: float = Field(
-        2, gt=0, le=300, description="Longest wait for a commit; then the row is journaled."
+        2, gt=0, le=300, description="Longest wait for a commit; then the row goes to the journal."
     )
     journal_dir: str = Field(
-        "var/journal", min_length=1, description="Folder for rows that the database has not taken."
+        "var/journal",
+        min_length=1,
+        description="Folder for rows that the database has not taken yet.",
     )
     journal_max_bytes: int = Field(
-        67_108_864, ge=65_536, description="Disk space that each process reserves there at start."
+        67_108_864,
+        ge=65_536,
+        description="Disk space that each process reserves in that folder at start.",
     )
 
     llm_provider: Literal["auto", "anthropic", "openai", "simulated"] = Field(
         "auto",
-        description="`auto`: Anthropic where its key is set, else OpenAI likewise, else simulated.",
+        description="`auto`: Anthropic if its key is set, else OpenAI if its key is set, else "
+        "simulated.",
     )
     llm_model: str = Field(
         "",
         max_length=200,
-        description="Model, where neither the request nor the profile names one; "
-        "empty: the provider's default (claude-sonnet-5-5, gpt-6-luna), which a server of your own "
-        "does not have.",
+        description="Model to use if neither the request nor the profile names one. Default: the "
+        "provider's (claude-sonnet-5-5, gpt-6-luna); a server of your own has none, so name one.",
     )
     llm_allowed: Targets = Field(
         (),
-        description="Further `provider:model` that a profile or a request may name, "
+        description="Further `provider:model` pairs that a profile or a request may name, "
         "separated by commas.",
     )
     llm_fallbacks: Targets = Field(
         (),
-        description="`provider:model` to try, in order, where the first choice fails; "
+        description="`provider:model` pairs to try, in order, if the first choice fails; "
         "never for a caller's fault.",
     )
     llm_max_tokens: int = Field(
-        1024, ge=1, le=1_000_000, description="Longest answer, in tokens, likewise."
+        1024,
+        ge=1,
+        le=1_000_000,
+        description="Longest answer, in tokens, if neither the request nor the profile says.",
     )
     llm_timeout: float = Field(
-        30, gt=0, le=3600, description="Total time for the LLM, all attempts and waits included."
+        30,
+        gt=0,
+        le=3600,
+        description="Total time for the LLM, with all attempts, waits and fallbacks.",
     )
     llm_attempt_timeout: float | None = Field(
         None,
         gt=0,
         le=3600,
-        description="Time for one attempt, within the total; not set: two thirds of it.",
+        description="Time for one attempt, within the total. Default: two thirds of it.",
     )
     llm_connect_timeout: float = Field(
         5, gt=0, le=300, description="Time to reach the provider's server."
     )
     llm_max_attempts: int = Field(
-        3, ge=1, le=20, description="Calls to one provider per request, the first included."
+        3, ge=1, le=20, description="Calls to one provider per request, including the first."
     )
     llm_max_concurrency: int = Field(
-        0, ge=0, le=1_000_000, description="Calls to one provider at once; 0: no limit."
+        0,
+        ge=0,
+        le=1_000_000,
+        description="Calls to one provider at once, per process; 0: no limit.",
     )
     llm_queue_timeout: float = Field(
-        1, ge=0, le=300, description="Longest wait for a place among those, then 503."
+        1, ge=0, le=300, description="Longest wait for one of those calls to end; then 503."
     )
     llm_max_reply_bytes: int = Field(
         4_194_304, ge=1024, le=1_073_741_824, description="Largest reply read from a provider."
     )
     llm_simulated_latency: Range = Field(
-        (2, 8), description="How long the simulated provider takes, as `low-high`."
+        (2, 8), description="How long the simulated provider takes: `low-high`, or one number."
     )
     llm_simulated_faults: Faults = Field(
         {},
-        description="How often it fails, as `429=0.05,529=0.02,timeout=0.01`; "
-        "kinds: 429, 500, 503, 529, timeout, malformed.",
+        description="How often the simulated provider fails, e.g. "
+        "`429=0.05,529=0.02,timeout=0.01`. Kinds: 429, 500, 503, 529, timeout, malformed.",
     )
     anthropic_api_key: ApiKey = Field(SecretStr(""), description="Key for Anthropic.")
     anthropic_base_url: BaseUrl = Field(
-        "https://api.anthropic.com", description="Where Anthropic's API is."
+        "https://api.anthropic.com", description="Address of Anthropic's API."
     )
     openai_api_key: ApiKey = Field(
         SecretStr(""), description="Key for OpenAI, or for a server that speaks its protocol."
     )
     openai_base_url: BaseUrl = Field(
         OFFICIAL_OPENAI_URL,
-        description="Where the OpenAI-compatible API is, with its `/v1` "
+        description="Address of the OpenAI-compatible API, with its `/v1` "
         "(vLLM, Ollama, llama.cpp, …).",
     )
     openai_max_tokens_field: Literal["auto", "max_completion_tokens", "max_tokens"] = Field(
         "auto",
-        description="How the server calls its limit; `auto`: max_completion_tokens at OpenAI's "
-        "own address, max_tokens elsewhere.",
+        description="The server's name for the token limit. `auto`: max_completion_tokens at "
+        "OpenAI's own address, max_tokens elsewhere.",
     )
 
     max_in_flight: int = Field(
-        5000, ge=1, le=1_000_000, description="Requests one process takes at once, then 503."
+        5000,
+        ge=1,
+        le=1_000_000,
+        description="Requests that one process works on at once; beyond that, 503.",
     )
-    max_body_bytes: int = Field(1_048_576, ge=1024, description="Largest request body, then 413.")
+    max_body_bytes: int = Field(
+        1_048_576, ge=1024, description="Largest request body; beyond that, 413."
+    )
     body_timeout: float = Field(
-        30, gt=0, le=3600, description="Longest time a request's body may take to arrive, then 408."
+        30, gt=0, le=3600, description="Longest time for a request's body to arrive; then 408."
     )
     api_keys_required: OptionalBoolean = Field(
-        None, description="Refuse who has no API key; not set: unless DEBUG is on."
+        None, description="Reject requests without an API key. Default: on, unless DEBUG is on."
     )
     api_key_pepper: SecretStr = Field(
         SecretStr(""),
-        description="Secret under which API keys are hashed; a change makes all of them invalid. "
-        "Not set: derived from SECRET_KEY.",
+        description="Secret under which API keys are hashed. A change makes all of them invalid. "
+        "Default: derived from SECRET_KEY.",
     )
     on_disconnect: Literal["auto", "cancel", "finish"] = Field(
         "auto",
-        description="When a client leaves: `cancel` its LLM call, `finish` it, or `auto`: finish "
-        "where it gave an Idempotency-Key.",
+        description="When a client disconnects: `cancel` its LLM call, or `finish` it. `auto`: "
+        "finish if it sent an Idempotency-Key.",
     )
     drain_timeout: float | None = Field(
         None,
         gt=0,
         le=3600,
-        description="Longest time shutdown waits for requests in flight; not set: LLM_TIMEOUT + "
-        "STACCATO_WRITE_TIMEOUT + 3.",
+        description="Longest time that shutdown waits for requests in flight. Default: "
+        "LLM_TIMEOUT + STACCATO_WRITE_TIMEOUT + 3.",
     )
     pool_access: Access = Field(
         "auto",
-        description="Who sees `/api/v1/pool`: `open` to all, `staff` and service keys, `off`; "
-        "`auto`: staff where keys are required, else open.",
+        description="Who sees `/api/v1/pool`: `open`: everybody; `staff`: staff and service "
+        "keys; `off`: nobody; `auto`: staff if keys are required, else everybody.",
     )
-    metrics_access: Access = Field("auto", description="Who sees `/metrics`, likewise.")
+    metrics_access: Access = Field("auto", description="Who sees `/metrics`, in the same words.")
 
     @property
     def keys_required(self) -> bool:
