@@ -1,4 +1,4 @@
-"""The only truth of the schema; `tables.py` derives the hot path's tables from it."""
+"""The only declaration of the schema; `store/tables.py` derives its tables from it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from django.contrib.postgres.indexes import BrinIndex
 from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import Q
+from django.utils.timezone import now
+
+NAMED_USERS = 3  # of an API key for several users; the others are counted
 
 
 class Profile(models.Model):
-    """A user's prompt: what is sent to the LLM when a request names this user."""
+    """A user's prompt: what the LLM gets when a request names this user."""
 
     user = models.OneToOneField(
         settings.AUTH_USER_MODEL,
@@ -21,8 +24,8 @@ class Profile(models.Model):
         related_name="generation_profile",
     )
     prompt_template = models.TextField(
-        help_text="$name is replaced by a variable of the request, $input by its input,"
-        " $$ is a dollar. Without $input, the input follows after a blank line.",
+        help_text="$name is replaced by the request's variable of that name, $input by its input,"
+        " and $$ by a dollar sign. Without $input, the input is appended after a blank line.",
     )
     system = models.TextField(
         "system prompt", blank=True, default="", help_text="Sent as the system prompt."
@@ -37,7 +40,7 @@ class Profile(models.Model):
         null=True,
         blank=True,
         validators=[MinValueValidator(1)],
-        help_text="Longest answer. Empty: the service's default.",
+        help_text="Limit on the answer's length. Empty: the service's default.",
     )
 
     def __str__(self) -> str:
@@ -45,7 +48,7 @@ class Profile(models.Model):
 
 
 class GenerationLog(models.Model):
-    """The fate of one request that passed phase 1."""
+    """The outcome of one request that passed phase 1."""
 
     class Status(models.TextChoices):
         SUCCEEDED = "succeeded"
@@ -53,21 +56,22 @@ class GenerationLog(models.Model):
         TIMED_OUT = "timed_out"
         CANCELLED = "cancelled"
 
-    # A UUIDv7 made by the process before phase 3: ordered by time.
+    # A UUIDv7 that the process makes before phase 3, so rows are ordered by time.
     id = models.UUIDField(primary_key=True, editable=False)
-    # The user may be deleted while the model thinks: no constraint, and the row stays.
+    # No constraint: the user may be deleted while the model thinks, and the row stays.
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL,
         on_delete=models.DO_NOTHING,
         db_constraint=False,
-        db_index=False,  # the (user, -id) index serves
+        db_index=False,  # the index on (user, -id) serves
         related_name="+",
     )
-    prompt = models.TextField(help_text="As sent.")
+    prompt = models.TextField(help_text="As sent to the LLM.")
     system = models.TextField("system prompt", blank=True)
     result = models.TextField(blank=True)
     result_cleaned = models.BooleanField(
-        default=False, help_text="The model's text held characters that PostgreSQL can't store."
+        default=False,
+        help_text="The model's text contained characters that PostgreSQL can't store.",
     )
     provider = models.CharField(max_length=32)
     model = models.CharField(max_length=200)
@@ -82,13 +86,13 @@ class GenerationLog(models.Model):
         default=list, help_text="Every call made: provider, model, HTTP status, error, ms."
     )
     raw_reply = models.TextField(
-        blank=True, help_text="What the provider sent, shortened, where it was not as promised."
+        blank=True, help_text="What the provider sent, shortened, if it was not a valid answer."
     )
     cost_usd = models.DecimalField(
         "cost (USD)", max_digits=18, decimal_places=9, null=True, help_text="Empty: price unknown."
     )
     latency_ms = models.IntegerField(
-        "latency (ms)", help_text="Arrival to the end of the LLM call."
+        "latency (ms)", help_text="From the request's arrival to the end of the LLM call."
     )
     llm_latency_ms = models.IntegerField("LLM latency (ms)")
     request_id = models.CharField(max_length=128)
@@ -99,13 +103,13 @@ class GenerationLog(models.Model):
         indexes: ClassVar = [
             models.Index(fields=["user", "-id"], name="generation_log_user"),
             models.Index(fields=["request_id"], name="generation_log_request"),
-            # Failures are rare: the question "what went wrong" reads a small index.
+            # Failures are rare, so a list of them reads a small index.
             models.Index(
                 fields=["status", "-id"],
                 condition=~Q(status="succeeded"),
                 name="generation_log_not_ok",
             ),
-            # Rows arrive in time order, so block ranges serve the date filter at no write cost.
+            # Rows arrive in time order, so block ranges serve the date filter and cost no writes.
             BrinIndex(fields=["created_at"], name="generation_log_created"),
         ]
 
@@ -114,7 +118,7 @@ class GenerationLog(models.Model):
 
 
 class UsageLog(models.Model):
-    """What a user spent: written after the answer has left."""
+    """What a user spent; written after the answer has left."""
 
     id = models.BigAutoField(primary_key=True)
     user = models.ForeignKey(
@@ -150,10 +154,10 @@ class IdempotencyKey(models.Model):
     )
     key = models.CharField(max_length=255)
     fingerprint = models.CharField(max_length=64, help_text="SHA-256 of the request.")
-    # A fencing token: who lost the lease to another claim can't complete the key any more.
+    # A fencing token: a claim that lost its lease to another can no longer complete the key.
     claim = models.UUIDField()
     leased_until = models.DateTimeField()
-    log_id = models.UUIDField(null=True, help_text="The row that answers a repetition.")
+    log_id = models.UUIDField(null=True, help_text="The log row whose answer a repetition gets.")
     created_at = models.DateTimeField(db_index=True)
 
     class Meta:
@@ -166,25 +170,30 @@ class IdempotencyKey(models.Model):
 
 
 class ApiKey(models.Model):
-    """A caller's key, of which only an HMAC is here."""
+    """A caller's key. Only its HMAC is stored."""
 
     class Scope(models.TextChoices):
         USER = "user", "one user"
         USERS = "users", "the users named below"
         ALL = "all", "all users"
 
+    class State(models.TextChoices):
+        ACTIVE = "active", "active"
+        EXPIRED = "expired", "expired"
+        REVOKED = "revoked", "revoked"
+
     id = models.BigAutoField(primary_key=True)
     name = models.CharField(max_length=100, help_text="Who or what uses it.")
     prefix = models.CharField(
-        max_length=12, unique=True, editable=False, help_text="Its public part."
+        max_length=12, unique=True, editable=False, help_text="The public part of the key."
     )
     digest = models.CharField(max_length=64, editable=False)
     scope = models.CharField(
         max_length=8,
         choices=Scope.choices,
         default=Scope.USER,
-        help_text="For whom it may generate. All but a single user's are service keys, which"
-        " may also see the metrics and the pool.",
+        help_text="The users it may generate for. A key for more than one user is a service key,"
+        " which may also read the metrics and the pool page.",
     )
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL,
@@ -192,26 +201,26 @@ class ApiKey(models.Model):
         null=True,
         blank=True,
         related_name="+",
-        help_text="Whose it is, where it is for one user.",
+        help_text="The user, if the key is for one user.",
     )
     users = models.ManyToManyField(settings.AUTH_USER_MODEL, blank=True, related_name="+")
     allowed_models = models.TextField(
         blank=True,
         default="",
         help_text="provider:model, or provider for all of its models, separated by commas."
-        " Empty: whatever the service offers.",
+        " Empty: all that the service offers.",
     )
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField("expires", null=True, blank=True, help_text="Empty: never.")
     revoked_at = models.DateTimeField("revoked", null=True, editable=False)
     last_used_at = models.DateTimeField(
-        "last used", null=True, editable=False, help_text="To the minute or so."
+        "last used", null=True, editable=False, help_text="Accurate to about a minute."
     )
 
     class Meta:
         verbose_name = "API key"
         constraints: ClassVar = [
-            # A set of users that has become empty must never read as "all".
+            # A set of users that becomes empty must never mean "all users".
             models.CheckConstraint(
                 condition=Q(scope="user", user__isnull=False)
                 | (~Q(scope="user") & Q(user__isnull=True)),
@@ -222,9 +231,28 @@ class ApiKey(models.Model):
     def __str__(self) -> str:
         return f"{self.name} (stc_{self.prefix}…)"
 
+    @property
+    def state(self) -> ApiKey.State:
+        if self.revoked_at:
+            return self.State.REVOKED
+        if self.expires_at and self.expires_at <= now():
+            return self.State.EXPIRED
+        return self.State.ACTIVE
+
+    @property
+    def audience(self) -> str:
+        """Returns for whom the key may generate, in words. Reads `user` or `users`."""
+        if self.scope == self.Scope.ALL:
+            return "all users"
+        if self.user:
+            return f"user {self.user.get_username()}"
+        names = sorted(user.get_username() for user in self.users.all())
+        more = f" and {len(names) - NAMED_USERS} more" if len(names) > NAMED_USERS else ""
+        return f"users {', '.join(names[:NAMED_USERS])}{more}" if names else "no user"
+
 
 class Deployment(models.Model):
-    """One row, made at the first start: tells this database from any other."""
+    """One row, made at the first start; it tells this database from any other."""
 
     id = models.PositiveSmallIntegerField(primary_key=True)
     identity = models.UUIDField()

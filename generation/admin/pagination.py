@@ -1,8 +1,10 @@
-"""The admin's list of a table that is too large to count, to skip through, or to scan."""
+"""Lists of tables that are too large to count, to skip through, or to scan."""
+
+# ruff: noqa: ARG002  # Django passes its hooks more than each needs
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import messages
 from django.contrib.admin.options import IncorrectLookupParameters
@@ -11,39 +13,34 @@ from django.core.exceptions import ValidationError
 from django.db import DataError, OperationalError, connections, transaction
 from psycopg.errors import QueryCanceled
 
+from generation.admin.theme import ChangeList, ModelAdmin
+
 if TYPE_CHECKING:
-    from django.contrib.admin.views.main import ChangeList
     from django.db.models import QuerySet
     from django.db.models.expressions import Combinable
     from django.http import HttpRequest
-else:
-    from unfold.views import ChangeList
 
-# A filter on what no index serves may have to read the whole table to fill one page.
+# A filter without an index may have to read the whole table to fill one page.
 TIME_LIMIT_MS = 5000
 
 
 class NewestFirst(ChangeList):
-    """Pages by descending primary key, each found through its index.
+    """Keyset pagination by descending primary key.
 
-    Django's own pages count the whole table, and reach a page by reading all before it. Here
-    a page is named by the row it lies next to: `?p=before:<key>` or `?p=after:<key>`.
+    Django's own pagination counts the whole table, and reads all rows before a page to reach it.
+    Here the address names the row next to the page: `?p=before:<key>` or `?p=after:<key>`.
     """
 
     newest_url: str | None = None
     newer_url: str | None = None
     older_url: str | None = None
 
-    def get_ordering(
-        self,
-        request: HttpRequest,  # noqa: ARG002
-        queryset: QuerySet[Any],  # noqa: ARG002
-    ) -> list[str | Combinable]:
+    def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[str | Combinable]:
         return ["-pk"]
 
     def get_results(self, request: HttpRequest) -> None:
         try:
-            rows, has_newer, has_older = self._page(*self._place(request))
+            rows, has_newer, has_older = self._read_page(*_take_position(request))
         except (ValidationError, ValueError, DataError) as error:
             raise IncorrectLookupParameters from error
         except OperationalError as error:
@@ -52,8 +49,8 @@ class NewestFirst(ChangeList):
             rows, has_newer, has_older = [], False, False
             messages.warning(
                 request,
-                f"The database found no page of rows within {TIME_LIMIT_MS / 1000:g} s."
-                " Narrow the list: by date, by user, or with fewer filters.",
+                f"The database did not fill a page within {TIME_LIMIT_MS / 1000:g} s."
+                " Narrow the list by date or by user, or use fewer filters.",
             )
         if has_newer:
             self.newest_url = self.get_query_string()
@@ -66,23 +63,14 @@ class NewestFirst(ChangeList):
         self.show_admin_actions = bool(rows)
         self.can_show_all = self.multi_page = False
 
-    def _place(self, request: HttpRequest) -> tuple[str, str]:
-        side, _, key = request.GET.get(PAGE_VAR, "").partition(":")
-        # Unfold's filter form repeats every parameter of the request, and a place in this list
-        # means nothing in a list filtered otherwise.
-        rest = request.GET.copy()
-        rest.pop(PAGE_VAR, None)
-        request.GET = rest  # type: ignore[assignment]  # a mutable one
-        return side, key
-
-    def _page(self, side: str, key: str) -> tuple[list[Any], bool, bool]:
-        """The rows, and whether there are newer and older ones."""
+    def _read_page(self, side: str, key: str) -> tuple[list[Any], bool, bool]:
+        """Returns the rows, and whether there are newer and older ones."""
         size = self.list_per_page
         if side == "after":
             rows = self._fetch(self.queryset.filter(pk__gt=key).order_by("pk")[: size + 1])
             if len(rows) > size:
                 return rows[size - 1 :: -1], True, True
-            # All that is newer fits on the first page.
+            # The newer rows all fit on the first page.
         if side == "before":
             rows = self._fetch(self.queryset.filter(pk__lt=key)[: size + 1])
             if rows:
@@ -98,3 +86,30 @@ class NewestFirst(ChangeList):
                     "SELECT set_config('statement_timeout', %s, true)", [str(TIME_LIMIT_MS)]
                 )
             return list(queryset)
+
+
+def _take_position(request: HttpRequest) -> tuple[str, str]:
+    """Returns the side and the key that the address names, and removes them from the request.
+
+    Unfold's filter form copies every parameter of `request.GET` into a hidden field and has no
+    option to leave one out; but a position in this list means nothing under other filters.
+    """
+    side, _, key = request.GET.get(PAGE_VAR, "").partition(":")
+    others = request.GET.copy()
+    others.pop(PAGE_VAR, None)
+    request.GET = others  # type: ignore[assignment]  # a mutable QueryDict is one
+    return side, key
+
+
+class NewestFirstAdmin(ModelAdmin):
+    """The base of our pages."""
+
+    changelist: type[NewestFirst] = NewestFirst
+    sortable_by = ()
+    show_full_result_count = False
+
+    class Media:
+        css: ClassVar = {"all": ["generation/admin.css"]}
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return self.changelist

@@ -39,7 +39,7 @@ class Migration(migrations.Migration):
                 (
                     "prompt_template",
                     models.TextField(
-                        help_text="$name is replaced by a variable of the request, $input by its input, $$ is a dollar. Without $input, the input follows after a blank line."
+                        help_text="$name is replaced by the request's variable of that name, $input by its input, and $$ by a dollar sign. Without $input, the input is appended after a blank line."
                     ),
                 ),
                 (
@@ -73,7 +73,7 @@ class Migration(migrations.Migration):
                     "max_tokens",
                     models.PositiveIntegerField(
                         blank=True,
-                        help_text="Longest answer. Empty: the service's default.",
+                        help_text="Limit on the answer's length. Empty: the service's default.",
                         null=True,
                         validators=[django.core.validators.MinValueValidator(1)],
                     ),
@@ -84,14 +84,14 @@ class Migration(migrations.Migration):
             name="GenerationLog",
             fields=[
                 ("id", models.UUIDField(editable=False, primary_key=True, serialize=False)),
-                ("prompt", models.TextField(help_text="As sent.")),
+                ("prompt", models.TextField(help_text="As sent to the LLM.")),
                 ("system", models.TextField(blank=True, verbose_name="system prompt")),
                 ("result", models.TextField(blank=True)),
                 (
                     "result_cleaned",
                     models.BooleanField(
                         default=False,
-                        help_text="The model's text held characters that PostgreSQL can't store.",
+                        help_text="The model's text contained characters that PostgreSQL can't store.",
                     ),
                 ),
                 ("provider", models.CharField(max_length=32)),
@@ -125,7 +125,7 @@ class Migration(migrations.Migration):
                     "raw_reply",
                     models.TextField(
                         blank=True,
-                        help_text="What the provider sent, shortened, where it was not as promised.",
+                        help_text="What the provider sent, shortened, if it was not a valid answer.",
                     ),
                 ),
                 (
@@ -141,7 +141,8 @@ class Migration(migrations.Migration):
                 (
                     "latency_ms",
                     models.IntegerField(
-                        help_text="Arrival to the end of the LLM call.", verbose_name="latency (ms)"
+                        help_text="From the request's arrival to the end of the LLM call.",
+                        verbose_name="latency (ms)",
                     ),
                 ),
                 ("llm_latency_ms", models.IntegerField(verbose_name="LLM latency (ms)")),
@@ -187,7 +188,9 @@ class Migration(migrations.Migration):
                 ("leased_until", models.DateTimeField()),
                 (
                     "log_id",
-                    models.UUIDField(help_text="The row that answers a repetition.", null=True),
+                    models.UUIDField(
+                        help_text="The log row whose answer a repetition gets.", null=True
+                    ),
                 ),
                 ("created_at", models.DateTimeField(db_index=True)),
                 (

@@ -20,7 +20,10 @@ class Migration(migrations.Migration):
                 (
                     "prefix",
                     models.CharField(
-                        editable=False, help_text="Its public part.", max_length=12, unique=True
+                        editable=False,
+                        help_text="The public part of the key.",
+                        max_length=12,
+                        unique=True,
                     ),
                 ),
                 ("digest", models.CharField(editable=False, max_length=64)),
@@ -33,7 +36,7 @@ class Migration(migrations.Migration):
                             ("all", "all users"),
                         ],
                         default="user",
-                        help_text="For whom it may generate. All but a single user's are service keys, which may also see the metrics and the pool.",
+                        help_text="The users it may generate for. A key for more than one user is a service key, which may also read the metrics and the pool page.",
                         max_length=8,
                     ),
                 ),
@@ -42,7 +45,7 @@ class Migration(migrations.Migration):
                     models.TextField(
                         blank=True,
                         default="",
-                        help_text="provider:model, or provider for all of its models, separated by commas. Empty: whatever the service offers.",
+                        help_text="provider:model, or provider for all of its models, separated by commas. Empty: all that the service offers.",
                     ),
                 ),
                 ("created_at", models.DateTimeField(auto_now_add=True)),
@@ -60,7 +63,7 @@ class Migration(migrations.Migration):
                     "last_used_at",
                     models.DateTimeField(
                         editable=False,
-                        help_text="To the minute or so.",
+                        help_text="Accurate to about a minute.",
                         null=True,
                         verbose_name="last used",
                     ),
@@ -69,7 +72,7 @@ class Migration(migrations.Migration):
                     "user",
                     models.ForeignKey(
                         blank=True,
-                        help_text="Whose it is, where it is for one user.",
+                        help_text="The user, if the key is for one user.",
                         null=True,
                         on_delete=django.db.models.deletion.CASCADE,
                         related_name="+",

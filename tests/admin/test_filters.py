@@ -38,7 +38,7 @@ def test_a_filter_finds_what_it_names(name, value, other):
 
 
 def test_the_choices_come_from_the_newest_rows_and_the_one_chosen(staff, monkeypatch):
-    monkeypatch.setattr("generation.admin.logs.SAMPLE", 2)
+    monkeypatch.setattr("generation.admin.filters.SAMPLED_ROWS", 2)
     for age, model in enumerate(["new-model", "new-model", "old-model"]):
         save_log(minutes_ago=age, model=model)
 
@@ -89,14 +89,14 @@ def test_a_range_is_searched_through_the_key():
 
 @pytest.mark.parametrize("side", ["from", "to"])
 @pytest.mark.parametrize("day", ["yesterday", "2026-02-30", "\0"])
-def test_a_date_that_is_none_is_told(staff, side, day):
-    assert "not understood" in get(staff, LOGS, **{f"created_at_{side}_0": day}).html
+def test_an_invalid_date_is_reported(staff, side, day):
+    assert "was ignored" in get(staff, LOGS, **{f"created_at_{side}_0": day}).html
 
 
 @pytest.mark.parametrize("parts", [{"from_0": "0001-01-01"}, {"to_0": "9999-12-31"}])
-def test_a_date_at_the_end_of_time_is_told(staff, parts):
+def test_a_date_at_the_end_of_time_is_reported(staff, parts):
     query = {f"created_at_{part}": text for part, text in parts.items()}
-    assert "not understood" in get(staff, LOGS, **query).html
+    assert "was ignored" in get(staff, LOGS, **query).html
 
 
 def test_search_finds_a_log_by_its_id():

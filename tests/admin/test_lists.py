@@ -8,7 +8,6 @@ from django.contrib.auth import get_user_model
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from generation.admin import pagination as keyset
 from generation.models import GenerationLog
 from tests.support.admin import LOGS, follow, get, keys, make_log, save_log, save_logs, shown
 
@@ -110,7 +109,7 @@ def test_a_page_without_a_place_is_the_first(staff, p):
 
 def test_a_page_that_takes_too_long_is_given_up_and_says_so(staff, monkeypatch):
     save_logs(1)
-    monkeypatch.setattr(keyset, "TIME_LIMIT_MS", 1)
+    monkeypatch.setattr(pagination, "TIME_LIMIT_MS", 1)
     model_admin = admin.site.get_model_admin(GenerationLog)
     slow = GenerationLog.objects.extra(where=["pg_sleep(60) IS NOT NULL"])
     monkeypatch.setattr(model_admin, "get_queryset", lambda _: slow)

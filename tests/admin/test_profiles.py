@@ -61,7 +61,7 @@ def test_a_profile_stays_with_its_user(staff, user):
 )
 def test_a_dollar_that_names_nothing_is_refused(staff, user, template, line):
     response = get_form_errors(staff, user, prompt_template=template)
-    assert response["prompt_template"][0].startswith(f"Line {line} has a $ with no name behind it.")
+    assert response["prompt_template"][0].startswith(f"Line {line} has a $ without a name.")
     assert not Profile.objects.exists()
 
 

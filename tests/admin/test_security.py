@@ -271,8 +271,8 @@ def test_a_key_made_in_the_admin_is_shown_once_and_in_no_cookie(staff):
 @pytest.mark.parametrize(
     ("values", "fault"),
     [
-        ({"scope": "user", "user": ""}, "Name the user"),
-        ({"scope": "all", "user": "1"}, "Name the user"),
+        ({"scope": "user", "user": ""}, "Name a user here"),
+        ({"scope": "all", "user": "1"}, "Name a user here"),
         ({"scope": "all", "users": "1"}, "scope"),
         ({"scope": "all", "allowed_models": "oracle:9i"}, "oracle"),
     ],

@@ -11,7 +11,7 @@ from asgiref.sync import sync_to_async
 from django.conf import global_settings
 from django.contrib.auth import get_user_model
 
-from generation.admin.logs import first_id
+from generation.admin.filters import first_id
 from generation.models import GenerationLog, Profile
 from project.management.commands.seed_demo import PROFILES
 from tests.support.admin import make_id, make_log

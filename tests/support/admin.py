@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 from django.contrib import admin
 from django.test import AsyncClient, Client, RequestFactory
 
-from generation.admin.logs import first_id
+from generation.admin.filters import first_id
 from generation.models import GenerationLog
 
 LOGS = "/admin/generation/generationlog/"

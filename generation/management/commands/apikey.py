@@ -71,11 +71,11 @@ class Command(BaseCommand):
         self.stdout.write(new.text)
 
     def list_keys(self, _options: dict[str, Any]) -> None:
-        keys = ApiKey.objects.order_by("pk").prefetch_related("users")
+        keys = ApiKey.objects.order_by("pk").select_related("user").prefetch_related("users")
         for key in keys:
             self.stdout.write(
-                f"stc_{key.prefix}  {state(key):8} {reach(key):24} used {when(key.last_used_at):16}"
-                f" expires {when(key.expires_at):16} {key.name}"
+                f"stc_{key.prefix}  {key.state.label:8} {key.audience:24}"
+                f" used {when(key.last_used_at):16} expires {when(key.expires_at):16} {key.name}"
             )
         if not keys:
             self.stdout.write("There are no API keys.")
@@ -116,20 +116,6 @@ def parse_moment(text: str) -> datetime:
     if moment <= now():
         raise CommandError(f"--expires {text}: that is past already.")
     return moment
-
-
-def state(key: ApiKey) -> str:
-    if key.revoked_at:
-        return "revoked"
-    return "expired" if key.expires_at and key.expires_at <= now() else "active"
-
-
-def reach(key: ApiKey) -> str:
-    if key.scope == ApiKey.Scope.USER:
-        return f"user {key.user_id}"
-    if key.scope == ApiKey.Scope.ALL:
-        return "all users"
-    return "users " + ", ".join(sorted(str(user.pk) for user in key.users.all()))
 
 
 def when(moment: datetime | None) -> str:
