@@ -8,6 +8,7 @@ from django.contrib.auth import get_user_model
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from generation.admin import pagination
 from generation.models import GenerationLog
 from tests.support.admin import LOGS, follow, get, keys, make_log, save_log, save_logs, shown
 
