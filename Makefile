@@ -49,7 +49,7 @@ docs: $(INSTALLED) ## write docs/configuration.md from the settings
 audit: $(AUDIT) ## look the pinned packages up among the known vulnerabilities (needs the network)
 	$(AUDIT) --requirement requirements-dev.txt --no-deps --disable-pip --strict
 
-screenshots: $(INSTALLED) ## take the README's pictures anew (needs Chromium)
+screenshots: $(INSTALLED) ## take the documents' pictures again (needs Chromium)
 	STACCATO_SCREENSHOTS=docs $(PY) -m pytest tests/browser -k pictures_of_the_readme
 
 lock: ## pin the newest versions that pyproject.toml allows (needs uv)

@@ -66,7 +66,10 @@ class Settings(BaseModel):
         description="Test a connection that was idle for a second before using it; never done "
         "through PgBouncer.",
     )
-    db_echo: Boolean = Field(default=False, description="Log every SQL statement of the hot path.")
+    db_echo: Boolean = Field(
+        default=False,
+        description="Log every SQL statement of the hot path, prompts and answers included.",
+    )
     db_command_timeout: float = Field(
         10, gt=0, le=300, description="Longest time for one statement."
     )
