@@ -106,7 +106,8 @@ def _check_key(key: SecretStr) -> SecretStr:
     return key
 
 
-def _check_base_url(url: str) -> str:
+def check_base_url(url: str) -> str:
+    """Returns the URL without a final slash; raises `ValueError` with the reason."""
     try:
         parts = urlsplit(url)
         _ = parts.port  # raises where it is not a port
@@ -154,6 +155,6 @@ Faults = Annotated[
     dict[SimulatedFault, float], BeforeValidator(_parse_faults), AfterValidator(_check_faults)
 ]
 ApiKey = Annotated[SecretStr, AfterValidator(_check_key)]
-BaseUrl = Annotated[str, AfterValidator(_check_base_url)]
+BaseUrl = Annotated[str, AfterValidator(check_base_url)]
 OFFICIAL_OPENAI_URL = "https://api.openai.com/v1"
 Access = Literal["auto", "open", "staff", "off"]

@@ -1,4 +1,4 @@
-"""The load test's report: one HTML file with its plots in it, and nothing loaded from elsewhere."""
+"""The load test's report: one HTML file that contains its plots and loads nothing."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def render(plan: Plan, result: Result, verdict: Verdict, day: str) -> str:
     plots = [
         _plot(
             "Requests in flight",
-            "As the callers count them, and how many of them wait for the LLM.",
+            "Sent and not answered, as the callers count them, and waiting for the LLM.",
             end,
             {
                 "sent, not answered": [(sample.at, sample.in_flight) for sample in looks],
@@ -64,7 +64,7 @@ def render(plan: Plan, result: Result, verdict: Verdict, day: str) -> str:
         ),
         _plot(
             "Database connections",
-            "Checked out and open, beside the pool's size.",
+            "Checked out and open, compared with the pool's size.",
             end,
             {
                 "checked out": from_pool(lambda pool: pool.checked_out),
@@ -127,7 +127,7 @@ def _plot(title: str, explanation: str, end: float, lines: dict[str, list[Point]
 
 
 def _ticks(top: float) -> Sequence[float]:
-    """Round values from 0 to `top` or just beyond, four to nine of them."""
+    """Returns four to nine round values from 0 to `top` or just above."""
     step = next(step for step in _round_steps() if top / step <= 8)  # noqa: PLR2004
     number = 0
     values = [0.0]

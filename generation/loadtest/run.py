@@ -1,4 +1,4 @@
-"""Thousands of callers at once, and what they and the service saw."""
+"""Runs the load test: thousands of callers at once, and what they and the service measured."""
 
 from __future__ import annotations
 
@@ -19,37 +19,37 @@ from generation.telemetry.snapshot import PoolPage
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
+    from generation.loadtest.target import Service
     from generation.telemetry.snapshot import Snapshot
 
 OK = 200
 SAMPLE_EVERY_S = 0.5
 CONNECT_LIMIT_S = 30.0
 POOL_LIMIT_S = 10.0
-# All at once they would overrun the service's listen queue, and measure that.
+# Starting all callers at once would overflow the service's listen queue, and measure that.
 CALLERS_PER_SLICE = 100
 SLICE_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to send. Ends after so many requests, or with those begun within `duration` s."""
+    """What to send. Either `requests` or `duration` ends the test."""
 
-    url: str
+    service: Service
     users: Sequence[int]
     body: bytes
-    headers: Sequence[tuple[str, str]]
     concurrency: int
-    requests: int | None
-    duration: float | None
-    timeout: float
-    ca_file: bytes | None = None
+    requests: int | None  # this many in all
+    duration: float | None  # seconds in which requests may begin
+    timeout: float  # seconds for one answer
+    ca_certificates: bytes | None = None  # PEM
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """One request. Times are seconds since the test began."""
 
-    at: float  # its end
+    at: float  # when it ended
     seconds: float
     fault: str  # empty for a 200
 
@@ -79,7 +79,7 @@ class Result:
 
 
 class Refused(Exception):
-    """The first request of all did not get an answer to go on with."""
+    """The first request did not get a usable answer."""
 
 
 class LoadTest:
@@ -90,13 +90,13 @@ class LoadTest:
         self.in_flight = 0
         self._plan = plan
         self._transport = transport
-        base = plan.url.rstrip("/")
-        self._pool_url = f"{base}/api/v1/pool"
-        self._targets = cycle([f"{base}/api/v1/generate/{user}" for user in plan.users])
+        api = f"{plan.service.url}/api/v1"
+        self._pool_url = f"{api}/pool"
+        self._generate_urls = cycle([f"{api}/generate/{user}" for user in plan.users])
         self._headers = pyqwest.Headers(
             [("content-type", "application/json"), ("user-agent", "staccato-loadtest")]
         )
-        for name, value in plan.headers:
+        for name, value in plan.service.headers:
             self._headers.add(name, value)
         self._numbers = count()
         self._began = 0.0
@@ -104,10 +104,10 @@ class LoadTest:
     @classmethod
     @asynccontextmanager
     async def open(cls, plan: Plan) -> AsyncIterator[LoadTest]:
-        # The product's own transport would do, but here no httpx stands in between.
+        # Not the service's own HTTP client: httpx in between would slow the callers down.
         transport = pyqwest.HTTPTransport(
             tls_include_system_certs=True,
-            tls_ca_cert=plan.ca_file,
+            tls_ca_cert=plan.ca_certificates,
             http_version=pyqwest.HTTPVersion.HTTP1,  # a connection for each caller
             connect_timeout=CONNECT_LIMIT_S,
             pool_max_idle_per_host=plan.concurrency + 1,
@@ -122,8 +122,8 @@ class LoadTest:
             yield cls(plan, transport)
 
     async def probe(self) -> dict[str, Any]:
-        """One request before the crowd; its answer. Raises `Refused`."""
-        url = next(self._targets)
+        """Send one request before the others. Returns its answer; raises `Refused`."""
+        url = next(self._generate_urls)
         try:
             async with asyncio.timeout(self._plan.timeout):
                 status, body = await self._send("POST", url, self._plan.body)
@@ -138,7 +138,7 @@ class LoadTest:
         return answer
 
     async def run(self, show: Callable[[Sample], None]) -> Result:
-        """`show` is called for each sample while it runs."""
+        """Run the test. Calls `show` with each sample."""
         result = self.result
         result.began_with = await self._ask_pool()
         self._began = time.perf_counter()
@@ -148,7 +148,7 @@ class LoadTest:
                 for number in range(self._plan.concurrency):
                     if number and number % CALLERS_PER_SLICE == 0:
                         await asyncio.sleep(SLICE_S)
-                    callers.create_task(self._call_again_and_again())
+                    callers.create_task(self._call_repeatedly())
         finally:
             result.seconds = self._now()
             sampling.cancel()
@@ -165,7 +165,7 @@ class LoadTest:
             return True
         return plan.duration is not None and self._now() >= plan.duration
 
-    async def _call_again_and_again(self) -> None:
+    async def _call_repeatedly(self) -> None:
         while not self._is_over():
             self.in_flight += 1
             self.result.peak_in_flight = max(self.result.peak_in_flight, self.in_flight)
@@ -177,13 +177,13 @@ class LoadTest:
             ended = self._now()
             self.result.outcomes.append(Outcome(ended, ended - started, fault))
             if fault:
-                await asyncio.sleep(SLICE_S)  # a service that refuses at once is not hammered
+                await asyncio.sleep(SLICE_S)  # don't hammer a service that refuses at once
 
     async def _call(self) -> str:
-        """The kind of failure; empty where there was none."""
+        """Returns the kind of failure, '' for an answer."""
         try:
             async with asyncio.timeout(self._plan.timeout):
-                status, body = await self._send("POST", next(self._targets), self._plan.body)
+                status, body = await self._send("POST", next(self._generate_urls), self._plan.body)
         except TimeoutError:
             return f"no answer within {self._plan.timeout:g} s"
         except (OSError, ValueError) as error:
@@ -194,7 +194,7 @@ class LoadTest:
         return f"{status} {kind}".strip()
 
     async def _send(self, method: str, url: str, content: bytes | None) -> tuple[int, bytes]:
-        """Raises `OSError`, `TimeoutError` or `ValueError`, whatever the library's own is."""
+        """Returns status and body; raises `OSError`, `TimeoutError` or `ValueError`."""
         request = pyqwest.Request(method, url, self._headers, content)
         try:
             response = await self._transport.execute(request)

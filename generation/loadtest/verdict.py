@@ -1,4 +1,4 @@
-"""What a load test showed, in words."""
+"""What a load test shows, in words: its progress, and whether it passed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from generation.telemetry.durations import RECENT, percentile
 
 if TYPE_CHECKING:
-    from generation.loadtest.run import Plan, Result
+    from generation.loadtest.run import Plan, Result, Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +16,21 @@ class Verdict:
     passed: bool
     headline: str
     sentences: tuple[str, ...]
+
+
+def progress(result: Result, sample: Sample) -> str:
+    """Returns one line on the state of a test that is running."""
+    line = (
+        f"{sample.at:6.1f} s  in flight {sample.in_flight:5}  answered"
+        f" {len(result.outcomes):7}  failed {result.faults.total():5}"
+    )
+    pool = sample.pool
+    if pool is None:
+        return line
+    return (
+        f"{line}  |  connections: {pool.checked_out} checked out, {pool.open} open of"
+        f" {pool.size};  waiting for the LLM {pool.llm_calls_in_flight:5}"
+    )
 
 
 def judge(plan: Plan, result: Result) -> Verdict:

@@ -19,7 +19,8 @@ from django.core.management import CommandError, call_command
 
 from generation.loadtest import report, verdict
 from generation.loadtest.run import Outcome, Plan, Result, Sample
-from generation.management.commands.loadtest import Command
+from generation.loadtest.target import Service
+from generation.management.commands.loadtest import Command, _parse_users
 from generation.telemetry.snapshot import DurationSummary, PoolPage, Snapshot
 
 ROOT = Path(__file__).parents[2]
@@ -41,10 +42,9 @@ def page(**changes) -> PoolPage:
 
 def plan(**values) -> Plan:
     usual = {
-        "url": "http://127.0.0.1:1",
+        "service": Service("http://127.0.0.1:1", ()),
         "users": [1],
         "body": b"{}",
-        "headers": [],
         "concurrency": 500,
         "requests": 1000,
         "duration": None,
@@ -144,7 +144,7 @@ def rendered(a_plan: Plan, a_result: Result) -> str:
 
 
 def test_the_report_is_one_file_that_loads_nothing():
-    html = rendered(plan(url="https://example.org"), result(OK, BUSY))
+    html = rendered(plan(service=Service("https://example.org", ())), result(OK, BUSY))
     assert not re.search(r"""(src|href)=|@import|url\(""", html)
     assert "FAILED: 1 of 2" in html
     drawings = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
@@ -169,7 +169,7 @@ def test_the_report_of_a_test_without_any_look_at_the_pool_is_drawn_all_the_same
 
 
 def test_the_report_keeps_the_key_to_itself():
-    secret = plan(headers=[("authorization", "Bearer sk-canary")])
+    secret = plan(service=Service("http://h", (("authorization", "Bearer sk-canary"),)))
     assert "canary" not in rendered(secret, result(OK))
 
 
@@ -188,9 +188,7 @@ def test_a_plots_scale_is_round_and_reaches_the_top(top):
     ("words", "users"), [("7", [7]), ("1,2,5", [1, 2, 5]), ("1-3,9", [1, 2, 3, 9])]
 )
 def test_users_are_one_or_a_list_or_a_range(words, users):
-    from generation.management.commands.loadtest import _users
-
-    assert _users(words) == users
+    assert _parse_users(words) == users
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ async def test_the_commands_mean_all_processes(serve_one_of_several):
             await http.generate(service.port)
         url = f"http://127.0.0.1:{one.port}"
         said = await sync_to_async(run)("poolsize", "--url", url)
-        assert "3 requests answered, by 2 processes, at most 2 at once" in said
+        assert "3 requests answered by 2 processes, at most 2 at once" in said
         assert "2 workers × " in said
         said = await sync_to_async(run)(
             "loadtest", "--url", url, "--requests", "2", "--report", "", "--paid"
