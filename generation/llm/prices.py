@@ -13,13 +13,17 @@ from generation.records import Usage
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_MODELS_KEPT = 256  # the names come from replies, so their number has to be bounded
-_ORDINARY_TOKENS = 100_000  # long contexts are dearer at some models, from 128,000 on
+_MODELS_KEPT = 256  # bounded, because the names come from replies
+_ORDINARY_TOKENS = 100_000  # some models cost more in long contexts, from 128,000 tokens on
 
 
 @dataclass(frozen=True, slots=True)
-class _Rates:
-    """USD per token, for calls of ordinary size."""
+class _LinearRates:
+    """USD per token, for calls of ordinary size.
+
+    The library costs more CPU than the whole LLM call, and most price lists are linear. So ask
+    the library once per model, keep the rates, and multiply.
+    """
 
     input: Decimal
     cache_read: Decimal
@@ -27,8 +31,10 @@ class _Rates:
     output: Decimal
 
     @classmethod
-    def measure(cls, exact: Callable[[Usage], Decimal]) -> _Rates | None:
-        """None where the price per token varies even among ordinary calls."""
+    def fit(cls, exact: Callable[[Usage], Decimal]) -> _LinearRates | None:
+        """Divide four exact prices of one kind of token each. Check two mixed ones, small and
+        large: returns None if the rates miss either, because the list is not linear then.
+        """
         n = _ORDINARY_TOKENS // 2
         rates = cls(
             exact(Usage(n, 0)) / n,
@@ -36,8 +42,9 @@ class _Rates:
             exact(Usage(n, 0, cache_write_tokens=n)) / n,
             exact(Usage(0, n)) / n,
         )
-        ends = (Usage(1000, 1000), Usage(n, n, n // 2, n // 2))
-        return rates if all(rates.cost(usage) == exact(usage) for usage in ends) else None
+        small, large = Usage(1000, 1000), Usage(n, n, n // 2, n // 2)
+        is_linear = all(rates.cost(usage) == exact(usage) for usage in (small, large))
+        return rates if is_linear else None
 
     def cost(self, usage: Usage) -> Decimal:
         plain = usage.input_tokens - usage.cache_read_tokens - usage.cache_write_tokens
@@ -51,8 +58,8 @@ class _Rates:
 
 @dataclass(frozen=True, slots=True)
 class _PricedModel:
-    exact: Callable[[Usage], Decimal]  # right for every size, and slower than the LLM call's CPU
-    rates: _Rates | None
+    exact: Callable[[Usage], Decimal]  # asks the library
+    rates: _LinearRates | None
 
     def cost(self, usage: Usage) -> Decimal:
         if self.rates is None or usage.total_tokens > _ORDINARY_TOKENS:
@@ -72,9 +79,10 @@ class Prices:
         self._priced = lru_cache(maxsize=_MODELS_KEPT)(self._look_up)
 
     def cost(self, price_list: str, model: str, usage: Usage) -> Decimal | None:
-        """USD, or None where the price is not known.
+        """Returns USD, or None if the price is unknown.
 
-        `price_list` is a provider's id in the table or the address of its API; '' has none.
+        `price_list` is the id of a provider in the table, or the address of its API; '' if it has
+        no prices.
         """
         if not price_list or not usage.total_tokens:
             return None
@@ -104,6 +112,6 @@ class Prices:
             return info.calc_price(tokens, provider, genai_request_timestamp=now).total_price
 
         try:
-            return _PricedModel(exact, _Rates.measure(exact))
+            return _PricedModel(exact, _LinearRates.fit(exact))
         except (LookupError, ValueError):
             return None
