@@ -21,7 +21,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import uvloop
 
 from generation.conf import parse
-from generation.errors import LLMError
 from generation.llm.client import LLMClient
 from generation.records import Prompt
 from tests.support.dialects import AnthropicDialect
@@ -51,12 +50,8 @@ async def rehearse(rate, status, outage):
 
     async def request(llm):
         came = time.monotonic()
-        try:
-            await llm.complete(PROMPT)
-        except LLMError as error:
-            outcomes.append((came, error.slug, time.monotonic()))
-        else:
-            outcomes.append((came, "succeeded", time.monotonic()))
+        error = (await llm.complete(PROMPT)).error
+        outcomes.append((came, "succeeded" if error is None else error.slug, time.monotonic()))
 
     async with (
         Provider(behave).serve() as server,

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import traceback
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from generation.records import Attempt, Status
+if TYPE_CHECKING:
+    from generation.records import Status
 
 
 class StaccatoError(Exception):
@@ -268,7 +269,7 @@ class LLMError(StaccatoError):
 
     status = 502
     slug = "llm-error"
-    fate: ClassVar[Status] = "failed"
+    row_status: ClassVar[Status] = "failed"  # of the log row
 
     def __init__(
         self,
@@ -283,10 +284,6 @@ class LLMError(StaccatoError):
         self.should_retry = should_retry  # the provider's x-should-retry; None if it sent none
         self.status_code = status_code  # HTTP status of the provider's reply; None if none came
         self.raw_reply = raw_reply  # shortened
-        # The client fills these in when it gives up.
-        self.provider = ""
-        self.model = ""
-        self.attempts: tuple[Attempt, ...] = ()
 
 
 class LLMRefused(LLMError):
@@ -330,7 +327,7 @@ class LLMTimedOut(LLMError):
     status = 504
     slug = "llm-timed-out"
     retryable = True
-    fate = "timed_out"
+    row_status = "timed_out"
 
 
 class LLMUnreachable(LLMError):
@@ -346,7 +343,7 @@ class Abandoned(LLMError):
     status = 503
     slug = "abandoned"
     retryable = True
-    fate = "cancelled"
+    row_status = "cancelled"
 
 
 class LLMBadReply(LLMError):

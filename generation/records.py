@@ -102,16 +102,13 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer of the LLM."""
+    """What the LLM answered."""
 
     text: str
     usage: Usage
-    provider: str
-    model: str
     stop_reason: str
-    attempts: tuple[Attempt, ...]
-    cost_usd: Decimal | None = None  # None: price unknown
-    raw_reply: str = ""  # shortened; only where the reply was not as promised
+    cost_usd: Decimal | None = None  # None: the price is unknown
+    raw_reply: str = ""  # shortened; only if the reply held more than one complete text
 
 
 @dataclass(frozen=True, slots=True)

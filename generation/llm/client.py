@@ -1,4 +1,4 @@
-"""The LLM client: one prompt in, one reply or one typed error out, inside one deadline."""
+"""The LLM client: one prompt in, one outcome out, inside one deadline."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from contextlib import asynccontextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from generation.conf import Target
 from generation.errors import LLMError, ModelNotAllowed
 from generation.llm import policy
+from generation.llm.completion import CompletionContext
 from generation.llm.prices import Prices
 from generation.llm.providers.anthropic import Anthropic
 from generation.llm.providers.openai import OpenAI
 from generation.llm.providers.simulated import Simulated
 from generation.llm.transport import Transport
-from generation.llm.upstream import Call, Upstream
+from generation.llm.upstream import Upstream
 from generation.records import Reply
 
 if TYPE_CHECKING:
@@ -25,8 +27,9 @@ if TYPE_CHECKING:
     import httpx
 
     from generation.conf import Settings
+    from generation.llm.completion import Outcome
     from generation.llm.providers.base import Answer, Provider
-    from generation.records import Attempt, Prompt
+    from generation.records import Prompt
 
 # A new provider is a file beside this one and a line here (and its settings in conf.py).
 _PROVIDERS: dict[str, Callable[[Settings, httpx.AsyncBaseTransport], Provider]] = {
@@ -34,8 +37,6 @@ _PROVIDERS: dict[str, Callable[[Settings, httpx.AsyncBaseTransport], Provider]] 
     OpenAI.name: OpenAI,
     Simulated.name: Simulated,
 }
-
-Target = tuple[str, str]  # provider, model
 
 
 class LLMClient:
@@ -54,10 +55,10 @@ class LLMClient:
             name: Upstream(_PROVIDERS[name](settings, transport), settings)
             for name in sorted(named)
         }
-        self._default = self._complete_target((settings.default_provider, settings.llm_model))
-        further = map(self._complete_target, settings.llm_allowed)
-        self._allowed: tuple[Target, ...] = tuple(dict.fromkeys((self._default, *further)))
-        self._fallbacks = tuple(map(self._complete_target, settings.llm_fallbacks))
+        default = Target(settings.default_provider, settings.llm_model)
+        offered = map(self._with_model, (default, *settings.llm_allowed))
+        self._allowed = tuple(dict.fromkeys(offered))  # the default first
+        self._fallbacks = tuple(map(self._with_model, settings.llm_fallbacks))
         self._chain = lru_cache(maxsize=256)(self._build_chain)
         is_priced = any(upstream.provider.price_list for upstream in self._upstreams.values())
         self._prices = Prices() if is_priced else None
@@ -70,58 +71,61 @@ class LLMClient:
             yield cls(settings, transport)
 
     def choose(self, provider: str, model: str) -> Target:
-        """The provider and model to ask; '' leaves the choice to the settings.
+        """Returns the provider and model to ask; '' leaves the choice to the settings.
 
         Raises `ModelNotAllowed`.
         """
         for target in self._allowed:
-            if provider in {"", target[0]} and model in {"", target[1]}:
+            if provider in {"", target.provider} and model in {"", target.model}:
                 return target
         wanted = ":".join(filter(None, (provider, model)))
-        offered = ", ".join(":".join(target) for target in self._allowed)
+        offered = ", ".join(map(str, self._allowed))
         raise ModelNotAllowed(f"{wanted} is not offered here; these are: {offered}")
 
-    async def complete(self, prompt: Prompt, attempts: list[Attempt] | None = None) -> Reply:
+    async def complete(self, prompt: Prompt) -> Outcome:
         """Ask the prompt's provider, then the fallbacks, within LLM_TIMEOUT in total.
 
-        Raises subclasses of `LLMError` with provider, model and attempts filled in. Cancelling
-        closes the connection to the provider; a list that is given as `attempts` then tells
-        what had been tried.
+        If the call may be cancelled, `begin()` and `run()` it instead: the context keeps the
+        attempts.
         """
-        attempts = [] if attempts is None else attempts
-        # Unique is enough, and the system's randomness would cost a tenth of the call.
+        return await self.run(self.begin(prompt))
+
+    def begin(self, prompt: Prompt) -> CompletionContext:
+        """The deadline starts to run here."""
+        # Unique is enough: the system's randomness would cost a tenth of the call.
         idempotency_key = f"{random.getrandbits(128):032x}"
-        call = Call(prompt, idempotency_key, self._clock() + self._timeout, attempts)
+        return CompletionContext(prompt, idempotency_key, self._clock() + self._timeout)
+
+    async def run(self, context: CompletionContext) -> Outcome:
+        """Cancelling it closes the connection to the provider."""
         self.in_flight += 1
         try:
-            provider, answer = await self._ask_in_turn(call)
+            provider, answer = await self._ask_chain(context)
         except LLMError as error:
-            error.attempts = tuple(call.attempts)
-            raise
+            return context.failed(error)
         finally:
             self.in_flight -= 1
-        return Reply(
+        reply = Reply(
             text=answer.text,
             usage=answer.usage,
-            provider=provider.name,
-            model=answer.model,
             stop_reason=answer.stop_reason,
-            attempts=tuple(call.attempts),
             cost_usd=self._cost(provider, answer),
             raw_reply=answer.raw_reply,
         )
+        return context.succeeded(reply, provider.name, answer.model)
 
-    async def _ask_in_turn(self, call: Call) -> tuple[Provider, Answer]:
-        chain = self._chain(call.prompt.provider, call.prompt.model)
-        if call.prompt.grant.targets:
-            chain = (chain[0], *(each for each in chain[1:] if call.prompt.grant.covers(*each)))
+    async def _ask_chain(self, context: CompletionContext) -> tuple[Provider, Answer]:
+        prompt = context.prompt
+        chain = self._chain(prompt.provider, prompt.model)
+        if prompt.grant.targets:
+            chain = (chain[0], *(target for target in chain[1:] if prompt.grant.covers(*target)))
         last = len(chain) - 1
         for position, (name, model) in enumerate(chain):
             upstream = self._upstreams[name]
             try:
-                answer = await upstream.ask(call, model, has_fallback=position < last)
+                answer = await upstream.ask(context, model, has_fallback=position < last)
             except LLMError as error:
-                out_of_time = self._clock() >= call.deadline
+                out_of_time = self._clock() >= context.deadline
                 if position == last or out_of_time or not policy.fallback_helps(error):
                     raise
             else:
@@ -131,9 +135,9 @@ class LLMClient:
     def _build_chain(self, provider: str, model: str) -> tuple[Target, ...]:
         return tuple(dict.fromkeys((self.choose(provider, model), *self._fallbacks)))
 
-    def _complete_target(self, target: Target) -> Target:
-        provider, model = target
-        return provider, model or self._upstreams[provider].provider.default_model
+    def _with_model(self, target: Target) -> Target:
+        default_model = self._upstreams[target.provider].provider.default_model
+        return Target(target.provider, target.model or default_model)
 
     def _cost(self, provider: Provider, answer: Answer) -> Decimal | None:
         if self._prices is None:

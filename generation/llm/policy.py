@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 BACKOFF_FIRST_S = 0.5
 BACKOFF_LIMIT_S = 8.0
-RETRY_AFTER_LIMIT_S = 86_400.0  # longer promises are survived as a day
-SHARE_BEFORE_FALLBACK = 2 / 3  # of the time that is left; the rest is the fallback's
+RETRY_AFTER_LIMIT_S = 86_400.0  # a longer wait is treated as a day
+SHARE_BEFORE_FALLBACK = 2 / 3  # of the remaining time; the fallback gets the rest
 
 _DECIMAL = re.compile(r"[0-9]{1,15}(\.[0-9]{0,9})?")
 
 _ERROR_OF_STATUS: dict[int, type[LLMError]] = {
     401: LLMAuthentication,
-    402: LLMMisconfigured,  # our account is not paid for
+    402: LLMMisconfigured,  # our account has no credit
     403: LLMAuthentication,
     404: LLMMisconfigured,  # our model or our base URL
     405: LLMMisconfigured,
@@ -47,22 +47,22 @@ _ERROR_OF_STATUS: dict[int, type[LLMError]] = {
 
 
 def classify(status: int) -> type[LLMError]:
-    """The error that an HTTP status other than 2xx stands for."""
+    """Returns the error that an HTTP status other than 2xx stands for."""
     if status in _ERROR_OF_STATUS:
         return _ERROR_OF_STATUS[status]
-    if 400 <= status < 500:  # noqa: PLR2004
+    if 400 <= status < 500:  # noqa: PLR2004  # HTTP's own classes of status
         return LLMRefused
-    if 500 <= status < 600:  # noqa: PLR2004
+    if 500 <= status < 600:  # noqa: PLR2004  # HTTP's own classes of status
         return LLMUnreachable
-    if 300 <= status < 400:  # noqa: PLR2004
-        return LLMMisconfigured  # a redirect: the base URL is not the API's own
+    if 300 <= status < 400:  # noqa: PLR2004  # HTTP's own classes of status
+        return LLMMisconfigured  # a redirect: the base URL is not the one of the API
     return LLMBadReply
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Seconds the provider asks us to wait; None where it says nothing usable.
+    """Returns the seconds that the provider asks us to wait; None if it sends nothing usable.
 
-    `retry-after-ms` is the finer of the two and wins. Never negative, never above a day.
+    `retry-after-ms` is the finer of the two headers and wins. Never negative, never above a day.
     """
     milliseconds = _parse_decimal(headers.get("retry-after-ms", ""))
     if milliseconds is not None:
@@ -75,7 +75,7 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
 
 
 def should_retry(headers: Mapping[str, str]) -> bool | None:
-    """The provider's own word on whether a retry helps; None where it gives none."""
+    """Returns whether the provider says that a retry helps; None if it doesn't say."""
     return {"true": True, "false": False}.get(headers.get("x-should-retry", "").strip().lower())
 
 
@@ -86,11 +86,11 @@ def retry_helps(error: LLMError) -> bool:
 def retry_delay(
     error: LLMError, *, attempt: int, max_attempts: int, remaining: float, chance: float
 ) -> float | None:
-    """Seconds to wait before the next attempt, or None to give up.
+    """Returns the seconds to wait before the next attempt, or None to give up.
 
     `attempt` counts from 1, `remaining` is the time left in seconds, `chance` is uniform in
-    [0, 1): full jitter. A Retry-After is a floor; one that ends beyond the deadline is not
-    waited for at all, so that the caller hears it at once.
+    [0, 1): full jitter. A Retry-After is a floor. If it ends after the deadline, we give up at
+    once, so that the caller learns of it early.
     """
     if attempt >= max_attempts or not retry_helps(error):
         return None
@@ -100,23 +100,23 @@ def retry_delay(
 
 
 def fallback_helps(error: LLMError) -> bool:
-    """Another provider would refuse a caller's fault too; anything else it may answer."""
+    """Another provider would reject a caller's fault, too; it may succeed with anything else."""
     return not isinstance(error, LLMRefused)
 
 
-def end_of_turn(now: float, deadline: float) -> float:
-    """When a provider's attempts and waits have to be over, so that another can still answer."""
+def deadline_before_fallback(now: float, deadline: float) -> float:
+    """Returns when a provider's attempts and waits must end, so that another can still answer."""
     return now + (deadline - now) * SHARE_BEFORE_FALLBACK
 
 
 def skips_retries(error: LLMError) -> bool:
-    """Where another can answer, an overloaded provider is left alone at once, and a slow one
-    does not get the other's share of the time."""
+    """If there is a fallback, give up an overloaded provider at once, and don't let a slow one
+    use up the fallback's share of the time."""
     return isinstance(error, LLMOverloaded | LLMTimedOut)
 
 
 def shows_outage(error: LLMError) -> bool | None:
-    """Whether the provider as a whole is failing; None: a rate limit tells neither way."""
+    """Whether the provider as a whole is failing; None for a rate limit, which doesn't show it."""
     if isinstance(error, LLMRateLimited):
         return None
     return isinstance(error, LLMOverloaded | LLMUnreachable | LLMTimedOut | LLMBadReply)
@@ -130,6 +130,6 @@ def _parse_decimal(value: str) -> float | None:
 def _parse_http_date(value: str, now: datetime) -> float | None:
     try:
         seconds = (parsedate_to_datetime(value) - now).total_seconds()
-    except (TypeError, ValueError, OverflowError, IndexError):  # garbage takes many shapes
+    except (TypeError, ValueError, OverflowError, IndexError):  # garbage raises any of these
         return None
     return max(0.0, seconds) if math.isfinite(seconds) else None

@@ -1,7 +1,7 @@
 """The one place that chooses the HTTP transport: pyqwest (Rust's reqwest) behind httpx's types.
 
-It is fed with `httpx.Request` directly; `httpx.AsyncClient` would cost more than the call.
-Time limits other than connecting are the caller's: cancelling the await closes the connection.
+It takes an `httpx.Request` directly, because `httpx.AsyncClient` would cost more than the call.
+Apart from connecting, time limits are up to the caller: cancelling the await closes the connection.
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ import pyqwest
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-# Below the idle limit of common load balancers (60 s), so that a connection is seldom
-# closed by the other side just when it is used again.
+# Below the idle limit of common load balancers (60 s), so that the other side rarely closes a
+# connection just when we use it again.
 _IDLE_S = 30.0
 _MAX_IDLE = 10_000
-_REST_S = 0.05
+_THREAD_EXIT_S = 0.05
 
 # pyqwest writes these itself.
-_OWN_HEADERS = frozenset({b"host", b"content-length"})
+_PYQWEST_HEADERS = frozenset({b"host", b"content-length"})
 
 
 async def close(pool: pyqwest.HTTPTransport) -> None:
-    """Close it, and let its thread come to rest.
+    """Close the pool, and wait until its thread is idle.
 
-    That thread has a last word with the interpreter after each call. Were this the end of the
-    process, it might find the interpreter half gone, and end it by SIGABRT: one time in ten on a
-    busy machine right after a call, never in 240 at 0.02 s.
+    The thread enters the interpreter once more after each call. If the process ends here, it may
+    find the interpreter half finalized and abort the process (SIGABRT): one time in ten on a busy
+    machine right after a call, never in 240 tries with 0.02 s.
     """
     await pool.aclose()
-    await asyncio.sleep(_REST_S)
+    await asyncio.sleep(_THREAD_EXIT_S)
 
 
 class Transport(httpx.AsyncBaseTransport):
     """HTTP/1.1 without redirects, cookies or decompression.
 
-    HTTP/2 is left out on purpose: all calls would share one connection and queue behind its
-    limit of concurrent streams.
+    HTTP/2 is off on purpose: all calls would share one connection and queue for its limited
+    number of concurrent streams.
     """
 
     def __init__(self, *, connect_timeout: float) -> None:
@@ -59,28 +59,30 @@ class Transport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         try:
-            response = await self._pool.execute(_convert(request))
+            response = await self._pool.execute(_to_pyqwest(request))
         except Exception as error:
-            raise _translate(error) from error
+            raise to_httpx_error(error) from error
         answer = httpx.Response(
             response.status,
             headers=list(response.headers.items()),
             stream=_Body(response),
         )
-        answer.headers.encoding = "utf-8"  # otherwise the first lookup tries them all
+        answer.headers.encoding = "utf-8"  # else the first lookup tries several
         return answer
 
     async def aclose(self) -> None:
         await close(self._pool)
 
 
-def _convert(request: httpx.Request) -> pyqwest.Request:
-    """In a frame of its own: an error tracker would show the headers as a local."""
+def _to_pyqwest(request: httpx.Request) -> pyqwest.Request:
+    """In a frame of its own, gone when the call fails: error trackers show local variables, and
+    these hold an API key.
+    """
     headers = pyqwest.Headers(
         [
             (name.decode("ascii"), value.decode("ascii"))
             for name, value in request.headers.raw
-            if name.lower() not in _OWN_HEADERS
+            if name.lower() not in _PYQWEST_HEADERS
         ]
     )
     return pyqwest.Request(request.method, str(request.url), headers, request.read())
@@ -102,21 +104,21 @@ class _Body(httpx.AsyncByteStream):
             self._is_exhausted = True
             raise
         except Exception as error:
-            raise _translate(error) from error
+            raise to_httpx_error(error) from error
 
     async def aclose(self) -> None:
-        if not self._is_exhausted:  # otherwise the connection is back in the pool already
+        if not self._is_exhausted:  # else the connection is back in the pool already
             await self._response.aclose()
 
 
-def _translate(error: Exception) -> httpx.TransportError:
-    for kind, translation in _TRANSLATIONS:
+def to_httpx_error(error: Exception) -> httpx.TransportError:
+    for kind, httpx_kind in _HTTPX_ERRORS:
         if isinstance(error, kind):
-            return translation(str(error))
+            return httpx_kind(str(error))
     return httpx.TransportError(str(error))
 
 
-_TRANSLATIONS: tuple[tuple[type[Exception], type[httpx.TransportError]], ...] = (
+_HTTPX_ERRORS: tuple[tuple[type[Exception], type[httpx.TransportError]], ...] = (
     (pyqwest.ConnectTimeout, httpx.ConnectTimeout),  # before its bases
     (ConnectionError, httpx.ConnectError),
     (TimeoutError, httpx.ReadTimeout),

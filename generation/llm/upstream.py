@@ -1,11 +1,11 @@
-"""One provider as this process sees it: its place limit, retry budget and circuit breaker."""
+"""One provider as this process sees it: its concurrency limit, retry budget and circuit breaker."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import random
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from generation.errors import (
@@ -16,7 +16,8 @@ from generation.errors import (
     LLMTimedOut,
 )
 from generation.llm import policy
-from generation.llm.circuit_breaker import CircuitBreaker, RetryBudget
+from generation.llm.circuit_breaker import CircuitBreaker
+from generation.llm.retry_budget import RetryBudget
 from generation.records import Attempt
 from generation.telemetry import metrics
 
@@ -24,23 +25,13 @@ if TYPE_CHECKING:
     from prometheus_client import Counter
 
     from generation.conf import Settings
+    from generation.llm.completion import CompletionContext
     from generation.llm.providers.base import Answer, Provider
-    from generation.records import Prompt
 
 logger = logging.getLogger(__name__)
 
 _ALARM_INTERVAL_S = 60.0
 _ALARM_CHARS = 300
-
-
-@dataclass(slots=True)
-class Call:
-    """One request's way through attempts and providers. Times are the loop's."""
-
-    prompt: Prompt
-    idempotency_key: str
-    deadline: float
-    attempts: list[Attempt]
 
 
 class Upstream:
@@ -50,7 +41,7 @@ class Upstream:
         self._max_attempts = settings.llm_max_attempts
         self._attempt_timeout = settings.llm_attempt_timeout or settings.llm_timeout * 2 / 3
         self._queue_timeout = settings.llm_queue_timeout
-        self._places = (
+        self._limit = (
             asyncio.Semaphore(settings.llm_max_concurrency)
             if settings.llm_max_concurrency
             else None
@@ -58,22 +49,22 @@ class Upstream:
         self._budget = RetryBudget(self._clock)
         self._circuit = CircuitBreaker(self._clock)
         self._alarm_due = 0.0
-        self._outcomes: dict[str, Counter] = {}
+        self._counters: dict[str, Counter] = {}
         circuit = self._circuit
         gauge = metrics.LLM_CIRCUIT_OPEN.labels(provider.name)
         gauge.set_function(lambda: float(circuit.is_open))
 
-    async def ask(self, call: Call, model: str, *, has_fallback: bool) -> Answer:
+    async def ask(self, context: CompletionContext, model: str, *, has_fallback: bool) -> Answer:
         """Attempt after attempt, until an answer or the error that ends them."""
-        if has_fallback:  # the list of attempts stays the request's
-            call = replace(call, deadline=policy.end_of_turn(self._clock(), call.deadline))
+        if has_fallback:  # a copy that shares the list of attempts
+            deadline = policy.deadline_before_fallback(self._clock(), context.deadline)
+            context = replace(context, deadline=deadline)
         attempt = 1
         while True:
             try:
-                return await self._attempt(call, model, attempt)
+                return await self._attempt(context, model, attempt)
             except LLMError as error:
-                error.provider, error.model = self.provider.name, model
-                delay = self._delay(error, attempt, call.deadline, has_fallback=has_fallback)
+                delay = self._delay(error, attempt, context.deadline, has_fallback=has_fallback)
                 if delay is None:
                     raise
             await asyncio.sleep(delay)
@@ -89,66 +80,70 @@ class Upstream:
             attempt=attempt,
             max_attempts=self._max_attempts,
             remaining=deadline - self._clock(),
-            chance=random.random(),  # noqa: S311
+            chance=random.random(),  # noqa: S311  # jitter is no secret
         )
         return delay if delay is not None and self._budget.withdraw() else None
 
-    async def _attempt(self, call: Call, model: str, attempt: int) -> Answer:
-        """One attempt, noted in `call.attempts` and the metrics whatever becomes of it."""
+    async def _attempt(self, context: CompletionContext, model: str, attempt: int) -> Answer:
+        """One attempt; however it ends, `context.attempts` and the metrics have it."""
         started = self._clock()
-        outcome, status = "cancelled", None
+        slug, status = "cancelled", None
         try:
-            answer = await self._ask_in_place(call, model, attempt)
-            outcome, status = "", 200
+            answer = await self._ask_within_limit(context, model, attempt)
+            slug, status = "", 200
         except LLMError as error:
-            outcome, status = error.slug, error.status_code
+            slug, status = error.slug, error.status_code
             self._raise_alarm(error, model)
             raise
         else:
             return answer
         finally:
             ms = round((self._clock() - started) * 1000)
-            call.attempts.append(Attempt(self.provider.name, model, status, outcome, ms))
-            self._outcome(outcome or "succeeded").inc()
+            context.attempts.append(Attempt(self.provider.name, model, status, slug, ms))
+            self._counter(slug or "succeeded").inc()
 
-    async def _ask_in_place(self, call: Call, model: str, attempt: int) -> Answer:
-        if self._places is None:
-            return await self._ask_past_circuit(call, model, attempt)
-        await self._take_place(self._places, call.deadline)
+    async def _ask_within_limit(
+        self, context: CompletionContext, model: str, attempt: int
+    ) -> Answer:
+        if self._limit is None:
+            return await self._ask_through_circuit(context, model, attempt)
+        await self._acquire(self._limit, context.deadline)
         try:
-            return await self._ask_past_circuit(call, model, attempt)
+            return await self._ask_through_circuit(context, model, attempt)
         finally:
-            self._places.release()
+            self._limit.release()
 
-    async def _take_place(self, places: asyncio.Semaphore, deadline: float) -> None:
-        if not places.locked():
-            await places.acquire()  # does not wait
+    async def _acquire(self, limit: asyncio.Semaphore, deadline: float) -> None:
+        if not limit.locked():
+            await limit.acquire()  # does not wait
             return
         try:
             async with asyncio.timeout_at(min(deadline, self._clock() + self._queue_timeout)):
-                await places.acquire()
+                await limit.acquire()
         except TimeoutError:
             raise LLMBusy(
-                f"too many calls to {self.provider.name} at once",
+                f"there are too many concurrent calls to {self.provider.name}",
                 retry_after=1,
                 should_retry=False,
             ) from None
 
-    async def _ask_past_circuit(self, call: Call, model: str, attempt: int) -> Answer:
+    async def _ask_through_circuit(
+        self, context: CompletionContext, model: str, attempt: int
+    ) -> Answer:
         ticket = self._circuit.admit()
         if ticket is None:
             raise LLMCircuitOpen(
-                f"{self.provider.name} has been failing and is left alone for a moment",
+                f"{self.provider.name} has been failing, so calls to it are paused for a moment",
                 retry_after=self._circuit.retry_after,
                 should_retry=False,
             )
         if attempt == 1:
-            self._budget.note_call()
+            self._budget.count_call()
         failed = None  # a cancelled call shows nothing
-        end = min(call.deadline, self._clock() + self._attempt_timeout)
+        end = min(context.deadline, self._clock() + self._attempt_timeout)
         try:
             async with asyncio.timeout_at(end):
-                answer = await self.provider.ask(call.prompt, model, call.idempotency_key)
+                answer = await self.provider.ask(context.prompt, model, context.idempotency_key)
             failed = False
         except TimeoutError:
             failed = True
@@ -161,19 +156,21 @@ class Upstream:
         finally:
             self._circuit.settle(ticket, failed=failed)
 
-    def _outcome(self, outcome: str) -> Counter:
-        counter = self._outcomes.get(outcome)
+    def _counter(self, outcome: str) -> Counter:
+        """Kept here, because the library's own lookup of labels takes longer."""
+        counter = self._counters.get(outcome)
         if counter is None:
             counter = metrics.LLM_ATTEMPTS.labels(self.provider.name, outcome)
-            self._outcomes[outcome] = counter
+            self._counters[outcome] = counter
         return counter
 
     def _raise_alarm(self, error: LLMError, model: str) -> None:
+        """Log what only an operator can fix, at most once a minute."""
         now = self._clock()
         if isinstance(error, LLMMisconfigured) and now >= self._alarm_due:
             self._alarm_due = now + _ALARM_INTERVAL_S
             logger.error(
-                "%s: %s; someone has to act. It was asked for %s at %s and said %r",
+                "%s: %s. An operator has to fix this. The call was for %s at %s; the reply was %r",
                 error.slug,
                 error.detail,
                 model,

@@ -1,4 +1,4 @@
-"""One generation under way: a task of the process, whose second phase may be given up."""
+"""One generation under way: a task of the process, whose second phase can be abandoned."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 
-class Call:
-    """The runtime owns its task; the view abandons it where the client leaves."""
+class GenerationCall:
+    """The runtime owns its task; the view abandons it when the client leaves."""
 
     def __init__(self, request: GenerationRequest, on_abandon: Callable[[], None]) -> None:
         self.request = request
@@ -26,7 +26,7 @@ class Call:
         self._interruptible = False
 
     def abandon(self, reason: str) -> None:
-        """Give up phase 2, now or when it is reached. Phases 1 and 3 run to their end."""
+        """End phase 2 now, or skip it if it is yet to come. Phases 1 and 3 run to their end."""
         if self._abandonment is None:
             self._abandonment = Abandoned(reason)
             self._on_abandon()
@@ -34,21 +34,22 @@ class Call:
                 self.task.cancel()
 
     async def interruptible(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Await work that `abandon()` may cut short; raises `Abandoned` then."""
-        if abandoned := self._given_up():
+        """Await work that `abandon()` may cut short. Raises `Abandoned` then."""
+        if abandonment := self._get_abandonment():
             work.close()
-            raise abandoned
+            raise abandonment
         self._interruptible = True
         try:
             return await work
         except asyncio.CancelledError:
-            abandoned = self._given_up()
-            if abandoned is None:
+            abandonment = self._get_abandonment()
+            if abandonment is None:
                 raise
             self.task.uncancel()
-            raise abandoned from None
+            raise abandonment from None
         finally:
             self._interruptible = False
 
-    def _given_up(self) -> Abandoned | None:
+    def _get_abandonment(self) -> Abandoned | None:
+        """A method, because mypy would take the attribute to be unchanged across the await."""
         return self._abandonment

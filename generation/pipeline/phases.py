@@ -4,21 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from uuid_utils.compat import uuid7
-
-from generation.errors import LLMError, ModelForbidden
-from generation.pipeline import prompts
-from generation.records import (
-    Attempt,
-    Generation,
-    GenerationRequest,
-    LogRow,
-    Profile,
-    Prompt,
-    Reply,
-)
+from generation.errors import Abandoned, LLMError, ModelForbidden
+from generation.pipeline import prompts, rows
+from generation.records import Generation, Prompt
 from generation.telemetry import metrics
 from generation.telemetry.durations import Durations
 
@@ -29,20 +19,22 @@ if TYPE_CHECKING:
     from generation.database.engine import Database
     from generation.journal.durable_log import DurableLog
     from generation.llm.client import LLMClient
-    from generation.pipeline.call import Call
+    from generation.llm.completion import Outcome
+    from generation.pipeline.call import GenerationCall
     from generation.pipeline.idempotency import Idempotency
+    from generation.records import GenerationRequest, Profile
     from generation.store.logs import Store
 
 logger = logging.getLogger(__name__)
 
 
 class Pipeline:
-    """One generation from its request to its answer.
+    """One generation, from its request to its answer.
 
-    Phases 1 and 3 are never cancelled; phase 2 ends early where the call is abandoned.
+    Phases 1 and 3 are never cancelled; phase 2 ends early if the call is abandoned.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917  # the rooms it leads through
+    def __init__(  # noqa: PLR0913, PLR0917  # what the phases use
         self,
         settings: Settings,
         database: Database,
@@ -57,10 +49,10 @@ class Pipeline:
         self._idempotency = idempotency
         self._llm = llm
         self._log = log
-        self.overhead = Durations()  # of requests, outside of their LLM calls
+        self.overhead = Durations()  # of requests, without their LLM calls
 
-    async def generate(self, call: Call) -> Generation:
-        """Raises a `StaccatoError`; once phase 1 has passed, one row tells the fate."""
+    async def generate(self, call: GenerationCall) -> Generation:
+        """Raises a `StaccatoError`. After phase 1, every generation leaves one log row."""
         request = call.request
         self._database.track()
 
@@ -72,34 +64,32 @@ class Pipeline:
         )
 
     async def _ask_and_write(
-        self, call: Call, profile: Profile, claim: UUID | None = None
+        self, call: GenerationCall, profile: Profile, claim: UUID | None = None
     ) -> Generation:
         request = call.request
-        prompt = self._prompt(request, profile)
+        prompt = self._build_prompt(request, profile)
 
-        llm_started = time.monotonic()
+        asked = time.monotonic()
         with self._database.no_connection_held():  # a broken promise raises here
-            fate = await self._ask(call, prompt)  # phase 2: 2-8 s, no connection
-        llm_ms = _milliseconds(since=llm_started)
+            outcome = await self._ask(call, prompt)  # phase 2: 2-8 s, no connection
+        ended = time.monotonic()
 
-        row = _row(request, prompt, fate, llm_ms, claim)
+        row = rows.from_outcome(
+            request, prompt, outcome, ended - request.started, ended - asked, claim
+        )
         await self._log.write(row)  # phase 3: group commit, or the journal
-        self._note_overhead(time.monotonic() - request.started - llm_ms / 1000)
+        self._note_overhead(time.monotonic() - request.started - (ended - asked))
 
-        if isinstance(fate, LLMError):
-            raise fate
-        return Generation(row.id, row.result, fate.usage, row.provider, row.model, row.latency_ms)
+        reply = outcome.require_reply()
+        return Generation(row.id, row.result, reply.usage, row.provider, row.model, row.latency_ms)
 
     def _note_overhead(self, seconds: float) -> None:
         metrics.OVERHEAD.observe(seconds)
         self.overhead.add(seconds)
 
-    def _prompt(self, request: GenerationRequest, profile: Profile) -> Prompt:
-        if request.model or request.provider:
-            wanted = (request.provider, request.model)
-        else:
-            wanted = (profile.provider, profile.model)
-        provider, model = self._llm.choose(*wanted)
+    def _build_prompt(self, request: GenerationRequest, profile: Profile) -> Prompt:
+        wanted = request if request.provider or request.model else profile
+        provider, model = self._llm.choose(wanted.provider, wanted.model)
         if not request.grant.covers(provider, model):
             raise ModelForbidden(f"this API key may not use {provider}:{model}")
         return Prompt(
@@ -111,74 +101,14 @@ class Pipeline:
             grant=request.grant,
         )
 
-    async def _ask(self, call: Call, prompt: Prompt) -> Reply | LLMError:
-        """Phase 2's fate as a value, since either kind is written down."""
-        attempts: list[Attempt] = []  # here, so that a call that was given up tells them, too
+    async def _ask(self, call: GenerationCall, prompt: Prompt) -> Outcome:
+        """Returns errors, too, because they belong in the log row as much as a reply does."""
+        context = self._llm.begin(prompt)  # outlives the call, and so has its attempts
         try:
             with metrics.LLM_SECONDS.time():
-                return await call.interruptible(self._llm.complete(prompt, attempts))
-        except LLMError as error:
-            fate = error
-        except Exception:
-            # A bug must not cost the row that tells what became of the request.
-            logger.exception("the LLM call failed of a bug")
-            fate = LLMError("a fault of this service ended the call; its log has more")
-        fate.attempts = tuple(attempts)
-        return fate
-
-
-def _row(
-    request: GenerationRequest,
-    prompt: Prompt,
-    fate: Reply | LLMError,
-    llm_ms: int,
-    claim: UUID | None,
-) -> LogRow:
-    told = _failure(fate) if isinstance(fate, LLMError) else _success(fate)
-    return LogRow(
-        id=uuid7(),
-        user_id=request.user_id,
-        prompt=prompt.text,
-        system=prompt.system,
-        provider=fate.provider or prompt.provider,
-        model=_short(fate.model or prompt.model, 200),
-        attempts=fate.attempts,
-        raw_reply=prompts.clean(fate.raw_reply)[0],
-        latency_ms=_milliseconds(since=request.started),
-        llm_latency_ms=llm_ms,
-        request_id=request.request_id,
-        created_at=request.arrived_at,
-        idempotency_key=request.idempotency_key,
-        claim=claim,
-        **told,
-    )
-
-
-def _success(reply: Reply) -> dict[str, Any]:
-    result, cleaned = prompts.clean(reply.text)
-    return {
-        "status": "succeeded",
-        "result": result,
-        "result_cleaned": cleaned,
-        "input_tokens": reply.usage.input_tokens,
-        "output_tokens": reply.usage.output_tokens,
-        "total_tokens": reply.usage.total_tokens,
-        "stop_reason": _short(reply.stop_reason, 64),
-        "cost_usd": reply.cost_usd,
-    }
-
-
-def _failure(error: LLMError) -> dict[str, Any]:
-    return {
-        "status": error.fate,
-        "error_type": error.slug,
-        "error": prompts.clean(error.detail)[0],
-    }
-
-
-def _short(text: str, length: int) -> str:
-    return prompts.clean(text[:length])[0]
-
-
-def _milliseconds(*, since: float) -> int:
-    return round((time.monotonic() - since) * 1000)
+                return await call.interruptible(self._llm.run(context))
+        except Abandoned as error:
+            return context.failed(error)
+        except Exception:  # not even a bug may cost the log row
+            logger.exception("the LLM call failed because of a bug")
+            return context.failed(LLMError("a bug ended the call; the service's log has more"))

@@ -37,7 +37,7 @@ from generation.errors import (
 )
 from generation.journal.durable_log import DurableLog
 from generation.llm.client import LLMClient
-from generation.pipeline.call import Call
+from generation.pipeline.call import GenerationCall
 from generation.pipeline.idempotency import Idempotency
 from generation.pipeline.phases import Pipeline
 from generation.runtime import resources as limits
@@ -77,7 +77,7 @@ class Runtime:
         self.siblings = Siblings(
             f"{Path(settings.journal_dir).resolve()} {database.address}", self.snapshot
         )
-        self.calls: set[Call] = set()
+        self.calls: set[GenerationCall] = set()
         self.draining = False
         self._entering = 0
         self.peak_in_flight = 0
@@ -161,10 +161,10 @@ class Runtime:
         except JournalUnavailable as error:
             raise _refused(error) from None
 
-    def start(self, request: GenerationRequest) -> Call:
+    def start(self, request: GenerationRequest) -> GenerationCall:
         """Begin a generation. Raises as `entering()` does, before anything is spent."""
         self._admit()
-        call = Call(request, self._count_abandoned)
+        call = GenerationCall(request, self._count_abandoned)
         call.task = asyncio.get_running_loop().create_task(self._pipeline.generate(call))
         self.calls.add(call)
         self.peak_in_flight = max(self.peak_in_flight, len(self.calls))
@@ -174,7 +174,7 @@ class Runtime:
     def _count_abandoned(self) -> None:
         self.abandoned += 1
 
-    def _finish(self, call: Call) -> None:
+    def _finish(self, call: GenerationCall) -> None:
         self.calls.discard(call)
         error = None if call.task.cancelled() else call.task.exception()
         if error is None:
@@ -287,7 +287,7 @@ def _refused(error: StaccatoError) -> StaccatoError:
     return error
 
 
-async def _wait(calls: set[Call], seconds: float) -> set[Call]:
+async def _wait(calls: set[GenerationCall], seconds: float) -> set[GenerationCall]:
     """The calls that are still under way after so many seconds."""
     calls = set(calls)
     await asyncio.wait([call.task for call in calls], timeout=seconds)

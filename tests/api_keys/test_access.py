@@ -215,7 +215,7 @@ async def test_a_fallback_that_the_key_forbids_is_not_asked(monkeypatch):
             asked.clear()
             grant = Grant(1, None, targets)
             with pytest.raises(Exception, match="no"):
-                await llm.complete(Prompt("x", "", "simulated", "", 10, grant))
+                (await llm.complete(Prompt("x", "", "simulated", "", 10, grant))).require_reply()
             assert len(asked) == count
 
 

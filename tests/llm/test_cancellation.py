@@ -19,12 +19,14 @@ async def test_callers_beyond_the_limit_get_a_503(client, server, dialect, promp
         calls = [asyncio.create_task(llm.complete(prompt)) for _ in range(2)]
         await server.until(lambda: server.waiting == 2, "the first two")
         with pytest.raises(errors.LLMBusy) as caught:
-            await llm.complete(prompt)
+            (await llm.complete(prompt)).require_reply()
         assert caught.value.status == 503
         assert caught.value.retry_after_header == "1"
         go.set()
-        await asyncio.gather(*calls)
-        assert (await llm.complete(prompt)).text == "Hello.", "the places were not given back"
+        assert all(outcome.reply is not None for outcome in await asyncio.gather(*calls))
+        assert (await llm.complete(prompt)).require_reply().text == "Hello.", (
+            "the places were not given back"
+        )
 
 
 async def test_a_caller_within_the_limit_waits_briefly(client, server, dialect, prompt):
@@ -35,7 +37,7 @@ async def test_a_caller_within_the_limit_waits_briefly(client, server, dialect, 
         await server.until(lambda: server.waiting == 1, "the first")
         assert len(server.requests) == 1
         go.set()
-        assert len(await asyncio.gather(*calls)) == 3
+        assert all(outcome.reply is not None for outcome in await asyncio.gather(*calls))
 
 
 async def test_cancelled_callers_give_back_their_places(client, server, dialect, prompt):
@@ -50,7 +52,7 @@ async def test_cancelled_callers_give_back_their_places(client, server, dialect,
             assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
             await server.until(lambda: server.connected == 0, "closing")
         server.behave = says(200, dialect.answer())
-        assert (await llm.complete(prompt)).text == "Hello."
+        assert (await llm.complete(prompt)).require_reply().text == "Hello."
         assert llm.in_flight == 0
 
 
@@ -87,12 +89,12 @@ async def test_an_owner_may_go_on_after_cancelling_a_call(client, server, dialec
 
     async def work(llm):
         try:
-            await llm.complete(prompt)
+            (await llm.complete(prompt)).require_reply()
         except asyncio.CancelledError:
             asyncio.current_task().uncancel()
         async with asyncio.timeout(5):
             server.behave = says(200, dialect.answer())
-            return await llm.complete(prompt)
+            return (await llm.complete(prompt)).require_reply()
 
     async with client() as llm:
         call = asyncio.create_task(work(llm))
@@ -114,11 +116,12 @@ async def test_half_of_a_thousand_cancelled_then_a_thousand_healthy(client, serv
             call.cancel()
         await asyncio.gather(*calls[::2], return_exceptions=True)
         go.set()
-        replies = await asyncio.gather(*calls[1::2])
-        assert all(reply.text == "Hello." for reply in replies)
+        outcomes = await asyncio.gather(*calls[1::2])
+        assert all(outcome.require_reply().text == "Hello." for outcome in outcomes)
         server.behave = says(200, dialect.answer())
-        replies = await asyncio.gather(*(llm.complete(PROMPT) for _ in range(1000)))
-        assert all(len(reply.attempts) == 1 for reply in replies), "some had to be retried"
+        outcomes = await asyncio.gather(*(llm.complete(PROMPT) for _ in range(1000)))
+        assert all(outcome.reply is not None for outcome in outcomes)
+        assert all(len(outcome.attempts) == 1 for outcome in outcomes), "some had to be retried"
         assert llm.in_flight == 0
 
     async def measure():

@@ -21,12 +21,13 @@ from tests.support.provider import Provider, says
 
 async def test_an_answer_is_read(client, server, dialect, prompt):
     async with client() as llm:
-        reply = await llm.complete(prompt)
+        outcome = await llm.complete(prompt)
+    reply = outcome.require_reply()
     assert reply.text == "Hello."
     assert reply.usage == Usage(10, 20)
-    assert (reply.provider, reply.model) == (dialect.name, dialect.model)
+    assert (outcome.provider, outcome.model) == (dialect.name, dialect.model)
     assert (reply.stop_reason, reply.raw_reply) == ("end_turn", "")
-    [attempt] = reply.attempts
+    [attempt] = outcome.attempts
     assert (attempt.provider, attempt.model) == (dialect.name, dialect.model)
     assert (attempt.status, attempt.error) == (200, "")
     assert server.requests[0].path == dialect.path
@@ -38,8 +39,8 @@ async def test_anthropic_is_asked_as_its_api_wants(prompt):
         Provider(says(200, dialect.answer())).serve() as server,
         LLMClient.open(parse(dialect.settings(server.url))) as llm,
     ):
-        await llm.complete(prompt)
-        await llm.complete(replace(prompt, system=""))
+        (await llm.complete(prompt)).require_reply()
+        (await llm.complete(replace(prompt, system=""))).require_reply()
     first, second = server.requests
     assert first.json == {
         "model": "claude-sonnet-5-5",
@@ -62,7 +63,7 @@ async def test_openai_is_asked_as_its_api_wants(prompt, setting, field):
     async with Provider(says(200, dialect.answer())).serve() as server:
         settings = dialect.settings(server.url, OPENAI_MAX_TOKENS_FIELD=setting)
         async with LLMClient.open(parse(settings)) as llm:
-            await llm.complete(prompt)
+            (await llm.complete(prompt)).require_reply()
     [request] = server.requests
     assert request.json == {
         "model": "some-model",
@@ -96,7 +97,7 @@ async def test_a_server_that_wants_no_key_gets_none(prompt):
     async with Provider(says(200, dialect.answer())).serve() as server:
         settings = dialect.settings(server.url, OPENAI_API_KEY="")
         async with LLMClient.open(parse(settings)) as llm:
-            await llm.complete(prompt)
+            (await llm.complete(prompt)).require_reply()
     assert "authorization" not in server.requests[0].headers
 
 
@@ -112,7 +113,7 @@ async def test_cached_input_counts_as_input():
         Provider(says(200, dialect.answer(usage=usage))).serve() as server,
         LLMClient.open(parse(dialect.settings(server.url))) as llm,
     ):
-        reply = await llm.complete(PROMPT)
+        reply = (await llm.complete(PROMPT)).require_reply()
     assert reply.usage == Usage(42, 1, cache_read_tokens=30, cache_write_tokens=7)
 
 
@@ -154,5 +155,6 @@ async def test_only_what_is_allowed_can_be_chosen():
 
 async def test_the_prompts_target_is_asked(client, server, dialect, prompt):
     async with client(LLM_ALLOWED=f"{dialect.name}:another") as llm:
-        await llm.complete(replace(prompt, provider=dialect.name, model="another"))
+        another = replace(prompt, provider=dialect.name, model="another")
+        (await llm.complete(another)).require_reply()
     assert server.requests[0].json["model"] == "another"

@@ -39,16 +39,17 @@ async def two_providers(**settings):
 
 async def test_the_fallback_is_left_in_peace_while_the_first_answers():
     async with two_providers() as (llm, _, two):
-        assert (await llm.complete(PROMPT)).text == "first"
+        assert (await llm.complete(PROMPT)).require_reply().text == "first"
         assert two.requests == []
 
 
 async def test_the_fallback_answers_when_the_first_is_exhausted():
     async with two_providers(LLM_MAX_ATTEMPTS=2) as (llm, one, _):
         one.behave = says(500, b"", retry_after="0")
-        reply = await llm.complete(PROMPT)
-    assert (reply.text, reply.provider, reply.model) == ("second", "openai", "some-model")
-    assert [(a.provider, a.status) for a in reply.attempts] == [
+        outcome = await llm.complete(PROMPT)
+    assert outcome.require_reply().text == "second"
+    assert (outcome.provider, outcome.model) == ("openai", "some-model")
+    assert [(a.provider, a.status) for a in outcome.attempts] == [
         ("anthropic", 500),
         ("anthropic", 500),
         ("openai", 200),
@@ -59,7 +60,7 @@ async def test_the_fallback_answers_when_the_first_is_exhausted():
 async def test_an_overloaded_provider_is_left_for_the_fallback_at_once(status):
     async with two_providers() as (llm, one, _):
         one.behave = says(status, b"")
-        assert (await llm.complete(PROMPT)).text == "second"
+        assert (await llm.complete(PROMPT)).require_reply().text == "second"
         assert len(one.requests) == 1
 
 
@@ -67,7 +68,7 @@ async def test_a_drip_does_not_eat_the_fallbacks_share():
     async with two_providers(LLM_TIMEOUT=3, LLM_ATTEMPT_TIMEOUT=0.5) as (llm, one, _):
         one.behave = drips
         began = time.monotonic()
-        assert (await llm.complete(PROMPT)).text == "second"
+        assert (await llm.complete(PROMPT)).require_reply().text == "second"
         assert time.monotonic() - began < 1.5
 
 
@@ -88,7 +89,7 @@ async def test_retries_do_not_eat_the_fallbacks_share(behaviour):
     async with two_providers(LLM_TIMEOUT=1.5) as (llm, one, two):
         one.behave = behaviour
         two.behave = waits_a_little
-        assert (await llm.complete(PROMPT)).text == "second"
+        assert (await llm.complete(PROMPT)).require_reply().text == "second"
 
 
 async def waits_a_little(exchange):
@@ -100,15 +101,16 @@ async def test_each_fallback_has_its_share_however_many_hang_before_it():
     settings = {"LLM_FALLBACKS": "openai:some-model,simulated", "LLM_SIMULATED_LATENCY": "0"}
     async with two_providers(LLM_TIMEOUT=1, **settings) as (llm, one, two):
         one.behave = two.behave = hangs
-        reply = await llm.complete(PROMPT)
-    assert slugs(reply.attempts) == ["llm-timed-out", "llm-timed-out", ""]
+        outcome = await llm.complete(PROMPT)
+    assert outcome.reply is not None
+    assert slugs(outcome.attempts) == ["llm-timed-out", "llm-timed-out", ""]
 
 
 async def test_bad_credentials_are_an_alarm_and_the_fallback_answers(caplog):
     async with two_providers() as (llm, one, _):
         one.behave = says(401, b'{"error": "no credit"}')
         for _ in range(3):
-            assert (await llm.complete(PROMPT)).text == "second"
+            assert (await llm.complete(PROMPT)).require_reply().text == "second"
     alarms = [r for r in caplog.records if r.name.startswith("generation.")]
     assert [record.levelno for record in alarms] == [logging.ERROR]
     assert len(alarms) == 1, "one alarm a minute wakes someone; one per call buries them"
@@ -123,7 +125,7 @@ async def test_a_provider_that_is_not_there_is_told_to_operators_with_address_an
     settings = {"ANTHROPIC_API_KEY": "k", "ANTHROPIC_BASE_URL": url, "LLM_MAX_ATTEMPTS": 2}
     async with LLMClient.open(parse(settings)) as llm:
         with pytest.raises(errors.LLMUnreachable) as caught:
-            await llm.complete(PROMPT)
+            (await llm.complete(PROMPT)).require_reply()
     assert url not in caught.value.detail, "addresses are none of a caller's business"
     (told,) = [r.getMessage() for r in caplog.records if r.name.startswith("generation.")]
     assert f"anthropic at {url}/v1/messages: " in told
@@ -135,7 +137,7 @@ async def test_a_callers_fault_is_never_sent_to_the_fallback(status):
     async with two_providers() as (llm, one, two):
         one.behave = says(status, b"")
         with pytest.raises(errors.LLMRefused):
-            await llm.complete(PROMPT)
+            (await llm.complete(PROMPT)).require_reply()
         assert two.requests == []
 
 
@@ -143,7 +145,7 @@ async def test_a_declined_prompt_is_never_sent_to_the_fallback():
     async with two_providers() as (llm, one, two):
         one.behave = says(200, AnthropicDialect().refusal())
         with pytest.raises(errors.LLMRefused):
-            await llm.complete(PROMPT)
+            (await llm.complete(PROMPT)).require_reply()
         assert two.requests == []
 
 
@@ -151,24 +153,24 @@ async def test_when_all_fail_the_last_error_tells_of_every_attempt():
     async with two_providers(LLM_MAX_ATTEMPTS=1) as (llm, one, two):
         one.behave = says(500, b"")
         two.behave = says(429, b"", retry_after="7200")
-        with pytest.raises(errors.LLMRateLimited) as caught:
-            await llm.complete(PROMPT)
-    assert [(a.provider, a.status) for a in caught.value.attempts] == [
+        outcome = await llm.complete(PROMPT)
+    assert isinstance(outcome.error, errors.LLMRateLimited)
+    assert [(a.provider, a.status) for a in outcome.attempts] == [
         ("anthropic", 500),
         ("openai", 429),
     ]
-    assert caught.value.provider == "openai"
+    assert outcome.provider == "openai"
 
 
 async def test_an_open_circuit_sends_everyone_to_the_fallback_at_once():
     async with two_providers(LLM_MAX_ATTEMPTS=1) as (llm, one, _):
         one.behave = says(500, b"")
         for _ in range(10):
-            await llm.complete(PROMPT)
+            (await llm.complete(PROMPT)).require_reply()
         sent = len(one.requests)
-        reply = await llm.complete(PROMPT)
-        assert reply.text == "second"
-        assert slugs(reply.attempts) == ["llm-circuit-open", ""]
+        outcome = await llm.complete(PROMPT)
+        assert outcome.require_reply().text == "second"
+        assert slugs(outcome.attempts) == ["llm-circuit-open", ""]
         assert len(one.requests) == sent
 
 
@@ -179,9 +181,9 @@ async def test_an_open_circuit_without_fallback_is_a_503_with_retry_after(
     async with client(LLM_MAX_ATTEMPTS=1) as llm:
         for _ in range(10):
             with pytest.raises(errors.LLMUnreachable):
-                await llm.complete(prompt)
+                (await llm.complete(prompt)).require_reply()
         with pytest.raises(errors.LLMCircuitOpen) as caught:
-            await llm.complete(prompt)
+            (await llm.complete(prompt)).require_reply()
     assert caught.value.status == 503
     assert int(caught.value.retry_after_header) >= 1
     assert len(server.requests) == 10
@@ -192,5 +194,5 @@ async def test_rate_limits_do_not_open_the_circuit(client, server, dialect, prom
     async with client() as llm:
         for _ in range(30):
             with pytest.raises(errors.LLMRateLimited):
-                await llm.complete(prompt)
+                (await llm.complete(prompt)).require_reply()
     assert len(server.requests) == 30

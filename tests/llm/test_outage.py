@@ -6,7 +6,6 @@ import asyncio
 from collections import Counter
 
 from generation.conf import parse
-from generation.errors import LLMError
 from generation.llm import client as client_module
 from generation.llm import policy
 from generation.llm.client import LLMClient
@@ -61,12 +60,8 @@ def rehearse(monkeypatch, status, latency_s=2.0, kind=Failing):
     async def request(llm):
         clock = asyncio.get_running_loop().time
         came = clock()
-        try:
-            await llm.complete(PROMPT)
-        except LLMError as error:
-            outcomes.append((came, error.slug, clock()))
-        else:
-            outcomes.append((came, "succeeded", clock()))
+        error = (await llm.complete(PROMPT)).error
+        outcomes.append((came, "succeeded" if error is None else error.slug, clock()))
 
     async def main():
         async with LLMClient.open(parse({"LLM_PROVIDER": "simulated"})) as llm:
@@ -86,11 +81,8 @@ def test_a_cancelled_probe_frees_its_slot_and_decides_nothing(monkeypatch):
     monkeypatch.setitem(client_module._PROVIDERS, "simulated", lambda *_: provider)
 
     async def outcome(llm):
-        try:
-            await llm.complete(PROMPT)
-        except LLMError as error:
-            return error.slug
-        return "succeeded"
+        error = (await llm.complete(PROMPT)).error
+        return "succeeded" if error is None else error.slug
 
     async def main():
         settings = parse({"LLM_PROVIDER": "simulated", "LLM_MAX_ATTEMPTS": 1})

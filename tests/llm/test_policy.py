@@ -129,8 +129,8 @@ def test_backoff_doubles_to_a_limit():
 
 
 def test_a_fallbacks_share_of_the_time_is_kept_for_it():
-    assert policy.end_of_turn(100, 130) == 120
-    assert policy.end_of_turn(130, 130) == 130
+    assert policy.deadline_before_fallback(100, 130) == 120
+    assert policy.deadline_before_fallback(130, 130) == 130
 
 
 LLM_ERRORS = [

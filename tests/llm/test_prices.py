@@ -71,7 +71,7 @@ async def test_a_reply_carries_its_cost():
         Provider(says(200, dialect.answer())).serve() as server,
         LLMClient.open(parse(dialect.settings(server.url))) as llm,
     ):
-        reply = await llm.complete(Prompt("x", "", "", "", 9))
+        reply = (await llm.complete(Prompt("x", "", "", "", 9))).require_reply()
     assert isinstance(reply.cost_usd, Decimal)
     assert reply.cost_usd == exact("claude-sonnet-5-5", "anthropic", Usage(10, 20))
 
@@ -82,5 +82,5 @@ async def test_a_local_servers_reply_has_no_cost():
         Provider(says(200, dialect.answer())).serve() as server,
         LLMClient.open(parse(dialect.settings(server.url))) as llm,
     ):
-        reply = await llm.complete(Prompt("x", "", "", "", 9))
+        reply = (await llm.complete(Prompt("x", "", "", "", 9))).require_reply()
     assert reply.cost_usd is None

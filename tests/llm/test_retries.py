@@ -20,15 +20,16 @@ from tests.support.provider import Provider, drips, hangs, resets, says
 async def test_a_passing_failure_is_tried_again(client, server, dialect, prompt, status):
     server.script = [says(status, dialect.error("other"), retry_after="0")]
     async with client() as llm:
-        reply = await llm.complete(prompt)
-    assert [attempt.status for attempt in reply.attempts] == [status, 200]
+        outcome = await llm.complete(prompt)
+    assert outcome.reply is not None
+    assert [attempt.status for attempt in outcome.attempts] == [status, 200]
 
 
 @pytest.mark.parametrize("behaviour", [resets, says(200, b"{}")], ids=["reset", "bad reply"])
 async def test_a_broken_exchange_is_tried_again(client, server, prompt, behaviour):
     server.script = [behaviour]
     async with client() as llm:
-        assert (await llm.complete(prompt)).text == "Hello."
+        assert (await llm.complete(prompt)).require_reply().text == "Hello."
     assert len(server.requests) == 2
 
 
@@ -47,28 +48,28 @@ async def test_a_broken_exchange_is_tried_again(client, server, prompt, behaviou
 async def test_a_lasting_failure_is_not_tried_again(client, server, dialect, status, kind):
     server.behave = says(status, dialect.error("other"), location=server.url)
     async with client() as llm:
-        with pytest.raises(kind) as caught:
-            await llm.complete(PROMPT)
+        outcome = await llm.complete(PROMPT)
     assert len(server.requests) == 1
-    assert caught.value.status_code == status
-    assert [attempt.status for attempt in caught.value.attempts] == [status]
+    assert type(outcome.error) is kind
+    assert outcome.error.status_code == status
+    assert [attempt.status for attempt in outcome.attempts] == [status]
 
 
 async def test_attempts_are_bounded(client, server, dialect, prompt):
     server.behave = says(500, dialect.error("other"), retry_after="0")
     async with client(LLM_MAX_ATTEMPTS=3) as llm:
-        with pytest.raises(errors.LLMUnreachable) as caught:
-            await llm.complete(prompt)
+        outcome = await llm.complete(prompt)
     assert len(server.requests) == 3
-    assert slugs(caught.value.attempts) == ["llm-unreachable"] * 3
-    assert (caught.value.provider, caught.value.model) == (dialect.name, dialect.model)
+    assert type(outcome.error) is errors.LLMUnreachable
+    assert slugs(outcome.attempts) == ["llm-unreachable"] * 3
+    assert (outcome.provider, outcome.model) == (dialect.name, dialect.model)
 
 
 async def test_the_provider_can_forbid_a_retry(client, server, dialect, prompt):
     server.behave = says(500, dialect.error("other"), x_should_retry="false")
     async with client() as llm:
         with pytest.raises(errors.LLMUnreachable):
-            await llm.complete(prompt)
+            (await llm.complete(prompt)).require_reply()
     assert len(server.requests) == 1
 
 
@@ -76,7 +77,7 @@ async def test_retry_after_is_waited_for(client, server, dialect, prompt):
     server.script = [says(429, dialect.error("limited"), retry_after_ms="300")]
     async with client() as llm:
         began = time.monotonic()
-        await llm.complete(prompt)
+        (await llm.complete(prompt)).require_reply()
     assert 0.3 <= time.monotonic() - began < 1.5
 
 
@@ -87,7 +88,7 @@ async def test_retry_after_beyond_the_deadline_is_passed_on_at_once(
     server.behave = says(status, dialect.error("other"), retry_after="3600")
     async with client() as llm, asyncio.timeout(5):  # it must not sleep: waiting can't help
         with pytest.raises(errors.LLMError) as caught:
-            await llm.complete(prompt)
+            (await llm.complete(prompt)).require_reply()
     assert caught.value.status == (429 if status == 429 else 503)
     assert caught.value.retry_after_header == "3600"
     assert len(server.requests) == 1
@@ -98,8 +99,8 @@ async def test_one_idempotency_key_across_attempts():
     async with Provider(says(200, dialect.answer())).serve() as server:
         server.script = [says(500, b"", retry_after="0")]
         async with LLMClient.open(parse(dialect.settings(server.url))) as llm:
-            await llm.complete(PROMPT)
-            await llm.complete(PROMPT)
+            (await llm.complete(PROMPT)).require_reply()
+            (await llm.complete(PROMPT)).require_reply()
     first, again, other = (request.headers["idempotency-key"] for request in server.requests)
     assert first == again
     assert first != other
@@ -114,18 +115,19 @@ async def test_the_deadline_holds_against_silence_and_drips(client, server, prom
     async with client(LLM_TIMEOUT=1, LLM_ATTEMPT_TIMEOUT=5) as llm:
         began = time.monotonic()
         with pytest.raises(errors.LLMTimedOut) as caught:
-            await llm.complete(prompt)
+            (await llm.complete(prompt)).require_reply()
     assert abs(time.monotonic() - began - 1) < 0.5
-    assert caught.value.fate == "timed_out"
+    assert caught.value.row_status == "timed_out"
     await server.until(lambda: server.connected == 0, "closing of the connection")
 
 
 async def test_one_attempt_has_a_bound_of_its_own(client, server, prompt):
     server.script = [drips]
     async with client(LLM_TIMEOUT=10, LLM_ATTEMPT_TIMEOUT=0.5) as llm:
-        reply = await llm.complete(prompt)
-    assert slugs(reply.attempts) == ["llm-timed-out", ""]
-    assert abs(reply.attempts[0].ms - 500) < 500
+        outcome = await llm.complete(prompt)
+    assert outcome.reply is not None
+    assert slugs(outcome.attempts) == ["llm-timed-out", ""]
+    assert abs(outcome.attempts[0].ms - 500) < 500
 
 
 async def test_the_deadline_is_over_all_attempts(client, server, prompt):
@@ -133,5 +135,5 @@ async def test_the_deadline_is_over_all_attempts(client, server, prompt):
     async with client(LLM_TIMEOUT=1, LLM_ATTEMPT_TIMEOUT=0.3, LLM_MAX_ATTEMPTS=20) as llm:
         began = time.monotonic()
         with pytest.raises(errors.LLMTimedOut):
-            await llm.complete(prompt)
+            (await llm.complete(prompt)).require_reply()
     assert time.monotonic() - began < 1.5

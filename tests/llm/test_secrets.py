@@ -36,13 +36,13 @@ async def test_no_error_shows_a_key(client, server, prompt, caplog, behaviour):
     caplog.set_level(logging.DEBUG)
     server.behave = behaviour
     async with client(LLM_MAX_ATTEMPTS=2, LLM_TIMEOUT=0.5) as llm:
-        with pytest.raises(errors.LLMError) as caught:
-            await llm.complete(prompt)
+        outcome = await llm.complete(prompt)
         shown = [repr(llm), repr(vars(llm)), repr(llm._upstreams)]
         shown += [repr(vars(upstream.provider)) for upstream in llm._upstreams.values()]
     assert server.requests, "nothing was asked, so nothing was tried"
-    error = caught.value
-    shown += [str(error), repr(error), error.detail, error.raw_reply, repr(error.attempts)]
+    error = outcome.error
+    assert error is not None
+    shown += [str(error), repr(error), error.detail, error.raw_reply, repr(outcome)]
     shown += traceback.format_exception(error)
     shown += [record.getMessage() + str(record.__dict__) for record in caplog.records]
     for text in shown:
@@ -64,7 +64,7 @@ async def test_no_variable_of_an_errors_frames_shows_a_key(client, server, promp
     server.behave = behaviour
     async with client(LLM_MAX_ATTEMPTS=1, LLM_TIMEOUT=0.5) as llm:
         with pytest.raises(errors.LLMError) as caught:
-            await llm.complete(prompt)
+            (await llm.complete(prompt)).require_reply()
     assert not [text for text in local_variables(caught.value) if KEY in text]
 
 
@@ -77,7 +77,7 @@ async def test_the_settings_do_not_show_a_key(dialect):
 async def test_a_reply_kept_for_the_log_does_not_show_a_key(client, server, dialect, prompt):
     server.behave = says(200, dialect.cut_off(f"The key is {KEY}, isn't it?"))
     async with client() as llm:
-        reply = await llm.complete(prompt)
+        reply = (await llm.complete(prompt)).require_reply()
     assert KEY not in reply.raw_reply
 
 

@@ -7,7 +7,6 @@ from collections import Counter
 from dataclasses import replace
 
 from generation.conf import parse
-from generation.errors import LLMError
 from generation.llm.client import LLMClient
 from generation.records import Prompt
 from tests.support import virtual_time
@@ -23,33 +22,38 @@ def run(work, **settings):
     return virtual_time.run(main())
 
 
+def complete(prompt, **settings):
+    return run(lambda llm: llm.complete(prompt), **settings)
+
+
+def reply_to(prompt, **settings):
+    return complete(prompt, **settings).require_reply()
+
+
 def test_it_says_that_it_is_simulated():
-    reply = run(lambda llm: llm.complete(PROMPT))
-    assert (reply.provider, reply.model) == ("simulated", "simulated")
-    assert reply.cost_usd is None
-    reply = run(lambda llm: llm.complete(PROMPT), LLM_MODEL="claude-sonnet-5-5")
-    assert reply.model == "simulated-claude-sonnet-5-5"
+    outcome = complete(PROMPT)
+    assert (outcome.provider, outcome.model) == ("simulated", "simulated")
+    assert outcome.require_reply().cost_usd is None
+    outcome = complete(PROMPT, LLM_MODEL="claude-sonnet-5-5")
+    assert outcome.model == "simulated-claude-sonnet-5-5"
 
 
 def test_its_text_depends_on_the_prompt_alone():
-    first = run(lambda llm: llm.complete(PROMPT)).text
-    assert run(lambda llm: llm.complete(PROMPT)).text == first
-    texts = {
-        run(lambda llm, n=n: llm.complete(replace(PROMPT, text=f"Question {n}"))).text
-        for n in range(20)
-    }
+    first = reply_to(PROMPT).text
+    assert reply_to(PROMPT).text == first
+    texts = {reply_to(replace(PROMPT, text=f"Question {n}")).text for n in range(20)}
     assert len(texts) == 20
     assert "Why is the sky blue?" in first
 
 
 def test_its_token_counts_are_plausible():
-    reply = run(lambda llm: llm.complete(PROMPT))
+    reply = reply_to(PROMPT)
     assert 5 <= reply.usage.input_tokens <= 12
     assert len(reply.text) / 6 < reply.usage.output_tokens < len(reply.text) / 2
 
 
 def test_it_stops_at_max_tokens():
-    reply = run(lambda llm: llm.complete(replace(PROMPT, max_tokens=5)))
+    reply = reply_to(replace(PROMPT, max_tokens=5))
     assert reply.stop_reason == "max_tokens"
     assert reply.usage.output_tokens == 5
 
@@ -60,7 +64,7 @@ def test_it_takes_as_long_as_it_is_told():
         times = []
         for _ in range(50):
             began = clock()
-            await llm.complete(PROMPT)
+            (await llm.complete(PROMPT)).require_reply()
             times.append(clock() - began)
         return times
 
@@ -75,11 +79,8 @@ def test_it_fails_as_often_as_it_is_told():
         outcomes: Counter[str] = Counter()
 
         async def one():
-            try:
-                await llm.complete(PROMPT)
-                outcomes["succeeded"] += 1
-            except LLMError as error:
-                outcomes[error.slug] += 1
+            error = (await llm.complete(PROMPT)).error
+            outcomes["succeeded" if error is None else error.slug] += 1
 
         for _ in range(40):  # in waves, so that the slow ones don't look like an outage
             await asyncio.gather(*(one() for _ in range(100)))
@@ -103,4 +104,4 @@ def test_it_fails_as_often_as_it_is_told():
 
 
 def test_a_prompt_with_a_lone_surrogate_is_survived():
-    assert run(lambda llm: llm.complete(replace(PROMPT, text="half \ud83d"))).text
+    assert reply_to(replace(PROMPT, text="half \ud83d")).text

@@ -65,15 +65,15 @@ async def test_bad_input_leaves_the_key_free(client):
 
 
 async def test_a_failure_frees_the_key_so_that_a_retry_runs_again(client, runtime, monkeypatch):
-    complete = runtime.llm.complete
+    run = runtime.llm.run
 
-    async def fail(*_):
-        raise LLMTimedOut("no answer")
+    async def fail(context):
+        return context.failed(LLMTimedOut("no answer"))
 
-    monkeypatch.setattr(runtime.llm, "complete", fail)
+    monkeypatch.setattr(runtime.llm, "run", fail)
     failed = await client.post(GENERATE, headers=key())
     assert failed.status_code == 504
-    monkeypatch.setattr(runtime.llm, "complete", complete)
+    monkeypatch.setattr(runtime.llm, "run", run)
     again = await client.post(GENERATE, headers=key())
     assert again.status_code == 200
     assert await GenerationLog.objects.acount() == 2

@@ -142,7 +142,7 @@ async def test_a_bug_in_a_provider_still_leaves_a_row(client, runtime, monkeypat
     async def broken(*_):
         raise ZeroDivisionError("a secret detail")
 
-    monkeypatch.setattr(runtime.llm, "complete", broken)
+    monkeypatch.setattr(runtime.llm, "run", broken)
     answer = await client.post(GENERATE)
     assert (answer.status_code, slug(answer)) == (502, "llm-error")
     row = await GenerationLog.objects.aget()
@@ -155,12 +155,13 @@ async def test_a_prompt_that_the_model_answers_with_unstorable_text_is_stored_cl
 ):
     from dataclasses import replace
 
-    complete = runtime.llm.complete
+    run = runtime.llm.run
 
-    async def hostile(*asked):
-        return replace(await complete(*asked), text="a\x00b\ud800c")
+    async def hostile(context):
+        outcome = await run(context)
+        return replace(outcome, reply=replace(outcome.require_reply(), text="a\x00b\ud800c"))
 
-    monkeypatch.setattr(runtime.llm, "complete", hostile)
+    monkeypatch.setattr(runtime.llm, "run", hostile)
     answer = await client.post(GENERATE)
     assert answer.status_code == 200
     assert answer.json()["result"] == "a\ufffdb\ufffdc"

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from generation.errors import LLMRefused
-from generation.llm.providers.base import Answer, Complaint, HttpProvider
+from generation.llm.providers.base import Answer, ErrorObject, HttpProvider, is_success
 from generation.llm.providers.parsing import (
-    take,
-    take_count,
-    take_optional,
-    take_optional_count,
-    take_word,
+    UnusableReply,
+    optional,
+    optional_name,
+    optional_tokens,
+    require,
+    require_tokens,
 )
 from generation.records import Usage
 
@@ -34,7 +35,7 @@ _STATUS_OF_ERROR = {
     "overloaded_error": 529,
 }
 _TEXT_OR_THINKING = frozenset({"text", "thinking", "redacted_thinking"})
-_WHOLE = frozenset({"end_turn", "stop_sequence"})
+_COMPLETE = frozenset({"end_turn", "stop_sequence"})
 
 
 class Anthropic(HttpProvider):
@@ -64,35 +65,34 @@ class Anthropic(HttpProvider):
 
     def decode(self, payload: Any) -> Answer:
         texts, kinds = [], set()
-        for block in take(list, payload, "content"):
-            kind = take(str, block, "type")
+        for block in require(list, payload, "content"):
+            kind = require(str, block, "type")
             kinds.add(kind)
             if kind == "text":
-                texts.append(take(str, block, "text"))
-        stop_reason = take_word(payload, "stop_reason")
+                texts.append(require(str, block, "text"))
+        stop_reason = optional_name(payload, "stop_reason")
         if stop_reason == "refusal":
-            raise LLMRefused(f"{self.name} declines to answer this prompt")
+            raise UnusableReply(f"{self.name} declines to answer this prompt", LLMRefused)
         return Answer(
             text=self._require_text("".join(texts), cut_off=stop_reason == "max_tokens"),
-            usage=_count(take(dict, payload, "usage")),
-            model=take_word(payload, "model"),
+            usage=_count(require(dict, payload, "usage")),
+            model=optional_name(payload, "model"),
             stop_reason=stop_reason,
-            is_plain=len(texts) == 1 and stop_reason in _WHOLE and kinds <= _TEXT_OR_THINKING,
+            is_plain=len(texts) == 1 and stop_reason in _COMPLETE and kinds <= _TEXT_OR_THINKING,
         )
 
-    def read_complaint(self, payload: Any, status: int) -> Complaint | None:
-        error = take_optional(dict, payload, "error")
+    def decode_error(self, payload: Any, status: int) -> ErrorObject | None:
+        error = optional(dict, payload, "error")
         if not error:
             return None
-        amounts_to = _STATUS_OF_ERROR.get(take_word(error, "type"))
-        is_success = status < 300  # noqa: PLR2004
-        return Complaint(
-            take_optional(str, error, "message") or "", amounts_to if is_success else None
+        by_type = _STATUS_OF_ERROR.get(optional_name(error, "type"))
+        return ErrorObject(
+            optional(str, error, "message") or "", by_type if is_success(status) else None
         )
 
 
 def _count(usage: dict[str, Any]) -> Usage:
-    read = take_optional_count(usage, "cache_read_input_tokens")
-    written = take_optional_count(usage, "cache_creation_input_tokens")
-    given = take_count(usage, "input_tokens") + read + written
-    return Usage(given, take_count(usage, "output_tokens"), read, written)
+    read = optional_tokens(usage, "cache_read_input_tokens")
+    written = optional_tokens(usage, "cache_creation_input_tokens")
+    given = require_tokens(usage, "input_tokens") + read + written
+    return Usage(given, require_tokens(usage, "output_tokens"), read, written)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from generation.conf import is_openai_itself
-from generation.errors import LLMBadReply, LLMRefused
-from generation.llm.providers.base import Answer, Complaint, HttpProvider
+from generation.errors import LLMRefused
+from generation.llm.providers.base import Answer, ErrorObject, HttpProvider, is_success
 from generation.llm.providers.parsing import (
-    take,
-    take_count,
-    take_optional,
-    take_optional_count,
-    take_word,
+    UnusableReply,
+    optional,
+    optional_name,
+    optional_tokens,
+    require,
+    require_tokens,
 )
 from generation.records import Usage
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from generation.conf import Settings
     from generation.records import Prompt
 
-# The stop reasons of a log row are the same words whoever answered.
+# A log row has the same words for stop reasons, whichever provider answered: Anthropic's.
 _STOP_REASON = {
     "stop": "end_turn",
     "length": "max_tokens",
@@ -70,19 +72,19 @@ class OpenAI(HttpProvider):
         return {"model": model, "messages": messages, self._max_tokens_field: prompt.max_tokens}
 
     def decode(self, payload: Any) -> Answer:
-        choices = take(list, payload, "choices")
+        choices = require(list, payload, "choices")
         if not choices:
-            raise LLMBadReply(f"{self.name} sent an answer without choices")
-        message = take(dict, choices[0], "message")
-        stop_reason = take_word(choices[0], "finish_reason")
+            raise UnusableReply(f"{self.name} sent an answer without choices")
+        message = require(dict, choices[0], "message")
+        stop_reason = optional_name(choices[0], "finish_reason")
         stop_reason = _STOP_REASON.get(stop_reason, stop_reason)
-        if take_optional(str, message, "refusal") or stop_reason == "refusal":
-            raise LLMRefused(f"{self.name} declines to answer this prompt")
-        usage = take_optional(dict, payload, "usage")
+        if optional(str, message, "refusal") or stop_reason == "refusal":
+            raise UnusableReply(f"{self.name} declines to answer this prompt", LLMRefused)
+        usage = optional(dict, payload, "usage")
         return Answer(
             text=self._require_text(_read_text(message), cut_off=stop_reason == "max_tokens"),
-            usage=_count(usage) if usage else Usage(0, 0),  # some such servers don't count
-            model=take_word(payload, "model"),
+            usage=_count(usage) if usage else Usage(0, 0),  # some compatible servers don't count
+            model=optional_name(payload, "model"),
             stop_reason=stop_reason,
             is_plain=stop_reason == "end_turn"
             and isinstance(message["content"], str)
@@ -90,36 +92,37 @@ class OpenAI(HttpProvider):
             and bool(usage),
         )
 
-    def read_complaint(self, payload: Any, status: int) -> Complaint | None:
-        error = take_optional(dict, payload, "error")
+    def decode_error(self, payload: Any, status: int) -> ErrorObject | None:
+        error = optional(dict, payload, "error")
         if not error:
             return None
-        amounts_to = _status_of(error.get("code")) or _status_of(error.get("type"))
-        is_success = status < 300  # noqa: PLR2004
-        is_unpaid = amounts_to == 402  # noqa: PLR2004  # it comes as a 429, but waiting won't help
-        return Complaint(
-            take_optional(str, error, "message") or "",
-            amounts_to if is_success or is_unpaid else None,
+        by_code = _status_of(error.get("code")) or _status_of(error.get("type"))
+        is_unpaid = by_code == HTTPStatus.PAYMENT_REQUIRED  # sent as 429, but waiting won't help
+        return ErrorObject(
+            optional(str, error, "message") or "",
+            by_code if is_success(status) or is_unpaid else None,
         )
 
 
 def _read_text(message: dict[str, Any]) -> str:
     if isinstance(message.get("content"), list):
         parts = message["content"]
-        return "".join(take(str, p, "text") for p in parts if take(str, p, "type") == "text")
-    return take_optional(str, message, "content") or ""
+        return "".join(require(str, p, "text") for p in parts if require(str, p, "type") == "text")
+    return optional(str, message, "content") or ""
 
 
 def _count(usage: dict[str, Any]) -> Usage:
-    prompt_tokens = take_count(usage, "prompt_tokens")
-    details = take_optional(dict, usage, "prompt_tokens_details")
-    cached = take_optional_count(details, "cached_tokens")
-    return Usage(prompt_tokens, take_count(usage, "completion_tokens"), min(cached, prompt_tokens))
+    prompt_tokens = require_tokens(usage, "prompt_tokens")
+    details = optional(dict, usage, "prompt_tokens_details")
+    cached = optional_tokens(details, "cached_tokens")
+    return Usage(
+        prompt_tokens, require_tokens(usage, "completion_tokens"), min(cached, prompt_tokens)
+    )
 
 
 def _status_of(kind: object) -> int | None:
     if isinstance(kind, str):
         return _STATUS_OF_ERROR.get(kind)
-    if isinstance(kind, int) and 400 <= kind < 600:  # noqa: PLR2004  # as routers and vLLM write it
+    if isinstance(kind, int) and 400 <= kind < 600:  # noqa: PLR2004  # routers and vLLM put it here
         return kind
     return None

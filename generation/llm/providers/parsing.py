@@ -1,4 +1,4 @@
-"""Reading what a provider sent, without trust: JSON, its fields, and excerpts for the log."""
+"""Reading a provider's reply without trusting it: JSON, its fields, and excerpts for the log."""
 
 from __future__ import annotations
 
@@ -9,79 +9,90 @@ from typing import Any, NoReturn, TypeVar
 
 import orjson
 
-from generation.errors import LLMBadReply
+from generation.errors import LLMBadReply, LLMError
 
 EXCERPT_CHARS = 4000
-_WORD_CHARS = 200
-_MOST_TOKENS = 100_000_000  # no model reads or writes more in one call
-_MIN_SECRET_CHARS = 8  # a local server's dummy key, `none` say, is a common word
+_NAME_CHARS = 200
+_MAX_TOKENS = 100_000_000  # no model reads or writes more in one call
+_MIN_SECRET_CHARS = 8  # the dummy key of a local server, e.g. `none`, is a common word
 
-# Keys as Anthropic and OpenAI write them, also where an error message masks their middle.
+# Keys as Anthropic and OpenAI write them, even if an error message masks their middle.
 _KEY_SHAPED = re.compile(r"sk-[\w*.-]{4,}", re.ASCII)
 
 Kind = TypeVar("Kind")
 
 
+class UnusableReply(Exception):
+    """A reply of status 2xx that is no answer; `kind` is the error that it amounts to.
+
+    `HttpProvider` turns it into that error, together with the status and the reply.
+    """
+
+    def __init__(self, detail: str, kind: type[LLMError] = LLMBadReply) -> None:
+        super().__init__(detail)
+        self.kind = kind
+
+
 def parse_json(body: bytes | bytearray) -> Any:
-    """Raises `LLMBadReply`; absurd nesting and non-finite numbers included."""
+    """Raises `UnusableReply`, also for absurd nesting and non-finite numbers."""
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
-        # orjson refuses lone surrogates, which a model that was cut off may well send.
+        # orjson rejects lone surrogates, which a model that was cut off may well send.
         if b"\\u" not in body:
-            raise LLMBadReply("the provider's reply is not JSON") from None
+            raise UnusableReply("the provider's reply is not JSON") from None
     try:
-        return json.loads(body, parse_constant=_refuse_constant)
+        return json.loads(body, parse_constant=_reject_constant)
     except (ValueError, RecursionError):
-        raise LLMBadReply("the provider's reply is not JSON") from None
+        raise UnusableReply("the provider's reply is not JSON") from None
 
 
-def _refuse_constant(name: str) -> NoReturn:
+def _reject_constant(name: str) -> NoReturn:
     raise ValueError(name)
 
 
-def take(kind: type[Kind], container: Any, key: str) -> Kind:
-    """`container[key]`, which has to be there and of that kind. Raises `LLMBadReply`."""
+def require(kind: type[Kind], container: Any, key: str) -> Kind:
+    """Returns `container[key]`. Raises `UnusableReply` if it is missing or of another kind."""
     value = container.get(key) if isinstance(container, dict) else None
     if isinstance(value, kind):
         return value
     if value is None:
-        raise LLMBadReply(f"the provider's reply has no {key}")
-    raise LLMBadReply(f"{key} in the provider's reply is not {kind.__name__}")
+        raise UnusableReply(f"the provider's reply has no {key}")
+    raise UnusableReply(f"{key} in the provider's reply is not {kind.__name__}")
 
 
-def take_optional(kind: type[Kind], container: Any, key: str) -> Kind | None:
-    """The same, but None where it is null or missing."""
+def optional(kind: type[Kind], container: Any, key: str) -> Kind | None:
+    """The same, but None if it is null or missing."""
     if not isinstance(container, dict) or container.get(key) is None:
         return None
-    return take(kind, container, key)
+    return require(kind, container, key)
 
 
-def take_word(container: Any, key: str) -> str:
-    """A name fit for a column of the log; '' where it is null or missing."""
-    value = take_optional(str, container, key) or ""
-    if len(value) > _WORD_CHARS or not value.isprintable():
-        raise LLMBadReply(f"{key} in the provider's reply is not a name")
+def optional_name(container: Any, key: str) -> str:
+    """A name that fits a column of the log; '' if it is null or missing."""
+    value = optional(str, container, key) or ""
+    if len(value) > _NAME_CHARS or not value.isprintable():
+        raise UnusableReply(f"{key} in the provider's reply is not a name")
     return value
 
 
-def take_count(container: Any, key: str) -> int:
+def require_tokens(container: Any, key: str) -> int:
     """A number of tokens."""
-    value = take(int, container, key)
-    if not 0 <= value <= _MOST_TOKENS or isinstance(value, bool):
-        raise LLMBadReply(f"{key} in the provider's reply is absurd")
+    value = require(int, container, key)
+    if not 0 <= value <= _MAX_TOKENS or isinstance(value, bool):
+        raise UnusableReply(f"{key} in the provider's reply is no plausible number of tokens")
     return value
 
 
-def take_optional_count(container: Any, key: str) -> int:
-    """The same; 0 where it is null or missing."""
+def optional_tokens(container: Any, key: str) -> int:
+    """The same; 0 if it is null or missing."""
     if not isinstance(container, dict) or container.get(key) is None:
         return 0
-    return take_count(container, key)
+    return require_tokens(container, key)
 
 
 def excerpt(source: bytes | bytearray | str, secret: str, *, limit: int = EXCERPT_CHARS) -> str:
-    """The beginning of it as text that can be stored and shown: no NUL, no surrogate, no key."""
+    """Its beginning, as text that is safe to store and to show: no NUL, no surrogate, no key."""
     start = source[: limit * 4 + 1000]  # cut late, so that a key across the limit is seen whole
     if isinstance(start, str):
         start = start.encode("utf-8", "replace")
@@ -93,7 +104,7 @@ def excerpt(source: bytes | bytearray | str, secret: str, *, limit: int = EXCERP
 
 @lru_cache(maxsize=8)
 def _spellings(secret: str) -> re.Pattern[str]:
-    """The key, its punctuation as it is or as JSON and addresses may write it."""
+    """Matches the key, also if its punctuation is escaped as in JSON or in a URL."""
 
     def spell(char: str) -> str:
         code = ord(char)

@@ -1,4 +1,4 @@
-"""A provider in the process itself: no network, no key, no cost. It can be told to misbehave."""
+"""A provider inside the process: no network, no key, no cost. It fails as often as you ask."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _CHARS_PER_TOKEN = 4  # the usual rule of thumb for English
 _QUOTED_CHARS = 120
-_REFUSAL_S = 0.05  # a provider that refuses does so quickly
+_REJECTION_S = 0.05  # providers reject quickly
 
 _SENTENCES = (
     "The short answer is that it depends on what is measured.",
@@ -53,8 +53,8 @@ class Simulated:
         if fault == "timeout":
             await asyncio.Event().wait()
         if fault is not None and fault.isdigit():
-            await asyncio.sleep(_REFUSAL_S)
-            raise self._refusal(int(fault))
+            await asyncio.sleep(_REJECTION_S)
+            raise _rejection(int(fault))
         await asyncio.sleep(self._random.uniform(*self._latency_s))
         if fault == "malformed":
             raise LLMBadReply("simulated: the reply is not JSON", status_code=200)
@@ -68,12 +68,13 @@ class Simulated:
                 return fault
         return None
 
-    def _refusal(self, status: int) -> LLMError:
-        return policy.classify(status)(f"simulated answered {status}", status_code=status)
+
+def _rejection(status: int) -> LLMError:
+    return policy.classify(status)(f"simulated answered {status}", status_code=status)
 
 
 def _answer(prompt: Prompt, model: str) -> Answer:
-    """The same prompt gives the same text."""
+    """The same prompt always gets the same text."""
     text = f'You asked: "{_quote(prompt.text)}". ' + " ".join(_sentences(prompt))
     limit = prompt.max_tokens * _CHARS_PER_TOKEN
     return Answer(
@@ -85,7 +86,7 @@ def _answer(prompt: Prompt, model: str) -> Answer:
 
 
 def _quote(text: str) -> str:
-    """Of the last paragraph: what the caller gave usually follows the template."""
+    """From the last paragraph: the caller's input usually follows the template."""
     line = " ".join(text.rstrip().rpartition("\n\n")[2][: _QUOTED_CHARS * 2].split())
     return line if len(line) <= _QUOTED_CHARS else f"{line[:_QUOTED_CHARS]}…"
 
