@@ -50,13 +50,15 @@ class StaccatoError(Exception):
 
 
 def release_frames(error: BaseException | None) -> None:
-    """Drop the local variables held by a handled error's traceback.
+    """Drop the tracebacks of a handled error and its causes, and the variables in their frames.
 
     They keep the request body alive, often in a reference cycle, and the cycle collector rarely
-    runs while we serve (see `runtime/collector.py`).
+    runs while we serve (see `runtime/collector.py`). Both have to go: a task keeps a traceback of
+    its own, and a frame refers to its callers, which need not be in the traceback.
     """
     while error is not None:
         traceback.clear_frames(error.__traceback__)
+        error.__traceback__ = None
         error = error.__cause__ or error.__context__
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from generation.errors import release_frames
+
 if TYPE_CHECKING:
     from generation.errors import LLMError
     from generation.records import Attempt, Prompt, Reply
@@ -45,5 +47,6 @@ class CompletionContext:
         return Outcome(reply, None, provider, model, tuple(self.attempts))
 
     def failed(self, error: LLMError) -> Outcome:
+        release_frames(error)  # as a value, it outlives them
         asked = self.attempts[-1] if self.attempts else self.prompt
         return Outcome(None, error, asked.provider, asked.model, tuple(self.attempts))
