@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 from uuid import UUID
 
 if TYPE_CHECKING:
@@ -139,9 +139,35 @@ class LogRow:
     # Of the others.
     error_type: str = ""
     error: str = ""
-    # Not columns: what the row's insertion completes.
-    idempotency_key: str = ""
-    claim: UUID | None = None
+
+
+class KeyRef(NamedTuple):
+    """Names an idempotency key: each user has keys of their own."""
+
+    user_id: int
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """An attempt to own an idempotency key."""
+
+    user_id: int
+    key: str
+    fingerprint: str  # SHA-256 of what is asked for
+    token: UUID  # the fencing token: proves the ownership
+
+    @property
+    def ref(self) -> KeyRef:
+        return KeyRef(self.user_id, self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyedRow:
+    """A row, and the claim on an idempotency key that its insertion completes."""
+
+    row: LogRow
+    claim: Claim | None = None  # None: the request had no key
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,11 @@ from django.template.response import TemplateResponse
 from django.utils.html import format_html
 from django.utils.timezone import now
 
+from generation import conf
 from generation.admin import columns
 from generation.admin.pagination import NewestFirstAdmin
 from generation.admin.theme import ModelForm
-from generation.api_keys import tokens as credentials
+from generation.api_keys import tokens
 from generation.models import ApiKey
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class ApiKeyForm(ModelForm):
     def clean_allowed_models(self) -> str:
         text: str = self.cleaned_data["allowed_models"]
         try:
-            credentials.parse_targets(text)
+            conf.parse_targets(text)
         except ValueError as error:
             raise ValidationError(str(error)) from None
         return text
@@ -100,7 +101,7 @@ class ApiKeyAdmin(NewestFirstAdmin):
         if change:
             super().save_model(request, obj, form, change)
             return
-        new = credentials.make()
+        new = tokens.make(conf.load().pepper)
         obj.prefix, obj.digest = new.prefix, new.digest
         super().save_model(request, obj, form, change)
         obj.text = new.text  # type: ignore[attr-defined]  # for response_add

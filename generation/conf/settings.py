@@ -215,6 +215,11 @@ class Settings(BaseModel):
             return not django_settings.DEBUG
         return self.api_keys_required
 
+    @property
+    def pepper(self) -> str:
+        """The secret under which API keys are hashed."""
+        return self.api_key_pepper.get_secret_value() or django_settings.SECRET_KEY
+
     def access_to(self, page: Literal["pool", "metrics"]) -> Literal["open", "staff", "off"]:
         access = self.pool_access if page == "pool" else self.metrics_access
         if access == "auto":

@@ -1,7 +1,7 @@
-"""Many callers, one statement.
+"""Many callers, one statement (group commit).
 
-While one flush is under way new items gather; when it is done they leave together. A lone
-caller therefore waits for no timer, and the batch grows with the load by itself.
+While one flush is under way new items gather, and the next flush takes them together. So a lone
+caller waits for no timer, and the batch grows with the load by itself.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 logger = logging.getLogger(__name__)
-PATIENCE_S = 0.5  # after which a second flush may overtake one that is stuck
+
+MIB = 1024 * 1024
+OVERTAKE_S = 0.5  # after this a second flush may overtake one that is stuck
 CLOSE_S = 5.0  # how long shutdown waits for the last flushes
-MAX_FLUSHES = 3  # at once, so that a stuck database does not take the whole pool
+MAX_FLUSHES = 3  # at once: a stuck database must not take the whole pool
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -49,8 +51,8 @@ class _Waiting(Generic[Item, Result]):
 class Batcher(Generic[Item, Result]):
     """Turns single items into batches for `flush`, which returns one result per item, in order.
 
-    `flush` raises `RowRefused` where the data of some row is at fault; the batch is then
-    halved until the row stands alone, so that its neighbours succeed.
+    Where `flush` raises `RowRefused`, the batch is halved until the row at fault stands alone, so
+    that its neighbours succeed.
     """
 
     def __init__(
@@ -59,14 +61,17 @@ class Batcher(Generic[Item, Result]):
         flush: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
         bounds: Bounds,
         *,
+        weigh: Callable[[Item], int],
         linger_s: float = 0.0,
     ) -> None:
-        """With `linger_s`, items wait for so long for others to come."""
+        """`weigh` returns about how many bytes an item takes; with `linger_s`, items wait that
+        long for others to come."""
         self.name = name
+        self._weigh = weigh
         self._linger_s = linger_s
         self._flush = flush
         self._bounds = bounds
-        # Ordered and keyed, since a caller that gives up takes its item along at once.
+        # Ordered and keyed, since a caller that gives up takes its item out at once.
         self._queue: OrderedDict[asyncio.Future[Result], _Waiting[Item, Result]] = OrderedDict()
         self._flushes: set[asyncio.Task[None]] = set()
         self._queued_bytes = 0
@@ -77,12 +82,13 @@ class Batcher(Generic[Item, Result]):
     def __len__(self) -> int:
         return len(self._queue)
 
-    def submit(self, item: Item, size: int = 0) -> asyncio.Future[Result]:
-        """Queue an item of about `size` bytes; the future is done when its batch is.
+    def submit(self, item: Item) -> asyncio.Future[Result]:
+        """Queue an item. Returns a future that is done when the item's batch is.
 
         Cancelling the future takes the item out if its flush has not begun. Raises
         `DatabaseUnavailable` when the queue is full.
         """
+        size = self._weigh(item)
         if (
             len(self._queue) >= self._bounds.queue_rows
             or self._queued_bytes + size > self._bounds.queue_bytes
@@ -101,7 +107,7 @@ class Batcher(Generic[Item, Result]):
             self._queued_bytes -= waiting.size
 
     async def run(self) -> None:
-        """Flush until `close()`; returns when the queue is empty then."""
+        """Flush until `close()`, and then until the queue is empty."""
         while True:
             await self._wake.wait()
             if self._linger_s:
@@ -109,26 +115,26 @@ class Batcher(Generic[Item, Result]):
                     async with asyncio.timeout(self._linger_s):
                         await self._closed.wait()
             while batch := self._take():
-                await self._flush_patiently(batch)
+                await self._flush_or_overtake(batch)
             if self._closed.is_set():
                 await asyncio.gather(*self._flushes)
                 return
             self._wake.clear()
 
-    async def _flush_patiently(self, batch: list[_Waiting[Item, Result]]) -> None:
-        """Return when the batch is flushed, or when it takes so long that others may go first.
+    async def _flush_or_overtake(self, batch: list[_Waiting[Item, Result]]) -> None:
+        """Return when the batch is flushed, or when it takes so long that the next may overtake it.
 
-        A connection that is stuck must not stall everybody else's.
+        A connection that is stuck must not stall the flushes on the others.
         """
         flush = asyncio.get_running_loop().create_task(self._settle(batch))
         self._flushes.add(flush)
         flush.add_done_callback(self._flushes.discard)
-        await asyncio.wait([flush], timeout=PATIENCE_S)
+        await asyncio.wait([flush], timeout=OVERTAKE_S)
         while len(self._flushes) >= MAX_FLUSHES:
             await asyncio.wait(self._flushes, return_when=asyncio.FIRST_COMPLETED)
 
     def close(self) -> None:
-        """Let `run()` end after what is queued has been flushed."""
+        """Let `run()` end once what is queued has been flushed."""
         self._closed.set()
         self._wake.set()
 
@@ -161,7 +167,7 @@ class Batcher(Generic[Item, Result]):
         except StaccatoError as error:
             _fail(batch, error)
         except Exception as error:
-            # A bug must not end the batcher: every later caller would wait for ever.
+            # A bug must not end the batcher: every later caller would wait until the restart.
             logger.exception("the %s batch failed", self.name)
             _fail(batch, error)
         else:
@@ -178,7 +184,7 @@ def _fail(batch: Sequence[_Waiting[Item, Result]], error: Exception) -> None:
 
 @contextlib.asynccontextmanager
 async def running(batchers: Sequence[Batcher[Any, Any]]) -> AsyncIterator[None]:
-    """The batchers as tasks that keep no caller's context."""
+    """Run the batchers as tasks in an empty context, and close them at the end of the block."""
     loop = asyncio.get_running_loop()
     tasks = [
         loop.create_task(batcher.run(), name=batcher.name, context=contextvars.Context())

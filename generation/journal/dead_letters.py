@@ -1,4 +1,4 @@
-"""Rows that PostgreSQL refuses, set aside with the reason, until an operator decides."""
+"""Dead letters: rows that PostgreSQL refuses, set aside with the reason for an operator."""
 
 from __future__ import annotations
 
@@ -16,21 +16,23 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from pathlib import Path
 
-    from generation.records import LogRow
+    from generation.records import KeyedRow
 
 SUFFIX = ".refused"
 LOCK_SUFFIX = ".refused.lock"
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
-    row: LogRow
+class DeadLetter:
+    """A row that PostgreSQL refused."""
+
+    keyed: KeyedRow
     error: str
     at: str  # ISO 8601
 
 
-class RefusedRows:
-    """One file for all processes; whoever reads or writes it holds its lock for that long.
+class DeadLetters:
+    """One file for all processes; a process that changes it holds its lock meanwhile.
 
     The file is replaced, not edited, so the lock is on a file beside it.
     """
@@ -38,16 +40,16 @@ class RefusedRows:
     def __init__(self, folder: Path, database: str) -> None:
         self.path = folder / f"{database}{SUFFIX}"
         self._lock = folder / f"{database}{LOCK_SUFFIX}"
-        self._counted: tuple[tuple[int, ...], int] = ((), 0)  # of which file, how many
+        self._counted: tuple[tuple[int, ...], int] = ((), 0)  # a version of the file, its letters
 
-    def add(self, row: LogRow, error: str) -> None:
-        """Durable when it returns. Raises `OSError`, and the file is as it was then."""
-        record = {**lines.from_row(row), "error": error, "at": datetime.now(UTC).isoformat()}
+    def add(self, keyed: KeyedRow, error: str) -> None:
+        """Durable when it returns. Raises `OSError`, and leaves the file as it was."""
+        record = {**lines.from_row(keyed), "error": error, "at": datetime.now(UTC).isoformat()}
         with self.locked():
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
             try:
                 end = os.fstat(descriptor).st_size
-                # A line that a crash tore must not take this one along.
+                # A line that a crash tore must not spoil this one.
                 is_torn = end > 0 and os.pread(descriptor, 1, end - 1) != b"\n"
                 try:
                     files.write_all(descriptor, b"\n" * is_torn + lines.encode(record), end)
@@ -59,21 +61,22 @@ class RefusedRows:
                 os.close(descriptor)
             files.sync_folder(self.path.parent)
 
-    def read(self) -> list[Refused]:
-        """Each row once, though it may have been refused again on its way from a journal."""
+    def read(self) -> list[DeadLetter]:
+        """Returns each row once: it may have been refused again on its way from a journal."""
         try:
             data = self.path.read_bytes()
         except FileNotFoundError:
             return []
-        found: dict[UUID, Refused] = {}
+        found: dict[UUID, DeadLetter] = {}
         for line in lines.read(data):
-            row = lines.to_row(line.record) if line.record else None
-            if line.record and row is not None:
-                found[row.id] = Refused(row, line.record["error"], line.record["at"])
+            keyed = lines.to_row(line.record) if line.record else None
+            if line.record and keyed is not None:
+                letter = DeadLetter(keyed, line.record["error"], line.record["at"])
+                found[keyed.row.id] = letter
         return list(found.values())
 
     def count(self) -> int:
-        """How many rows there are. They may be many, so they are read only where they changed."""
+        """Returns how many there are; they may be many, so it reads only a file that changed."""
         try:
             status = self.path.stat()
         except FileNotFoundError:
@@ -84,12 +87,12 @@ class RefusedRows:
         return self._counted[1]
 
     def remove(self, ids: Collection[UUID]) -> None:
-        """Take rows out; call it while `locked()`. The others stay as they are, to the byte."""
+        """Take rows out while `locked()`. The other lines stay as they are, to the byte."""
         data = self.path.read_bytes()
         kept, start = [], 0
         for line in lines.read(data):
-            row = lines.to_row(line.record) if line.record else None
-            if row is None or row.id not in ids:
+            keyed = lines.to_row(line.record) if line.record else None
+            if keyed is None or keyed.row.id not in ids:
                 kept.append(data[start : line.end])
             start = line.end
         draft = self.path.with_suffix(".refused-draft")
@@ -97,6 +100,7 @@ class RefusedRows:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
+        """Hold the file for this process."""
         self._lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with locks.held(self._lock):
             yield

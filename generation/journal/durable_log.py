@@ -1,7 +1,7 @@
 """Phase 3's promise: an answer that was paid for is kept, whatever the database does.
 
-A row goes to PostgreSQL. Where that does not take it in time it goes to the journal, and from
-there to PostgreSQL once that is back. A row that PostgreSQL refuses is set aside.
+A row goes to PostgreSQL. Where PostgreSQL does not take it in time, it goes to the spool, and from
+there to PostgreSQL once that answers again. A row that PostgreSQL refuses becomes a dead letter.
 """
 
 from __future__ import annotations
@@ -11,28 +11,28 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING
 
-from generation.database.batching import Batcher, Bounds
+from generation.database.batching import MIB, Batcher, Bounds
 from generation.errors import DatabaseUnavailable, RowRefused, StaccatoError
-from generation.journal.dead_letters import RefusedRows
-from generation.journal.spool import UnstoredRows
+from generation.journal.dead_letters import DeadLetters
+from generation.journal.spool import Spool
+from generation.store.logs import size_of
 from generation.telemetry import metrics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from generation.conf import Settings
-    from generation.records import LogRow
-    from generation.store.logs import Store
+    from generation.records import KeyedRow
+    from generation.store import Store
     from generation.telemetry.snapshot import JournalSnapshot
 
 logger = logging.getLogger(__name__)
 
-RETRY_S = 0.25  # between looks whether the database is back
-LOOK_AROUND_S = 5.0  # between looks for the journals of processes that died
+RETRY_S = 0.25  # between tries to store rows that wait
+ADOPT_EVERY_S = 5.0  # between looks for the journals of processes that died
 
-_MIB = 1024 * 1024
 APPEND_BOUNDS = Bounds(
-    batch_rows=500, batch_bytes=8 * _MIB, queue_rows=100_000, queue_bytes=1024 * _MIB
+    batch_rows=500, batch_bytes=8 * MIB, queue_rows=100_000, queue_bytes=1024 * MIB
 )
 
 
@@ -42,10 +42,14 @@ class DurableLog:
     def __init__(self, settings: Settings, store: Store) -> None:
         self._write_timeout = settings.write_timeout
         self._store = store
-        self._unstored = UnstoredRows(settings)
-        self._refused: RefusedRows | None = None  # known once the database has been reached
-        self._refused_count = 0
-        self._appends: Batcher[LogRow, None] = Batcher("journal", self._append, APPEND_BOUNDS)
+        self._spool = Spool(settings)
+        self._database = ""  # its identity, once it has been reached
+        self._dead_letters: DeadLetters | None = None  # likewise
+        self._dead_letter_count = 0
+        self._appends: Batcher[KeyedRow, None] = Batcher(
+            "journal", self._append, APPEND_BOUNDS, weigh=size_of
+        )
+        self._adopt_at = 0.0  # of the loop's clock
         self._work = asyncio.Event()
         self._closing = False
 
@@ -61,129 +65,140 @@ class DurableLog:
             self._appends.close()
             self._work.set()
             await asyncio.gather(*tasks)
-            await self._unstored.close()
+            await self._spool.close()
 
     async def _open(self) -> None:
-        if self._refused is None:
+        if self._dead_letters is None:
             try:
-                self._unstored.database = await self._store.identify()
+                self._database = await self._store.identify()
             except StaccatoError as error:
-                self._unstored.explain(f"no journal yet: {error}")
+                self._spool.explain(f"no journal yet: {error}")
                 return
-            self._refused = RefusedRows(self._unstored.folder, self._unstored.database)
-        await self._unstored.open()
+            self._dead_letters = DeadLetters(self._spool.folder, self._database)
+        await self._spool.open(self._database)
 
     def admit(self) -> None:
         """Raises `JournalUnavailable` where a new answer could not be kept safe."""
-        self._unstored.admit()
+        self._spool.admit()
 
-    async def write(self, row: LogRow) -> None:
+    async def write(self, keyed: KeyedRow) -> None:
         """Returns when the row is safe, or as safe as it can be made. Raises nothing.
 
-        It is handed to the database first; after WRITE_TIMEOUT without a word, or at once
-        where that can't be reached, it goes to the journal. Not to be cancelled: the row would
-        leave the queue with its caller.
+        The row goes to the database first. It goes to the journal where that has not taken it
+        within WRITE_TIMEOUT, or can't be reached. Never cancel this: the row would leave the queue
+        with its caller.
         """
         try:
-            written = self._store.insert(row)
+            written = self._store.logs.insert(keyed)
         except DatabaseUnavailable:
-            await self._keep(row)
+            await self._keep(keyed)
             return
         try:
             async with asyncio.timeout(self._write_timeout):
                 await written
         except RowRefused as refusal:
-            await self._set_aside(row, refusal)
+            await self._set_aside(keyed, refusal)
         except (TimeoutError, StaccatoError):
-            # Out of time it has left the queue; a flush under way is left to finish.
-            await self._keep(row)
+            # After a timeout the row has left the queue; a flush under way is left to finish.
+            await self._keep(keyed)
 
     def snapshot(self) -> JournalSnapshot:
-        return self._unstored.snapshot(rows_refused=self._refused_count)
+        return self._spool.snapshot(rows_refused=self._dead_letter_count)
 
-    async def _keep(self, row: LogRow) -> None:
+    async def _keep(self, keyed: KeyedRow) -> None:
         try:
-            await self._appends.submit(row, self._store.size(row))
+            await self._appends.submit(keyed)
         except DatabaseUnavailable:  # this queue is full as well
-            self._unstored.remember([row], "its queue is full")
+            self._spool.remember([keyed], "its queue is full")
         self._work.set()
 
-    async def _append(self, rows: Sequence[LogRow]) -> list[None]:
-        await self._unstored.keep(rows)
-        return [None] * len(rows)
+    async def _append(self, batch: Sequence[KeyedRow]) -> list[None]:
+        await self._spool.keep(batch)
+        return [None] * len(batch)
 
     # --- replay ---------------------------------------------------------------------------
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        looked_at = -LOOK_AROUND_S
         while True:
             try:
-                if not self._unstored.is_open:
-                    await self._open()
-                if loop.time() - looked_at >= LOOK_AROUND_S:
-                    looked_at = loop.time()
-                    await self._look_around()
-                if self._unstored:
-                    await self._unstored.replay(self._hand_over)
+                await self._step()
             except (StaccatoError, OSError) as error:
                 logger.debug("not yet: %s", error)
             except Exception:
                 logger.exception("the journal's replay failed")
             if self._closing:
                 return
-            waiting = self._unstored or not self._unstored.is_open
-            self._work.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(RETRY_S if waiting else LOOK_AROUND_S):
-                    # While rows wait, another one is no reason to look sooner.
-                    await (asyncio.sleep(RETRY_S) if waiting else self._work.wait())
+            await self._pause()
 
-    async def _look_around(self) -> None:
-        """Other processes and operators change what is here as well."""
-        if self._refused is not None:
-            await self._unstored.look_around(self._hand_over)
-            self._refused_count = await asyncio.to_thread(self._refused.count)
+    async def _step(self) -> None:
+        """Open the journal if it is not open, adopt orphans now and then, and replay."""
+        if not self._spool.is_open:
+            await self._open()
+        now = asyncio.get_running_loop().time()
+        if now >= self._adopt_at:
+            self._adopt_at = now + ADOPT_EVERY_S
+            await self._adopt()
+        if self._spool:
+            await self._spool.replay(self._hand_over)
 
-    async def _hand_over(self, rows: Sequence[LogRow]) -> list[LogRow]:
-        """The rows that are stored or set aside; memory has the others.
+    async def _pause(self) -> None:
+        """Wait until another step may help."""
+        self._work.clear()
+        if self._spool or not self._spool.is_open:
+            # The database or the disk is away: another row is no reason to try sooner.
+            await asyncio.sleep(RETRY_S)
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ADOPT_EVERY_S):
+                await self._work.wait()
+
+    async def _adopt(self) -> None:
+        """Other processes and operators change the folder as well."""
+        if self._dead_letters is not None:
+            await self._spool.adopt_orphans(self._hand_over)
+            self._dead_letter_count = await asyncio.to_thread(self._dead_letters.count)
+
+    async def _hand_over(self, batch: Sequence[KeyedRow]) -> list[KeyedRow]:
+        """Returns the rows that are stored or set aside; memory has the others.
 
         Raises `DatabaseUnavailable` where not all of them could be stored.
         """
-        # Waiting for the database may take long, and their keys must not be taken for an owner's
-        # that died. Beside it, since trouble with keys is none of the rows'.
+        # The database may be away for long, and no other request may take over their keys
+        # meanwhile. At the same time, since trouble with keys must not keep the rows.
+        owners = [keyed.claim for keyed in batch if keyed.row.status == "succeeded" and keyed.claim]
         _renewed, pinged = await asyncio.gather(
-            self._store.renew_leases(rows), self._store.ping(), return_exceptions=True
+            self._store.claims.renew(owners), self._store.ping(), return_exceptions=True
         )
         if pinged is not None:
             raise pinged
-        inserted = [self._store.insert(row) for row in rows]
+        inserted = [self._store.logs.insert(keyed) for keyed in batch]
         outcomes = await asyncio.gather(*inserted, return_exceptions=True)
         done = []
-        for row, outcome in zip(rows, outcomes, strict=True):
+        for keyed, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, RowRefused):
-                if not await self._set_aside(row, outcome):
+                if not await self._set_aside(keyed, outcome):
                     continue
             elif isinstance(outcome, BaseException):
                 raise outcome
-            done.append(row)
+            done.append(keyed)
         metrics.REPLAYED.inc(len(done))
         return done
 
-    async def _set_aside(self, row: LogRow, refusal: RowRefused) -> bool:
-        """Whether that could be done; else only memory has the row."""
-        assert self._refused is not None, "no database has refused it"
+    async def _set_aside(self, keyed: KeyedRow, refusal: RowRefused) -> bool:
+        """Returns whether the row is a dead letter now; if not, it is in memory only."""
+        assert self._dead_letters is not None, "no database has refused it"
+        row_id = keyed.row.id
         try:
-            await asyncio.to_thread(self._refused.add, row, str(refusal))
+            await asyncio.to_thread(self._dead_letters.add, keyed, str(refusal))
         except OSError as error:
-            if row not in self._unstored:  # said once, not at each look
-                self._unstored.remember(
-                    [row], f"PostgreSQL refuses {row.id}, which can't be set aside: {error}"
+            if keyed not in self._spool:  # logged once, not at each try
+                self._spool.remember(
+                    [keyed], f"PostgreSQL refuses {row_id}, which can't be set aside: {error}"
                 )
             return False
         metrics.REFUSED_ROWS.inc()
-        self._refused_count += 1
+        self._dead_letter_count += 1
         logger.error(
-            "PostgreSQL refuses the row %s: %s; see manage.py staccato_journal", row.id, refusal
+            "PostgreSQL refuses the row %s: %s; see manage.py staccato_journal", row_id, refusal
         )
         return True

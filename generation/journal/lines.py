@@ -11,13 +11,13 @@ from zlib import crc32
 
 import orjson
 
-from generation.records import Attempt, LogRow
+from generation.records import Attempt, Claim, KeyedRow, LogRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from mmap import mmap
 
-VERSION = 1
+VERSION = 2
 _CRC_DIGITS = 8
 
 
@@ -58,12 +58,12 @@ def read(data: mmap | bytes, start: int = 0) -> Iterator[Line]:
         start = end + 1
 
 
-def from_row(row: LogRow) -> dict[str, Any]:
-    return {"v": VERSION, "row": row}
+def from_row(keyed: KeyedRow) -> dict[str, Any]:
+    return {"v": VERSION, "row": keyed.row, "claim": keyed.claim}
 
 
-def to_row(record: dict[str, Any]) -> LogRow | None:
-    """None for a record of a later version, or of another kind."""
+def to_row(record: dict[str, Any]) -> KeyedRow | None:
+    """None for a record of another version, or of another kind."""
     if record.get("v") != VERSION or "row" not in record:
         return None
     values = dict(record["row"])
@@ -72,6 +72,7 @@ def to_row(record: dict[str, Any]) -> LogRow | None:
     values["attempts"] = tuple(Attempt(**attempt) for attempt in values["attempts"])
     if values["cost_usd"] is not None:
         values["cost_usd"] = Decimal(values["cost_usd"])
-    if values["claim"] is not None:
-        values["claim"] = UUID(values["claim"])
-    return LogRow(**values)
+    claim = record["claim"]
+    if claim is not None:
+        claim = Claim(**{**claim, "token": UUID(claim["token"])})
+    return KeyedRow(LogRow(**values), claim)

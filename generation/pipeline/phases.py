@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING
 
 from generation.errors import Abandoned, LLMError, ModelForbidden
 from generation.pipeline import prompts, rows
-from generation.records import Generation, Prompt
+from generation.records import Generation, KeyedRow, Prompt
 from generation.telemetry import metrics
 from generation.telemetry.durations import Durations
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
     from generation.conf import Settings
     from generation.database.engine import Database
     from generation.journal.durable_log import DurableLog
@@ -22,8 +20,8 @@ if TYPE_CHECKING:
     from generation.llm.completion import Outcome
     from generation.pipeline.call import GenerationCall
     from generation.pipeline.idempotency import Idempotency
-    from generation.records import GenerationRequest, Profile
-    from generation.store.logs import Store
+    from generation.records import Claim, GenerationRequest, Profile
+    from generation.store.profiles import Profiles
 
 logger = logging.getLogger(__name__)
 
@@ -38,14 +36,14 @@ class Pipeline:
         self,
         settings: Settings,
         database: Database,
-        store: Store,
+        profiles: Profiles,
         idempotency: Idempotency,
         llm: LLMClient,
         log: DurableLog,
     ) -> None:
         self._settings = settings
         self._database = database
-        self._store = store
+        self._profiles = profiles
         self._idempotency = idempotency
         self._llm = llm
         self._log = log
@@ -56,7 +54,7 @@ class Pipeline:
         request = call.request
         self._database.track()
 
-        profile = await self._store.read_profile(request)  # phase 1: borrowed, returned
+        profile = await self._profiles.read(request)  # phase 1: borrowed, returned
         if not request.idempotency_key:
             return await self._ask_and_write(call, profile)
         return await self._idempotency.once(
@@ -64,7 +62,7 @@ class Pipeline:
         )
 
     async def _ask_and_write(
-        self, call: GenerationCall, profile: Profile, claim: UUID | None = None
+        self, call: GenerationCall, profile: Profile, claim: Claim | None = None
     ) -> Generation:
         request = call.request
         prompt = self._build_prompt(request, profile)
@@ -74,10 +72,8 @@ class Pipeline:
             outcome = await self._ask(call, prompt)  # phase 2: 2-8 s, no connection
         ended = time.monotonic()
 
-        row = rows.from_outcome(
-            request, prompt, outcome, ended - request.started, ended - asked, claim
-        )
-        await self._log.write(row)  # phase 3: group commit, or the journal
+        row = rows.from_outcome(request, prompt, outcome, ended - request.started, ended - asked)
+        await self._log.write(KeyedRow(row, claim))  # phase 3: group commit, or the journal
         self._note_overhead(time.monotonic() - request.started - (ended - asked))
 
         reply = outcome.require_reply()

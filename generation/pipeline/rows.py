@@ -10,8 +10,6 @@ from generation.pipeline.prompts import clean
 from generation.records import LogRow
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
     from generation.llm.completion import Outcome
     from generation.records import GenerationRequest, Prompt
 
@@ -19,13 +17,12 @@ _MODEL_CHARS = 200  # as wide as their columns
 _STOP_REASON_CHARS = 64
 
 
-def from_outcome(  # noqa: PLR0913, PLR0917  # what a row consists of
+def from_outcome(
     request: GenerationRequest,
     prompt: Prompt,
     outcome: Outcome,
     latency_s: float,
     llm_latency_s: float,
-    claim: UUID | None,
 ) -> LogRow:
     reply, error = outcome.reply, outcome.error
     usage = reply.usage if reply else None
@@ -53,8 +50,6 @@ def from_outcome(  # noqa: PLR0913, PLR0917  # what a row consists of
         cost_usd=reply.cost_usd if reply else None,
         error_type=error.slug if error else "",
         error=clean(error.detail)[0] if error else "",
-        idempotency_key=request.idempotency_key,
-        claim=claim,
     )
 
 

@@ -23,7 +23,7 @@ from django.db import connections
 from prometheus_client import generate_latest
 
 from generation import conf
-from generation.api_keys.cache import RECORD_USE_S, Keys
+from generation.api_keys.cache import RECORD_USE_S, ApiKeyCache
 from generation.database import sizing
 from generation.database.batching import running
 from generation.database.engine import Database
@@ -42,7 +42,7 @@ from generation.pipeline.idempotency import Idempotency
 from generation.pipeline.phases import Pipeline
 from generation.runtime import resources as limits
 from generation.runtime import startup as schema
-from generation.store.logs import Store
+from generation.store import Store
 from generation.telemetry import metrics, totals
 from generation.telemetry.durations import Durations
 from generation.telemetry.siblings import Siblings
@@ -71,8 +71,8 @@ class Runtime:
         self.llm = llm
         self.pending_migrations = pending_migrations
         self.store = Store(database, settings)
-        self.keys = Keys(database, settings)
-        self.idempotency = Idempotency(database, self.store)
+        self.keys = ApiKeyCache(database, self.store.api_keys, settings.pepper)
+        self.idempotency = Idempotency(database, self.store.claims)
         self.log = DurableLog(settings, self.store)
         self.siblings = Siblings(
             f"{Path(settings.journal_dir).resolve()} {database.address}", self.snapshot
@@ -84,7 +84,9 @@ class Runtime:
         self.durations = Durations()  # of the generations that were answered
         self.abandoned = 0  # by their clients, or by a shutdown that could not wait
         self.max_in_flight = limits.carry(settings.max_in_flight)
-        self._pipeline = Pipeline(settings, database, self.store, self.idempotency, llm, self.log)
+        self._pipeline = Pipeline(
+            settings, database, self.store.profiles, self.idempotency, llm, self.log
+        )
         self._loop = asyncio.get_running_loop()
         self._drained: asyncio.Task[None] | None = None
 
@@ -119,14 +121,9 @@ class Runtime:
             llm = await stack.enter_async_context(LLMClient.open(settings))
             runtime = cls(settings, database, llm, pending)
             await stack.enter_async_context(runtime.siblings.answering())
-            batchers = [
-                *runtime.store.batchers,
-                *runtime.keys.batchers,
-                *runtime.idempotency.batchers,
-            ]
-            await stack.enter_async_context(running(batchers))
+            await stack.enter_async_context(running(runtime.store.batchers))
             await stack.enter_async_context(runtime.log.running())
-            await stack.enter_async_context(_repeating(runtime.idempotency.purge, PURGE_EVERY_S))
+            await stack.enter_async_context(_repeating(runtime.store.claims.purge, PURGE_EVERY_S))
             stack.push_async_callback(_tolerating(runtime.keys.record_use))
             await stack.enter_async_context(_repeating(runtime.keys.record_use, RECORD_USE_S))
             stack.push_async_callback(runtime.drain)

@@ -1,0 +1,50 @@
+"""Everything that the hot path asks of PostgreSQL.
+
+Each method borrows a connection, runs one statement, and returns; most put the requests of many
+callers into one statement. Statements are built when a `Store` is, from Django's models.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from generation.store.api_keys import ApiKeys
+from generation.store.claims import Claims
+from generation.store.identity import identify
+from generation.store.logs import Logs
+from generation.store.profiles import Profiles
+from generation.store.usage import UsageLogs
+
+if TYPE_CHECKING:
+    from generation.conf import Settings
+    from generation.database.batching import Batcher
+    from generation.database.engine import Database
+
+LEASE_SLACK_S = 15.0  # beyond the longest time that a request may take
+
+
+class Store:
+    """One process's access to the tables."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        longest_s = settings.db_pool_timeout + settings.llm_timeout + settings.write_timeout
+        self.profiles = Profiles(database)
+        self.usage = UsageLogs(database)
+        self.logs = Logs(database, self.usage)
+        self.claims = Claims(database, lease=timedelta(seconds=longest_s + LEASE_SLACK_S))
+        self.api_keys = ApiKeys(database)
+
+    @property
+    def batchers(self) -> tuple[Batcher[Any, Any], ...]:
+        parts = (self.profiles, self.logs, self.usage, self.claims, self.api_keys)
+        return tuple(batcher for part in parts for batcher in part.batchers)
+
+    async def identify(self) -> str:
+        """Returns what tells this database from others. Raises `DatabaseUnavailable`."""
+        return await identify(self._database)
+
+    async def ping(self) -> None:
+        """Raises `DatabaseUnavailable` where no row could be stored now."""
+        await self.logs.ping()

@@ -1,11 +1,13 @@
 """SQLAlchemy Core tables derived from the Django models: one declaration of the schema.
 
-An unmapped field type fails here, at import. Django's Python defaults do not fire through
+`load()` fails for a field type that is not mapped. Django's Python defaults do not fire through
 Core, so the store passes every value.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from django.contrib.auth import get_user_model
@@ -26,17 +28,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from generation.models import (
-    ApiKey,
-    Deployment,
-    GenerationLog,
-    IdempotencyKey,
-    Profile,
-    UsageLog,
-)
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Mapping
 
     from django.db import models
     from sqlalchemy.types import TypeEngine
@@ -60,17 +53,74 @@ TYPES: dict[str, Callable[[Any], TypeEngine[Any]]] = {
     "UUIDField": lambda _: Uuid(),
 }
 
-metadata = MetaData()
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The hot path's tables."""
+
+    profile: Table
+    generation_log: Table
+    usage_log: Table
+    idempotency_key: Table
+    deployment: Table
+    api_key: Table
+    api_key_user: Table  # columns: id, apikey_id, user_id
+    user: Table  # its key, as `id`
+    user_is_active: Column[Any] | None  # None where the user model has no such field
 
 
-def derive(model: type[models.Model], names: Collection[str] | None = None) -> Table:
-    """The Core table of a Django model, or of some of its fields.
+@cache
+def load() -> Tables:
+    """Returns the tables, derived once. Django's apps must be ready.
 
+    Raises `ImproperlyConfigured` for a field whose type is not in `TYPES`.
+    """
+    from generation import models  # needs Django's apps
+
+    metadata = MetaData()
+    user = get_user_model()._meta  # noqa: SLF001  # Django's documented API
+    key: Any = user.pk
+    wanted = {key.column: "id"}
+    try:
+        active: Any = user.get_field("is_active")
+        wanted[active.column] = "is_active"
+    except FieldDoesNotExist:
+        pass
+    user_table = derive(get_user_model(), metadata, only=wanted)
+    key_users = models.ApiKey._meta.get_field("users")  # noqa: SLF001  # Django's documented API
+    return Tables(
+        profile=derive(models.Profile, metadata),
+        generation_log=derive(models.GenerationLog, metadata),
+        usage_log=derive(models.UsageLog, metadata),
+        idempotency_key=derive(models.IdempotencyKey, metadata),
+        deployment=derive(models.Deployment, metadata),
+        api_key=derive(models.ApiKey, metadata),
+        api_key_user=derive(
+            models.ApiKey.users.through,
+            metadata,
+            only={
+                "id": "id",
+                key_users.m2m_column_name(): "apikey_id",
+                key_users.m2m_reverse_name(): "user_id",
+            },
+        ),
+        user=user_table,
+        user_is_active=user_table.c.get("is_active"),
+    )
+
+
+def derive(
+    model: type[models.Model], metadata: MetaData, only: Mapping[str, str] | None = None
+) -> Table:
+    """Returns the Core table of a Django model.
+
+    With `only`, the table has just these of the database's columns, under the names given here.
     Raises `ImproperlyConfigured` for a field whose type is not in `TYPES`.
     """
     columns = []
     for field in model._meta.local_concrete_fields:  # noqa: SLF001  # Django's documented API
-        if names is not None and field.name not in names:
+        name = str(field.column)
+        if only is not None and name not in only:
             continue
         kind: Any = field
         while kind.is_relation:
@@ -79,33 +129,15 @@ def derive(model: type[models.Model], names: Collection[str] | None = None) -> T
         if build is None:
             raise ImproperlyConfigured(
                 f"{model.__name__}.{field.name}: no SQLAlchemy type for"
-                f" {kind.get_internal_type()}; add it to generation/tables.py"
+                f" {kind.get_internal_type()}; add it to generation/store/tables.py"
             )
         columns.append(
             Column(
-                field.column, build(kind), primary_key=field.primary_key, nullable=bool(field.null)
+                name,
+                build(kind),
+                key=only[name] if only else name,
+                primary_key=field.primary_key,
+                nullable=bool(field.null),
             )
         )
-    return Table(model._meta.db_table, metadata, *columns)  # noqa: SLF001
-
-
-def _derive_user() -> tuple[Table, Column[Any], Column[Any] | None]:
-    """The user table as far as phase 1 needs it: its key, and is_active where it is a field."""
-    options = get_user_model()._meta  # noqa: SLF001
-    key: Any = options.pk
-    table = derive(get_user_model(), {key.name, "is_active"})
-    try:
-        active = table.c[str(options.get_field("is_active").column)]
-    except FieldDoesNotExist:
-        active = None
-    return table, table.c[key.column], active
-
-
-profile = derive(Profile)
-generation_log = derive(GenerationLog)
-usage_log = derive(UsageLog)
-idempotency_key = derive(IdempotencyKey)
-deployment = derive(Deployment)
-api_key = derive(ApiKey)
-api_key_user = derive(ApiKey.users.through)
-user, user_key, user_active = _derive_user()
+    return Table(model._meta.db_table, metadata, *columns)  # noqa: SLF001  # as above

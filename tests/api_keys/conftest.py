@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
-from generation.api_keys.cache import Keys
+from generation.api_keys.cache import ApiKeyCache
 from tests.support.keys import Clock
 
 
@@ -22,12 +20,12 @@ async def closed(keys_required, client):
 
 
 @pytest.fixture
-async def ring(runtime, monkeypatch):
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def cache(runtime, clock):
     """The keys of a process whose clock stands still."""
-    clock = Clock()
-    ring = Keys(runtime.database, runtime.settings, clock)
-    ring.clock = clock  # type: ignore[attr-defined]
-    task = asyncio.create_task(ring.batchers[0].run())
-    yield ring
-    ring.batchers[0].close()
-    await task
+    stored, pepper = runtime.store.api_keys, runtime.settings.pepper
+    return ApiKeyCache(runtime.database, stored, pepper, clock=clock)

@@ -9,12 +9,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from asgiref.sync import sync_to_async
 
-from generation.api_keys import cache as keys
-from generation.api_keys import tokens as credentials
-from generation.api_keys.cache import KEPT_S, REFRESH_S, Known, Recent
+from generation.api_keys import cache as module
+from generation.api_keys import tokens
+from generation.api_keys.cache import KEPT_S, REFRESH_S, ApiKeyCache, Known, RecentKeys
 from generation.errors import DatabaseUnavailable, Unauthorized
 from generation.models import ApiKey
-from generation.runtime import process as runtime
 from generation.runtime.process import Runtime
 from tests.support import http
 from tests.support.keys import Clock, amake_key, bearer, command, rows_of
@@ -64,64 +63,65 @@ async def test_an_unknown_key_is_looked_up_once(closed, runtime):
 def count_lookups(opened: Runtime) -> list:
     """What is asked of the database from now on."""
     asked: list = []
-    select = opened.keys._select
+    read = opened.database.read
 
-    async def recorded(prefixes):
-        asked.append(list(prefixes))
-        return await select(prefixes)
+    async def recorded(statement, parameters):
+        if "prefixes" in parameters:
+            asked.append(list(parameters["prefixes"]))
+        return await read(statement, parameters)
 
-    opened.keys._select = recorded  # type: ignore[method-assign]
+    opened.database.read = recorded  # type: ignore[method-assign]
     return asked
 
 
 # --- how long it is remembered --------------------------------------------------------------------
 
 
-async def test_a_revoked_key_works_for_half_a_minute_at_most(ring):
+async def test_a_revoked_key_works_for_half_a_minute_at_most(cache, clock):
     key = await amake_key()
-    await ring.recognise(key)
+    await cache.recognise(key)
     await rows_of(key).aupdate(revoked_at=datetime.now(UTC))
-    ring.clock.now += KEPT_S - 11
-    await ring.recognise(key)  # from memory
-    ring.clock.now += 11
+    clock.now += KEPT_S - 11
+    await cache.recognise(key)  # from memory
+    clock.now += 11
     with pytest.raises(Unauthorized):
-        await ring.recognise(key)
+        await cache.recognise(key)
 
 
-async def test_a_key_in_use_is_refreshed_while_nobody_waits(ring):
+async def test_a_key_in_use_is_refreshed_while_nobody_waits(cache, clock):
     key = await amake_key()
-    await ring.recognise(key)
-    ring.clock.now += REFRESH_S + 1
+    await cache.recognise(key)
+    clock.now += REFRESH_S + 1
     await rows_of(key).aupdate(revoked_at=datetime.now(UTC))
-    await ring.recognise(key)  # answered from memory, and asks again behind the caller's back
-    (refresh,) = ring._asked.values()
+    await cache.recognise(key)  # answered from memory, and asks again behind the caller's back
+    (refresh,) = cache._lookups.values()
     await asyncio.wait([refresh])
     with pytest.raises(Unauthorized):
-        await ring.recognise(key)
+        await cache.recognise(key)
 
 
-async def test_a_key_that_was_unknown_works_half_a_minute_later(ring):
+async def test_a_key_that_was_unknown_works_half_a_minute_later(cache, clock):
     key = await amake_key(revoked_at=datetime.now(UTC))
     with pytest.raises(Unauthorized):
-        await ring.recognise(key)
+        await cache.recognise(key)
     await rows_of(key).aupdate(revoked_at=None)
-    ring.clock.now += KEPT_S
-    assert (await ring.recognise(key)).users is None
+    clock.now += KEPT_S
+    assert (await cache.recognise(key)).users is None
 
 
-async def test_a_key_expires_at_once_though_it_is_remembered(ring):
+async def test_a_key_expires_at_once_though_it_is_remembered(cache, clock):
     key = await amake_key(expires_at=datetime.now(UTC) + timedelta(hours=1))
-    await ring.recognise(key)
-    prefix = credentials.prefix_of(key)
-    known, at = ring._known._entries[prefix]
+    await cache.recognise(key)
+    prefix = tokens.parse_prefix(key)
+    known, at = cache._known._entries[prefix]
     soon = Known(known.digest, datetime.now(UTC), known.grant)
-    ring._known._entries[prefix] = (soon, at)
+    cache._known._entries[prefix] = (soon, at)
     with pytest.raises(Unauthorized, match="expired"):
-        await ring.recognise(key)
+        await cache.recognise(key)
 
 
 def test_what_is_remembered_is_bounded():
-    recent = Recent(3, Clock())
+    recent = RecentKeys(KEPT_S, 3, Clock())
     for number in range(10):
         recent.put(str(number), None, Clock.now)
     assert len(recent) == 3
@@ -129,15 +129,15 @@ def test_what_is_remembered_is_bounded():
     assert recent.get("0") is None
 
 
-async def test_guesses_push_out_no_key_in_use(ring, monkeypatch):
-    monkeypatch.setattr(ring._unknown, "_size", 5)
+async def test_guesses_push_out_no_key_in_use(runtime):
+    cache = ApiKeyCache(runtime.database, runtime.store.api_keys, runtime.settings.pepper, size=5)
     key = await amake_key()
-    await ring.recognise(key)
+    await cache.recognise(key)
     guesses = [f"stc_{number:012x}_{'A' * 43}" for number in range(50)]
-    results = await asyncio.gather(*map(ring.recognise, guesses), return_exceptions=True)
+    results = await asyncio.gather(*map(cache.recognise, guesses), return_exceptions=True)
     assert {type(result) for result in results} == {Unauthorized}
-    assert len(ring._unknown) == 5
-    assert len(ring._known) == 1
+    assert len(cache._unknown) == 5
+    assert len(cache._known) == 1
 
 
 # --- without a database ---------------------------------------------------------------------------
@@ -149,10 +149,14 @@ async def test_without_a_database_a_new_key_gets_503_and_a_known_one_is_still_kn
     known, new = await amake_key(), await amake_key()
     await runtime.keys.recognise(known)
 
-    async def gone(_prefixes):
-        raise DatabaseUnavailable("the database can't be reached", retry_after=1)
+    read = runtime.database.read
 
-    monkeypatch.setattr(runtime.keys, "_select", gone)
+    async def gone(statement, parameters):
+        if "prefixes" in parameters:
+            raise DatabaseUnavailable("the database can't be reached", retry_after=1)
+        return await read(statement, parameters)
+
+    monkeypatch.setattr(runtime.database, "read", gone)
     answer = await closed.post(GENERATE, headers=bearer(new))
     assert problem(answer) == (503, "database-unavailable")
     assert answer.headers["retry-after"]
@@ -161,18 +165,14 @@ async def test_without_a_database_a_new_key_gets_503_and_a_known_one_is_still_kn
     assert problem(answer) == (503, "database-unavailable")
 
 
-async def test_a_frozen_database_is_waited_for_within_its_bound(ring, monkeypatch):
-    never = asyncio.Event()
+async def test_a_frozen_database_is_waited_for_within_its_bound(runtime, cache, monkeypatch):
+    async def frozen(*_):
+        await asyncio.Event().wait()
 
-    async def frozen(_prefixes):
-        await never.wait()
-        return {}
-
-    monkeypatch.setattr(ring, "_select", frozen)
-    monkeypatch.setattr(ring, "_patience", 0.05)
+    monkeypatch.setattr(runtime.database, "read", frozen)
+    monkeypatch.setattr(runtime.database, "_wait_limit_s", 0.05)
     with pytest.raises(DatabaseUnavailable):
-        await ring.recognise(credentials.make().text)
-    never.set()
+        await cache.recognise(tokens.make("pepper").text)
 
 
 # --- several processes ----------------------------------------------------------------------------
@@ -210,8 +210,7 @@ async def test_revocation_and_expiry_reach_every_process_within_half_a_minute(se
                 pass
 
 
-def test_the_purge_of_memory_needs_no_more_than_its_bounds():
-    assert keys.KNOWN_MAX <= 10_000
-    assert keys.UNKNOWN_MAX <= 10_000
-    assert keys.REFRESH_S < keys.KEPT_S <= 30
-    assert runtime.RECORD_USE_S >= 60
+def test_what_is_remembered_by_default_is_bounded_in_number_and_time():
+    assert module.SIZE <= 10_000
+    assert module.REFRESH_S < module.KEPT_S <= 30
+    assert module.RECORD_USE_S >= 60

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.core.management import CommandError
 
-from generation.api_keys import tokens as credentials
+from generation import conf
+from generation.api_keys import tokens
 from generation.models import ApiKey
 from tests.support.keys import command, rows_of
 
@@ -27,7 +28,7 @@ GENERATE = "/api/v1/generate/1"
 def test_the_command_makes_a_key_and_shows_it_once(users, arguments, scope, reach):
     key = command("create", "a name", *arguments).strip()
     row = rows_of(key).get()
-    assert credentials.matches(key, row.digest)
+    assert tokens.matches(key, conf.load().pepper, row.digest)
     assert row.scope == scope
     assert row.user_id == (1 if scope == Scope.USER else None)
     assert sorted(user.pk for user in row.users.all()) == reach
@@ -42,7 +43,7 @@ def test_the_command_takes_an_end_and_models(users):
     ).strip()
     row = rows_of(key).get()
     assert timedelta(days=89) < row.expires_at - datetime.now(UTC) <= timedelta(days=90)
-    assert credentials.parse_targets(row.allowed_models) == (
+    assert conf.parse_targets(row.allowed_models) == (
         ("anthropic", "claude-x"),
         ("simulated", ""),
     )
@@ -68,5 +69,5 @@ def test_the_command_explains_what_it_can_not_do(users, arguments, message):
 
 def test_the_command_revokes_by_prefix_or_by_the_key_itself(users):
     made = [command("create", "x", "--all-users").strip() for _ in range(3)]
-    command("revoke", made[0], credentials.prefix_of(made[1]))
+    command("revoke", made[0], tokens.parse_prefix(made[1]))
     assert [rows_of(key).get().revoked_at is not None for key in made] == [True, True, False]

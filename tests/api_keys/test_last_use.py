@@ -16,43 +16,43 @@ Scope = ApiKey.Scope
 GENERATE = "/api/v1/generate/1"
 
 
-async def test_the_last_use_is_written_in_one_statement_off_the_requests_path(ring):
+async def test_the_last_use_is_written_in_one_statement_off_the_requests_path(cache):
     for _ in range(3):
-        await ring.recognise(await amake_key())
+        await cache.recognise(await amake_key())
     assert not await ApiKey.objects.filter(last_used_at__isnull=False).aexists()
-    holds = ring._database.pool.holds
+    holds = cache._database.pool.holds
     before = holds.count
-    await ring.record_use()
+    await cache.record_use()
     assert holds.count - before == 1
     assert await ApiKey.objects.filter(last_used_at__isnull=False).acount() == 3
-    await ring.record_use()
+    await cache.record_use()
     assert holds.count - before == 1, "nothing was used, so nothing is said"
 
 
-async def test_a_later_use_stands_whichever_process_tells_it_last(ring):
+async def test_a_later_use_stands_whichever_process_tells_it_last(cache):
     key = await amake_key()
     row = await rows_of(key).aget()
     late, early = datetime(2026, 2, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC)
     for moment in (late, early):
-        ring._used = {row.pk: moment}
-        await ring.record_use()
+        cache._used = {row.pk: moment}
+        await cache.record_use()
     await row.arefresh_from_db()
     assert row.last_used_at == late
 
 
-async def test_a_use_that_could_not_be_written_is_written_later(ring, monkeypatch):
+async def test_a_use_that_could_not_be_written_is_written_later(cache, monkeypatch):
     key = await amake_key()
-    await ring.recognise(key)
-    run = ring._database.run
+    await cache.recognise(key)
+    run = cache._database.run
 
     async def gone(*_):
         raise DatabaseUnavailable("gone")
 
-    monkeypatch.setattr(ring._database, "run", gone)
+    monkeypatch.setattr(cache._database, "run", gone)
     with pytest.raises(DatabaseUnavailable):
-        await ring.record_use()
-    monkeypatch.setattr(ring._database, "run", run)
-    await ring.record_use()
+        await cache.record_use()
+    monkeypatch.setattr(cache._database, "run", run)
+    await cache.record_use()
     assert (await rows_of(key).aget()).last_used_at
 
 

@@ -32,7 +32,7 @@ class Statement:
 
 @contextlib.asynccontextmanager
 async def running(statement, bounds=BOUNDS, **options):
-    batcher = Batcher("test", statement, bounds, **options)
+    batcher = Batcher("test", statement, bounds, **{"weigh": lambda _item: 1, **options})
     task = asyncio.create_task(batcher.run(), context=contextvars.Context())
     try:
         yield batcher
@@ -66,21 +66,21 @@ async def test_batches_are_capped_in_rows():
 
 async def test_batches_are_capped_in_bytes_but_a_large_row_still_goes_alone():
     statement = Statement()
-    async with running(statement) as batcher:
-        await asyncio.gather(*(batcher.submit(size, size) for size in (60, 60, 500, 30, 30)))
+    async with running(statement, weigh=int) as batcher:
+        await asyncio.gather(*(batcher.submit(size) for size in (60, 60, 500, 30, 30)))
     assert statement.batches == [[60], [60], [500], [30, 30]]
 
 
 async def test_a_full_queue_refuses_at_once():
-    batcher = Batcher("test", Statement(), BOUNDS)
+    batcher = Batcher("test", Statement(), BOUNDS, weigh=int)
     for number in range(25):
         batcher.submit(number)
     with pytest.raises(DatabaseUnavailable, match="full"):
-        batcher.submit("one too many")
-    heavy = Batcher("test", Statement(), BOUNDS)
-    heavy.submit("big", 900)
+        batcher.submit(1)
+    heavy = Batcher("test", Statement(), BOUNDS, weigh=int)
+    heavy.submit(900)
     with pytest.raises(DatabaseUnavailable, match="full"):
-        heavy.submit("bigger", 200)
+        heavy.submit(200)
 
 
 async def test_a_refused_row_does_not_fail_its_neighbours():
@@ -129,9 +129,9 @@ async def test_closing_flushes_what_is_queued():
 
 async def test_the_queue_is_empty_in_bytes_when_it_is_in_rows():
     statement = Statement()
-    async with running(statement) as batcher:
+    async with running(statement, weigh=lambda _item: 999) as batcher:
         for _ in range(50):
-            await batcher.submit("x", 999)
+            await batcher.submit("x")
         assert len(batcher) == 0
 
 

@@ -18,7 +18,7 @@ from django.core.checks import run_checks
 from django.db import connection, connections
 
 from generation.models import Profile
-from generation.records import LogRow
+from generation.records import KeyedRow, LogRow
 from generation.runtime.process import Runtime
 from tests.support import http, pgbouncer, service
 
@@ -95,11 +95,11 @@ async def test_no_phase_of_20_000_fails_or_gets_what_is_anothers(behind_bouncer,
     async def call(numbers: range) -> None:
         for number in numbers:
             user_id = USERS[number % len(USERS)]
-            (profile,) = await runtime.store._read_profiles([user_id])
+            (profile,) = await runtime.store.profiles._read_batch([user_id])
             if profile is None or profile.prompt_template != prompt_of(user_id):
                 wrong.append(f"user {user_id} got {profile}")
             new = row(number)
-            await runtime.store._insert_logs([new])
+            await runtime.store.logs._insert_batch([KeyedRow(new)])
             written.append(new)
 
     async with Runtime.open() as runtime:

@@ -15,7 +15,7 @@ from generation.conf import parse
 from generation.errors import DatabaseUnavailable
 from generation.journal import lines
 from generation.journal.file import JournalFile
-from generation.journal.spool import UnstoredRows
+from generation.journal.spool import Spool
 from tests.durability.support import (
     answered_without_a_database,
     ids_of,
@@ -163,7 +163,7 @@ async def test_a_journal_that_fails_is_replaced_though_the_database_is_away(runt
 
 
 async def test_a_row_is_in_memory_until_the_new_journal_has_it(monkeypatch, tmp_path):
-    rows, append, seen = UnstoredRows(parse({"JOURNAL_DIR": str(tmp_path)})), JournalFile.append, []
+    rows, append, seen = Spool(parse({"JOURNAL_DIR": str(tmp_path)})), JournalFile.append, []
 
     def look(file, encoded):
         seen.append(rows.snapshot(rows_refused=0).rows_in_memory_only)
@@ -171,7 +171,7 @@ async def test_a_row_is_in_memory_until_the_new_journal_has_it(monkeypatch, tmp_
 
     rows.remember([make_row()], "a test says so")
     monkeypatch.setattr(JournalFile, "append", look)
-    await rows.open()
+    await rows.open("db")
     assert seen == [1, 1], "meanwhile it was nowhere"  # at the header and at the row
     now = rows.snapshot(rows_refused=0)
     assert (now.rows, now.rows_in_memory_only) == (1, 0)
@@ -241,14 +241,14 @@ async def test_why_there_is_no_journal_is_said_once_and_again_after_it_was_mende
     def complaints():
         return [text for text in caplog.messages if "can't be made: Read-only" in text]
 
-    rows = UnstoredRows(parse({"JOURNAL_DIR": str(tmp_path)}))
+    rows = Spool(parse({"JOURNAL_DIR": str(tmp_path)}))
     for number in (1, 2):
         with monkeypatch.context() as read_only:
             read_only.setattr(JournalFile, "create", fail)
             for _ in range(5):
-                await rows.open()
+                await rows.open("db")
         assert len(complaints()) == number
-        await rows.open()
+        await rows.open("db")
     await rows.close()
 
 
@@ -273,8 +273,7 @@ async def test_a_full_journal_still_answers_and_says_what_a_kill_would_lose(serv
 
 
 async def test_a_full_journal_takes_each_row_that_still_fits(runtime):
-    file = runtime.log._unstored._file
-    big = "x" * (file.capacity - 20_000)
+    big = "x" * (runtime.log.snapshot().capacity_bytes - 20_000)
     await runtime.log._append([make_row("fits"), make_row(big), make_row("y" * 30_000)])
     now = runtime.log.snapshot()
     assert (now.rows, now.rows_in_memory_only) == (2, 1)
@@ -297,9 +296,9 @@ async def test_rows_that_only_memory_has_are_not_forgotten_for_others_that_come_
 ):
     rows = [make_row("first"), make_row("second")]
     async with locked(database_url, "generation_generationlog"):
-        runtime.log._unstored.remember(rows[:1], "a test says so")
+        runtime.log._spool.remember(rows[:1], "a test says so")
         await until_blocked(sql)
-        runtime.log._unstored.remember(rows[1:], "a test says so")
+        runtime.log._spool.remember(rows[1:], "a test says so")
     async with asyncio.timeout(10):
         while runtime.log.snapshot().rows_in_memory_only:
             await asyncio.sleep(0.02)

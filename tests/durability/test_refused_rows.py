@@ -6,7 +6,7 @@ import asyncio
 import os
 from uuid import uuid4
 
-from generation.journal.dead_letters import RefusedRows
+from generation.journal.dead_letters import DeadLetters
 from tests.durability.support import ids_of, looking, stored, until_used
 from tests.support import http, service
 from tests.support.locks import locked, until_blocked
@@ -60,14 +60,14 @@ async def test_a_refused_row_that_cant_be_set_aside_stays_in_memory_until_it_can
     def fail(*_arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(runtime.log, "_refused", RefusedRows(tmp_path, "db"))
+    monkeypatch.setattr(runtime.log, "_dead_letters", DeadLetters(tmp_path, "db"))
     with monkeypatch.context() as full_disk:
-        full_disk.setattr(runtime.log._refused, "add", fail)
+        full_disk.setattr(runtime.log._dead_letters, "add", fail)
         await runtime.log.write(make_row("bad", latency_ms="soon"))
         for _ in range(2):
-            await runtime.log._unstored.replay(runtime.log._hand_over)
+            await runtime.log._spool.replay(runtime.log._hand_over)
             assert runtime.log.snapshot().rows_in_memory_only == 1
-    await runtime.log._unstored.replay(runtime.log._hand_over)
+    await runtime.log._spool.replay(runtime.log._hand_over)
     now = runtime.log.snapshot()
     assert (now.rows_in_memory_only, now.rows_refused) == (0, 1)
 
@@ -86,7 +86,7 @@ async def test_an_operators_replay_that_waits_for_the_database_makes_no_answer_w
 ):
     async with looking(postgres) as sql:
         database = f"{uuid4()}-postgres"
-        refused = RefusedRows(journal_dir, database)
+        refused = DeadLetters(journal_dir, database)
         refused.add(make_row("mended"), "why")
         monkeypatch.setenv("STACCATO_JOURNAL_DIR", str(journal_dir))
         async with locked(postgres.url, "generation_generationlog"):
@@ -97,4 +97,4 @@ async def test_an_operators_replay_that_waits_for_the_database_makes_no_answer_w
             async with asyncio.timeout(2):
                 await asyncio.to_thread(refused.add, make_row("meanwhile"), "why")
         assert "1 replayed" in await replay
-        assert [entry.row.result for entry in refused.read()] == ["meanwhile"]
+        assert [entry.keyed.row.result for entry in refused.read()] == ["meanwhile"]

@@ -5,24 +5,24 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import pytest
 
 from generation.journal import lines
-from generation.journal.dead_letters import RefusedRows
+from generation.journal.dead_letters import DeadLetters
 from generation.journal.file import JournalFile, JournalFull, list_files, remove_drafts
-from generation.records import LogRow
-from tests.support.rows import make_row
+from generation.records import KeyedRow
+from tests.support.rows import make_claim, make_row
 
 CAPACITY = 65_536
 
 
-def encode(*rows: LogRow) -> list[bytes]:
+def encode(*rows: KeyedRow) -> list[bytes]:
     return [lines.encode(lines.from_row(row)) for row in rows]
 
 
-def rows_of(file: JournalFile) -> list[LogRow]:
+def rows_of(file: JournalFile) -> list[KeyedRow]:
     return [lines.to_row(line.record) for line in file.read() if line.record]
 
 
@@ -45,7 +45,7 @@ def journal(tmp_path):
         make_row(),
         make_row("ünïcode \U0001f600 \n newline \t \u2028"),
         make_row(cost_usd=None, input_tokens=None, attempts=(), status="failed"),
-        make_row(idempotency_key="k", claim=uuid4()),
+        make_row(claim=make_claim()),
     ],
 )
 def test_a_row_comes_back_as_it_was(journal, row):
@@ -69,7 +69,7 @@ def test_standard_tools_can_read_it(journal):
         check=True,
     ).stdout  # fmt: skip
     header, line = shown.splitlines()
-    assert header == '{"staccato_journal":1,"database":"db"}'
+    assert header == '{"staccato_journal":2,"database":"db"}'
     assert '"result":"readable"' in line
 
 
@@ -167,7 +167,7 @@ def test_the_drafts_of_the_dead_are_removed_and_those_of_the_living_are_not(tmp_
 
 
 def test_a_record_of_a_later_version_is_no_row():
-    assert lines.to_row({"v": 2, "row": {}}) is None
+    assert lines.to_row({"v": 3, "row": {}}) is None
     assert lines.to_row({"staccato_journal": 1}) is None
 
 
@@ -175,24 +175,24 @@ def test_a_record_of_a_later_version_is_no_row():
 
 
 def test_refused_rows_stay_until_they_are_removed(tmp_path):
-    refused = RefusedRows(tmp_path / "journal", "db")
+    refused = DeadLetters(tmp_path / "journal", "db")
     assert refused.read() == []
     rows = [make_row(str(number)) for number in range(3)]
     for row in rows:
         refused.add(row, "PostgreSQL can't store the row (23514)")
     refused.add(rows[0], "PostgreSQL can't store the row (23514)")  # again, from a journal
-    assert [entry.row for entry in refused.read()] == rows
+    assert [entry.keyed for entry in refused.read()] == rows
     assert refused.read()[0].error == "PostgreSQL can't store the row (23514)"
     with refused.locked():
-        refused.remove({rows[1].id})
-    assert [entry.row.id for entry in refused.read()] == [rows[0].id, rows[2].id]
+        refused.remove({rows[1].row.id})
+    assert [entry.keyed.row.id for entry in refused.read()] == [rows[0].row.id, rows[2].row.id]
     assert stat.S_IMODE(refused.path.stat().st_mode) == 0o600
-    assert isinstance(refused.read()[0].row.id, UUID)
+    assert isinstance(refused.read()[0].keyed.row.id, UUID)
 
 
 def test_a_refused_row_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     """A disk that is nearly full takes a part first."""
-    refused = RefusedRows(tmp_path, "db")
+    refused = DeadLetters(tmp_path, "db")
     refused.add(make_row("before"), "why")
     written = os.pwrite
 
@@ -209,19 +209,19 @@ def test_a_refused_row_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         refused.add(make_row("lost"), "why")
     monkeypatch.undo()
     refused.add(make_row("after"), "why")
-    assert [entry.row.result for entry in refused.read()] == ["before", "after"]
+    assert [entry.keyed.row.result for entry in refused.read()] == ["before", "after"]
 
 
 def test_a_refused_row_that_a_crash_tore_takes_no_other_along(tmp_path):
-    refused = RefusedRows(tmp_path, "db")
+    refused = DeadLetters(tmp_path, "db")
     refused.add(make_row("torn"), "why")
     os.truncate(refused.path, refused.path.stat().st_size - 30)
     refused.add(make_row("after"), "why")
-    assert [entry.row.result for entry in refused.read()] == ["after"]
+    assert [entry.keyed.row.result for entry in refused.read()] == ["after"]
 
 
 def test_refused_rows_are_read_to_be_counted_only_where_they_changed(tmp_path, monkeypatch):
-    refused, other = RefusedRows(tmp_path, "db"), RefusedRows(tmp_path, "db")
+    refused, other = DeadLetters(tmp_path, "db"), DeadLetters(tmp_path, "db")
     assert refused.count() == 0
     rows = [make_row(), make_row()]
     for row in rows:
@@ -231,5 +231,5 @@ def test_refused_rows_are_read_to_be_counted_only_where_they_changed(tmp_path, m
         unchanged.setattr(refused, "read", lambda: pytest.fail("it was read again"))
         assert refused.count() == 2
     with other.locked():
-        other.remove({rows[0].id})
+        other.remove({rows[0].row.id})
     assert refused.count() == 1

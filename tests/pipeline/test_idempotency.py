@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from uuid import uuid4
 
 import pytest
 
 from generation.errors import IdempotencyKeyInUse, IdempotencyKeyReused, LLMTimedOut
 from generation.models import GenerationLog, IdempotencyKey
-from generation.pipeline import idempotency
 from generation.records import GenerationRequest
-from generation.store.logs import as_document
+from generation.store.documents import as_document
 from tests.support import http
 from tests.support.http import Wire
+from tests.support.rows import make_claim, make_row
 
 GENERATE = "/api/v1/generate/1"
 
@@ -91,7 +90,7 @@ async def test_a_request_without_a_key_runs_no_statement_for_keys(client, runtim
     async def borrowings(headers) -> int:
         before = holds.count
         assert (await client.post(GENERATE, headers=headers)).status_code == 200
-        while len(runtime.store._usage) or runtime.database.pool.checkedout():
+        while len(runtime.store.usage) or runtime.database.pool.checkedout():
             await asyncio.sleep(0)
         return holds.count - before
 
@@ -107,23 +106,22 @@ async def test_a_record_is_forgotten_after_a_day(client, runtime):
     await client.post(GENERATE, headers=key("old"))
     await client.post(GENERATE, headers=key("new"))
     await age("old", "25 hours")
-    await runtime.idempotency.purge()
+    await runtime.store.claims.purge()
     assert [record.key async for record in IdempotencyKey.objects.all()] == ["new"]
 
 
-async def test_all_old_records_are_forgotten_however_many_there_are(client, runtime, monkeypatch):
-    monkeypatch.setattr(idempotency, "PURGE_ROWS", 2)
-    monkeypatch.setattr(idempotency, "_PURGE", idempotency._purge_statement())
+async def test_all_old_records_are_forgotten_however_many_there_are(client, runtime):
     for number in range(5):
         await client.post(GENERATE, headers=key(f"old-{number}"))
         await age(f"old-{number}", "25 hours")
-    await runtime.idempotency.purge()
+    await runtime.store.claims.purge(rows=2)
     assert not await IdempotencyKey.objects.aexists()
 
 
 async def test_giving_a_key_back_reads_the_index_and_not_the_table(runtime, sql):
-    statement = idempotency._RELEASE.compile(dialect=runtime.database.engine.dialect)
-    rows = as_document([{"user_id": 1, "key": "k", "claim": uuid4()}])
+    dialect = runtime.database.engine.dialect
+    statement = runtime.store.claims._release_statement.compile(dialect=dialect)
+    rows = as_document([make_claim()])
     await sql.execute(
         "INSERT INTO generation_idempotencykey"
         " (user_id, key, fingerprint, claim, leased_until, created_at)"
@@ -131,7 +129,7 @@ async def test_giving_a_key_back_reads_the_index_and_not_the_table(runtime, sql)
         " FROM generate_series(1, 100000) AS number"
     )
     await sql.execute("ANALYZE generation_idempotencykey; SET plan_cache_mode = force_generic_plan")
-    plan = await sql.fetch(f"EXPLAIN {statement}", *rows.values())
+    plan = await sql.fetch(f"EXPLAIN {statement}", rows)
     assert "Index Cond" in "\n".join(line[0] for line in plan)
 
 
@@ -255,31 +253,29 @@ def a_request(text: str = "") -> GenerationRequest:
 
 async def test_a_late_owner_stores_its_row_but_not_the_key(runtime):
     """The first owner stalls past its lease; a second takes over; both finish."""
-    from dataclasses import replace
+    claims, logs = runtime.store.claims, runtime.store.logs
+    late, prompt = make_claim(), make_claim()
 
-    from tests.support.rows import make_row
-
-    claims, store = runtime.idempotency, runtime.store
-    late, prompt = uuid4(), uuid4()
-    request = a_request()
-
-    def wish(claim):
-        return idempotency.Claim(1, "k", idempotency.fingerprint(request), claim)
-
-    assert (await claims._claims.submit(wish(late))).won
-    held = await claims._claims.submit(wish(prompt))
-    assert not held.won
+    assert (await claims.claim(late)).won
+    assert not (await claims.claim(prompt)).won
     await IdempotencyKey.objects.aupdate(leased_until="2020-01-01T00:00Z")
-    assert (await claims._claims.submit(wish(prompt))).won
+    assert (await claims.claim(prompt)).won
 
-    second = make_row("second", user_id=1, idempotency_key="k", claim=prompt)
-    first = make_row("first", user_id=1, idempotency_key="k", claim=late)
-    await store.insert(second)
-    await store.insert(first)
-    await store.insert(replace(second))  # a replay changes nothing
+    second, first = make_row("second", claim=prompt), make_row("first", claim=late)
+    await logs.insert(second)
+    await logs.insert(first)
+    await logs.insert(second)  # a replay changes nothing
     record = await IdempotencyKey.objects.aget()
-    assert record.log_id == second.id
+    assert record.log_id == second.row.id
     assert await GenerationLog.objects.acount() == 2
+
+
+async def test_a_failed_row_stores_itself_and_completes_no_key(runtime):
+    claim = make_claim()
+    assert (await runtime.store.claims.claim(claim)).won
+    await runtime.store.logs.insert(make_row("", status="failed", claim=claim))
+    assert (await IdempotencyKey.objects.aget()).log_id is None
+    assert await GenerationLog.objects.acount() == 1
 
 
 async def test_a_key_in_use_in_this_process_needs_no_statement(runtime):

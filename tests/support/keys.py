@@ -7,13 +7,14 @@ import io
 from asgiref.sync import sync_to_async
 from django.core.management import call_command
 
-from generation.api_keys import tokens as credentials
+from generation import conf
+from generation.api_keys import tokens
 from generation.models import ApiKey
 
 
 def make_key(users=(), **values) -> str:
     """A service's key for everybody, unless the values say otherwise."""
-    new = credentials.make()
+    new = tokens.make(conf.load().pepper)
     row = {"name": "a test's", "scope": ApiKey.Scope.ALL, **values}
     key = ApiKey.objects.create(prefix=new.prefix, digest=new.digest, **row)
     key.users.set(users)
@@ -25,7 +26,7 @@ async def amake_key(users=(), **values) -> str:
 
 
 def rows_of(key: str):
-    return ApiKey.objects.filter(prefix=credentials.prefix_of(key))
+    return ApiKey.objects.filter(prefix=tokens.parse_prefix(key))
 
 
 def bearer(key: str) -> dict[str, str]:

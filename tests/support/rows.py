@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from uuid import uuid4
 
-from generation.records import Attempt, LogRow
+from generation.records import Attempt, Claim, KeyedRow, LogRow
 
 
-def make_row(text: str = "a result", **changes) -> LogRow:
+def make_row(text: str = "a result", *, claim: Claim | None = None, **changes) -> KeyedRow:
     values = {
         "id": uuid4(),
         "user_id": 1,
@@ -34,4 +34,8 @@ def make_row(text: str = "a result", **changes) -> LogRow:
         "request_id": "r",
         "created_at": datetime.now(UTC),
     }
-    return LogRow(**{**values, **changes})
+    return KeyedRow(LogRow(**{**values, **changes}), claim)
+
+
+def make_claim(key: str = "k") -> Claim:
+    return Claim(user_id=1, key=key, fingerprint="", token=uuid4())

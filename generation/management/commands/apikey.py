@@ -11,7 +11,8 @@ from django.db import transaction
 from django.utils.dateparse import parse_date, parse_datetime
 from django.utils.timezone import is_naive, localtime, make_aware, now
 
-from generation.api_keys import tokens as credentials
+from generation import conf
+from generation.api_keys import tokens
 from generation.models import ApiKey
 
 if TYPE_CHECKING:
@@ -48,10 +49,10 @@ class Command(BaseCommand):
 
     def create_key(self, options: dict[str, Any]) -> None:
         try:
-            credentials.parse_targets(options["models"])
+            conf.parse_targets(options["models"])
         except ValueError as error:
             raise CommandError(f"--models {error}") from None
-        new = credentials.make()
+        new = tokens.make(conf.load().pepper)
         key = ApiKey(
             name=options["name"],
             prefix=new.prefix,
@@ -82,8 +83,7 @@ class Command(BaseCommand):
 
     def revoke_keys(self, options: dict[str, Any]) -> None:
         prefixes = [
-            credentials.prefix_of(given) or given.removeprefix("stc_")
-            for given in options["prefix"]
+            tokens.parse_prefix(given) or given.removeprefix("stc_") for given in options["prefix"]
         ]
         found = {key.prefix: key for key in ApiKey.objects.filter(prefix__in=prefixes)}
         if missing := [prefix for prefix in prefixes if prefix not in found]:

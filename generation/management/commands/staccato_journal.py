@@ -14,8 +14,8 @@ from django.db import connections
 from generation import conf
 from generation.database.batching import running
 from generation.database.engine import Database
-from generation.journal.dead_letters import SUFFIX, Refused, RefusedRows
-from generation.store.logs import Store
+from generation.journal.dead_letters import SUFFIX, DeadLetter, DeadLetters
+from generation.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 class Command(BaseCommand):
     help = (
         "Rows that PostgreSQL refused are set aside in STACCATO_JOURNAL_DIR with the reason."
-        " Mend what made it refuse them (a constraint, a trigger), then replay them; or discard"
-        " them. Rows that only wait for the database to come back are none of these: they are"
-        " stored by themselves."
+        " Fix what makes it refuse them (e.g. a constraint or a trigger), then replay them; or"
+        " discard them. Rows that only wait for the database are not listed: the service stores"
+        " them by itself."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -61,57 +61,57 @@ class Command(BaseCommand):
                 # The service adds to this file under the same lock, and answers wait for it:
                 # so it is not held while the database is asked.
                 with room.locked():
-                    room.remove({entry.row.id for entry in mine})
+                    room.remove({entry.keyed.row.id for entry in mine})
             done += len(mine)
         self.stdout.write(f"{done} {'replayed' if action == 'replay' else 'discarded'}")
         if action == "replay" and done < len(chosen):
             raise CommandError(f"{len(chosen) - done} are still refused")
 
-    def _rooms(self) -> list[RefusedRows]:
+    def _rooms(self) -> list[DeadLetters]:
         folder = Path(conf.load().journal_dir)
         return [
-            RefusedRows(folder, path.name.removesuffix(SUFFIX))
+            DeadLetters(folder, path.name.removesuffix(SUFFIX))
             for path in sorted(folder.glob(f"*{SUFFIX}"))
         ]
 
-    def _list(self, entries: Sequence[Refused]) -> None:
+    def _list(self, entries: Sequence[DeadLetter]) -> None:
         for entry in entries:
-            row = entry.row
+            row = entry.keyed.row
             self.stdout.write(f"{row.id}  {entry.at[:19]}  user {row.user_id}  {entry.error}")
         if not entries:
             self.stdout.write("no row was refused")
 
     def _choose(
-        self, found: list[tuple[RefusedRows, Refused]], ids: list[UUID], *, every: bool
-    ) -> list[tuple[RefusedRows, Refused]]:
+        self, found: list[tuple[DeadLetters, DeadLetter]], ids: list[UUID], *, every: bool
+    ) -> list[tuple[DeadLetters, DeadLetter]]:
         if every:
             return found
         if not ids:
             raise CommandError("name the rows' ids, or say --all")
-        missing = set(ids) - {entry.row.id for _room, entry in found}
+        missing = set(ids) - {entry.keyed.row.id for _room, entry in found}
         if missing:
             raise CommandError(f"not among the refused rows: {', '.join(map(str, missing))}")
-        return [(room, entry) for room, entry in found if entry.row.id in ids]
+        return [(room, entry) for room, entry in found if entry.keyed.row.id in ids]
 
-    async def _replay(self, entries: Sequence[Refused]) -> list[Refused]:
+    async def _replay(self, entries: Sequence[DeadLetter]) -> list[DeadLetter]:
         """Store rows as the service does, with all that a row entails; those that were taken."""
         settings = conf.load()
-        entry = connections.settings[settings.database]
-        async with Database.open(settings, entry, strict=False) as database:
+        django_database = connections.settings[settings.database]
+        async with Database.open(settings, django_database, strict=False) as database:
             store = Store(database, settings)
             async with running(store.batchers):
                 outcomes = await asyncio.gather(
-                    *(store.insert(entry.row) for entry in entries), return_exceptions=True
+                    *(store.logs.insert(entry.keyed) for entry in entries), return_exceptions=True
                 )
         for entry, outcome in zip(entries, outcomes, strict=True):
             if isinstance(outcome, BaseException):
-                self.stderr.write(f"{entry.row.id}: {outcome}")
+                self.stderr.write(f"{entry.keyed.row.id}: {outcome}")
         return [entry for entry, outcome in zip(entries, outcomes, strict=True) if outcome is None]
 
 
-def _as_json(entry: Refused) -> str:
+def _as_json(entry: DeadLetter) -> str:
     return orjson.dumps(
-        {"at": entry.at, "error": entry.error, "row": entry.row},
+        {"at": entry.at, "error": entry.error, "row": entry.keyed.row, "claim": entry.keyed.claim},
         default=str,
         option=orjson.OPT_INDENT_2,
     ).decode()

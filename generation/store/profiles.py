@@ -1,0 +1,72 @@
+"""Phase 1's read: the profiles of active users."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import ARRAY, BigInteger, any_, bindparam, select
+
+from generation.database.batching import MIB, Batcher, Bounds
+from generation.errors import UnknownUser
+from generation.records import Profile
+from generation.store import tables
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Executable
+
+    from generation.database.engine import Database
+    from generation.records import GenerationRequest
+    from generation.store.tables import Tables
+
+BOUNDS = Bounds(batch_rows=500, batch_bytes=MIB, queue_rows=100_000, queue_bytes=64 * MIB)
+_ID_BYTES = 8
+
+
+class Profiles:
+    """Reads profiles, many in one statement."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._statement = _select_profiles(tables.load())
+        self._reads: Batcher[int, Profile | None] = Batcher(
+            "read", self._read_batch, BOUNDS, weigh=lambda _user_id: _ID_BYTES
+        )
+        self.batchers: tuple[Batcher[Any, Any], ...] = (self._reads,)
+
+    async def read(self, request: GenerationRequest) -> Profile:
+        """Raises `UnknownUser`, or `DatabaseUnavailable` within DB_POOL_TIMEOUT of the request's
+        arrival."""
+        submitted = self._reads.submit(request.user_id)
+        profile = await self._database.within(submitted, since=request.started)
+        if profile is None:
+            raise UnknownUser(f"user {request.user_id} does not exist or has no prompt")
+        return profile
+
+    async def _read_batch(self, user_ids: Sequence[int]) -> list[Profile | None]:
+        rows = await self._database.read(self._statement, {"ids": list(set(user_ids))})
+        found = {row[0]: Profile(*row) for row in rows}
+        return [found.get(user_id) for user_id in user_ids]
+
+
+def _select_profiles(tables: Tables) -> Executable:
+    """The profiles of active users whose ids are in the parameter `ids` (bigint[])."""
+    profile, user = tables.profile, tables.user
+    # Compared as bigint whatever the user's key is, so that no id is out of the driver's range.
+    ids = bindparam("ids", type_=ARRAY(BigInteger))
+    statement = (
+        select(
+            profile.c.user_id,
+            profile.c.prompt_template,
+            profile.c.system,
+            profile.c.provider,
+            profile.c.model,
+            profile.c.max_tokens,
+        )
+        .join(user, user.c.id == profile.c.user_id)
+        .where(profile.c.user_id == any_(ids))
+    )
+    if tables.user_is_active is not None:
+        statement = statement.where(tables.user_is_active)
+    return statement
