@@ -22,25 +22,25 @@ if TYPE_CHECKING:
 
 
 class Command(BaseCommand):
-    help = "Make, list and revoke API keys."
+    help = "Create, list and revoke API keys."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         actions = parser.add_subparsers(dest="action", required=True)
-        create = actions.add_parser("create", help="Make a key and show it, this once.")
-        create.add_argument("name", help="Who or what uses it.")
+        create = actions.add_parser("create", help="Create a key and show it, this one time.")
+        create.add_argument("name", help="Who or what uses the key.")
         scope = create.add_mutually_exclusive_group(required=True)
-        scope.add_argument("--user", help="The one user, by name or id.")
-        scope.add_argument("--users", nargs="+", metavar="USER", help="A service for these users.")
-        scope.add_argument("--all-users", action="store_true", help="A service for everybody.")
+        scope.add_argument("--user", help="For one user, by name or id.")
+        scope.add_argument("--users", nargs="+", metavar="USER", help="A service key for these users.")
+        scope.add_argument("--all-users", action="store_true", help="A service key for all users.")
         create.add_argument(
-            "--expires", metavar="WHEN", help="As 90d, 2027-01-31 or 2027-01-31T12:00."
+            "--expires", metavar="WHEN", help="E.g. 90d, 2027-01-31 or 2027-01-31T12:00."
         )
         create.add_argument(
-            "--models", default="", metavar="LIST", help="provider:model or provider, by commas."
+            "--models", default="", metavar="LIST", help="provider:model or provider, separated by commas."
         )
-        actions.add_parser("list", help="Show all keys but their secrets.")
-        revoke = actions.add_parser("revoke", help="End keys for good, within half a minute.")
-        revoke.add_argument("prefix", nargs="+", help="What stands behind stc_, or the whole key.")
+        actions.add_parser("list", help="List all keys, without their secrets.")
+        revoke = actions.add_parser("revoke", help="Revoke keys for good; takes effect within 30 seconds.")
+        revoke.add_argument("prefix", nargs="+", help="The part after stc_, or the whole key.")
 
     def handle(self, *_args: Any, **options: Any) -> None:
         {"create": self.create_key, "list": self.list_keys, "revoke": self.revoke_keys}[
@@ -68,7 +68,7 @@ class Command(BaseCommand):
         with transaction.atomic():
             key.save()
             key.users.set(named)
-        self.stderr.write("This is the only time that the key is shown:")
+        self.stderr.write("The key is shown only this once:")
         self.stdout.write(new.text)
 
     def list_keys(self, _options: dict[str, Any]) -> None:
@@ -87,7 +87,7 @@ class Command(BaseCommand):
         ]
         found = {key.prefix: key for key in ApiKey.objects.filter(prefix__in=prefixes)}
         if missing := [prefix for prefix in prefixes if prefix not in found]:
-            raise CommandError(f"There is no key {', '.join(missing)}; nothing is revoked.")
+            raise CommandError(f"There is no key {', '.join(missing)}; no key was revoked.")
         ApiKey.objects.filter(prefix__in=prefixes, revoked_at=None).update(revoked_at=now())
         self.stdout.write(f"Revoked: {', '.join(map(str, found.values()))}")
 
@@ -114,7 +114,7 @@ def parse_moment(text: str) -> datetime:
         raise CommandError(f"--expires {text}: use 90d, 2027-01-31 or 2027-01-31T12:00.")
     moment = make_aware(moment) if is_naive(moment) else moment
     if moment <= now():
-        raise CommandError(f"--expires {text}: that is past already.")
+        raise CommandError(f"--expires {text}: it is in the past.")
     return moment
 
 

@@ -1,4 +1,4 @@
-"""The rows that PostgreSQL refused: look at them, try again, or let them go."""
+"""`manage.py staccato_journal list|show|replay|discard`: the rows that PostgreSQL refused."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         actions = parser.add_subparsers(dest="action", required=True)
-        actions.add_parser("list", help="one line for each row that was refused")
+        actions.add_parser("list", help="print one line for each refused row")
         for name, text in (
-            ("show", "everything of some rows, as JSON"),
+            ("show", "print whole rows as JSON"),
             ("replay", "try to store rows again"),
-            ("discard", "forget rows for good"),
+            ("discard", "delete rows for good"),
         ):
             action = actions.add_parser(name, help=text)
-            action.add_argument("ids", nargs="*", type=UUID, metavar="ID", help="a row's id")
-            action.add_argument("--all", action="store_true", help="all of them")
+            action.add_argument("ids", nargs="*", type=UUID, metavar="ID", help="the id of a row")
+            action.add_argument("--all", action="store_true", help="all refused rows")
 
     def handle(self, *_args: Any, action: str, **options: Any) -> None:
         rooms = self._rooms()
@@ -87,7 +87,7 @@ class Command(BaseCommand):
         if every:
             return found
         if not ids:
-            raise CommandError("name the rows' ids, or say --all")
+            raise CommandError("give the ids of rows, or --all")
         missing = set(ids) - {entry.keyed.row.id for _room, entry in found}
         if missing:
             raise CommandError(f"not among the refused rows: {', '.join(map(str, missing))}")
