@@ -10,8 +10,8 @@ def main() -> None:
         from django.db import OperationalError
     except ImportError as error:
         raise SystemExit(
-            f"staccato: {error}. `make run` installs what it needs into .venv; or use the Python"
-            " of an environment in which requirements-dev.txt is installed."
+            f"staccato: {error}. `make run` installs the requirements into .venv; or use the"
+            " Python of an environment in which requirements-dev.txt is installed."
         ) from error
     try:
         execute_from_command_line(sys.argv)
@@ -20,7 +20,7 @@ def main() -> None:
             raise
         raise SystemExit(
             f"staccato: the database can't be used: {error}. Is DATABASE_URL right?"
-            " --traceback tells more."
+            " --traceback shows more."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""What this deployment must have before it serves with DEBUG off."""
+"""System checks of this deployment."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from django.core.checks import CheckMessage, Error, Tags, register
 from django.core.checks import Warning as Concern
 
 
-# Deployment checks: collectstatic and `check` work without a key and a database.
+# A deployment check, so that collectstatic and `check` work without a secret and a database.
 @register("staccato", deploy=True)
 def check_production(**_kwargs: Any) -> list[CheckMessage]:
     if settings.DEBUG:
@@ -20,7 +20,7 @@ def check_production(**_kwargs: Any) -> list[CheckMessage]:
         found.append(
             Error(
                 "SECRET_KEY is not set and DEBUG is off.",
-                hint="Set SECRET_KEY to 50 or more random characters, or DEBUG=1 to develop.",
+                hint="Set SECRET_KEY to 50 or more random characters, or DEBUG=1 for development.",
                 id="project.E001",
             )
         )
@@ -40,7 +40,9 @@ def check_production(**_kwargs: Any) -> list[CheckMessage]:
 def check_spelling(**_kwargs: Any) -> list[CheckMessage]:
     return [
         Concern(
-            f"{name} in the environment is no setting.", hint=f"Is it {meant}?", id="project.W002"
+            f"{name} in the environment is not a setting.",
+            hint=f"Did you mean {meant}?",
+            id="project.W002",
         )
         for name, meant in settings.MISSPELT.items()
     ]
@@ -52,7 +54,7 @@ def check_forwarding(**_kwargs: Any) -> list[CheckMessage]:
         return []
     return [
         Concern(
-            "FORWARDED_ALLOW_IPS=* lets every client write its own address.",
+            "FORWARDED_ALLOW_IPS=* lets every client choose the address that we see.",
             hint="Unset it, and name your proxies in TRUSTED_PROXIES.",
             id="project.W001",
         )

@@ -1,4 +1,4 @@
-"""Strict reading of the environment and `.env`: a bad value stops the start with one line."""
+"""Reads the environment and `.env` strictly: a bad value ends the start with one line."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Variable(NamedTuple):
 
 
 class Environment:
-    """Values by name; the process's environment wins over the file. Empty counts as not set.
+    """Values by name. The process's environment overrides the file; empty means not set.
 
-    `variables` lists what was asked for, in that order: docs/configuration.md is made from it.
+    `variables` lists what was read, in that order: docs/configuration.md is made from it.
     """
 
     def __init__(self, file: Path) -> None:
@@ -50,7 +50,7 @@ class Environment:
             stop(f"{name}={word!r}: {error}")
 
     def integer(self, name: str, default: int, *, meaning: str) -> int:
-        """Zero or more."""
+        """Returns zero or more."""
         word = self.text(name, str(default), meaning=meaning).strip()
         if not word.isdecimal() or len(word) > _MAX_DIGITS:
             stop(f"{name}={word!r}: use a whole number, 0 or more, of at most {_MAX_DIGITS} digits")
@@ -63,12 +63,12 @@ class Environment:
         return word
 
     def words(self, name: str, default: str = "", *, meaning: str) -> list[str]:
-        """A comma-separated list."""
+        """Returns the parts of a comma-separated list."""
         text = self.text(name, default, meaning=meaning)
         return [word.strip() for word in text.split(",") if word.strip()]
 
     def misspelt(self) -> dict[str, str]:
-        """Names that are no setting's, but much like one: whoever wrote them meant that."""
+        """Returns names that almost match a setting, and the setting that was probably meant."""
         known = {conf.environment_name(field.upper()) for field in conf.Settings.model_fields}
         found = {
             name: get_close_matches(name, known, n=1, cutoff=0.9)
@@ -77,7 +77,7 @@ class Environment:
         return {name: matches[0] for name, matches in sorted(found.items()) if matches}
 
     def staccato(self) -> dict[str, Any]:
-        """The STACCATO dict: each setting of `generation` that the environment names."""
+        """Returns the STACCATO dict: each setting of `generation` that the environment names."""
         values = {
             key: self._values[name]
             for key in (field.upper() for field in conf.Settings.model_fields)

@@ -1,4 +1,4 @@
-"""The page at `/`."""
+"""The start page, at `/`."""
 
 from __future__ import annotations
 

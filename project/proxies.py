@@ -1,4 +1,4 @@
-"""Whose word is taken for where a request comes from."""
+"""Which proxies may say where a request comes from."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
 
 
-def behind_trusted(application: Any) -> Any:
-    """Take scheme and client's address from X-Forwarded-… where a trusted proxy sent them.
+def trust_proxies(application: Any) -> Any:
+    """Take the scheme and the client's address from X-Forwarded-… of a trusted proxy.
 
-    Read from the right, as far as proxies are trusted: what stands left of that, the client may
-    have written itself. uvicorn does the same for the proxies that it is told of; ours come on
-    top of those, so that one place in the settings names them for every way to serve.
+    The header is read from the right while the proxies are trusted; a client may have written
+    whatever is left of that. uvicorn does the same for its own list of proxies; with ours, one
+    setting works however the application is served.
     """
     if not settings.TRUSTED_PROXIES:
         return application
@@ -25,7 +25,7 @@ def behind_trusted(application: Any) -> Any:
 
 
 def client_address(request: HttpRequest) -> str | None:
-    """For the lockout. No header is believed here; None where the server gave no address."""
+    """Returns the address for the lockout, without looking at headers; None if there is none."""
     try:
         return str(ip_address(request.META.get("REMOTE_ADDR", "")))
     except ValueError:

@@ -1,6 +1,6 @@
-"""The server as a child process that is replaced after each change of the code.
+"""Runs the server as a child process, and replaces it after each change of the code.
 
-The parent has the socket, so callers wait during a change and are not refused.
+The parent holds the socket, so callers wait during a restart instead of being refused.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ else:
 logger = logging.getLogger(__name__)
 
 PARENT_POLL_S = 0.5
-# Elsewhere than on Linux, system libraries may not survive a fork.
-FIRST: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+# System libraries of other systems than Linux may not survive a fork.
+FIRST_START: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
 
 
 class Reloader(ChangeReload):
-    """uvicorn's, but that it ends when the server is killed, and starts faster.
+    """uvicorn's reloader, except that it ends if the server is killed, and starts faster.
 
-    A server that ends by itself had an error, which the next change may mend; one that was
-    killed would be waited for in vain.
+    A server that exits by itself had an error, which the next change may fix. A killed server
+    had none, so waiting for a change would not help.
     """
 
     def __init__(
@@ -49,26 +49,26 @@ class Reloader(ChangeReload):
         self.killed_by: signal.Signals | None = None
 
     def startup(self) -> None:
-        # The first server takes over what this process has imported already, which saves a
-        # third of the start; the later ones import everything anew.
-        self.process = FIRST.Process(target=self.target, args=(self.sockets,))
+        # The first server inherits what this process has imported, which saves a third of the
+        # start. Later ones import everything again.
+        self.process = FIRST_START.Process(target=self.target, args=(self.sockets,))
         self.process.start()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self.signal_handler)
-        signal.signal(signal.SIGCHLD, lambda _number, _frame: self._look_after_child())
-        self._look_after_child()
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: self._check_child())
+        self._check_child()
         threading.Thread(target=self.when_started, name="when-started", daemon=True).start()
 
     def restart(self) -> None:
         self.is_restarting = True
         super().restart()
         self.is_restarting = False
-        self._look_after_child()
+        self._check_child()
 
     def should_restart(self) -> list[Path] | None:
         return None if self.should_exit.is_set() else super().should_restart()
 
-    def _look_after_child(self) -> None:
+    def _check_child(self) -> None:
         if self.is_restarting or self.should_exit.is_set():
             return
         code = self.process.exitcode
@@ -77,12 +77,12 @@ class Reloader(ChangeReload):
             self.should_exit.set()
         elif code:
             logger.error(
-                "the server has ended; a change of the code starts it anew, Ctrl-C ends this"
+                "the server has stopped; change the code to start it again, or press Ctrl-C"
             )
 
 
 def end_with_parent() -> None:
-    """Have this process terminated as by SIGTERM once the one that started it is gone."""
+    """Send this process SIGTERM once its parent has ended."""
     parent = os.getppid()
 
     def watch() -> None:

@@ -1,4 +1,4 @@
-"""Environment → Django settings. Computes; never starts anything."""
+"""Django's settings, computed from the environment. Importing them starts nothing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ env = Environment(BASE_DIR / ".env")
 DEBUG = env.boolean(
     "DEBUG", default=False, meaning="Development mode. `make run` turns it on unless it is set."
 )
-INSECURE_SECRET_KEY = "insecure-for-development-only"  # noqa: S105  # named for what it is
+INSECURE_SECRET_KEY = "insecure-for-development-only"  # noqa: S105  # not a secret, and a check refuses it
 SECRET_KEY = (
     env.text("SECRET_KEY", meaning="Django's secret. Required unless DEBUG is on.")
     or INSECURE_SECRET_KEY
@@ -35,7 +35,7 @@ ALLOWED_HOSTS = env.words(
 )
 for host in ALLOWED_HOSTS:
     if "/" in host:
-        stop(f"ALLOWED_HOSTS={host!r}: use names alone, as example.org")
+        stop(f"ALLOWED_HOSTS={host!r}: use host names, e.g. example.org")
 CSRF_TRUSTED_ORIGINS = env.words(
     "CSRF_TRUSTED_ORIGINS",
     meaning="Origins whose forms the admin accepts, e.g. `https://example.org`, "
@@ -43,7 +43,7 @@ CSRF_TRUSTED_ORIGINS = env.words(
 )
 for origin in CSRF_TRUSTED_ORIGINS:
     if "://" not in origin:
-        stop(f"CSRF_TRUSTED_ORIGINS={origin!r}: use origins, as https://example.org")
+        stop(f"CSRF_TRUSTED_ORIGINS={origin!r}: use origins, e.g. https://example.org")
 DATABASE_URL = env.text(
     "DATABASE_URL",
     meaning="`postgresql://user:password@host:5432/name?sslmode=verify-full`; PostgreSQL 14 or "
@@ -58,15 +58,15 @@ for proxy in TRUSTED_PROXIES:
     try:
         ip_network(proxy)
     except ValueError:
-        stop(f"TRUSTED_PROXIES={proxy!r}: use addresses or networks, as 10.0.0.7,192.168.0.0/24")
+        stop(f"TRUSTED_PROXIES={proxy!r}: use addresses or networks, e.g. 10.0.0.7,192.168.0.0/24")
 
 
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 
 def database(url: str) -> dict[str, Any]:
-    """Django's settings for a libpq connection string or URL; the embedded server for none."""
-    # The admin and the commands have connections of their own, few and short.
+    """Returns Django's settings for a libpq URL or connection string, or the embedded server's."""
+    # For the admin and the commands; the hot path has its own pool.
     pool = {"min_size": 0, "max_size": 4, "timeout": 5}
     if not url:
         return {
@@ -84,16 +84,18 @@ def database(url: str) -> dict[str, Any]:
     settings["PORT"] = str(parts.pop("port", ""))
     if not settings["NAME"]:
         stop("DATABASE_URL=(hidden): it names no database; use postgresql://user@host/name")
-    if "@" in settings["HOST"][1:]:  # the first may be of an abstract socket
-        stop("DATABASE_URL=(hidden): write an @ in its user or password as %40")
+    if "@" in settings["HOST"][1:]:  # a leading @ names an abstract socket
+        stop("DATABASE_URL=(hidden): write @ in the user or password as %40")
     if settings["PORT"] and not settings["PORT"].isdecimal():
-        stop("DATABASE_URL=(hidden): its port is no number; use postgresql://user@host:5432/name")
+        stop(
+            "DATABASE_URL=(hidden): its port is not a number; use postgresql://user@host:5432/name"
+        )
     if parts.get("sslmode", SSL_MODES[0]) not in SSL_MODES:
-        stop(f"DATABASE_URL=(hidden): its sslmode is none of {', '.join(SSL_MODES)}")
+        stop(f"DATABASE_URL=(hidden): its sslmode must be one of {', '.join(SSL_MODES)}")
     return {
         "ENGINE": "django.db.backends.postgresql",
         **settings,
-        "CONN_HEALTH_CHECKS": True,  # the pool outlives a restart of the server
+        "CONN_HEALTH_CHECKS": True,  # pooled connections may be older than the server
         "OPTIONS": {**parts, "pool": pool},
     }
 
@@ -101,7 +103,7 @@ def database(url: str) -> dict[str, Any]:
 DATABASES = {"default": database(DATABASE_URL)}
 STACCATO = {"JOURNAL_DIR": str(BASE_DIR / "var" / "journal"), **env.staccato()}
 MISSPELT = env.misspelt()
-# A cursor on the server lives on one connection, which PgBouncer lends for a transaction only.
+# A server-side cursor belongs to one connection, which PgBouncer lends per transaction.
 DATABASES["default"]["DISABLE_SERVER_SIDE_CURSORS"] = (
     STACCATO.get("DB_POOL_MODE") == "pgbouncer-transaction"
 )
@@ -109,7 +111,7 @@ DATABASES["default"]["DISABLE_SERVER_SIDE_CURSORS"] = (
 # --- the application ------------------------------------------------------------------------
 
 INSTALLED_APPS = [
-    "project",  # before staticfiles: its runserver serves ASGI
+    "project",  # before staticfiles, so that its runserver, which serves ASGI, is found first
     "unfold",
     "unfold.contrib.filters",
     "django.contrib.admin",
@@ -120,18 +122,18 @@ INSTALLED_APPS = [
     "servestatic",
     "django.contrib.staticfiles",
     "django.contrib.postgres",
-    "ninja",  # its docs pages bring their own assets
+    "ninja",  # for the assets of its docs page
     "axes",
     "generation",
 ]
-# Django 6 brings its own; both are told the same directives below.
+# Django 6 has its own; both get the directives below.
 HAS_CSP = django.VERSION >= (6, 0)
 CSP_MIDDLEWARE = (
     "django.middleware.csp.ContentSecurityPolicyMiddleware"
     if HAS_CSP
     else "csp.middleware.CSPMiddleware"
 )
-# For the admin, the docs and the start page; generate requests pass none of it.
+# For the admin, the docs and the start page; lean views skip it.
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     CSP_MIDDLEWARE,
@@ -142,7 +144,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "axes.middleware.AxesMiddleware",  # last: it turns a lockout into its answer
+    "axes.middleware.AxesMiddleware",  # last: it answers a locked-out login
 ]
 ROOT_URLCONF = "project.urls"
 ASGI_APPLICATION = "project.asgi.application"
@@ -173,7 +175,7 @@ LANGUAGE_CODE = "en"
 TIME_ZONE = "UTC"
 USE_TZ = True
 
-# The admin's look. Its icons are Material Symbols, its colour Tailwind's teal.
+# The admin's theme: Tailwind's teal, with Material Symbols as icons.
 TEAL = {
     "50": "oklch(98.4% .014 180.72)",
     "100": "oklch(95.3% .051 180.801)",
@@ -187,7 +189,7 @@ TEAL = {
     "900": "oklch(38.6% .063 188.416)",
     "950": "oklch(27.7% .046 192.524)",
 }
-# The start page's, too. A browser would ask for /favicon.ico without one.
+# Also the start page's. Without it, browsers request /favicon.ico.
 ICON = (
     "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"
     "%3Cg fill='%230d9488'%3E%3Ccircle cx='3' cy='8' r='2'/%3E%3Ccircle cx='8' cy='8' r='2'/%3E"
@@ -228,16 +230,16 @@ hsts_seconds = env.integer(
 )
 if not DEBUG:
     SECURE_HSTS_SECONDS = hsts_seconds
-    # What other hosts of the domain do is none of this one's business.
+    # Not for this host to decide: HSTS for subdomains, and preloading.
     SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
     SECURE_SSL_REDIRECT = redirect_to_https
     SESSION_COOKIE_SECURE = True
     CSRF_COOKIE_SECURE = True
 
-# No page of ours holds a script of its own: one that was injected has no way to run.
+# Our pages contain no inline scripts, so an injected one can't run.
 CONTENT_SECURITY_POLICY_DIRECTIVES = {
     "default-src": ["'self'"],
-    # Alpine, which the admin's look is built on, compiles the expressions in its templates.
+    # Unfold uses Alpine, which compiles the expressions in its templates.
     "script-src": ["'self'", "'unsafe-eval'"],
     "style-src": ["'self'", "'unsafe-inline'"],
     "img-src": ["'self'", "data:"],
@@ -252,8 +254,8 @@ if HAS_CSP:
 else:
     CONTENT_SECURITY_POLICY = {"DIRECTIVES": CONTENT_SECURITY_POLICY_DIRECTIVES}
 
-# Failed logins lock the account, from wherever they come, as well as their address, so that
-# neither many addresses for one account nor one address for many accounts gets far.
+# Failed logins lock both the account and the client's address, so that neither many addresses
+# against one account nor one address against many accounts gets far.
 AUTHENTICATION_BACKENDS = [
     "axes.backends.AxesStandaloneBackend",
     "django.contrib.auth.backends.ModelBackend",
@@ -261,7 +263,7 @@ AUTHENTICATION_BACKENDS = [
 AXES_LOCKOUT_PARAMETERS = ["username", "ip_address"]
 AXES_FAILURE_LIMIT = 10
 AXES_COOLOFF_TIME = timedelta(minutes=15)
-AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # or strangers could lock out for ever
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # else strangers could keep an account locked
 AXES_RESET_ON_SUCCESS = True
 AXES_CLIENT_IP_CALLABLE = "project.proxies.client_address"
 AXES_ENABLE_ADMIN = False
@@ -282,5 +284,5 @@ LOGGING = {
     "formatters": {"line": {"format": "{asctime} {levelname:7} {name}: {message}", "style": "{"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
-    "loggers": {"django": {"handlers": []}},  # its own would say everything a second time
+    "loggers": {"django": {"handlers": []}},  # else each message would appear twice
 }

@@ -1,8 +1,8 @@
-"""A WSGI server can't serve this, and is told so."""
+"""Tells WSGI servers that they can't serve this."""
 
 from django.core.exceptions import ImproperlyConfigured
 
 raise ImproperlyConfigured(
-    "Staccato waits for LLMs in one event loop, which no WSGI server has. Serve it with"
-    " `uvicorn project.asgi:application --workers N`, or `manage.py runserver` to develop."
+    "Staccato needs an event loop, which a WSGI server does not have. Serve it with"
+    " `uvicorn project.asgi:application --workers N`, or `manage.py runserver` for development."
 )

@@ -14,7 +14,7 @@ class Account:
         self.uid = os.geteuid()
         self.name = f"uid {self.uid}"
         self.is_other = self.uid == 0
-        self.credentials: dict[str, Any] = {}  # what `subprocess` needs to run as it
+        self.credentials: dict[str, Any] = {}  # arguments for `subprocess`
         if self.is_other:
             entry = pwd.getpwnam("nobody")
             self.uid, self.gid, self.name = entry.pw_uid, entry.pw_gid, entry.pw_name
@@ -26,7 +26,7 @@ class Account:
 
     def can_run(self, program: Path) -> bool:
         try:
-            done = subprocess.run(  # noqa: S603  # the wheel's
+            done = subprocess.run(  # noqa: S603  # a program of the wheel
                 [program, "--version"],
                 check=False,
                 stdout=subprocess.DEVNULL,
@@ -38,10 +38,10 @@ class Account:
         return done.returncode == 0
 
     def path_to(self, folder: Path, descriptor: int) -> Path:
-        """A path by which this account gets into the folder.
+        """Returns a path through which this account reaches the folder.
 
-        The folders above root's own are closed to others. A descriptor of the folder,
-        inherited, opens that one and no more.
+        It may not enter root's folders above that one. An inherited descriptor opens the folder
+        itself, and nothing else.
         """
         opened = Path(f"/proc/self/fd/{descriptor}")
         return opened if self.is_other and opened.exists() else folder

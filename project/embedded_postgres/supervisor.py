@@ -1,8 +1,7 @@
 """The process between the users of a server and PostgreSQL; `holding` starts it.
 
-It lives in a session of its own, so that a terminal's Ctrl-C does not stop PostgreSQL before
-the application has drained. What it prints until PostgreSQL is ready, its starter reads:
-`ready`, or why not.
+It has a session of its own, so that Ctrl-C in a terminal does not stop PostgreSQL before the
+application has drained. The process that starts it reads its output: `ready`, or the error.
 """
 
 from __future__ import annotations
@@ -23,11 +22,12 @@ from typing import Any
 from generation import files, locks
 from project.embedded_postgres import layout
 from project.embedded_postgres.account import Account
+from project.embedded_postgres.layout import Layout
 
 INITDB_LIMIT_S = 60.0
-READY_LIMIT_S = 60.0  # a recovery after a crash may take its time
-GONE_LIMIT_S = 20.0  # for the processes of a server that lost its supervisor
-STOP_LIMIT_S = 10.0  # then it is stopped without a checkpoint, and recovers at its next start
+READY_LIMIT_S = 60.0  # recovery after a crash takes a while
+GONE_LIMIT_S = 20.0  # for processes of a server that lost its supervisor to end
+STOP_LIMIT_S = 10.0  # then stop without a checkpoint, which the next start recovers from
 POLL_S = 0.2
 LOG_TAIL_BYTES = 2000
 READY = "ready"
@@ -46,7 +46,7 @@ class StartError(Exception):
 
 class Supervisor:
     def __init__(self, base: str, binaries: str, settings: dict[str, str], starting: int) -> None:
-        self.place = layout.of(base)
+        self.place = Layout.of(base)
         self.binaries = Path(binaries)
         self.settings = settings
         self.starting = starting
@@ -61,18 +61,18 @@ class Supervisor:
         self.log = place.log.open("wb")
         self.provide_binaries()
         self.start()
-        say(READY)
+        report(READY)
         os.close(self.starting)
         while not locks.try_lock(users, locks.EXCLUSIVE):
             if self.server.poll() is not None:
-                return  # its users start another supervisor
+                return  # the users start another supervisor
             time.sleep(POLL_S)
         self.stop()
         if locks.is_same_file(users, place.sockets):
             shutil.rmtree(place.sockets)
 
     def provide_binaries(self) -> None:
-        """Copy the binaries where PostgreSQL's account may not reach them."""
+        """Copy the binaries if PostgreSQL's account may not reach them."""
         copy = self.place.sockets / "copy"
         shutil.rmtree(copy, ignore_errors=True)
         if self.account.can_run(self.binaries / "bin/initdb"):
@@ -82,7 +82,7 @@ class Supervisor:
         unneeded = shutil.ignore_patterns("include", "*.a")
         shutil.copytree(self.binaries, target, symlinks=True, ignore=unneeded)
         libraries = package.with_name(f"{package.name}.libs")
-        if libraries.is_dir():  # the wheel's programs look for them at this relative path
+        if libraries.is_dir():  # the programs find them by this relative path
             shutil.copytree(libraries, copy / libraries.name, symlinks=True)
         for folder, _folders, names in os.walk(copy):
             for name in [".", *names]:
@@ -95,14 +95,14 @@ class Supervisor:
         self.binaries = target
 
     def start(self) -> None:
-        """Start PostgreSQL and wait until it takes connections. Raises `StartError`."""
+        """Start PostgreSQL and wait until it accepts connections. Raises `StartError`."""
         place = self.place
         try:
             lock = locks.acquire(place.data_lock, locks.EXCLUSIVE, GONE_LIMIT_S)
         except TimeoutError:
             raise StartError(
-                f"another PostgreSQL works on {place.data}, its pid is {self.written_pid()}:"
-                " stop that one, or whatever started it"
+                f"another PostgreSQL, with the pid {self.written_pid()}, uses {place.data}:"
+                " stop it, or the program that started it"
             ) from None
         if not place.data.exists():
             self.create()
@@ -110,9 +110,9 @@ class Supervisor:
         if owner != self.account.uid:
             raise StartError(
                 f"{place.data} belongs to uid {owner}, not to {self.account.name}: run this"
-                " as the user who made it, or remove the folder to start afresh"
+                " as that user, or remove the folder to start with an empty database"
             )
-        # The lock says that no server runs; a pid in these may meanwhile be anybody's.
+        # The lock proves that no server runs; another process may have the pid in these by now.
         (place.data / "postmaster.pid").unlink(missing_ok=True)
         for leftover in place.sockets.glob(f".s.PGSQL.{layout.PORT}*"):
             leftover.unlink()
@@ -122,7 +122,7 @@ class Supervisor:
             "unix_socket_directories": str(place.sockets),
             **self.settings,
         }
-        self.server = subprocess.Popen(  # noqa: S603  # the wheel's
+        self.server = subprocess.Popen(  # noqa: S603  # a program of the wheel
             [
                 self.binaries / "bin/postgres",
                 *("-D", self.account.path_to(place.data, folder)),
@@ -133,22 +133,22 @@ class Supervisor:
             **self.environment(),
         )
         os.close(folder)
-        os.close(lock)  # its processes have it now
+        os.close(lock)  # PostgreSQL holds it now
         self.wait_until_ready()
 
     def create(self) -> None:
-        """Make the data folder: wholly or not at all."""
+        """Make the data folder: completely, or not at all."""
         draft = self.place.data.with_suffix(".new")
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(mode=0o700)
         self.account.own(draft)
         folder = os.open(draft, os.O_RDONLY)
-        done = subprocess.run(  # noqa: S603  # the wheel's
+        done = subprocess.run(  # noqa: S603  # a program of the wheel
             [
                 self.binaries / "bin/initdb",
                 *("-D", self.account.path_to(draft, folder)),
                 *("--username=postgres", "--auth=trust", "--encoding=UTF8"),
-                # The same order of text everywhere, whatever the system's locales are.
+                # Text sorts the same on every system, whatever its locales are.
                 *("--no-locale", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
                 *(["--no-sync"] if self.settings.get("fsync") == "off" else []),
             ],
@@ -187,8 +187,8 @@ class Supervisor:
             return
 
     def environment(self) -> dict[str, Any]:
-        """How PostgreSQL's programs are run: nothing of the caller's may reach them, PGPORT
-        and PGDATA least of all."""
+        """Returns `subprocess` arguments that keep the caller's environment, e.g. PGPORT and
+        PGDATA, from PostgreSQL's programs."""
         return {
             "env": {"PATH": os.defpath, "LC_ALL": "C"},
             "stdin": subprocess.DEVNULL,
@@ -211,8 +211,10 @@ class Supervisor:
 
 
 def end_with_parent() -> Callable[[], None] | None:
-    """What a child must do to get SIGINT when this process dies. Linux only: elsewhere a
-    server whose supervisor was killed has to be stopped by hand."""
+    """Returns a function for a child to call, so that it gets SIGINT when this process dies.
+
+    Linux only: elsewhere, a server whose supervisor was killed has to be stopped by hand.
+    """
     if sys.platform != "linux":
         return None
     libc = ctypes.CDLL(None)
@@ -221,14 +223,14 @@ def end_with_parent() -> Callable[[], None] | None:
     def ask() -> None:
         set_parent_death_signal = 1
         libc.prctl(set_parent_death_signal, signal.SIGINT)
-        if os.getppid() != parent:  # it died before we asked
+        if os.getppid() != parent:  # it died before the call
             os._exit(1)
 
     return ask
 
 
-def say(words: str) -> None:
-    """The one answer to the starter, if that still lives."""
+def report(words: str) -> None:
+    """Send the one answer to the process that started us, if it still lives."""
     with contextlib.suppress(BrokenPipeError):
         os.write(1, words.encode())
     nothing = os.open(os.devnull, os.O_RDWR)
@@ -239,12 +241,12 @@ def say(words: str) -> None:
 
 def main() -> None:
     if os.fork():
-        os._exit(0)  # the starter has no child to reap then
+        os._exit(0)  # so that the process that started us has no child to reap
     os.setsid()
     try:
         Supervisor(**json.loads(sys.argv[1])).run()
     except (StartError, OSError, subprocess.SubprocessError) as error:
-        say(f"{error}")
+        report(f"{error}")
         raise SystemExit(1) from None
 
 

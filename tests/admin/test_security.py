@@ -170,14 +170,14 @@ async def test_only_a_trusted_proxy_says_where_a_request_comes_from(
     if forwarded:
         headers.append((b"x-forwarded-for", forwarded.encode()))
     scope = {"type": "http", "client": (peer, 1), "scheme": "http", "headers": headers}
-    await proxies.behind_trusted(application)(scope, None, None)
+    await proxies.trust_proxies(application)(scope, None, None)
     assert told == [(seen, "https" if peer == "10.0.0.7" else "http")]
 
 
 def test_without_trusted_proxies_nothing_stands_between(settings):
     settings.TRUSTED_PROXIES = []
     application = object()
-    assert proxies.behind_trusted(application) is application
+    assert proxies.trust_proxies(application) is application
 
 
 # --- policy ---------------------------------------------------------------------------------------

@@ -113,11 +113,11 @@ def in_a_process(code: str, **env: str) -> subprocess.CompletedProcess:
         ("DB_POOL_SIZE", "many", "many"),
         ("DEBUG", "perhaps", "perhaps"),
         ("DATABASE_URL", "mysql-canary", "(hidden)"),
-        ("DATABASE_URL", "postgresql:///canary?port=abc", "its port is no number"),
+        ("DATABASE_URL", "postgresql:///canary?port=abc", "its port is not a number"),
         ("DATABASE_URL", "postgresql:///canary?sslmode=canary", "disable, allow, prefer, require"),
         ("DATABASE_URL", "postgresql://u:p@canary@host/db", "as %40"),
-        ("ALLOWED_HOSTS", "https://example.org", "use names alone"),
-        ("CSRF_TRUSTED_ORIGINS", "example.org", "use origins, as https://example.org"),
+        ("ALLOWED_HOSTS", "https://example.org", "use host names"),
+        ("CSRF_TRUSTED_ORIGINS", "example.org", "use origins, e.g. https://example.org"),
         ("SECURE_HSTS_SECONDS", "-1", "a whole number"),
     ],
 )
@@ -133,8 +133,8 @@ def test_a_bad_variable_stops_the_start_with_one_line(name, value, shown):
 
 def test_a_misspelt_variable_is_told_with_what_it_may_mean():
     ended = in_a_process("manage.py check", LLM_MAX_CONCURENCY="5", OPENAI_ORG_ID="mine")
-    assert "LLM_MAX_CONCURENCY in the environment is no setting" in ended.stderr
-    assert "Is it LLM_MAX_CONCURRENCY?" in ended.stderr
+    assert "LLM_MAX_CONCURENCY in the environment is not a setting" in ended.stderr
+    assert "Did you mean LLM_MAX_CONCURRENCY?" in ended.stderr
     assert "OPENAI_ORG_ID" not in ended.stderr, "other programs have variables, too"
 
 

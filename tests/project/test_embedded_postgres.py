@@ -19,7 +19,8 @@ import pytest
 
 from generation import locks
 from project import embedded_postgres
-from project.embedded_postgres import EmbeddedPostgresError, layout
+from project.embedded_postgres import EmbeddedPostgresError
+from project.embedded_postgres.layout import Layout
 
 ROOT = Path(__file__).parents[2]
 GONE_S = 8.0
@@ -84,7 +85,7 @@ class Server:
 
     def __init__(self, base: Path) -> None:
         self.base = base
-        self.place = layout.of(base)
+        self.place = Layout.of(base)
 
     def connect(self) -> psycopg.Connection:
         at = embedded_postgres.address(self.base)
@@ -294,12 +295,12 @@ def test_a_terminal_does_not_reach_the_server(server, enter):
 def test_a_server_that_does_not_start_tells_why(tmp_path):
     with pytest.raises(EmbeddedPostgresError, match='"work_mem": "plenty"'):
         embedded_postgres.hold(tmp_path, {"work_mem": "plenty", "fsync": "off"})
-    shutil.rmtree(layout.of(tmp_path).sockets)
+    shutil.rmtree(Layout.of(tmp_path).sockets)
 
 
 @pytest.mark.parametrize("what", ["open to others", "a link", "a file"])
 def test_a_folder_that_is_not_ours_alone_is_refused(tmp_path, what):
-    folder = layout.of(tmp_path).sockets
+    folder = Layout.of(tmp_path).sockets
     ours = tmp_path / "ours"
     ours.mkdir(mode=0o700)
     if what == "a link":
@@ -310,7 +311,7 @@ def test_a_folder_that_is_not_ours_alone_is_refused(tmp_path, what):
         folder.mkdir()
         folder.chmod(0o755)
     try:
-        with pytest.raises(EmbeddedPostgresError, match="have it removed"):
+        with pytest.raises(EmbeddedPostgresError, match="remove it"):
             embedded_postgres.hold(tmp_path)
     finally:
         folder.rmdir() if what == "open to others" else folder.unlink()
@@ -319,7 +320,7 @@ def test_a_folder_that_is_not_ours_alone_is_refused(tmp_path, what):
 def test_a_folder_that_a_stopping_server_removes_under_a_newcomer_is_made_anew(
     tmp_path, monkeypatch
 ):
-    folder = layout.of(tmp_path).sockets
+    folder = Layout.of(tmp_path).sockets
     folder.mkdir(mode=0o700)
     removed = []
     genuine = os.open
@@ -341,7 +342,7 @@ def test_missing_binaries_are_named_with_the_remedy(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(EmbeddedPostgresError, match=r"requirements-dev\.txt"):
         embedded_postgres.hold(tmp_path)
-    shutil.rmtree(layout.of(tmp_path).sockets)
+    shutil.rmtree(Layout.of(tmp_path).sockets)
 
 
 def test_django_starts_it_with_its_first_connection_and_not_before(server, tmp_path):
@@ -357,8 +358,8 @@ def test_django_starts_it_with_its_first_connection_and_not_before(server, tmp_p
         "from django.db import connection, connections\n"
         "connection.vendor\n"
         "from generation import locks\n"
-        "from project.embedded_postgres import layout\n"
-        f"lock = layout.of({str(server.base)!r}).data_lock\n"
+        "from project.embedded_postgres.layout import Layout\n"
+        f"lock = Layout.of({str(server.base)!r}).data_lock\n"
         "assert locks.is_free(lock)\n"
         "def query():\n"
         "    with connection.cursor() as cursor:\n"

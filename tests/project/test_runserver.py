@@ -21,7 +21,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from generation import locks
-from project.embedded_postgres import layout
+from project.embedded_postgres.layout import Layout
 from project.management.commands import runserver
 
 ROOT = Path(__file__).parents[2]
@@ -67,7 +67,7 @@ class Checkout:
         return self.output.read_text()
 
     def no_postgres_runs(self) -> bool:
-        lock = layout.of(self.folder / "var").data_lock
+        lock = Layout.of(self.folder / "var").data_lock
         return not lock.exists() or locks.is_free(lock)
 
 
@@ -184,7 +184,7 @@ def test_a_change_replaces_the_server_and_refuses_nobody(checkout, serve):
 
     urls.write_text("this is no Python\n")
     eventually(lambda: "SyntaxError" in checkout.said, START_S, "the error is shown")
-    eventually(lambda: "a change of the code starts it anew" in checkout.said, GONE_S, "it waits")
+    eventually(lambda: "change the code to start it again" in checkout.said, GONE_S, "it waits")
     assert server.process.poll() is None
     urls.write_text(good)
     eventually(lambda: server.get("/livez") == 200, START_S, "it serves again")

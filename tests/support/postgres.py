@@ -22,7 +22,7 @@ class PrivatePostgres:
 
     def __init__(self) -> None:
         self._account = Account()
-        self._binaries = holding._find_binaries() / "bin"
+        self._binaries = holding.find_binaries() / "bin"
         self.folder = Path(tempfile.mkdtemp(prefix="staccato-pg-", dir="/tmp"))
         if not self._account.can_run(self._binaries / "postgres"):
             copy = self.folder / "copy"

@@ -30,16 +30,23 @@ class Command(BaseCommand):
         create.add_argument("name", help="Who or what uses the key.")
         scope = create.add_mutually_exclusive_group(required=True)
         scope.add_argument("--user", help="For one user, by name or id.")
-        scope.add_argument("--users", nargs="+", metavar="USER", help="A service key for these users.")
+        scope.add_argument(
+            "--users", nargs="+", metavar="USER", help="A service key for these users."
+        )
         scope.add_argument("--all-users", action="store_true", help="A service key for all users.")
         create.add_argument(
             "--expires", metavar="WHEN", help="E.g. 90d, 2027-01-31 or 2027-01-31T12:00."
         )
         create.add_argument(
-            "--models", default="", metavar="LIST", help="provider:model or provider, separated by commas."
+            "--models",
+            default="",
+            metavar="LIST",
+            help="provider:model or provider, separated by commas.",
         )
         actions.add_parser("list", help="List all keys, without their secrets.")
-        revoke = actions.add_parser("revoke", help="Revoke keys for good; takes effect within 30 seconds.")
+        revoke = actions.add_parser(
+            "revoke", help="Revoke keys for good; takes effect within 30 seconds."
+        )
         revoke.add_argument("prefix", nargs="+", help="The part after stc_, or the whole key.")
 
     def handle(self, *_args: Any, **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""`manage.py runserver`: Django's habits, uvicorn's server."""
+"""`manage.py runserver`: Django's command, with uvicorn as the server."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from project.reloading import Reloader, end_with_parent
 if TYPE_CHECKING:
     from django.db.backends.postgresql.base import DatabaseWrapper
 
-# What is under way when the code changes or Ctrl-C is hit may end; then it is cut off.
+# For requests in flight when the code changes or on Ctrl-C; then they are cut off.
 GRACE_S = 10
 ANNOUNCE_POLL_S = 0.2
 BACKLOG = 2048
@@ -49,25 +49,25 @@ class Command(runserver.Command):
     addr: str
     port: str
     use_ipv6: bool
-    help = "Serve the ASGI application with uvicorn, and anew after each change of its code."
+    help = "Serve the ASGI application with uvicorn, and restart it when the code changes."
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
         parser.add_argument(
             "--stop-with-parent",
             action="store_true",
-            help="Stop when the process that started this one is gone, however it went.",
+            help="Stop when the parent process has ended, however it ended.",
         )
-        for action in parser._actions:  # noqa: SLF001  # argparse has no other way to them
+        for action in parser._actions:  # noqa: SLF001  # argparse has no public way to them
             if action.dest in WITHOUT_EFFECT:
-                action.help = f"Without effect: {WITHOUT_EFFECT[action.dest]}."
+                action.help = f"No effect: {WITHOUT_EFFECT[action.dest]}."
 
     def run(self, **options: Any) -> None:
-        # Django's reloader starts us in place of its own server if the code was broken at first.
+        # If the code is broken at first, Django's own reloader starts us later.
         if options["stop_with_parent"] or os.environ.get("RUN_MAIN") == "true":
             end_with_parent()
-        logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it tells of each .pyc
-        self.refuse_strangers()
+        logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it logs each .pyc
+        self.refuse_other_machines()
         listener = self.listen()
         config = uvicorn.Config(
             "project.asgi:application",
@@ -87,7 +87,7 @@ class Command(runserver.Command):
             serve(config, [listener])
             return
         child = partial(inspect_and_serve, config, options["skip_checks"])
-        reloader = Reloader(config, child, [listener], self.accompany)
+        reloader = Reloader(config, child, [listener], self.run_beside)
         reloader.run()
         if reloader.killed_by:
             raise CommandError(
@@ -95,12 +95,12 @@ class Command(runserver.Command):
                 " run it again"
             )
 
-    def refuse_strangers(self) -> None:
-        """With DEBUG on, whoever reaches us may spend money and read tracebacks."""
+    def refuse_other_machines(self) -> None:
+        """With DEBUG on, anybody who reaches the server can spend money and read tracebacks."""
         if settings.DEBUG and not conf.load().keys_required and not is_loopback(self.addr):
             raise CommandError(
-                f"{self.addr} may be reached from other machines, and with DEBUG on no API key is"
-                " asked for: set STACCATO_API_KEYS_REQUIRED=1, or serve on 127.0.0.1"
+                f"other machines may reach {self.addr}, and with DEBUG on, requests need no API"
+                " key: set STACCATO_API_KEYS_REQUIRED=1, or serve on 127.0.0.1"
             )
 
     def listen(self) -> socket.socket:
@@ -111,28 +111,28 @@ class Command(runserver.Command):
             reason = str(error)
             if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
                 reason = (
-                    "another process listens there; stop that one or choose another port:"
+                    "another process listens there; stop it or choose another port:"
                     f" `manage.py runserver {int(self.port) + 1}`, `make run PORT=…`"
                 )
             raise CommandError(f"can't listen on {self.url}: {reason}") from None
 
-    def accompany(self) -> None:
-        """What the parent does beside the server: it keeps PostgreSQL through the changes."""
+    def run_beside(self) -> None:
+        """In the parent process: keep PostgreSQL running through restarts of the server."""
         for alias in connections:
             if place := connections.settings[alias].get("SERVER"):
-                # Where it fails, it fails the child too, which says so.
+                # If this fails, it fails in the child too, which reports it.
                 with contextlib.suppress(embedded_postgres.EmbeddedPostgresError):
                     embedded_postgres.hold(**place)
         self.announce()
 
     def inspect(self, skip_checks: bool) -> None:  # noqa: FBT001  # an option's value
-        """What Django's own command does before it serves."""
+        """Run the checks that Django's own command runs before it serves."""
         if not skip_checks:
             self.stdout.write("Performing system checks...\n\n")
             self.check(display_num_errors=True)
         try:
             self.check_migrations()
-        except OperationalError as error:  # it may come, and is waited for
+        except OperationalError as error:  # the service waits for it
             self.stderr.write(f"The database can't be reached: {error}")
         for each in connections.all(initialized_only=True):
             each.close()
@@ -143,14 +143,14 @@ class Command(runserver.Command):
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     def announce(self) -> None:
-        """Say where everything is, once it is there."""
+        """Print the addresses once the server answers."""
         while not is_alive(self.url.removeprefix("http://")):
             time.sleep(ANNOUNCE_POLL_S)
         account = f"{ADMIN} / {ADMIN}" if settings.DEBUG and has_demo_admin() else ""
         provider: str = conf.load().default_provider
         if provider == "simulated":
             provider += " (for a real one, set ANTHROPIC_API_KEY or OPENAI_API_KEY)"
-        keys = "none is asked for, as DEBUG is on: this machine only"
+        keys = "not required, because DEBUG is on: this machine only"
         curl = (
             f"curl -X POST {self.url}/api/v1/generate/1 -H 'content-type: application/json'"
             """ -d '{"input": "Why is the sky blue?"}'"""
@@ -170,7 +170,7 @@ class Command(runserver.Command):
 
   {curl}
 """)
-        self.stdout.flush()  # into a file or a pipe it would wait for more
+        self.stdout.flush()  # a file or a pipe is buffered
 
 
 def inspect_and_serve(
@@ -178,7 +178,7 @@ def inspect_and_serve(
     skip_checks: bool,  # noqa: FBT001  # an option's value
     sockets: list[socket.socket] | None,
 ) -> None:
-    """The reloader's child."""
+    """Runs in the reloader's child process."""
     end_with_parent()
     try:
         django.setup()
@@ -193,12 +193,12 @@ def inspect_and_serve(
 def serve(config: uvicorn.Config, sockets: list[socket.socket] | None) -> None:
     try:
         uvicorn.Server(config).run(sockets)
-    except KeyboardInterrupt:  # uvicorn passes on what it was stopped by
+    except KeyboardInterrupt:  # uvicorn raises the signal again
         sys.exit(0)
 
 
 def watched() -> dict[str, Any]:
-    """What the reloader looks at: the Python and the templates of the project's own apps."""
+    """Returns what the reloader watches: Python and templates of the project's own apps."""
     folders = [
         app.path
         for app in apps.get_app_configs()
@@ -211,17 +211,17 @@ def watched() -> dict[str, Any]:
 def is_loopback(address: str) -> bool:
     try:
         return address == "localhost" or ip_address(address).is_loopback
-    except ValueError:  # another name, or short for all addresses
+    except ValueError:  # another name, or an abbreviation for all addresses
         return False
 
 
 def has_demo_admin() -> bool:
-    """Whether the account of `seed_demo` is there with the password that it gave."""
+    """Whether the account of `seed_demo` exists and still has its first password."""
     users = get_user_model()
     try:
         admin = users._base_manager.filter(**{users.USERNAME_FIELD: ADMIN}).first()  # noqa: SLF001
         return bool(admin and admin.is_superuser and check_password(ADMIN, admin.password))
-    except DatabaseError:  # no such table, as yet
+    except DatabaseError:  # the table does not exist yet
         return False
     finally:
         connection.close()

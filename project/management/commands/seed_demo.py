@@ -1,4 +1,4 @@
-"""`manage.py seed_demo`: something to call, and an account to look at it with."""
+"""`manage.py seed_demo`: users to generate for, and an account for the admin."""
 
 # ruff: noqa: SLF001  # _meta and _base_manager are Django's documented API
 
@@ -16,8 +16,7 @@ from generation.models import Profile
 if TYPE_CHECKING:
     from django.contrib.auth.base_user import AbstractBaseUser
 
-# By the id of the user. The first answers an empty body as well as one with an input; the last
-# four need variables.
+# By user id. The first works with and without an input; the last four need variables.
 PROFILES: dict[int, dict[str, Any]] = {
     1: {
         "prompt_template": "Tell a curious beginner, in three sentences, something worth knowing"
@@ -72,8 +71,8 @@ ADMIN = "admin"
 
 class Command(BaseCommand):
     help = (
-        "Make what is missing of the users 1-10 with their prompt templates and, with DEBUG on,"
-        " of the account admin/admin. What is there stays as it is."
+        "Create the users 1-10 with their prompt templates and, with DEBUG on, the account"
+        " admin/admin. Whatever exists already stays as it is."
     )
 
     def handle(self, *_args: Any, **_options: Any) -> None:
@@ -83,9 +82,9 @@ class Command(BaseCommand):
         with transaction.atomic(using=alias), connections[alias].cursor() as cursor:
             quote = connections[alias].ops.quote_name
             table, key = quote(self.users._meta.db_table), self.users._meta.pk.column
-            # Two runs at once take turns, and meanwhile no account is made that takes an id.
+            # Two runs at once take turns, and nobody else can take one of the ids meanwhile.
             cursor.execute(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")
-            # Later accounts get later ids. Never backwards: ids of deleted users stay theirs.
+            # Later accounts get later ids. Never set it back: ids of deleted users stay unused.
             cursor.execute(
                 "SELECT setval(ids, %(last)s)"
                 " FROM CAST(pg_get_serial_sequence(%(table)s, %(key)s) AS regclass) AS ids"
@@ -101,7 +100,7 @@ class Command(BaseCommand):
         new = [self.users(pk=n, **self.names(f"user{n}")) for n in PROFILES if n not in existing]
         for user in new:
             user.set_unusable_password()
-        # A name may be taken under another id.
+        # Another id may have the name already.
         self.accounts.bulk_create(new, ignore_conflicts=True)
 
     def make_profiles(self) -> None:
@@ -114,7 +113,7 @@ class Command(BaseCommand):
         )
         self.stdout.write(
             f"Demo users: {len(demo)} of {len(PROFILES)};"
-            f" prompt templates made: {len(demo) - len(existing)}, kept: {len(existing)}."
+            f" prompt templates created: {len(demo) - len(existing)}, kept: {len(existing)}."
         )
         for n in PROFILES:
             if n not in demo:
@@ -131,7 +130,7 @@ class Command(BaseCommand):
         account = self.accounts.filter(**{self.users.USERNAME_FIELD: username}).first()
         if account is None and not settings.DEBUG:
             self.stdout.write(
-                "Admin account: none is made with DEBUG off; use `manage.py createsuperuser`."
+                "Admin account: not created, because DEBUG is off; use `manage.py createsuperuser`."
             )
             return
         if account is None:
@@ -139,10 +138,10 @@ class Command(BaseCommand):
         if account.check_password(ADMIN):
             self.stdout.write(f"Admin account: {username}, with the password {ADMIN!r}.")
         else:
-            self.stdout.write(f"Admin account: {username}, with a password of its own.")
+            self.stdout.write(f"Admin account: {username}, with another password.")
 
     def names(self, name: str) -> dict[str, str]:
-        """The naming fields of the project's user model."""
+        """Returns the naming fields of the project's user model."""
         email_field = self.users.get_email_field_name()
         email = f"{name}@example.com"
         fields = {field.name for field in self.users._meta.fields}
