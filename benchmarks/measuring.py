@@ -9,8 +9,9 @@ import random
 import time
 import urllib.request
 from pathlib import Path
-from statistics import quantiles
 from typing import TYPE_CHECKING
+
+from generation.telemetry.durations import percentile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,10 +107,10 @@ async def commit_ms(url: str, number: int = 200) -> dict[str, float]:
 
 
 def percentiles(times: list[float]) -> dict[str, float]:
-    if len(times) < 2:
+    if not times:
         return {"p50": float("nan"), "p99": float("nan")}
-    cuts = quantiles(times, n=100, method="inclusive")
-    return {"p50": cuts[49], "p99": cuts[98]}
+    ordered = sorted(times)
+    return {"p50": percentile(ordered, 0.50), "p99": percentile(ordered, 0.99)}
 
 
 class Caller(asyncio.Protocol):

@@ -13,9 +13,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import math
+import sys
 import time
 from collections import Counter
+from pathlib import Path
 from statistics import mean
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import measuring
 import run

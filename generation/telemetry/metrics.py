@@ -36,7 +36,7 @@ LLM_ATTEMPTS = Counter(
     ["provider", "outcome"],
 )
 LLM_CIRCUIT_OPEN = Gauge(
-    "staccato_llm_circuit_open", "1 while a failing provider is left alone.", ["provider"]
+    "staccato_llm_circuit_open", "1 while the circuit of a failing provider is open.", ["provider"]
 )
 BATCH_ROWS = Histogram(
     "staccato_batch_rows",
@@ -49,11 +49,11 @@ CONNECTION_HOLD = Histogram(
 )
 CONNECTION_WAIT = Histogram(
     "staccato_db_connection_wait_seconds",
-    "How long a connection was waited for.",
+    "How long a request waited for a connection.",
     buckets=_SECONDS,
 )
 GUARD_VIOLATIONS = Counter(
-    "staccato_guard_violations_total", "LLM calls begun while the request held a connection."
+    "staccato_guard_violations_total", "LLM calls that began while the request held a connection."
 )
 JOURNALED = Counter("staccato_journaled_rows_total", "Rows that went to the journal.")
 REPLAYED = Counter("staccato_replayed_rows_total", "Rows stored from the journal.")
