@@ -241,14 +241,14 @@ class ApiKey(models.Model):
 
     @property
     def audience(self) -> str:
-        """Returns for whom the key may generate, in words. Reads `user` or `users`."""
+        """Returns the users that the key may generate for, in words. Reads `user` or `users`."""
         if self.scope == self.Scope.ALL:
             return "all users"
         if self.user:
-            return f"user {self.user.get_username()}"
+            return self.user.get_username()
         names = sorted(user.get_username() for user in self.users.all())
         more = f" and {len(names) - NAMED_USERS} more" if len(names) > NAMED_USERS else ""
-        return f"users {', '.join(names[:NAMED_USERS])}{more}" if names else "no user"
+        return f"{', '.join(names[:NAMED_USERS])}{more}" or "no user"
 
 
 class Deployment(models.Model):

@@ -117,6 +117,7 @@ class ApiKeyAdmin(NewestFirstAdmin):
             **self.admin_site.each_context(request),
             "title": f"API key for {obj.name}",
             "opts": self.opts,
+            "media": self.media,
             "key": obj.text,  # type: ignore[attr-defined]  # from save_model
         }
         response = TemplateResponse(request, "admin/generation/apikey/created.html", context)

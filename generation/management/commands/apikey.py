@@ -82,7 +82,7 @@ class Command(BaseCommand):
         keys = ApiKey.objects.order_by("pk").select_related("user").prefetch_related("users")
         for key in keys:
             self.stdout.write(
-                f"stc_{key.prefix}  {key.state.label:8} {key.audience:24}"
+                f"stc_{key.prefix}  {key.state.label:8} for {key.audience:24}"
                 f" used {when(key.last_used_at):16} expires {when(key.expires_at):16} {key.name}"
             )
         if not keys:
