@@ -263,7 +263,7 @@ def test_only_the_loopback_is_this_machine_alone(address, is_ours):
 
 def test_an_open_service_says_that_it_is(checkout, serve):
     serve("--noreload")
-    eventually(lambda: "none is asked for, as DEBUG is on" in checkout.said, GONE_S, "it says so")
+    eventually(lambda: "not required, because DEBUG is on" in checkout.said, GONE_S, "it says so")
 
 
 def test_checks_start_no_database(checkout):

@@ -121,7 +121,7 @@ def test_runs_at_the_same_time_take_turns(committed, settings):
 
     with ThreadPoolExecutor(4) as threads:
         said = list(threads.map(run, range(4)))
-    assert sum("made: 10" in each for each in said) == 1
+    assert sum("created: 10" in each for each in said) == 1
     assert User.objects.count() == 11
     assert Profile.objects.count() == 10
 
