@@ -30,7 +30,7 @@ class Ledger:
 
 
 _ledger: ContextVar[Ledger | None] = ContextVar("staccato_ledger", default=None)
-current_ledger = _ledger.get  # of this task, or None where nobody counts
+current_ledger = _ledger.get  # of this task; None where nothing is counted
 
 
 def track() -> None:

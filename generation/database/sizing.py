@@ -51,7 +51,7 @@ class PoolSize:
             f"DB_POOL_SIZE={self.pool_size:<6} {BUFFER} × the demand{share}, and {SMALLEST_POOL}"
             " at least: the buffer for bursts\n"
             f"DB_MAX_OVERFLOW={self.max_overflow:<3} {OVERFLOW_SHARE} × the pool, for accidents\n"
-            f"DB_POOL_TIMEOUT={high:<3} {low}–{high} s: fail fast, a longer queue helps nobody"
+            f"DB_POOL_TIMEOUT={high:<3} {low}–{high} s: fail fast: a longer queue helps no caller"
         )
 
 

@@ -44,7 +44,7 @@ class DurableLog:
         self._store = store
         self._spool = Spool(settings)
         self._database = ""  # its identity, once it has been reached
-        self._dead_letters: DeadLetters | None = None  # likewise
+        self._dead_letters: DeadLetters | None = None  # None until then
         self._dead_letter_count = 0
         self._appends: Batcher[KeyedRow, None] = Batcher(
             "journal", self._append, APPEND_BOUNDS, weigh=size_of

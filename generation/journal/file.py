@@ -1,4 +1,4 @@
-"""One journal file: its space is reserved at its making, its lock held by its process."""
+"""One journal file. Its space is reserved when it is created, and its process holds its lock."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ZEROS = bytes(1024 * 1024)
 
 
 class JournalFull(Exception):  # a state, not a fault
-    """The reserved space does not hold these lines."""
+    """The reserved space has no room for these lines."""
 
 
 class JournalFile:
@@ -37,18 +37,18 @@ class JournalFile:
         self._descriptor = descriptor
         self.capacity = os.fstat(descriptor).st_size
         self._header_end = 0
-        self.end = 0  # offset behind the last line
+        self.end = 0  # offset after the last line
         self.garbled = 0  # lines that were torn or damaged
 
     @classmethod
     def create(cls, folder: Path, database: str, capacity: int) -> JournalFile:
-        """A new file with `capacity` bytes reserved, under a name that nobody has."""
+        """Create a file with `capacity` bytes reserved, under a new name."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         name = f"{database}.{uuid4().hex[:12]}{SUFFIX}"
         draft = folder / f"{_DRAFT_PREFIX}{name}"
         descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            locks.try_lock(descriptor)  # nobody else knows the draft's name, so it is free
+            locks.try_lock(descriptor)  # always free: no other process knows the draft's name
             _reserve(descriptor, capacity)
             file = cls(folder / name, descriptor, database)
             file.append([lines.encode({"staccato_journal": lines.VERSION, "database": database})])
@@ -63,7 +63,10 @@ class JournalFile:
 
     @classmethod
     def adopt(cls, path: Path) -> JournalFile | None:
-        """The file of a process that has died; None while its owner lives, or where it is gone."""
+        """Take over the file of a process that has died.
+
+        Returns None while its owner lives, or where the file is gone.
+        """
         try:
             descriptor = os.open(path, os.O_RDWR)
         except FileNotFoundError:
@@ -86,7 +89,7 @@ class JournalFile:
 
     @property
     def is_removed(self) -> bool:
-        """Somebody has unlinked it: it takes lines that nobody will find."""
+        """Whether the file was unlinked: it takes lines that no other process can find."""
         return os.fstat(self._descriptor).st_nlink == 0
 
     @property
@@ -103,7 +106,7 @@ class JournalFile:
         self.end += len(data)
 
     def read(self, start: int = 0) -> Iterator[lines.Line]:
-        """The lines behind the header, or from an offset that a line gave as its end."""
+        """Yields the lines after the header, or from an offset that is the `end` of a line."""
         with self._mapped() as data:
             for line in lines.read(data, start or self._header_end):
                 if line.end > self.end:
@@ -146,13 +149,13 @@ class JournalFile:
 
 
 def list_files(folder: Path, database: str) -> list[Path]:
-    """The journals for a database, oldest first."""
+    """Returns the journals for a database, oldest first."""
     found = folder.glob(f"{database}.*{SUFFIX}")
     return sorted(found, key=lambda path: path.stat().st_mtime if path.exists() else 0)
 
 
 def remove_drafts(folder: Path) -> None:
-    """What processes left that died while making their file; it never held a row."""
+    """Remove the files of processes that died while creating them; these never held a row."""
     for draft in folder.glob(f"{_DRAFT_PREFIX}*"):
         orphan = JournalFile.adopt(draft)
         if orphan is not None:
@@ -160,7 +163,7 @@ def remove_drafts(folder: Path) -> None:
 
 
 def _reserve(descriptor: int, capacity: int) -> None:
-    """Take the space now, so that a disk that fills later does not matter."""
+    """Take the space now, so that a disk that fills up later does no harm."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(descriptor, 0, capacity)
         return

@@ -23,7 +23,7 @@ _CRC_DIGITS = 8
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What was read at some place of a file; `record` is None where it was torn or garbled."""
+    """One line of a file; `record` is None where the line is torn or damaged."""
 
     record: dict[str, Any] | None
     end: int  # offset of the next line
@@ -35,7 +35,7 @@ def encode(record: dict[str, Any]) -> bytes:
 
 
 def decode(line: bytes) -> dict[str, Any] | None:
-    """The record of a line without its newline; None where it is not what was written."""
+    """Returns the record of a line without its newline; None where the line is damaged."""
     digits, space, payload = line[:_CRC_DIGITS], line[_CRC_DIGITS : _CRC_DIGITS + 1], line[9:]
     try:
         if space != b" " or int(digits, 16) != crc32(payload):
@@ -47,7 +47,7 @@ def decode(line: bytes) -> dict[str, Any] | None:
 
 
 def read(data: mmap | bytes, start: int = 0) -> Iterator[Line]:
-    """The lines from an offset on, up to the NUL bytes or the end."""
+    """Yields the lines from an offset on, up to the NUL bytes or the end."""
     while start < len(data) and data[start] != 0:
         end = data.find(b"\n", start)
         if end < 0:  # torn before its newline
@@ -63,7 +63,7 @@ def from_row(keyed: KeyedRow) -> dict[str, Any]:
 
 
 def to_row(record: dict[str, Any]) -> KeyedRow | None:
-    """None for a record of another version, or of another kind."""
+    """Returns None for a record of another version, or of another kind."""
     if record.get("v") != VERSION or "row" not in record:
         return None
     values = dict(record["row"])

@@ -42,7 +42,7 @@ class Store:
         return tuple(batcher for part in parts for batcher in part.batchers)
 
     async def identify(self) -> str:
-        """Returns what tells this database from others. Raises `DatabaseUnavailable`."""
+        """Returns what identifies this database. Raises `DatabaseUnavailable`."""
         return await identify(self._database)
 
     async def ping(self) -> None:

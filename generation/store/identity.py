@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 async def identify(database: Database) -> str:
-    """Returns what tells this database from others: a UUID, made at the first start, and its name.
+    """Returns what identifies this database: a UUID, made at the first start, and its name.
 
     Raises `DatabaseUnavailable`.
     """

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 logger = throttled_logger(__name__)
 
 BOUNDS = Bounds(batch_rows=1000, batch_bytes=MIB, queue_rows=20_000, queue_bytes=8 * MIB)
-LINGER_S = 0.2  # nobody waits for these rows, so they wait for each other
+LINGER_S = 0.2  # no caller waits for these rows, so they wait for each other
 _ROW_BYTES = 64
 _COLUMNS = tuple(UsageRow.__dataclass_fields__)
 

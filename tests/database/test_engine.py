@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import time
 
 import pytest
 from django.db import connections
@@ -229,3 +230,44 @@ async def test_a_bug_is_not_taken_for_a_database_problem(opened):
     async with opened() as database:
         with pytest.raises(exc.StatementError, match="required for bind parameter 'missing'"):
             await database.run(text("SELECT :missing"))
+
+
+# --- reading, and waiting within bounds -------------------------------------------------------
+
+
+async def test_a_read_that_loses_its_connection_is_tried_once_more_and_a_write_is_not(opened, sql):
+    async with opened(DB_POOL_SIZE=1) as database:
+
+        async def lose_the_connection():
+            ((pid,),) = await database.run(text("SELECT pg_backend_pid()"))
+            await sql.execute("SELECT pg_terminate_backend($1)", pid)
+            async with asyncio.timeout(10):
+                while database.pool.open:
+                    await asyncio.sleep(0.01)
+
+        await lose_the_connection()
+        assert await database.read(text("SELECT 1")) == [(1,)]
+        await lose_the_connection()
+        with pytest.raises(DatabaseUnavailable):
+            await database.run(text("SELECT 1"))
+
+
+async def test_a_read_that_fails_otherwise_is_not_tried_again(opened):
+    async with opened() as database:
+        for error, statement in (
+            (DatabaseUnavailable, "SELECT * FROM no_such_table"),
+            (RowRefused, "SELECT 1/0"),
+        ):
+            before = database.pool.waits.count
+            with pytest.raises(error):
+                await database.read(text(statement))
+            assert database.pool.waits.count == before + 1
+
+
+async def test_a_wait_for_the_database_ends_at_the_pools_timeout_counted_from_arrival(opened):
+    async with opened(DB_POOL_TIMEOUT=300) as database:
+        pending = asyncio.get_running_loop().create_future()
+        with pytest.raises(DatabaseUnavailable, match="within 300 s"):
+            await database.within(pending, since=time.monotonic() - 301)
+        assert pending.cancelled()
+        assert await database.within(asyncio.sleep(0, "in time")) == "in time"
