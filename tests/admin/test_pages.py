@@ -143,7 +143,7 @@ def test_only_who_may_view_logs_sees_them(user):
     get(client, f"{LOGS}{log.pk}/change/")
 
 
-def test_the_index_tells_how_the_newest_requests_fared(staff, monkeypatch):
+def test_the_index_shows_the_outcomes_of_the_newest_requests(staff, monkeypatch):
     monkeypatch.setattr("generation.admin.dashboard.NEWEST", 4)
     for age, status in enumerate(["failed", "succeeded", "succeeded", "succeeded", "cancelled"]):
         save_log(minutes_ago=age, status=status)
@@ -159,7 +159,7 @@ def test_the_index_tells_how_the_newest_requests_fared(staff, monkeypatch):
     assert sum("generation_generationlog" in query["sql"] for query in queries) == 1
 
 
-def test_the_index_stands_without_a_log(staff):
+def test_the_index_works_without_a_log(staff):
     assert "newest request" not in get(staff, "/admin/").html
 
 

@@ -29,7 +29,7 @@ def profile_form(**values) -> dict[str, object]:
     return {"prompt_template": "Say: $input", "system": "", "provider": "", "model": "", **values}
 
 
-def test_a_profile_is_made_and_edited(staff, user):
+def test_a_profile_can_be_created_and_edited(staff, user):
     staff.post(f"{PROFILES}add/", profile_form(user=user.pk))
     assert Profile.objects.get(pk=user.pk).prompt_template == "Say: $input"
     response = staff.post(f"{PROFILES}{user.pk}/change/", profile_form(max_tokens=7))
@@ -71,7 +71,7 @@ def test_a_template_that_can_be_filled_is_taken(staff, user, template):
     assert Profile.objects.get().prompt_template == template
 
 
-def test_a_provider_that_is_none_is_refused(staff, user):
+def test_an_unknown_provider_is_refused(staff, user):
     assert "anthropic" in get_form_errors(staff, user, provider="antropic")["provider"][0]
 
 

@@ -134,7 +134,7 @@ async def test_the_lockout_works_over_the_wire(serve, orm):
             answer = await browser.post(
                 url,
                 data={"username": "boss", "password": "wrong", "csrfmiddlewaretoken": token},
-                # uvicorn believes the loopback, unless told otherwise.
+                # uvicorn trusts the loopback address by default.
                 headers={"X-Forwarded-For": f"192.0.2.{n}"},
             )
             statuses.append(answer.status_code)
@@ -160,21 +160,21 @@ async def test_only_a_trusted_proxy_says_where_a_request_comes_from(
     settings, peer, forwarded, seen
 ):
     settings.TRUSTED_PROXIES = ["10.0.0.7", "192.168.4.0/24"]
-    told = []
+    seen_by_django = []
 
     async def application(scope, _receive, _send):
         factory = RequestFactory(REMOTE_ADDR=scope["client"][0])
-        told.append((proxies.client_address(factory.get("/")), scope["scheme"]))
+        seen_by_django.append((proxies.client_address(factory.get("/")), scope["scheme"]))
 
     headers = [(b"x-forwarded-proto", b"https")]
     if forwarded:
         headers.append((b"x-forwarded-for", forwarded.encode()))
     scope = {"type": "http", "client": (peer, 1), "scheme": "http", "headers": headers}
     await proxies.trust_proxies(application)(scope, None, None)
-    assert told == [(seen, "https" if peer == "10.0.0.7" else "http")]
+    assert seen_by_django == [(seen, "https" if peer == "10.0.0.7" else "http")]
 
 
-def test_without_trusted_proxies_nothing_stands_between(settings):
+def test_without_trusted_proxies_there_is_no_middleware_for_them(settings):
     settings.TRUSTED_PROXIES = []
     application = object()
     assert proxies.trust_proxies(application) is application

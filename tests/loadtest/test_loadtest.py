@@ -215,7 +215,7 @@ def test_what_makes_no_sense_is_refused_with_a_sentence(arguments):
         loadtest("--report", "", *arguments)
 
 
-def test_a_key_that_is_none_is_refused_and_not_shown(monkeypatch):
+def test_a_malformed_key_is_refused_and_not_shown(monkeypatch):
     with pytest.raises(CommandError, match="a space or a control character") as caught:
         loadtest("--report", "", "--api-key", "stc_canary\rx")
     assert "canary" not in str(caught.value)
@@ -227,12 +227,12 @@ def test_a_report_may_go_to_a_device():
 
 
 def test_help_teaches():
-    told = subprocess.run(
+    help_text = subprocess.run(
         [sys.executable, "manage.py", "loadtest", "--help"],
         cwd=ROOT, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     for word in ("--concurrency 5000", "--paid", "exit status 1", "ulimit -n"):
-        assert word in told
+        assert word in help_text
 
 
 # --- against a service ------------------------------------------------------------------------

@@ -47,7 +47,7 @@ for order in sys.stdin:
 
 
 class User:
-    """A process that holds a server, in a thread that ends, until it is told to leave."""
+    """A process that holds a server, in a thread that ends, until it gets the order to leave."""
 
     def __init__(self, base: Path, **how: object) -> None:
         self.process = subprocess.Popen(
@@ -64,10 +64,10 @@ class User:
         return self
 
     def hold_again(self) -> None:
-        self.tell("hold")
+        self.order("hold")
         self.held()
 
-    def tell(self, order: str) -> None:
+    def order(self, order: str) -> None:
         self.process.stdin.write(order + "\n")
         self.process.stdin.flush()
 
@@ -124,7 +124,7 @@ def eventually(condition: Callable[[], object], within: float = GONE_S) -> None:
 
 @pytest.fixture(scope="module")
 def shared_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Kept from test to test: what one leaves behind must not hinder the next."""
+    """Kept from test to test: what one test leaves must not hinder the next."""
     return tmp_path_factory.mktemp("embedded") / "var"
 
 
@@ -250,7 +250,7 @@ def test_restarts_in_a_row(server, enter):
         user.leave()
 
 
-def test_a_start_that_is_killed_half_way_is_made_good_by_the_next(tmp_path, enter):
+def test_the_next_start_repairs_one_that_was_killed_half_way(tmp_path, enter):
     server = Server(tmp_path / "var")
     draft = server.place.data.with_suffix(".new")
     user = enter(server.base)
@@ -261,7 +261,7 @@ def test_a_start_that_is_killed_half_way_is_made_good_by_the_next(tmp_path, ente
     assert not draft.exists()
 
 
-def test_a_socket_folder_that_was_removed_is_made_anew(server, enter):
+def test_a_removed_socket_folder_is_made_again(server, enter):
     user = enter(server.base).held()
     shutil.rmtree(server.place.sockets)
     user.hold_again()
@@ -275,7 +275,7 @@ def test_nothing_stays_in_the_temporary_folder(server, enter):
 
 def test_a_forked_child_holds_the_server_too(server, enter):
     user = enter(server.base).held()
-    user.tell("fork")
+    user.order("fork")
     child = int(user.process.stdout.readline().removeprefix("forked "))
     try:
         user.kill()
@@ -292,7 +292,7 @@ def test_a_terminal_does_not_reach_the_server(server, enter):
     assert os.getsid(server.pid()) != os.getsid(0)
 
 
-def test_a_server_that_does_not_start_tells_why(tmp_path):
+def test_a_server_that_does_not_start_reports_why(tmp_path):
     with pytest.raises(EmbeddedPostgresError, match='"work_mem": "plenty"'):
         embedded_postgres.hold(tmp_path, {"work_mem": "plenty", "fsync": "off"})
     shutil.rmtree(Layout.of(tmp_path).sockets)
@@ -317,7 +317,7 @@ def test_a_folder_that_is_not_ours_alone_is_refused(tmp_path, what):
         folder.rmdir() if what == "open to others" else folder.unlink()
 
 
-def test_a_folder_that_a_stopping_server_removes_under_a_newcomer_is_made_anew(
+def test_a_folder_that_a_stopping_server_removes_under_a_new_user_is_made_again(
     tmp_path, monkeypatch
 ):
     folder = Layout.of(tmp_path).sockets

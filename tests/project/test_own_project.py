@@ -107,7 +107,7 @@ def test_the_app_works_in_another_project(theirs):
     assert visited.returncode == 0, visited.stderr
 
 
-def test_what_the_admins_pages_lack_is_told_before_they_are_opened(theirs):
+def test_a_check_reports_what_the_admin_pages_lack(theirs):
     apps = [*THEIRS, "django.contrib.postgres", "generation"]
     checked = theirs(apps, "-m", "django", "check", "--fail-level", "WARNING")
     assert checked.returncode == 1

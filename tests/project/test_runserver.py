@@ -91,7 +91,7 @@ class Server:
         return self.get("/livez") == 200
 
     def get(self, path: str) -> int:
-        """The status, or 0 where nobody answers."""
+        """Returns the status, or 0 without an answer."""
         return self.ask(path)[0]
 
     def ask(self, path: str) -> tuple[int, bytes]:
@@ -204,7 +204,7 @@ def test_a_killed_parent_takes_all_along(checkout, serve):
     eventually(checkout.no_postgres_runs, GONE_S, "PostgreSQL is gone")
 
 
-def test_a_killed_child_is_told_of_and_takes_all_along(checkout, serve):
+def test_a_killed_child_is_reported_and_ends_the_command(checkout, serve):
     server = serve()
     os.kill(server.serving_pid(), signal.SIGKILL)
     assert server.process.wait(GONE_S) == 1
@@ -286,6 +286,6 @@ def test_only_the_projects_own_code_is_watched():
     }
 
 
-def test_a_wsgi_server_is_told_which_command_is_right():
+def test_a_wsgi_server_is_refused_with_the_right_command():
     with pytest.raises(ImproperlyConfigured, match=r"uvicorn project\.asgi:application"):
         importlib.import_module("project.wsgi")

@@ -1,4 +1,4 @@
-"""Errors tell no secrets: canaries in every one, every error forced, and everything searched."""
+"""Errors reveal no secrets: canaries in every one, every error forced, and everything searched."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LOUD = {**PRODUCTION, "LOG_LEVEL": "DEBUG", "ANTHROPIC_API_KEY": PROVIDER_KEY, "
 
 
 def found_in(text: str, key: str) -> list[str]:
-    """The secrets that it tells."""
+    """Returns the secrets that the text contains."""
     text = text.lower()
     secrets = ["canary", key[len("stc_000000000000_") :]]
     return [secret for secret in secrets if secret.lower() in text]
@@ -67,21 +67,23 @@ def url_with_password(database_url) -> str:
 
 
 @pytest.mark.filterwarnings("ignore:Overriding get_action_choices")
-async def test_what_a_provider_quotes_reaches_nobody(serve, orm, peppered, url_with_password):
+async def test_a_secret_that_a_provider_quotes_reaches_no_caller(
+    serve, orm, peppered, url_with_password
+):
     key = await amake_key()
     async with Provider(BEHAVIOURS[0]).serve() as provider:
         how = {**LOUD, "ANTHROPIC_BASE_URL": provider.url, "DATABASE_URL": url_with_password}
         async with serve(**how) as service:
             headers = bearer(key).items()
-            told = [
+            answers = [
                 await http.generate(service.port, headers=headers) for provider.behave in BEHAVIOURS
             ]
-            assert {answer.status for answer in told} <= {422, 429, 502, 503, 504}
-            told += [
+            assert {answer.status for answer in answers} <= {422, 429, 502, 503, 504}
+            answers += [
                 await http.request(service.port, "GET", path, headers=headers)
                 for path in ("/metrics", "/api/v1/pool", "/readyz", "/api/v1/openapi.json")
             ]
-            shown = [service.log, *(repr(vars(answer)) for answer in told)]
+            shown = [service.log, *(repr(vars(answer)) for answer in answers)]
     assert await GenerationLog.objects.acount() == len(BEHAVIOURS), "each left its row"
     shown += [await sync_to_async(look)() for look in (everything_stored, admin_pages)]
     for text in shown:
@@ -89,7 +91,7 @@ async def test_what_a_provider_quotes_reaches_nobody(serve, orm, peppered, url_w
         assert "Traceback" not in text
 
 
-async def test_a_database_that_is_away_is_told_of_without_its_password(serve, orm, peppered):
+async def test_an_unreachable_database_is_reported_without_its_password(serve, orm, peppered):
     key = await amake_key()
     away = f"postgresql://user:{DSN_PASSWORD}@127.0.0.1:1/name"
     async with serve(**LOUD, DATABASE_URL=away, DB_POOL_TIMEOUT="1") as service:
@@ -109,7 +111,7 @@ async def test_a_database_that_is_away_is_told_of_without_its_password(serve, or
         assert b"Traceback" not in answer.body
 
 
-async def test_a_bug_tells_its_caller_nothing(users, orm, settings, monkeypatch):
+async def test_the_answer_to_a_bug_reveals_nothing(users, orm, settings, monkeypatch):
     """With DEBUG on as well as off: the log has the traceback."""
 
     def broken(*_args):

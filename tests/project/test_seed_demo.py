@@ -140,7 +140,7 @@ def test_the_known_password_is_set_with_debug_on_only(committed, settings, debug
         assert "createsuperuser" in said
 
 
-def test_the_known_password_is_told_while_it_stands(committed, settings):
+def test_the_known_password_is_printed_while_it_works(committed, settings):
     settings.DEBUG = True
     seed()
     settings.DEBUG = False

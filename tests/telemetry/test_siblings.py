@@ -64,7 +64,7 @@ async def until_both_serve(service) -> None:
 # --- as a user runs them ----------------------------------------------------------------------
 
 
-async def test_whichever_worker_answers_the_total_is_that_of_all(serve_one_of_several, llm):
+async def test_each_worker_reports_the_total_of_all(serve_one_of_several, llm):
     async with serve_one_of_several("--workers", "2") as service:
         await until_both_serve(service)
         llm.release.clear()
@@ -108,14 +108,14 @@ def names_are_unique(text: str) -> bool:
     return len(series) == len(set(series)) and text.count("# TYPE ") == len(families) > 20
 
 
-async def test_gauges_are_told_apart_by_process(serve_one_of_several):
+async def test_gauges_are_labelled_by_process(serve_one_of_several):
     async with two(serve_one_of_several) as (one, other):
         for pid in await pids(one):
             assert await other.metric(f'staccato_db_pool_size{{process="{pid}"}}') == 10
             assert await other.metric(f'staccato_process_up{{process="{pid}"}}') == 1
 
 
-async def test_the_commands_mean_all_processes(serve_one_of_several):
+async def test_the_commands_count_all_processes(serve_one_of_several):
     async with two(serve_one_of_several) as (one, other):
         for service in (one, other, other):
             await http.generate(service.port)
@@ -129,7 +129,7 @@ async def test_the_commands_mean_all_processes(serve_one_of_several):
         assert "of 20 in the pools of 2 processes" in said
 
 
-async def test_a_killed_process_is_forgotten_but_what_it_counted_is_not(serve_one_of_several):
+async def test_a_killed_process_disappears_but_its_counts_stay(serve_one_of_several):
     async with two(serve_one_of_several) as (one, other):
         for service in (one, other, other):
             assert (await http.generate(service.port)).status == 200
@@ -148,7 +148,7 @@ async def test_a_killed_process_is_forgotten_but_what_it_counted_is_not(serve_on
             assert await one.metric(SUCCEEDED) == await successor.metric(SUCCEEDED) == 4
 
 
-async def test_a_frozen_process_is_named_and_the_pages_come_in_time(serve_one_of_several):
+async def test_a_frozen_process_is_named_and_does_not_delay_the_pages(serve_one_of_several):
     async with two(serve_one_of_several) as (one, other):
         for service in (one, other):
             await http.generate(service.port)
@@ -168,7 +168,7 @@ async def test_a_frozen_process_is_named_and_the_pages_come_in_time(serve_one_of
         await one.until_pool(lambda pool: pool["total"]["size"] == 20, "both again")
 
 
-async def test_a_process_by_itself_tells_its_metrics_without_the_label(client):
+async def test_a_single_process_reports_its_metrics_without_the_label(client):
     await client.post("/api/v1/generate/1")
     assert "process=" not in (await client.get("/metrics")).text
     pool = (await client.get("/api/v1/pool")).json()
@@ -220,7 +220,7 @@ async def test_a_path_too_long_for_a_socket_leaves_the_process_alone(short_tmp, 
     assert "too long" in caplog.text
 
 
-async def test_the_folder_stays_private_and_holds_what_lives(short_tmp):
+async def test_the_folder_stays_private_and_holds_living_processes_only(short_tmp):
     one = lonely()
     async with one.answering():
         assert one._folder.stat().st_mode & 0o777 == 0o700
@@ -273,14 +273,14 @@ async def test_processes_may_come_and_go_at_the_same_moment(short_tmp):
     assert list(short_tmp.iterdir()) == []
 
 
-async def test_other_deployments_are_strangers(short_tmp):
+async def test_other_deployments_do_not_count(short_tmp):
     one, stranger = counting("here"), counting("there")
     async with one.answering(), stranger.answering():
         assert len(await one._ask_others(b"p", Snapshot.parse)) == 0
         assert len(await stranger._ask_others(b"p", Snapshot.parse)) == 0
 
 
-async def test_a_sibling_that_talks_nonsense_does_not_answer(short_tmp):
+async def test_a_sibling_that_sends_nonsense_counts_as_silent(short_tmp):
     async def talk(_reader, writer):
         writer.write(b"{")
         writer.close()
@@ -317,7 +317,7 @@ def test_a_page_survives_its_json():
     assert PoolPage.parse(orjson.dumps(page.as_json())) == page
 
 
-def test_when_a_counter_was_made_is_not_added_up():
+def test_the_creation_times_of_counters_are_not_summed():
     def counted(made: float) -> list:
         samples = [["n_total", {}, 1.0], ["n_created", {}, made]]
         return [{"name": "n", "help": "", "type": "counter", "samples": samples}]

@@ -42,32 +42,32 @@ class Command(BaseCommand):
             action.add_argument("--all", action="store_true", help="all refused rows")
 
     def handle(self, *_args: Any, action: str, **options: Any) -> None:
-        rooms = self._rooms()
-        found = [(room, entry) for room in rooms for entry in room.read()]
+        files = self._files()
+        found = [(file, entry) for file in files for entry in file.read()]
         if action == "list":
-            self._list([entry for _room, entry in found])
+            self._list([entry for _file, entry in found])
             return
         chosen = self._choose(found, options["ids"], every=options["all"])
         if action == "show":
-            for _room, entry in chosen:
+            for _file, entry in chosen:
                 self.stdout.write(_as_json(entry))
             return
         done = 0
-        for room in rooms:
-            mine = [entry for owner, entry in chosen if owner is room]
+        for file in files:
+            mine = [entry for owner, entry in chosen if owner is file]
             if action == "replay":
                 mine = asyncio.run(self._replay(mine))
             if mine:
-                # The service adds to this file under the same lock, and answers wait for it:
-                # so it is not held while the database is asked.
-                with room.locked():
-                    room.remove({entry.keyed.row.id for entry in mine})
+                # Answers wait for this lock when the service adds to the file, so don't hold it
+                # while the database stores the rows.
+                with file.locked():
+                    file.remove({entry.keyed.row.id for entry in mine})
             done += len(mine)
         self.stdout.write(f"{done} {'replayed' if action == 'replay' else 'discarded'}")
         if action == "replay" and done < len(chosen):
             raise CommandError(f"{len(chosen) - done} are still refused")
 
-    def _rooms(self) -> list[DeadLetters]:
+    def _files(self) -> list[DeadLetters]:
         folder = Path(conf.load().journal_dir)
         return [
             DeadLetters(folder, path.name.removesuffix(SUFFIX))
@@ -88,13 +88,13 @@ class Command(BaseCommand):
             return found
         if not ids:
             raise CommandError("give the ids of rows, or --all")
-        missing = set(ids) - {entry.keyed.row.id for _room, entry in found}
+        missing = set(ids) - {entry.keyed.row.id for _file, entry in found}
         if missing:
             raise CommandError(f"not among the refused rows: {', '.join(map(str, missing))}")
-        return [(room, entry) for room, entry in found if entry.keyed.row.id in ids]
+        return [(file, entry) for file, entry in found if entry.keyed.row.id in ids]
 
     async def _replay(self, entries: Sequence[DeadLetter]) -> list[DeadLetter]:
-        """Store rows as the service does, with all that a row entails; those that were taken."""
+        """Store rows as the service does, with all that follows from one. Returns those stored."""
         settings = conf.load()
         django_database = connections.settings[settings.database]
         async with Database.open(settings, django_database, strict=False) as database:
