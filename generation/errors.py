@@ -11,6 +11,8 @@ import traceback
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from generation.records import Status
 
 
@@ -48,6 +50,16 @@ class StaccatoError(Exception):
             return None
         return str(max(1, math.ceil(self.retry_after or 1)))
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """The response headers that this error asks for."""
+        headers = {}
+        if self.retry_after_header is not None:
+            headers["Retry-After"] = self.retry_after_header
+        if self.challenge:
+            headers["WWW-Authenticate"] = self.challenge
+        return headers
+
 
 def release_frames(error: BaseException | None) -> None:
     """Drop the tracebacks of a handled error and its causes, and the variables in their frames.
@@ -70,6 +82,32 @@ class InvalidRequest(StaccatoError):
 
     status = 422
     slug = "invalid-request"
+
+    def __init__(self, detail: str, *, faults: Sequence[Mapping[str, str]] = ()) -> None:
+        super().__init__(detail)
+        self.faults = list(faults)  # one for each invalid field: `where` it is and `why`
+
+
+class BadRequest(StaccatoError):
+    """The request can't be read."""
+
+    status = 400
+    slug = "bad-request"
+
+
+class MethodNotAllowed(StaccatoError):
+    """The address does not take this method."""
+
+    status = 405
+    slug = "method-not-allowed"
+
+    def __init__(self, detail: str, *, allow: str) -> None:
+        super().__init__(detail)
+        self.allow = allow
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {**super().headers, "Allow": self.allow}
 
 
 class MalformedBody(StaccatoError):

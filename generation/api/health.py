@@ -2,65 +2,39 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from typing import TYPE_CHECKING
-
 from django.http import HttpRequest, HttpResponse, JsonResponse
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 
-from generation.api import auth as access
-from generation.asgi import problems
-from generation.errors import DatabaseUnavailable, JournalUnavailable, RuntimeNotOpen
+from generation.api.auth import needs_no_session, require_operator
+from generation.asgi.lean import lean
+from generation.errors import JournalUnavailable, NotFound
 from generation.runtime import process as runtime
 
-if TYPE_CHECKING:
-    from generation.runtime.process import Runtime
 
-PING_TIMEOUT_S = 2.0
-PING_KEPT_S = 1.0  # however often we are asked, the database is asked once a second
-
-
+@lean()
 async def livez(_request: HttpRequest) -> HttpResponse:
     """The process answers. Touches nothing."""
     return JsonResponse({"alive": True})
 
 
+@lean()
 async def readyz(_request: HttpRequest) -> HttpResponse:
-    """200 where a generate request would be served now, 503 with the reason where not."""
-    try:
-        now = runtime.current()
-    except RuntimeNotOpen as error:
-        return problems.respond(error)
+    """200 where a request to generate would be served now, else 503 with the reason."""
+    now = runtime.current()
     detail = {
-        "draining": now.draining,
-        "database": await _database(now),
+        "draining": now.admission.draining,
+        "database": await now.database_probe.state(),
         "journal": _journal(now),
         "pending_migrations": now.pending_migrations,
-        "requests_in_flight": len(now.calls),
+        "requests_in_flight": len(now.admission.calls),
     }
     works = detail["database"] == detail["journal"] == "ok"
-    ready = works and not now.draining and not now.pending_migrations
+    ready = works and not now.admission.draining and not now.pending_migrations
     return JsonResponse({"ready": ready, **detail}, status=200 if ready else 503)
 
 
-async def metrics(request: HttpRequest) -> HttpResponse:
-    refusal = await access.refuse(request, "metrics")
-    if refusal:
-        return refusal
-    try:
-        text = await runtime.current().metrics()
-    except RuntimeNotOpen:
-        text = generate_latest()
-    return HttpResponse(text, content_type=CONTENT_TYPE_LATEST)
-
-
-async def not_found(_request: HttpRequest, **_kwargs: str) -> HttpResponse:
-    """A problem document for what is under the API's prefix but is no route of it."""
-    return problems.from_plain(HttpResponse(status=404))
-
-
-def _journal(now: Runtime) -> str:
+def _journal(now: runtime.Runtime) -> str:
+    """'ok', or why an answer could not be kept safe."""
     try:
         now.log.admit()
     except JournalUnavailable as error:
@@ -68,18 +42,13 @@ def _journal(now: Runtime) -> str:
     return "ok"
 
 
-_last_ping = ("", 0.0)
+@lean(when=needs_no_session("metrics"))
+async def metrics(request: HttpRequest) -> HttpResponse:
+    await require_operator(request, "metrics")
+    return HttpResponse(await runtime.current().metrics(), content_type=CONTENT_TYPE_LATEST)
 
 
-async def _database(now: Runtime) -> str:
-    global _last_ping  # noqa: PLW0603  # one process, one answer
-    answer, at = _last_ping
-    if not answer or time.monotonic() - at > PING_KEPT_S:
-        try:
-            async with asyncio.timeout(PING_TIMEOUT_S):
-                await now.store.ping()
-            answer = "ok"
-        except (DatabaseUnavailable, TimeoutError) as error:
-            answer = str(error) or f"no answer within {PING_TIMEOUT_S:g} s"
-        _last_ping = (answer, time.monotonic())
-    return answer
+@lean()
+async def not_found(_request: HttpRequest, **_kwargs: str) -> HttpResponse:
+    """Everything under the API's prefix that is no route of it."""
+    raise NotFound("nothing matches this address")

@@ -1,130 +1,61 @@
-"""What is refused before Django sees it: heads that are too large, bodies that never end."""
+"""The body of a request: read within limits of size, of time and of memory for all bodies."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from typing import TYPE_CHECKING, Any
 
-from generation.errors import (
-    BodyTooLarge,
-    BodyTooSlow,
-    HeadersTooLarge,
-    TooManyInFlight,
-    UnsupportedMediaType,
-    UriTooLong,
-)
+from generation.errors import BodyTooLarge, BodyTooSlow, TooManyInFlight
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+    from collections.abc import Awaitable, Callable, Mapping
     from io import BytesIO
 
     from django.http import HttpResponse
 
+    from generation.asgi.head import Head
     from generation.conf import Settings
 
-    Scope = MutableMapping[str, Any]
     Message = Mapping[str, Any]
     Receive = Callable[[], Awaitable[Message]]
     Send = Callable[[Message], Awaitable[None]]
 
-MAX_HEADER_BYTES = 32_768  # of all headers together, names included
-MAX_HEADERS = 100
-MAX_TARGET_BYTES = 8_192  # path and query
-MAX_CONTENT_TYPE_BYTES = 500
-SMALL_BODY_BYTES = 65_536  # larger ones are rationed
-LARGE_BODIES_BYTES = 8 * 1024 * 1024  # of strangers, read at once; as much again of callers
-LINGER_S = 2.0  # how long a refused body is read on, so that its sender sees the refusal
-# The last is what `curl -d` says of anything; nothing is read from such a body but JSON.
-JSON_TYPES = frozenset({b"application/json", b"application/x-www-form-urlencoded"})
+SMALL_BODY_BYTES = 65_536  # only larger bodies share the room below
+LARGE_BODIES_BYTES = 8 * 1024 * 1024  # read at once for admitted callers; as much for all others
+LINGER_S = 2.0  # how long we go on reading a refused body, so that its sender gets the refusal
 
 
-_REQUEST_ID = re.compile(r"[!-~]{1,128}")
+class ClientLeft(Exception):
+    """The client has closed its connection."""
 
 
-def fit_request_id(given: str) -> str:
-    """The caller's X-Request-ID where it is fit to be kept and returned, else ''."""
-    return given if _REQUEST_ID.fullmatch(given) else ""
+class RequestBody:
+    """The body of one request."""
 
-
-class ClientLeft(Exception):  # no fault of anybody's
-    pass
-
-
-class Head:
-    """The request's head as far as the edge judges it."""
-
-    def __init__(self, scope: Scope) -> None:
-        self._target_bytes = len(scope.get("raw_path") or scope["path"]) + len(
-            scope.get("query_string", b"")
-        )
-        self._pairs = scope["headers"]
-        self.headers: dict[bytes, bytes] = dict(self._pairs)
-        length = self.headers.get(b"content-length", b"")
-        # A server has refused what is no number; ours stay small enough to be one.
-        self.length = int(length) if length.isdigit() and len(length) < 16 else None  # noqa: PLR2004
-        self.has_body = bool(self.length) or b"transfer-encoding" in self.headers
-
-    @property
-    def request_id(self) -> str:
-        return fit_request_id(self.headers.get(b"x-request-id", b"").decode("latin-1"))
-
-    def check(self) -> None:
-        """Raises `UriTooLong`, `HeadersTooLarge` or `UnsupportedMediaType`."""
-        if self._target_bytes > MAX_TARGET_BYTES:
-            raise UriTooLong(f"path and query are longer than {MAX_TARGET_BYTES} bytes")
-        size = sum(len(name) + len(value) for name, value in self._pairs)
-        if size > MAX_HEADER_BYTES or len(self._pairs) > MAX_HEADERS:
-            raise HeadersTooLarge(
-                f"there are more than {MAX_HEADERS} headers or {MAX_HEADER_BYTES} bytes of them"
-            )
-        if len(self.headers.get(b"content-type", b"")) > MAX_CONTENT_TYPE_BYTES:
-            raise UnsupportedMediaType("the Content-Type is too long to be one")
-
-    def check_json(self) -> None:
-        """Raises `UnsupportedMediaType` for a body that says it is something else.
-
-        Without a Content-Type it is taken for JSON, since no browser sends it so unasked.
-        """
-        if not self.has_body:
-            return
-        if self.headers.get(b"content-encoding", b"identity").lower() != b"identity":
-            raise UnsupportedMediaType("the body is compressed; send it as it is")
-        kind, _, parameters = self.headers.get(b"content-type", b"").lower().partition(b";")
-        kind = kind.strip()
-        if kind and kind not in JSON_TYPES and not kind.endswith(b"+json"):
-            raise UnsupportedMediaType("the body's Content-Type is not application/json")
-        if b"charset" in parameters and b"utf-8" not in parameters and b"utf8" not in parameters:
-            raise UnsupportedMediaType("JSON is UTF-8; the Content-Type says otherwise")
-
-
-class Inflow:
-    """A request's body, read within limits of size, of time and of what all may hold."""
-
-    def __init__(self, head: Head, receive: Receive, gate: Gate) -> None:
+    def __init__(self, head: Head, receive: Receive, limits: BodyLimits) -> None:
         self._head = head
         self._receive = receive
-        self._gate = gate
+        self._limits = limits
         self._is_complete = not head.has_body
 
     async def read(self, into: BytesIO, *, admitted: bool = False) -> None:
-        """Raises `BodyTooLarge` as soon as it is, `BodyTooSlow`, `TooManyInFlight` where other
-        large bodies take all the room, `ClientLeft` when cut short."""
+        """Raises `BodyTooLarge` at the first byte too many, `BodyTooSlow`, `TooManyInFlight`
+        where other large bodies take all the room, and `ClientLeft`."""
         length = self._head.length
-        if length is not None and length > self._gate.max_bytes:
+        if length is not None and length > self._limits.max_bytes:
             raise self._too_large()
-        share = None
+        room = None
         if self._head.has_body and (length is None or length > SMALL_BODY_BYTES):
-            share = await self._gate.enter(admitted=admitted)
+            room = await self._limits.acquire(admitted=admitted)
         try:
-            async with asyncio.timeout(self._gate.seconds):
+            async with asyncio.timeout(self._limits.seconds):
                 await self._read(into)
         except TimeoutError:
-            raise BodyTooSlow(f"the body did not arrive in {self._gate.seconds:g} s") from None
+            raise BodyTooSlow(f"the body did not arrive in {self._limits.seconds:g} s") from None
         finally:
-            if share is not None:
-                share.release()
+            if room is not None:
+                room.release()
 
     async def _read(self, into: BytesIO) -> None:
         size = 0
@@ -132,7 +63,7 @@ class Inflow:
             message = await self._next()
             chunk = message.get("body", b"")
             size += len(chunk)
-            if size > self._gate.max_bytes:
+            if size > self._limits.max_bytes:
                 raise self._too_large()
             into.write(chunk)
             if self._is_complete:
@@ -140,7 +71,7 @@ class Inflow:
                 return
 
     def _too_large(self) -> BodyTooLarge:
-        return BodyTooLarge(f"the body is larger than {self._gate.max_bytes} bytes")
+        return BodyTooLarge(f"the body is larger than {self._limits.max_bytes} bytes")
 
     async def _next(self) -> Message:
         message = await self._receive()
@@ -150,16 +81,17 @@ class Inflow:
         return message
 
     async def answer(self, response: HttpResponse, send: Send) -> None:
-        """Answer, perhaps before the body is read to its end.
+        """Send the response, even before the whole body has been read.
 
-        A server reads on by itself. From a sender that may never end the connection is taken,
-        but not at once: closing with unread data resets it, and the answer might be lost.
+        Usually the server drains the rest of the body. If the body may be endless, close the
+        connection, but linger first: closing a socket with unread data sends a reset, and the
+        client may lose the response.
         """
-        endless = self._head.length is None or self._head.length > self._gate.max_bytes
+        endless = self._head.length is None or self._head.length > self._limits.max_bytes
         lingers = not self._is_complete and endless
         if lingers:
             response["Connection"] = "close"
-        await send_start(response, send)
+        await self._start(response, send)
         if lingers:
             await send({"type": "http.response.body", "body": response.content, "more_body": True})
             with contextlib.suppress(TimeoutError, ClientLeft):
@@ -170,35 +102,40 @@ class Inflow:
         else:
             await send({"type": "http.response.body", "body": response.content})
 
+    async def _start(self, response: HttpResponse, send: Send) -> None:
+        headers = [
+            (name.encode("ascii"), value.encode("latin1")) for name, value in response.items()
+        ]
+        headers.append((b"content-length", b"%d" % len(response.content)))
+        headers.append((b"x-content-type-options", b"nosniff"))
+        headers.append((b"x-request-id", self._head.request_id.encode("ascii")))
+        await send(
+            {"type": "http.response.start", "status": response.status_code, "headers": headers}
+        )
 
-class Gate:
-    """What the bodies of a process share."""
+
+class BodyLimits:
+    """The limits of each body, and the room that the large bodies of a process share."""
 
     def __init__(self, settings: Settings) -> None:
         self.max_bytes = settings.max_body_bytes
         self.seconds = settings.body_timeout
-        # Apart, so that strangers at the admin's login take no room from who was let in.
-        size = max(1, LARGE_BODIES_BYTES // self.max_bytes)
-        self._callers, self._strangers = asyncio.Semaphore(size), asyncio.Semaphore(size)
+        # Kept apart, so that strangers at the admin's login take no room from admitted callers.
+        places = max(1, LARGE_BODIES_BYTES // self.max_bytes)
+        self._admitted = asyncio.Semaphore(places)
+        self._others = asyncio.Semaphore(places)
 
-    async def enter(self, *, admitted: bool) -> asyncio.Semaphore:
-        """Room for one large body, to be released. Raises `TooManyInFlight`.
+    async def acquire(self, *, admitted: bool) -> asyncio.Semaphore:
+        """Wait for room for one large body; the caller releases it. Raises `TooManyInFlight`.
 
-        A body whose length is not told counts as large: a server hands over what it has, which
-        may be much. Room is taken whole, since readers that held parts could wait for each
-        other.
+        A body of unknown length counts as large: the server hands over whatever it has buffered.
+        The room for a whole body is taken at once, because readers that each hold a part could
+        wait for each other.
         """
-        shares = self._callers if admitted else self._strangers
+        room = self._admitted if admitted else self._others
         try:
             async with asyncio.timeout(self.seconds):
-                await shares.acquire()
+                await room.acquire()
         except TimeoutError:
             raise TooManyInFlight("other large bodies are being read", retry_after=1) from None
-        return shares
-
-
-async def send_start(response: HttpResponse, send: Send) -> None:
-    headers = [(name.encode("ascii"), value.encode("latin1")) for name, value in response.items()]
-    headers.append((b"content-length", b"%d" % len(response.content)))
-    headers.append((b"x-content-type-options", b"nosniff"))
-    await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+        return room

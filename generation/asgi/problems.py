@@ -1,51 +1,30 @@
-"""Errors → RFC 9457 problem documents."""
+"""Errors as RFC 9457 problem documents."""
 
 from __future__ import annotations
 
-from http import HTTPStatus
 from typing import Any
 
 import orjson
 from django.http import HttpResponse
 
-from generation.errors import StaccatoError
+from generation.errors import InvalidRequest, StaccatoError
 
 CONTENT_TYPE = "application/problem+json"
 
 
-def respond(error: StaccatoError, **extensions: Any) -> HttpResponse:
-    """The response to an error, with Retry-After where a retry helps."""
-    response = document(
-        error.status, type(error).problem_type(), type(error).title(), error.detail, **extensions
-    )
-    if error.retry_after_header is not None:
-        response["Retry-After"] = error.retry_after_header
-    if error.challenge:
-        response["WWW-Authenticate"] = error.challenge
-    return response
-
-
-def from_plain(response: HttpResponse) -> HttpResponse:
-    """A problem document in place of a framework's own error page (404, 405, …)."""
-    if response.status_code < HTTPStatus.BAD_REQUEST:
-        return response
-    if not response.get("Content-Type", "").startswith("text/"):
-        return response
-    status = HTTPStatus(response.status_code)
-    slug = status.phrase.lower().replace(" ", "-")
-    problem = document(
-        status, f"urn:staccato:problem:{slug}", status.phrase, status.description or status.phrase
-    )
-    if "Allow" in response:
-        problem["Allow"] = response["Allow"]
-    return problem
-
-
-def document(status: int, kind: str, title: str, detail: str, **extensions: Any) -> HttpResponse:
+def render_problem(error: StaccatoError) -> HttpResponse:
+    """The response to an error, with the headers that its class asks for."""
+    document: dict[str, Any] = {
+        "type": error.problem_type(),
+        "title": error.title(),
+        "status": error.status,
+        "detail": error.detail,
+    }
+    if isinstance(error, InvalidRequest) and error.faults:
+        document["errors"] = error.faults
     return HttpResponse(
-        orjson.dumps(
-            {"type": kind, "title": title, "status": int(status), "detail": detail, **extensions}
-        ),
-        status=status,
+        orjson.dumps(document),
+        status=error.status,
         content_type=CONTENT_TYPE,
+        headers=error.headers,
     )

@@ -1,4 +1,4 @@
-"""A look at the database through Django, in a thread, before anything is served."""
+"""Before anything is served: the system checks, and a look at the database through Django."""
 
 from __future__ import annotations
 
@@ -6,28 +6,57 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from django.conf import settings as django_settings
+from django.core import checks
+from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connections
 from django.db.migrations.executor import MigrationExecutor
 from psycopg import Error as PsycopgError
 from psycopg_pool import PoolTimeout
 
-from generation import conf
 from generation.runtime.connections import budget as connection_budget
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
+    from generation.conf import Settings
+
 logger = logging.getLogger(__name__)
 
 
-async def prepare(alias: str, workers: int) -> list[str]:
-    """The migrations that are still to be applied, and a word about them in the log; another
-    where so many workers may want more connections than there are.
+def run_checks() -> None:
+    """Raises `ImproperlyConfigured` where a system check tagged `staccato` finds an error."""
+    found = checks.run_checks(tags=["staccato"], include_deployment_checks=True)
+    serious = [message for message in found if message.is_serious()]
+    if serious:
+        raise ImproperlyConfigured("; ".join(map(_in_a_line, serious)))
+    for message in found:
+        logger.warning("%s", _in_a_line(message))
 
-    A database that can't be reached is no reason to stay down: it may come back, and until
-    then requests are answered with 503.
+
+def _in_a_line(message: checks.CheckMessage) -> str:
+    return f"{message.id}: {message.msg} {message.hint or ''}".strip()
+
+
+def warn_about(settings: Settings) -> None:
+    """Log what a service in production should not be like."""
+    if not (settings.keys_required or django_settings.DEBUG):
+        logger.critical(
+            "STACCATO_API_KEYS_REQUIRED is off and so is DEBUG: anybody who reaches this service"
+            " can spend your money"
+        )
+    if settings.default_provider == "simulated":
+        logger.warning("the LLM is simulated: it invents its answers")
+
+
+async def prepare(settings: Settings, workers: int) -> list[str]:
+    """Returns the migrations that have not been applied. Logs them, and whether PostgreSQL has
+    enough connections for so many workers.
+
+    A database that can't be reached does not stop the start: it may come back, and until then
+    requests are answered with 503.
     """
-    pending = await asyncio.to_thread(_look, alias, workers)
+    pending = await asyncio.to_thread(_inspect_database, settings, workers)
     if pending:
         logger.error(
             "the database lacks %d migrations (%s …): run `manage.py migrate`",
@@ -42,10 +71,10 @@ async def release(alias: str) -> None:
     await asyncio.to_thread(_close, alias)
 
 
-def _look(alias: str, workers: int) -> list[str]:
-    connection = connections[alias]
+def _inspect_database(settings: Settings, workers: int) -> list[str]:
+    connection = connections[settings.database]
     try:
-        _log_connections(workers)
+        _log_connection_budget(settings, workers)
         return _find_pending_migrations(connection)
     except (DatabaseError, PsycopgError, PoolTimeout, OSError) as error:
         logger.warning("the database can't be reached yet: %s", error)
@@ -60,8 +89,8 @@ def _find_pending_migrations(connection: BaseDatabaseWrapper) -> list[str]:
     return [str(migration) for migration, _backwards in plan]
 
 
-def _log_connections(workers: int) -> None:
-    found = connection_budget(conf.load(), workers)
+def _log_connection_budget(settings: Settings, workers: int) -> None:
+    found = connection_budget(settings, workers)
     if found is None:
         return
     if found.fits:

@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _LLM_SECONDS = (0.1, 0.25, 0.5, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 60, 120)
 
+SUCCEEDED = "succeeded"
+CLIENT_LEFT = "client-left"  # without an answer: before its body was read, or while it waited
 REQUESTS = Counter(
     "staccato_requests_total",
-    "Generate requests by outcome: succeeded or a problem's slug.",
+    "Requests to generate by outcome: succeeded, a problem's slug, or client-left. It counts every"
+    " request to the generate address once, refusals included, when its response leaves.",
     ["outcome"],
 )
 OVERHEAD = Histogram(

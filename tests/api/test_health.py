@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from django.contrib.auth import get_user_model
 
-from generation.api import health
+from generation import conf
 from generation.errors import DatabaseUnavailable
 from tests.support.admin import session_of
 
@@ -13,17 +13,16 @@ PAGES = {"/api/v1/pool": "POOL_ACCESS", "/metrics": "METRICS_ACCESS"}
 
 
 @pytest.fixture
-def access(settings):
+def access(runtime, settings):
     """Set who may see a page, as a restart would."""
 
     def change(page: str, value: str) -> None:
-        settings.STACCATO = {**settings.STACCATO, PAGES[page]: value}
+        runtime.settings = conf.parse({**settings.STACCATO, PAGES[page]: value})
 
     return change
 
 
-async def test_ready_means_open_with_a_migrated_database(client, monkeypatch):
-    monkeypatch.setattr(health, "_last_ping", ("", 0.0))
+async def test_ready_means_open_with_a_migrated_database(client):
     answer = await client.get("/readyz")
     assert answer.status_code == 200
     assert answer.json() == {
@@ -40,7 +39,6 @@ async def test_without_a_database_it_is_alive_but_not_ready(client, runtime, mon
     async def gone():
         raise DatabaseUnavailable("the database can't be reached")
 
-    monkeypatch.setattr(health, "_last_ping", ("", 0.0))
     monkeypatch.setattr(runtime.store, "ping", gone)
     answer = await client.get("/readyz")
     assert answer.status_code == 503
@@ -49,7 +47,6 @@ async def test_without_a_database_it_is_alive_but_not_ready(client, runtime, mon
 
 
 async def test_asking_often_asks_the_database_once(client, runtime, monkeypatch):
-    monkeypatch.setattr(health, "_last_ping", ("", 0.0))
     pings = []
     ping = runtime.store.ping
 

@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from generation.asgi import body as edge
+from generation.asgi.body import LARGE_BODIES_BYTES
 from tests.support import http
 from tests.support.http import GENERATE, Wire, exchange, head
 from tests.support.problems import problem
@@ -89,7 +89,7 @@ async def test_large_bodies_are_read_a_few_at_a_time_and_all_to_their_end(serve)
 
 async def test_small_bodies_pass_while_large_ones_are_stuck(serve):
     async with serve() as service, contextlib.AsyncExitStack() as stack:
-        for _ in range(edge.LARGE_BODIES_BYTES // MIB + 4):
+        for _ in range(LARGE_BODIES_BYTES // MIB + 4):
             wire = await stack.enter_async_context(Wire.to(service.port))
             await wire.send(head(f"Content-Length: {MIB}") + b"x" * 100_000)
         assert (await http.generate(service.port, payload={"input": "small"})).status == 200
@@ -98,7 +98,7 @@ async def test_small_bodies_pass_while_large_ones_are_stuck(serve):
 async def test_strangers_take_no_room_from_who_was_let_in(serve):
     body = b'{"input": "%s"}' % (b"x" * 100_000)
     async with serve() as service, contextlib.AsyncExitStack() as stack:
-        for _ in range(edge.LARGE_BODIES_BYTES // MIB + 4):
+        for _ in range(LARGE_BODIES_BYTES // MIB + 4):
             wire = await stack.enter_async_context(Wire.to(service.port))
             await wire.send(
                 head("Transfer-Encoding: chunked", path="/admin/login/") + b"1\r\nx\r\n"

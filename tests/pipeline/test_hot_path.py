@@ -11,7 +11,7 @@ from django.urls import resolve
 
 from generation.asgi import get_application
 from generation.errors import LLMRefused
-from generation.runtime import resources as limits
+from generation.runtime import collector
 from generation.telemetry import metrics
 
 
@@ -90,38 +90,40 @@ async def call(application, path: str, body: bytes, *, leaves: bool) -> None:
     ("user", "body", "leaves", "outcome"),
     [
         (1, b"{}", False, "succeeded"),
-        (1, b'{"input": "x"}', True, "abandoned"),
+        (1, b'{"input": "x"}', True, metrics.CLIENT_LEFT),
         (99, b"", False, "unknown-user"),
-        (1, b'{"input": 3}', False, None),
+        (1, b'{"input": 3}', False, "invalid-request"),
         (3, b"{}", False, "missing-variable"),
-        (1, b"{", False, None),
-        (1, b" " * 2_000_000, False, None),
+        (1, b"{", False, "malformed-body"),
+        (1, b" " * 2_000_000, False, "body-too-large"),
         (1, b"{}", False, "llm-refused"),
     ],
 )
 async def test_no_request_leaves_a_cycle_whatever_becomes_of_it(
     runtime, monkeypatch, user, body, leaves, outcome
 ):
-    """Python's cycle collector looks seldom, so what it alone could free would pile up."""
+    """The cyclic garbage collector runs rarely, so what it alone could free would pile up."""
 
     async def ask(*_):
         if leaves:
             await asyncio.Event().wait()
         raise LLMRefused("it declines")
 
-    if outcome in {"abandoned", "llm-refused"}:
+    if leaves or outcome == "llm-refused":
         monkeypatch.setattr(runtime.llm._upstreams["simulated"].provider, "ask", ask)
     application = get_application()
-    counter = metrics.REQUESTS.labels(outcome) if outcome else None
+    counter = metrics.REQUESTS.labels(outcome)
 
     async def several(number: int) -> None:
         for _ in range(number):
             await call(application, f"/api/v1/generate/{user}", body, leaves=leaves)
-        await asyncio.gather(*(each.task for each in runtime.calls), return_exceptions=True)
+        await asyncio.gather(
+            *(each.task for each in runtime.admission.calls), return_exceptions=True
+        )
 
     await several(5)  # what is loaded or kept once
     gc.collect()
-    before = counter._value.get() if counter else 0
+    before = counter._value.get()
     gc.disable()
     try:
         await several(30)
@@ -129,12 +131,11 @@ async def test_no_request_leaves_a_cycle_whatever_becomes_of_it(
     finally:
         gc.enable()
     assert found < 30, f"{found / 30:.0f} objects of each request wait for the collector"
-    if counter:
-        assert counter._value.get() == before + 30
+    assert counter._value.get() == before + 30
 
 
-async def test_while_serving_the_collector_looks_seldom(runtime):
+async def test_while_serving_the_garbage_collector_runs_rarely(runtime):
     before = gc.get_threshold()
-    with limits.seldom_collecting():
-        assert gc.get_threshold()[0] == limits.COLLECT_AFTER > before[0]
+    with collector.rare_collections():
+        assert gc.get_threshold()[0] == collector.COLLECT_AFTER > before[0]
     assert gc.get_threshold() == before

@@ -12,7 +12,7 @@ from generation import conf
 from generation.asgi import get_application
 from generation.models import GenerationLog
 from generation.runtime import process as runtime
-from generation.runtime import resources as limits
+from generation.runtime import resources
 from generation.runtime.process import Runtime
 from tests.support import http
 from tests.support.in_process import in_process_client
@@ -69,7 +69,7 @@ async def test_beyond_the_limit_requests_are_refused_before_anything_is_spent(
         refused = await client.post(GENERATE)
         assert (refused.status_code, slug(refused)) == (503, "too-many-in-flight")
         assert refused.headers["retry-after"] == "1"
-        for call in opened.calls:
+        for call in opened.admission.calls:
             call.abandon("the test is over")
         assert (await first).status_code == 503
     assert await GenerationLog.objects.acount() == 1
@@ -100,7 +100,7 @@ async def test_what_outlasts_the_drain_limit_is_recorded_as_cancelled(users, orm
 
 
 async def test_a_draining_service_refuses_and_is_not_ready(client, runtime):
-    runtime.draining = True
+    runtime.admission.draining = True
     refused = await client.post(GENERATE)
     assert (refused.status_code, slug(refused)) == (503, "draining")
     ready = await client.get("/readyz")
@@ -132,7 +132,7 @@ async def test_a_bug_in_the_pipeline_is_a_500_that_tells_nothing(client, runtime
     def broken(*_args):
         raise ZeroDivisionError("a secret detail")
 
-    monkeypatch.setattr(runtime._pipeline, "_build_prompt", broken)
+    monkeypatch.setattr(runtime.pipeline, "_prompt", broken)
     answer = await client.post(GENERATE)
     assert (answer.status_code, slug(answer)) == (500, "internal-error")
     assert "secret" not in answer.text
@@ -171,10 +171,10 @@ async def test_a_prompt_that_the_model_answers_with_unstorable_text_is_stored_cl
 
 
 def test_the_open_file_limit_bounds_the_requests_in_flight(monkeypatch, caplog):
-    monkeypatch.setattr(limits.resource, "getrlimit", lambda _which: (256, 1024))
+    monkeypatch.setattr(resources.resource, "getrlimit", lambda _which: (256, 1024))
     raised = []
-    monkeypatch.setattr(limits.resource, "setrlimit", lambda _which, pair: raised.append(pair))
-    assert limits.carry(5000) == (1024 - limits.FILES_RESERVED) // 2
+    monkeypatch.setattr(resources.resource, "setrlimit", lambda _which, pair: raised.append(pair))
+    assert resources.raise_open_file_limit(5000) == (1024 - resources.FILES_RESERVED) // 2
     assert raised == [(1024, 1024)]
     assert "ulimit -n" in caplog.text
 
@@ -191,7 +191,7 @@ async def test_the_lifespan_opens_and_closes_the_runtime(users):
     lifespan = asyncio.create_task(application({"type": "lifespan"}, incoming.get, outgoing.put))
     await incoming.put({"type": "lifespan.startup"})
     assert (await outgoing.get())["type"] == "lifespan.startup.complete"
-    assert runtime.current().draining is False
+    assert runtime.current().admission.draining is False
     await incoming.put({"type": "lifespan.shutdown"})
     assert (await outgoing.get())["type"] == "lifespan.shutdown.complete"
     await lifespan

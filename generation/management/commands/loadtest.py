@@ -17,7 +17,7 @@ from django.core.management.base import BaseCommand, CommandError
 from generation.loadtest import report, target, verdict
 from generation.loadtest.run import LoadTest, Plan, Refused
 from generation.loadtest.target import Service
-from generation.runtime import resources as limits
+from generation.runtime.resources import raise_open_file_limit
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -93,7 +93,7 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from None
         self.shown_at: float = -LINE_EVERY_S
         self.is_live = bool(getattr(self.stdout, "isatty", lambda: False)())
-        if limits.carry(plan.concurrency) < plan.concurrency:
+        if raise_open_file_limit(plan.concurrency) < plan.concurrency:
             raise CommandError(
                 f"the open-file limit is too low for {plan.concurrency} callers; raise it with"
                 " `ulimit -n`"

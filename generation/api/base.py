@@ -1,0 +1,82 @@
+"""django-ninja, as every API dialect uses it: strict JSON, lean views, errors raised."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ninja
+import orjson
+from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern
+from ninja.errors import HttpError, ValidationError
+from ninja.parser import Parser
+
+from generation.asgi.lean import adopt
+from generation.errors import BadRequest, InvalidRequest, MalformedBody, StaccatoError
+
+_UNUSED = HttpResponse()
+
+
+class JSONParser(Parser):
+    """orjson is strict where the standard library is lenient: depth, surrogates, NaN."""
+
+    def parse_body(self, request: HttpRequest) -> Any:
+        try:
+            return orjson.loads(request.body)
+        except orjson.JSONDecodeError as error:
+            if "surrogate in string" in str(error):  # an escape such as \\ud800, alone
+                raise InvalidRequest(
+                    "the body contains a lone surrogate, which is not valid text"
+                ) from None
+            raise MalformedBody(f"the body is not valid JSON: {error}") from None
+
+
+class API(ninja.NinjaAPI):
+    """Its views are lean where `@lean` says so, and its errors are raised: `asgi` renders them."""
+
+    @property
+    def urls(self) -> tuple[list[Any], str, str]:
+        patterns, app_name, namespace = super().urls
+        router = self.default_router
+        views = {
+            self.get_operation_url_name(operation, router): operation.view_func
+            for path_view in router.path_operations.values()
+            for operation in path_view.operations
+        }
+        for pattern in patterns:
+            if isinstance(pattern, URLPattern) and pattern.name in views:
+                pattern.callback = adopt(views[pattern.name], pattern.callback)
+        return patterns, app_name, namespace
+
+    def on_exception(self, request: HttpRequest, exc: Any) -> Any:  # noqa: ARG002
+        """Raises the `StaccatoError` that one of ninja's own errors stands for."""
+        raise to_staccato_error(exc)
+
+    def create_temporal_response(self, request: HttpRequest) -> HttpResponse:  # noqa: ARG002
+        """Ninja would make one per request, for views that set headers on it; ours never do."""
+        return _UNUSED
+
+
+def to_staccato_error(error: Exception) -> Exception:
+    """The error as one of ours; a bug stays as it is."""
+    if isinstance(error, ValidationError):
+        return _invalid_fields(error)
+    if isinstance(error, HttpError):
+        # Ninja wraps what the parser raises.
+        cause = error.__cause__
+        return cause if isinstance(cause, StaccatoError) else BadRequest(str(error))
+    return error
+
+
+def _invalid_fields(error: ValidationError) -> InvalidRequest:
+    faults = [
+        {"where": _where(fault["loc"]), "why": fault["msg"].removeprefix("Value error, ")}
+        for fault in error.errors
+    ]
+    return InvalidRequest(f"{faults[0]['where']}: {faults[0]['why']}", faults=faults)
+
+
+def _where(location: tuple[str | int, ...]) -> str:
+    """("body", "body", "input") → body.input: ninja names the source, then the parameter."""
+    source, _parameter, *inner = location if location[0] == "body" else (location[0], *location)
+    return ".".join(str(part) for part in (source, *inner))

@@ -1,0 +1,57 @@
+"""What the native API takes and returns."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+import ninja
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from generation.api.native import examples
+from generation.pipeline import prompts
+
+_BIGINT_MAX = 2**63 - 1
+
+
+def _storable(text: str) -> str:
+    if not prompts.is_storable(text):
+        raise ValueError("holds a NUL character, which can't be stored")
+    return text
+
+
+Text = Annotated[
+    str, AfterValidator(_storable), Field(json_schema_extra={"pattern": r"^[^\u0000]*$"})
+]
+Name = Annotated[Text, Field(max_length=100)]
+UserId = Annotated[int, ninja.Path(ge=1, le=_BIGINT_MAX, description="The user's key.")]
+
+
+class GenerateIn(BaseModel):
+    """Everything is optional: an empty body sends the user's template as it stands."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [examples.REQUEST]})
+
+    input: Text = Field("", description="Fills `$input`, or follows the template.")
+    variables: dict[Name, Text] = Field(
+        default_factory=dict, max_length=100, description="Fill the template's `$name`s."
+    )
+    provider: Text = Field("", max_length=32, description="One that the service offers.")
+    model: Text = Field("", max_length=200, description="One that the service offers.")
+    max_tokens: int | None = Field(None, ge=1, le=1_000_000, description="Longest answer.")
+
+
+class UsageOut(ninja.Schema):
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+
+
+class GenerationOut(ninja.Schema):
+    id: UUID = Field(description="Key of the generation's log row.")
+    result: str
+    tokens: int = Field(description="The total, as in `usage`.")
+    usage: UsageOut
+    model: str = Field(description="The model that answered.")
+    provider: str
+    latency_ms: int = Field(description="From the request's arrival to the LLM's answer.")
