@@ -68,7 +68,9 @@ def release_frames(error: BaseException | None) -> None:
     runs while we serve (see `runtime/collector.py`). Both have to go: a task keeps a traceback of
     its own, and a frame refers to its callers, which need not be in the traceback.
     """
-    while error is not None:
+    seen: set[int] = set()  # causes and contexts can form a ring
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         traceback.clear_frames(error.__traceback__)
         error.__traceback__ = None
         error = error.__cause__ or error.__context__

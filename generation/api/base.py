@@ -62,8 +62,9 @@ def to_staccato_error(error: Exception) -> Exception:
     if isinstance(error, ValidationError):
         return _invalid_fields(error)
     if isinstance(error, HttpError):
-        # Ninja wraps what the parser raises.
+        # Ninja wraps what the parser raises. Raised again, that would refer back to the wrapping.
         cause = error.__cause__
+        error.__cause__ = error.__context__ = None
         return cause if isinstance(cause, StaccatoError) else BadRequest(str(error))
     return error
 
