@@ -76,7 +76,7 @@ class Admission:
     def _count_abandoned(self) -> None:
         self.abandoned += 1
 
-    def _finish(self, call: Call) -> None:
+    def _finish(self, call: GenerationCall) -> None:
         self.calls.discard(call)
         error = None if call.task.cancelled() else call.task.exception()
         if error is None:

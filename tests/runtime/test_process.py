@@ -132,7 +132,7 @@ async def test_a_bug_in_the_pipeline_is_a_500_that_tells_nothing(client, runtime
     def broken(*_args):
         raise ZeroDivisionError("a secret detail")
 
-    monkeypatch.setattr(runtime.pipeline, "_prompt", broken)
+    monkeypatch.setattr(runtime.pipeline, "_build_prompt", broken)
     answer = await client.post(GENERATE)
     assert (answer.status_code, slug(answer)) == (500, "internal-error")
     assert "secret" not in answer.text
