@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from generation.llm.providers.base import Answer, Provider
     from generation.records import Prompt
 
-# A new provider is a file beside this one and a line here (and its settings in conf.py).
+# To add a provider, follow the recipe in CONTRIBUTING.md.
 _PROVIDERS: dict[str, Callable[[Settings, httpx.AsyncBaseTransport], Provider]] = {
     Anthropic.name: Anthropic,
     OpenAI.name: OpenAI,
