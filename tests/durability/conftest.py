@@ -1,4 +1,4 @@
-"""A PostgreSQL of its own for each of these files, to freeze, stop and kill."""
+"""A PostgreSQL of their own for these files, to freeze, stop and kill."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tests.support import service
 from tests.support.postgres import PrivatePostgres
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def own_postgres():
-    """One server for the module; each test leaves it running and empty."""
+    """One server for all of these files; each test leaves it running and empty."""
     server = PrivatePostgres()
     try:
         server.start()

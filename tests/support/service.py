@@ -6,15 +6,12 @@ import asyncio
 import contextlib
 import os
 import re
-import signal
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 from tests.support import http
+from tests.support.forked import Process
 
-ROOT = Path(__file__).parents[2]
 # As in production, but for TLS. What is secret has a name to be searched for.
 PRODUCTION = {
     "DEBUG": "0",
@@ -24,26 +21,36 @@ PRODUCTION = {
 }
 
 
-def manage(url: str, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "manage.py", *arguments],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=120,
-        env={**os.environ, "DJANGO_SETTINGS_MODULE": "project.settings", "DEBUG": "1",
-             "DATABASE_URL": url},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+def environment(database_url: str, **env: str) -> dict[str, str]:
+    return {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "project.settings",
+        "DEBUG": "1",
+        "DATABASE_URL": database_url,
+        "LLM_SIMULATED_LATENCY": "0",
+        **env,
+    }
+
+
+def manage(database_url: str, *arguments: str) -> str:
+    """Run a command of `manage.py`. Returns what it printed."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log"
+        done = Process("manage.py", *arguments, env=environment(database_url), output=log)
+        code = done.join(120)
+        assert code == 0, log.read_text()
+        return log.read_text()
 
 
 class Service:
-    def __init__(self, process, log: Path) -> None:
+    def __init__(self, process: Process, log: Path) -> None:
         self.process = process
         self.port = 0
         self._log = log
 
     @property
     def log(self) -> str:
-        return self._log.read_text()
+        return self._log.read_text() if self._log.exists() else ""
 
     async def pool(self) -> dict:
         return (await http.request(self.port, "GET", "/api/v1/pool")).json()
@@ -76,7 +83,7 @@ class Service:
         raise AssertionError(f"waited {seconds} s for {words!r} in the log:\n{self.log}")
 
     def terminate(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
+        self.process.terminate()
 
     async def ended(self, seconds: float = 30) -> int:
         async with asyncio.timeout(seconds):
@@ -88,22 +95,8 @@ async def running(database_url: str, *options: str, application="project.asgi:ap
     """Serve until the block ends. Environment variables by keyword."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
-        with log.open("wb") as output:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-W", "error::RuntimeWarning", "-m", "uvicorn", application,
-                "--port", "0", "--backlog", "8192", "--no-access-log", *options,
-                cwd=ROOT,
-                env={
-                    **os.environ,
-                    "DJANGO_SETTINGS_MODULE": "project.settings",
-                    "DEBUG": "1",
-                    "DATABASE_URL": database_url,
-                    "LLM_SIMULATED_LATENCY": "0",
-                    **env,
-                },
-                stdout=output,
-                stderr=output,
-            )  # fmt: skip
+        arguments = [application, "--port", "0", "--backlog", "8192", "--no-access-log", *options]
+        process = Process("uvicorn", *arguments, env=environment(database_url, **env), output=log)
         service = Service(process, log)
         try:
             await _until_alive(service)
