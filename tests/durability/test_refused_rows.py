@@ -91,7 +91,9 @@ async def test_an_operators_replay_that_waits_for_the_database_makes_no_answer_w
         monkeypatch.setenv("STACCATO_JOURNAL_DIR", str(journal_dir))
         async with locked(postgres.url, "generation_generationlog"):
             replay = asyncio.create_task(
-                asyncio.to_thread(postgres.url, "staccato_journal", "replay", "--all")
+                asyncio.to_thread(
+                    service.manage, postgres.url, "staccato_journal", "replay", "--all"
+                )
             )
             await until_blocked(sql)
             async with asyncio.timeout(2):
