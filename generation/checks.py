@@ -14,6 +14,7 @@ from django.db import models
 
 from generation import conf
 from generation.database import sizing
+from generation.llm.providers import registry as providers
 from generation.runtime.connections import budget as connection_budget
 
 if TYPE_CHECKING:
@@ -25,10 +26,10 @@ INTEGER_KEYS = (models.IntegerField, models.AutoField)
 @register("staccato")
 def check_settings(**_kwargs: Any) -> list[CheckMessage]:
     try:
-        conf.load()
+        fault = "; ".join(providers.faults(conf.load()))
     except ImproperlyConfigured as error:
-        return [Error(str(error), hint="See settings.STACCATO.", id="staccato.E001")]
-    return []
+        fault = str(error)
+    return [Error(fault, hint="See settings.STACCATO.", id="staccato.E001")] if fault else []
 
 
 @register("staccato")

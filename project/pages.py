@@ -10,6 +10,7 @@ from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
 from generation import conf
+from generation.llm.providers.registry import default_provider
 
 if TYPE_CHECKING:
     from django.http import HttpRequest, HttpResponse
@@ -25,7 +26,7 @@ async def start(request: HttpRequest) -> HttpResponse:
     context = {
         "icon": django_settings.ICON,
         "curl": curl,
-        "provider": settings.default_provider,
+        "provider": default_provider(settings),
         "pool": settings.pool_access != "off",
         "metrics": settings.metrics_access != "off",
     }

@@ -13,7 +13,6 @@ from generation.conf.fields import (
     PROVIDERS,
     ProviderName,
     Target,
-    is_openai_itself,
     parse_boolean,
     parse_targets,
 )
@@ -25,7 +24,6 @@ __all__ = [
     "Settings",
     "Target",
     "environment_name",
-    "is_openai_itself",
     "load",
     "parse",
     "parse_boolean",

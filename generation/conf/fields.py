@@ -130,12 +130,6 @@ def _check_host(host: str) -> None:
         ip_address(host)
 
 
-def is_openai_itself(url: str) -> bool:
-    """Whether a URL is OpenAI's own API, or a regional one, e.g. eu.api.openai.com."""
-    host = urlsplit(url).hostname or ""
-    return host == "api.openai.com" or host.endswith(".api.openai.com")
-
-
 def _read_boolean(value: object) -> object:
     return parse_boolean(value) if isinstance(value, str) else value
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from generation.conf.fields import (
     OFFICIAL_OPENAI_URL,
+    PROVIDERS,
     Access,
     ApiKey,
     BaseUrl,
@@ -26,7 +27,6 @@ from generation.conf.fields import (
     ProviderName,
     Range,
     Targets,
-    is_openai_itself,
 )
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 # These families are known by their own names; every other setting is
 # prefixed with STACCATO_ in the environment.
-_BARE_PREFIXES = ("DB_", "LLM_", "ANTHROPIC_", "OPENAI_")
+_BARE_PREFIXES = ("DB_", "LLM_", *(f"{name.upper()}_" for name in PROVIDERS))
 
 
 class Settings(BaseModel):
@@ -87,7 +87,7 @@ class Settings(BaseModel):
         description="Disk space that each process reserves in that folder at start.",
     )
 
-    llm_provider: Literal["auto", "anthropic", "openai", "simulated"] = Field(
+    llm_provider: Literal["auto", ProviderName] = Field(
         "auto",
         description="`auto`: Anthropic if its key is set, else OpenAI if its key is set, else "
         "simulated.",
@@ -230,14 +230,6 @@ class Settings(BaseModel):
     def drain_seconds(self) -> float:
         return self.drain_timeout or self.llm_timeout + self.write_timeout + 3
 
-    @property
-    def default_provider(self) -> ProviderName:
-        if self.llm_provider != "auto":
-            return self.llm_provider
-        if self.anthropic_api_key.get_secret_value():
-            return "anthropic"
-        return "openai" if self.openai_api_key.get_secret_value() else "simulated"
-
 
 def environment_name(key: str) -> str:
     """The environment variable for a key: LLM_TIMEOUT → LLM_TIMEOUT, MAX_IN_FLIGHT → STACCATO_…"""
@@ -250,31 +242,9 @@ def parse(values: Mapping[str, Any]) -> Settings:
     Values of secrets are never quoted.
     """
     try:
-        settings = Settings.model_validate(dict(values))
+        return Settings.model_validate(dict(values))
     except ValidationError as error:
         raise ImproperlyConfigured("; ".join(_explain(error, values))) from None
-    if faults := _contradictions(settings):
-        raise ImproperlyConfigured("; ".join(faults))
-    return settings
-
-
-def _contradictions(settings: Settings) -> list[str]:
-    """What each value alone does not show: a provider that is named but can't be called."""
-    named: dict[str, str] = {settings.default_provider: "LLM_PROVIDER"}
-    named |= {provider: "LLM_ALLOWED" for provider, _ in settings.llm_allowed}
-    named |= {provider: "LLM_FALLBACKS" for provider, _ in settings.llm_fallbacks}
-    faults = []
-    if "anthropic" in named and not settings.anthropic_api_key.get_secret_value():
-        faults.append(f"{named['anthropic']} names anthropic, but ANTHROPIC_API_KEY is not set")
-    own_server = not is_openai_itself(settings.openai_base_url)  # such often want no key
-    if "openai" in named and not own_server and not settings.openai_api_key.get_secret_value():
-        faults.append(f"{named['openai']} names openai, but OPENAI_API_KEY is not set")
-    if settings.default_provider == "openai" and own_server and not settings.llm_model:
-        faults.append(
-            "LLM_MODEL is not set, and OPENAI_BASE_URL names a server whose models vary: set it to"
-            " one of them"
-        )
-    return faults
 
 
 def _explain(error: ValidationError, values: Mapping[str, Any]) -> list[str]:

@@ -13,15 +13,13 @@ from generation.errors import LLMError, ModelNotAllowed
 from generation.llm import policy
 from generation.llm.completion import CompletionContext
 from generation.llm.prices import Prices
-from generation.llm.providers.anthropic import Anthropic
-from generation.llm.providers.openai import OpenAI
-from generation.llm.providers.simulated import Simulated
+from generation.llm.providers import registry
 from generation.llm.transport import Transport
 from generation.llm.upstream import Upstream
 from generation.records import Reply
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
     from decimal import Decimal
 
     import httpx
@@ -31,13 +29,6 @@ if TYPE_CHECKING:
     from generation.llm.providers.base import Answer, Provider
     from generation.records import Prompt
 
-# To add a provider, follow the recipe in CONTRIBUTING.md.
-_PROVIDERS: dict[str, Callable[[Settings, httpx.AsyncBaseTransport], Provider]] = {
-    Anthropic.name: Anthropic,
-    OpenAI.name: OpenAI,
-    Simulated.name: Simulated,
-}
-
 
 class LLMClient:
     """Build it with `open()`, in the event loop that uses it."""
@@ -46,16 +37,11 @@ class LLMClient:
         self.in_flight = 0
         self._timeout = settings.llm_timeout
         self._clock = asyncio.get_running_loop().time
-        named: set[str] = {
-            settings.default_provider,
-            *dict(settings.llm_allowed),
-            *dict(settings.llm_fallbacks),
+        self._upstreams = {
+            name: Upstream(registry.PROVIDERS[name](settings, transport), settings)
+            for name in sorted(registry.named_providers(settings))
         }
-        self._upstreams: dict[str, Upstream] = {
-            name: Upstream(_PROVIDERS[name](settings, transport), settings)
-            for name in sorted(named)
-        }
-        default = Target(settings.default_provider, settings.llm_model)
+        default = Target(registry.default_provider(settings), settings.llm_model)
         offered = map(self._with_model, (default, *settings.llm_allowed))
         self._allowed = tuple(dict.fromkeys(offered))  # the default first
         self._fallbacks = tuple(map(self._with_model, settings.llm_fallbacks))

@@ -6,9 +6,9 @@ import asyncio
 from collections import Counter
 
 from generation.conf import parse
-from generation.llm import client as client_module
 from generation.llm import policy
 from generation.llm.client import LLMClient
+from generation.llm.providers import registry
 from generation.llm.providers.base import Answer
 from generation.records import Prompt, Usage
 from tests.support import virtual_time
@@ -54,7 +54,7 @@ class Hanging(Failing):
 def rehearse(monkeypatch, status, latency_s=2.0, kind=Failing):
     """Returns the provider and, for each request, when it came, what became of it, and when."""
     provider = kind(status, latency_s)
-    monkeypatch.setitem(client_module._PROVIDERS, "simulated", lambda *_: provider)
+    monkeypatch.setitem(registry.PROVIDERS, "simulated", lambda *_: provider)
     outcomes: list[tuple[float, str, float]] = []
 
     async def request(llm):
@@ -78,7 +78,7 @@ def rehearse(monkeypatch, status, latency_s=2.0, kind=Failing):
 def test_a_cancelled_probe_frees_its_slot_and_decides_nothing(monkeypatch):
     provider = Failing(500, latency_s=5)
     provider.began, provider.ended = 0, 1
-    monkeypatch.setitem(client_module._PROVIDERS, "simulated", lambda *_: provider)
+    monkeypatch.setitem(registry.PROVIDERS, "simulated", lambda *_: provider)
 
     async def outcome(llm):
         error = (await llm.complete(PROMPT)).error

@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
+from generation.checks import check_settings
 from generation.conf import parse
+from generation.conf.fields import PROVIDERS
+from generation.llm.providers import registry
 
 ANTHROPIC = {"ANTHROPIC_API_KEY": "key-a"}
 OPENAI = {"OPENAI_API_KEY": "key-o"}
@@ -24,23 +27,49 @@ OPENAI = {"OPENAI_API_KEY": "key-o"}
     ],
 )
 def test_the_provider_follows_from_the_keys(values, provider):
-    assert parse(values).default_provider == provider
+    assert registry.default_provider(parse(values)) == provider
 
 
 LOCAL = {"OPENAI_BASE_URL": "http://localhost:11434/v1"}
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "fault"),
     [
-        ({"LLM_PROVIDER": "anthropic"}, "LLM_PROVIDER names anthropic, but ANTHROPIC_API_KEY"),
-        ({"LLM_PROVIDER": "openai"}, "LLM_PROVIDER names openai, but OPENAI_API_KEY"),
+        (
+            {"LLM_PROVIDER": "anthropic"},
+            "LLM_PROVIDER names anthropic, but ANTHROPIC_API_KEY is not set",
+        ),
+        ({"LLM_PROVIDER": "openai"}, "LLM_PROVIDER names openai, but OPENAI_API_KEY is not set"),
         (
             ANTHROPIC | {"LLM_FALLBACKS": "openai:gpt-b"},
-            "LLM_FALLBACKS names openai, but OPENAI_API",
+            "LLM_FALLBACKS names openai, but OPENAI_API_KEY is not set",
         ),
-        ({"LLM_ALLOWED": "anthropic:a"}, "LLM_ALLOWED names anthropic, but ANTHROPIC_API_KEY"),
-        ({"LLM_PROVIDER": "openai"} | LOCAL, "LLM_MODEL is not set"),
+        (
+            {"LLM_ALLOWED": "anthropic:a"},
+            "LLM_ALLOWED names anthropic, but ANTHROPIC_API_KEY is not set",
+        ),
+        (
+            {"LLM_PROVIDER": "openai"} | LOCAL,
+            "LLM_PROVIDER names openai, but LLM_MODEL is not set (models at OPENAI_BASE_URL vary)",
+        ),
+    ],
+)
+def test_a_provider_that_is_named_but_cannot_be_called_is_a_fault(values, fault, settings):
+    assert registry.faults(parse(values)) == [fault]
+    settings.STACCATO = values
+    [error] = check_settings()
+    assert (error.id, error.msg) == ("staccato.E001", fault)
+
+
+def test_every_name_that_the_settings_know_is_a_provider():
+    assert tuple(registry.PROVIDERS) == PROVIDERS
+    assert all(name == provider.name for name, provider in registry.PROVIDERS.items())
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
         ({"LLM_PROVIDER": "gemini"}, "LLM_PROVIDER='gemini': Input should be 'auto', 'anthropic'"),
         ({"LLM_FALLBACKS": "gpt-4"}, "LLM_FALLBACKS='gpt-4': use provider:model"),
         ({"LLM_SIMULATED_LATENCY": "8-2"}, "LLM_SIMULATED_LATENCY='8-2'"),
@@ -78,7 +107,8 @@ def test_a_password_in_an_address_is_refused_and_not_quoted():
 
 
 def test_a_local_server_needs_no_key():
-    assert parse({"LLM_PROVIDER": "openai", "LLM_MODEL": "llama3:8b"} | LOCAL)
+    settings = parse({"LLM_PROVIDER": "openai", "LLM_MODEL": "llama3:8b"} | LOCAL)
+    assert registry.faults(settings) == []
 
 
 def test_lists_and_rates_are_read():

@@ -43,6 +43,14 @@ class Anthropic(HttpProvider):
     default_model = "claude-sonnet-5-5"
     price_list = "anthropic"
 
+    @classmethod
+    def is_configured(cls, settings: Settings) -> bool:
+        return bool(settings.anthropic_api_key.get_secret_value())
+
+    @classmethod
+    def lacks(cls, settings: Settings, *, is_default: bool) -> str:  # noqa: ARG003  # any target
+        return "" if cls.is_configured(settings) else "ANTHROPIC_API_KEY is not set"
+
     def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport) -> None:
         key = settings.anthropic_api_key.get_secret_value()
         super().__init__(

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from pydantic import SecretStr
 
+    from generation.conf import Settings
     from generation.records import Prompt, Usage
 
 logger = throttled_logger(__name__)
@@ -42,6 +43,18 @@ class Provider(Protocol):
     url: str  # '' if it calls nothing
     default_model: str
     price_list: str  # see `Prices.cost`
+
+    def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport) -> None: ...
+
+    @classmethod
+    def is_configured(cls, settings: Settings) -> bool:
+        """Whether LLM_PROVIDER=auto may choose it."""
+        ...
+
+    @classmethod
+    def lacks(cls, settings: Settings, *, is_default: bool) -> str:
+        """What has to be set before it can be called, as a clause; '' if nothing."""
+        ...
 
     async def ask(self, prompt: Prompt, model: str, idempotency_key: str) -> Answer:
         """One attempt. Raises subclasses of `LLMError`, and nothing else."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from generation.conf import is_openai_itself
 from generation.errors import LLMRefused
 from generation.llm.providers.base import Answer, ErrorObject, HttpProvider, is_success
 from generation.llm.providers.parsing import (
@@ -50,6 +50,18 @@ class OpenAI(HttpProvider):
     default_model = "gpt-6-luna"
     idempotency_header = "idempotency-key"
 
+    @classmethod
+    def is_configured(cls, settings: Settings) -> bool:
+        return bool(settings.openai_api_key.get_secret_value())
+
+    @classmethod
+    def lacks(cls, settings: Settings, *, is_default: bool) -> str:
+        if _is_official(settings.openai_base_url):
+            return "" if cls.is_configured(settings) else "OPENAI_API_KEY is not set"
+        if is_default and not settings.llm_model:  # other servers often need no key
+            return "LLM_MODEL is not set (models at OPENAI_BASE_URL vary)"
+        return ""
+
     def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport) -> None:
         key = settings.openai_api_key.get_secret_value()
         super().__init__(
@@ -59,7 +71,7 @@ class OpenAI(HttpProvider):
             secret=settings.openai_api_key,
             max_reply_bytes=settings.llm_max_reply_bytes,
         )
-        is_official = is_openai_itself(settings.openai_base_url)
+        is_official = _is_official(settings.openai_base_url)
         self.price_list = "openai" if is_official else settings.openai_base_url
         self._max_tokens_field = settings.openai_max_tokens_field
         if self._max_tokens_field == "auto":
@@ -102,6 +114,12 @@ class OpenAI(HttpProvider):
             optional(str, error, "message") or "",
             by_code if is_success(status) or is_unpaid else None,
         )
+
+
+def _is_official(url: str) -> bool:
+    """Whether it is OpenAI's own API, or a regional one, e.g. eu.api.openai.com."""
+    host = urlsplit(url).hostname or ""
+    return host == "api.openai.com" or host.endswith(".api.openai.com")
 
 
 def _read_text(message: dict[str, Any]) -> str:

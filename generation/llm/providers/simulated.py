@@ -43,6 +43,14 @@ class Simulated:
     default_model = "simulated"
     price_list = ""
 
+    @classmethod
+    def is_configured(cls, settings: Settings) -> bool:  # noqa: ARG003  # it needs none of them
+        return True
+
+    @classmethod
+    def lacks(cls, settings: Settings, *, is_default: bool) -> str:  # noqa: ARG003  # it needs none of them
+        return ""
+
     def __init__(self, settings: Settings, _: httpx.AsyncBaseTransport) -> None:
         self._latency_s = settings.llm_simulated_latency
         self._faults = settings.llm_simulated_faults

@@ -27,6 +27,7 @@ from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError, OperationalError, connection, connections
 
 from generation import conf
+from generation.llm.providers.registry import default_provider
 from project import embedded_postgres
 from project.reloading import Reloader, end_with_parent
 
@@ -147,7 +148,7 @@ class Command(runserver.Command):
         while not is_alive(self.url.removeprefix("http://")):
             time.sleep(ANNOUNCE_POLL_S)
         account = f"{ADMIN} / {ADMIN}" if settings.DEBUG and has_demo_admin() else ""
-        provider: str = conf.load().default_provider
+        provider = default_provider(conf.load())
         if provider == "simulated":
             provider += " (for a real one, set ANTHROPIC_API_KEY or OPENAI_API_KEY)"
         keys = "not required, because DEBUG is on: this machine only"

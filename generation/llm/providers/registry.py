@@ -1,0 +1,48 @@
+"""The providers, and which of them the settings name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from generation.llm.providers.anthropic import Anthropic
+from generation.llm.providers.openai import OpenAI
+from generation.llm.providers.simulated import Simulated
+
+if TYPE_CHECKING:
+    from generation.conf import Settings
+    from generation.llm.providers.base import Provider
+
+# To add a provider, follow the recipe in CONTRIBUTING.md.
+# In the order in which LLM_PROVIDER=auto looks for one that it may choose.
+PROVIDERS: dict[str, type[Provider]] = {
+    Anthropic.name: Anthropic,
+    OpenAI.name: OpenAI,
+    Simulated.name: Simulated,
+}
+
+
+def default_provider(settings: Settings) -> str:
+    """Returns the one to ask if neither the request nor the profile names one."""
+    if settings.llm_provider != "auto":
+        return settings.llm_provider
+    return next(name for name, provider in PROVIDERS.items() if provider.is_configured(settings))
+
+
+def named_providers(settings: Settings) -> dict[str, str]:
+    """Returns each provider that may be asked, with the setting that names it."""
+    return {
+        default_provider(settings): "LLM_PROVIDER",
+        **{target.provider: "LLM_ALLOWED" for target in settings.llm_allowed},
+        **{target.provider: "LLM_FALLBACKS" for target in settings.llm_fallbacks},
+    }
+
+
+def faults(settings: Settings) -> list[str]:
+    """Returns why providers can't be called although settings name them; one sentence each."""
+    default = default_provider(settings)
+    found = []
+    for name, setting in named_providers(settings).items():
+        lacks = PROVIDERS[name].lacks(settings, is_default=name == default)
+        if lacks:
+            found.append(f"{setting} names {name}, but {lacks}")
+    return found
