@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT = 720, 200  # of a plot's inside, in the SVG's units
 COLUMNS = 120  # of the latency plot: a column shows the percentiles of its requests
 STEPS = (1, 2, 5, 10)
+MOST_STEPS = 8  # between 0 and the top of a plot
 
 Point = tuple[float, float]
 
@@ -128,7 +129,7 @@ def _plot(title: str, explanation: str, end: float, lines: dict[str, list[Point]
 
 def _ticks(top: float) -> Sequence[float]:
     """Returns four to nine round values from 0 to `top` or just above."""
-    step = next(step for step in _round_steps() if top / step <= 8)  # noqa: PLR2004
+    step = next(step for step in _round_steps() if top / step <= MOST_STEPS)
     number = 0
     values = [0.0]
     while values[-1] < top:

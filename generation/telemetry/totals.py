@@ -77,7 +77,7 @@ class _Exposed(Collector):
             yield metric
 
 
-def expose(asked: int, answers: Mapping[int, Families | None], retired: Families) -> bytes:
+def expose(reporter: int, answers: Mapping[int, Families | None], retired: Families) -> bytes:
     """Returns Prometheus' text format. `retired` has the counts of processes that don't answer."""
     up = {
         "name": "staccato_process_up",
@@ -90,4 +90,4 @@ def expose(asked: int, answers: Mapping[int, Families | None], retired: Families
     }
     living = {process: families for process, families in answers.items() if families is not None}
     shown = _Exposed([up, *merge_metrics(living, retired)])
-    return b"# Reported by process %d.\n" % asked + generate_latest(shown)
+    return b"# Reported by process %d.\n" % reporter + generate_latest(shown)

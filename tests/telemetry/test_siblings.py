@@ -12,7 +12,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import orjson
 import pytest
 from asgiref.sync import sync_to_async
 from django.core.management import call_command
@@ -20,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from generation.telemetry import siblings, totals
 from generation.telemetry.siblings import Siblings
-from generation.telemetry.snapshot import DurationSummary, PoolPage, Snapshot
+from generation.telemetry.snapshot import Snapshot
 from tests.support import http
 
 SUCCEEDED = 'staccato_requests_total{outcome="succeeded"}'
@@ -291,30 +290,6 @@ async def test_a_sibling_that_sends_nonsense_counts_as_silent(short_tmp):
         assert await one.snapshots() == {os.getpid(): Snapshot(), 77: None}
         strange.close()
         await strange.wait_closed()
-
-
-# --- the sums ---------------------------------------------------------------------------------
-
-
-def durations(count: int, mean: float, p99: float) -> DurationSummary:
-    return DurationSummary(count=count, mean_ms=mean, p99_ms=p99, max_ms=p99)
-
-
-def test_durations_add_up_to_the_true_mean_and_the_worst_percentile():
-    assert durations(1, 10.0, 10.0) + durations(3, 2.0, 4.0) == durations(4, 4.0, 10.0)
-    assert durations(0, 0.0, 0.0) + durations(0, 0.0, 0.0) == durations(0, 0.0, 0.0)
-
-
-def test_a_figure_that_another_version_of_the_service_lacks_counts_as_zero():
-    other = Snapshot.parse(b'{"size": 1, "journal": {"rows": 2}, "of a later version": 3}')
-    assert (Snapshot(size=1, open=4) + other).size == 2
-    assert (Snapshot(size=1, open=4) + other).open == 4
-    assert (Snapshot() + other).journal.rows == 2
-
-
-def test_a_page_survives_its_json():
-    page = PoolPage.of(1, {1: Snapshot(size=10, holds=durations(3, 0.25, 1.0)), 2: None})
-    assert PoolPage.parse(orjson.dumps(page.as_json())) == page
 
 
 def test_the_creation_times_of_counters_are_not_summed():

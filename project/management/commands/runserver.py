@@ -39,6 +39,7 @@ GRACE_S = 10
 ANNOUNCE_POLL_S = 0.2
 BACKLOG = 2048
 ADMIN = "admin"
+ANY_IPV4 = "0.0.0.0"  # noqa: S104  # compared with, not listened on by default
 WITHOUT_EFFECT = {
     "use_threading": "one event loop serves all requests",
     "use_static_handler": "middleware serves static files, from their sources while DEBUG is on",
@@ -140,7 +141,7 @@ class Command(runserver.Command):
 
     @property
     def url(self) -> str:
-        host = {"0": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.addr, self.addr)  # noqa: S104
+        host = {"0": "127.0.0.1", ANY_IPV4: "127.0.0.1", "::": "::1"}.get(self.addr, self.addr)
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     def announce(self) -> None:
@@ -220,7 +221,8 @@ def has_demo_admin() -> bool:
     """Whether the account of `seed_demo` exists and still has its first password."""
     users = get_user_model()
     try:
-        admin = users._base_manager.filter(**{users.USERNAME_FIELD: ADMIN}).first()  # noqa: SLF001
+        accounts = users._base_manager  # noqa: SLF001  # Django's documented API
+        admin = accounts.filter(**{users.USERNAME_FIELD: ADMIN}).first()
         return bool(admin and admin.is_superuser and check_password(ADMIN, admin.password))
     except DatabaseError:  # the table does not exist yet
         return False
