@@ -14,6 +14,7 @@ from django.db.migrations.executor import MigrationExecutor
 from psycopg import Error as PsycopgError
 from psycopg_pool import PoolTimeout
 
+from generation.llm.providers.registry import default_provider
 from generation.runtime.connections import budget as connection_budget
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def warn_about(settings: Settings) -> None:
             "STACCATO_API_KEYS_REQUIRED is off and so is DEBUG: anybody who reaches this service"
             " can spend your money"
         )
-    if settings.default_provider == "simulated":
+    if default_provider(settings) == "simulated":
         logger.warning("the LLM is simulated: it invents its answers")
 
 
