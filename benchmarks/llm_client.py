@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import uvloop
 from upstream import Upstream
 
-from generation.conf import parse
+from generation.conf import validate
 from generation.records import Prompt
 
 MODEL = "claude-sonnet-5-5"
@@ -107,7 +107,7 @@ async def one_through_httpx_types(httpx, transport, url, headers):
 async def client(url, run):
     from generation.llm.client import LLMClient
 
-    settings = parse(
+    settings = validate(
         {"ANTHROPIC_API_KEY": "k", "ANTHROPIC_BASE_URL": url.removesuffix("/v1/messages")}
     )
     async with LLMClient.open(settings) as llm:

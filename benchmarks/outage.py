@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import uvloop
 
-from generation.conf import parse
+from generation.conf import validate
 from generation.llm.client import LLMClient
 from generation.records import Prompt
 from tests.support.dialects import AnthropicDialect
@@ -55,7 +55,7 @@ async def rehearse(rate, status, outage):
 
     async with (
         Provider(behave).serve() as server,
-        LLMClient.open(parse(dialect.settings(server.url))) as llm,
+        LLMClient.open(validate(dialect.settings(server.url))) as llm,
         asyncio.TaskGroup() as tasks,
     ):
         start = began - HEALTHY_S

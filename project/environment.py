@@ -6,7 +6,6 @@ import os
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from django.core.exceptions import ImproperlyConfigured
 from dotenv import dotenv_values
 
 from generation import conf
@@ -84,8 +83,8 @@ class Environment:
             if (name := conf.environment_name(key)) in self._values
         }
         try:
-            conf.parse(values)
-        except ImproperlyConfigured as error:
+            conf.validate(values)
+        except conf.InvalidSettings as error:
             stop(str(error))
         return values
 

@@ -1,8 +1,8 @@
-"""The typed, frozen view of `settings.STACCATO`, and its only reader.
+"""The typed, frozen form of `settings.STACCATO`.
 
-Each field here is one configuration name: upper-cased it is the key in the
-`STACCATO` dict, and `environment_name()` tells the variable that `project/`
-reads it from. `make docs` writes docs/configuration.md from this class.
+Each field is one setting: in upper case it is the key in the `STACCATO` dict, and
+`environment_name()` returns the variable that `project/` reads it from. `make docs` writes
+docs/configuration.md from this class.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ import re
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal
 
-from django.conf import settings as django_settings
-from django.core.exceptions import ImproperlyConfigured
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from generation.conf.fields import (
@@ -211,14 +209,13 @@ class Settings(BaseModel):
 
     @property
     def keys_required(self) -> bool:
-        if self.api_keys_required is None:
-            return not django_settings.DEBUG
-        return self.api_keys_required
+        """Where nobody has decided, keys are required; `conf.load()` decides by DEBUG."""
+        return self.api_keys_required is not False
 
     @property
     def pepper(self) -> str:
-        """The secret under which API keys are hashed."""
-        return self.api_key_pepper.get_secret_value() or django_settings.SECRET_KEY
+        """The secret under which API keys are hashed; `conf.load()` ensures there is one."""
+        return self.api_key_pepper.get_secret_value()
 
     def access_to(self, page: Literal["pool", "metrics"]) -> Literal["open", "staff", "off"]:
         access = self.pool_access if page == "pool" else self.metrics_access
@@ -236,15 +233,17 @@ def environment_name(key: str) -> str:
     return key if key.startswith(_BARE_PREFIXES) else f"STACCATO_{key}"
 
 
-def parse(values: Mapping[str, Any]) -> Settings:
-    """Validate a STACCATO dict. Raises `ImproperlyConfigured` with one line per fault.
+class InvalidSettings(ValueError):
+    """What is wrong, in one line."""
 
-    Values of secrets are never quoted.
-    """
+
+def validate(values: Mapping[str, Any]) -> Settings:
+    """Returns the settings of a STACCATO dict. Raises `InvalidSettings`, which names every fault
+    and quotes no secret."""
     try:
         return Settings.model_validate(dict(values))
     except ValidationError as error:
-        raise ImproperlyConfigured("; ".join(_explain(error, values))) from None
+        raise InvalidSettings("; ".join(_explain(error, values))) from None
 
 
 def _explain(error: ValidationError, values: Mapping[str, Any]) -> list[str]:
@@ -259,7 +258,9 @@ def _explain(error: ValidationError, values: Mapping[str, Any]) -> list[str]:
             continue
         field = Settings.model_fields[key.lower()]
         shown = repr(values.get(key))
-        if field.annotation is SecretStr or re.search("[@?]", shown):  # as addresses may hold
+        if field.annotation is SecretStr or re.search(
+            "[@?]", shown
+        ):  # a URL may contain a password or a token
             shown = "(hidden)"
         reason = fault["msg"].removeprefix("Value error, ")
         lines.append(f"{environment_name(key)}={shown}: {reason}")
