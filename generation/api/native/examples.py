@@ -86,7 +86,7 @@ EXAMPLES: tuple[errors.StaccatoError, ...] = (
     errors.Draining("the service is shutting down", retry_after=1),
     errors.LLMOverloaded("anthropic is overloaded", retry_after=5),
     errors.LLMCircuitOpen(
-        "anthropic has been failing and is left alone for a moment", retry_after=10
+        "anthropic has been failing, so calls to it are paused for a moment", retry_after=10
     ),
     errors.LLMBusy("too many calls to anthropic at once", retry_after=1),
     errors.Abandoned("the service shut down before the LLM answered", retry_after=1),
