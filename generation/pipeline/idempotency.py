@@ -80,23 +80,26 @@ class Idempotency:
         `generate` raises; the key is free again then.
         """
         attempt = Claim(request.user_id, request.idempotency_key, fingerprint(request), uuid4())
-        if owner := self._running.get(attempt.ref):
+        ref = attempt.ref
+        if owner := self._running.get(ref):
             raise _refusal(attempt, owner.fingerprint)
-        earlier = await self._acquire(request, attempt)
+        earlier = await self._acquire(request, attempt, ref)
         if earlier is not None:
             return earlier
-        self._running[attempt.ref] = attempt
+        self._running[ref] = attempt
         try:
             return await generate(attempt)
         except BaseException:
             await self._release(attempt)
             raise
         finally:
-            del self._running[attempt.ref]
+            del self._running[ref]
 
-    async def _acquire(self, request: GenerationRequest, attempt: Claim) -> Generation | None:
+    async def _acquire(
+        self, request: GenerationRequest, attempt: Claim, ref: KeyRef
+    ) -> Generation | None:
         """Returns None where the key is ours now, else the earlier answer. Raises the refusal."""
-        first, pending = self._claiming.get(attempt.ref) or self._begin_claim(attempt)
+        first, pending = self._claiming.get(ref) or self._begin_claim(attempt, ref)
         try:
             # Shared, so the first to give up must not cancel it for the others.
             result = await self._database.within(asyncio.shield(pending), since=request.started)
@@ -114,10 +117,12 @@ class Idempotency:
             raise _refusal(attempt, result.fingerprint)
         return result.answer
 
-    def _begin_claim(self, attempt: Claim) -> tuple[Claim, asyncio.Future[ClaimResult | None]]:
+    def _begin_claim(
+        self, attempt: Claim, ref: KeyRef
+    ) -> tuple[Claim, asyncio.Future[ClaimResult | None]]:
         pending = self._claims.claim(attempt)
-        self._claiming[attempt.ref] = (attempt, pending)
-        pending.add_done_callback(lambda _done: self._claiming.pop(attempt.ref))
+        self._claiming[ref] = (attempt, pending)
+        pending.add_done_callback(lambda _done: self._claiming.pop(ref))
         return attempt, pending
 
     def _release_unused(self, attempt: Claim, done: asyncio.Future[ClaimResult | None]) -> None:
