@@ -1,4 +1,4 @@
-"""Frozen records that travel between the rooms. No behaviour beyond arithmetic."""
+"""Frozen records that travel between the folders. No behaviour beyond arithmetic."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Status = Literal["succeeded", "failed", "timed_out", "cancelled"]
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a caller may do."""
+    """What an API key allows."""
 
-    key_id: int | None  # None: nobody's key
+    key_id: int | None  # None: no key was required
     users: frozenset[int] | None  # None: all
-    targets: tuple[tuple[str, str], ...] = ()  # provider, model; none: whatever is offered
-    is_service: bool = False  # no single user's: may see the operators' pages
+    targets: tuple[tuple[str, str], ...] = ()  # provider, model; none: all that are offered
+    is_service: bool = False  # belongs to no single user, so it may see the operators' pages
 
     def covers(self, provider: str, model: str) -> bool:
         if not self.targets:
@@ -30,7 +30,7 @@ class Grant:
         return (provider, model) in self.targets or (provider, "") in self.targets
 
 
-# Where no key is required.
+# If no key is required.
 ANYBODY = Grant(key_id=None, users=None)
 
 
@@ -41,7 +41,7 @@ class GenerationRequest:
     user_id: int
     request_id: str
     arrived_at: datetime  # UTC, for the row
-    started: float  # time.monotonic() at arrival, for durations and bounds
+    started: float  # time.monotonic() at arrival, for durations and deadlines
     input: str = ""
     variables: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     provider: str = ""
@@ -65,14 +65,14 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What is sent to the LLM, and to which."""
+    """What is sent to the LLM, and to which one."""
 
     text: str
     system: str
     provider: str
     model: str
     max_tokens: int
-    grant: Grant = ANYBODY  # holds for fallbacks, too
+    grant: Grant = ANYBODY  # because fallbacks need it, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Usage:
 
     input_tokens: int
     output_tokens: int
-    cache_read_tokens: int = 0  # the part of the input that is billed at another price
+    cache_read_tokens: int = 0  # the part of the input that has a price of its own
     cache_write_tokens: int = 0
 
     @property
@@ -95,8 +95,8 @@ class Attempt:
 
     provider: str
     model: str
-    status: int | None  # HTTP status; None where no answer came
-    error: str  # slug of the LLMError; empty where it succeeded
+    status: int | None  # HTTP status; None if no reply came
+    error: str  # slug of the LLMError; empty if it succeeded
     ms: int
 
 
@@ -113,7 +113,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class LogRow:
-    """One row of GenerationLog: the fate of one request that passed phase 1."""
+    """One row of GenerationLog: what became of one request that passed phase 1."""
 
     id: UUID
     user_id: int
@@ -128,7 +128,7 @@ class LogRow:
     llm_latency_ms: int
     request_id: str
     created_at: datetime
-    # Of a success.
+    # If there is a reply.
     result: str = ""
     result_cleaned: bool = False
     input_tokens: int | None = None
@@ -136,7 +136,7 @@ class LogRow:
     total_tokens: int | None = None
     stop_reason: str = ""
     cost_usd: Decimal | None = None
-    # Of the others.
+    # If there is an error.
     error_type: str = ""
     error: str = ""
 

@@ -1,4 +1,4 @@
-"""A profile and a request become a prompt. Pure."""
+"""Render the prompt from a profile and a request. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from generation.errors import EmptyPrompt, InvalidTemplate, MissingVariable
 if TYPE_CHECKING:
     from generation.records import GenerationRequest, Profile
 
-# PostgreSQL's text holds neither NUL nor a lone surrogate.
+# PostgreSQL's text type can store neither NUL nor a lone surrogate.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -31,17 +31,16 @@ def render(profile: Profile, request: GenerationRequest) -> str:
             text = template.substitute({**request.variables, "input": request.input})
         except KeyError as missing:
             raise MissingVariable(
-                f"the prompt template needs the variable {missing.args[0]!r}; give it in"
-                " `variables`"
+                f"the prompt template needs the variable {missing.args[0]!r}; set it in `variables`"
             ) from None
         except ValueError:
             raise InvalidTemplate(
-                "the user's prompt template holds a `$` that is neither a name nor `$$`"
+                "the user's prompt template contains a `$` that starts neither a name nor `$$`"
             ) from None
     if request.input and not takes_input:
         text = f"{text}\n\n{request.input}" if text.strip() else request.input
     if not text.strip():
-        raise EmptyPrompt("the prompt is empty: give `input`, or fill the user's template")
+        raise EmptyPrompt("the prompt is empty: provide `input`, or fill in the user's template")
     return text
 
 
@@ -50,8 +49,8 @@ def is_storable(text: str) -> bool:
 
 
 def clean(text: str) -> tuple[str, bool]:
-    """The text with what PostgreSQL can't store replaced by U+FFFD, and whether there was any."""
-    if text.isascii() and "\0" not in text:  # most are, and the pattern takes ninety times as long
+    """Replace what PostgreSQL can't store by U+FFFD. Returns the text, and whether it changed."""
+    if text.isascii() and "\0" not in text:  # most texts; the pattern takes ninety times as long
         return text, False
     cleaned, count = _UNSTORABLE.subn("\N{REPLACEMENT CHARACTER}", text)
     return cleaned, count > 0

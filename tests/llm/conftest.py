@@ -48,6 +48,21 @@ def client(dialect, server):
     return open_client
 
 
+class Clock:
+    """Seconds, as `loop.time` gives them; the test moves it."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
 @pytest.fixture
 def prompt():
     return Prompt(text="Say hello.", system="Be brief.", provider="", model="", max_tokens=100)

@@ -1,4 +1,4 @@
-"""Fallbacks and circuits: who is asked next, and when nobody is."""
+"""Fallbacks and circuits: which provider is asked next, and when none is."""
 
 from __future__ import annotations
 
@@ -127,9 +127,9 @@ async def test_a_provider_that_is_not_there_is_told_to_operators_with_address_an
         with pytest.raises(errors.LLMUnreachable) as caught:
             (await llm.complete(PROMPT)).require_reply()
     assert url not in caught.value.detail, "addresses are none of a caller's business"
-    (told,) = [r.getMessage() for r in caplog.records if r.name.startswith("generation.")]
-    assert f"anthropic at {url}/v1/messages: " in told
-    assert "refused" in told
+    [message] = [r.getMessage() for r in caplog.records if r.name.startswith("generation.")]
+    assert f"anthropic at {url}/v1/messages: " in message
+    assert "refused" in message
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])

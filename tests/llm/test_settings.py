@@ -68,7 +68,7 @@ def test_every_name_that_the_settings_know_is_a_provider():
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [
         ({"LLM_PROVIDER": "gemini"}, "LLM_PROVIDER='gemini': Input should be 'auto', 'anthropic'"),
         ({"LLM_FALLBACKS": "gpt-4"}, "LLM_FALLBACKS='gpt-4': use provider:model"),
@@ -91,10 +91,10 @@ def test_every_name_that_the_settings_know_is_a_provider():
         ({"OPENAI_API_KEY": "schlüssel"}, "OPENAI_API_KEY=(hidden)"),
     ],
 )
-def test_a_fault_is_one_line_that_names_it(values, told):
+def test_a_fault_is_one_line_that_names_it(values, message):
     with pytest.raises(ImproperlyConfigured) as caught:
         parse(values)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
     for secret in ("two words", "x-evil", "schlüssel"):
         assert secret not in str(caught.value)

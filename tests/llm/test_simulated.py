@@ -1,4 +1,4 @@
-"""The simulated provider: plausible, and as unruly as it is told to be."""
+"""The simulated provider: plausible, and as unruly as its settings ask."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_it_stops_at_max_tokens():
     assert reply.usage.output_tokens == 5
 
 
-def test_it_takes_as_long_as_it_is_told():
+def test_it_takes_as_long_as_it_is_set_to():
     async def measure(llm):
         clock = asyncio.get_running_loop().time
         times = []
@@ -74,7 +74,7 @@ def test_it_takes_as_long_as_it_is_told():
     assert all(abs(time - 3) < 0.01 for time in run(measure, LLM_SIMULATED_LATENCY="3"))
 
 
-def test_it_fails_as_often_as_it_is_told():
+def test_it_fails_as_often_as_it_is_set_to():
     async def many(llm):
         outcomes: Counter[str] = Counter()
 

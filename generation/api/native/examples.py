@@ -67,10 +67,10 @@ EXAMPLES: tuple[errors.StaccatoError, ...] = (
     errors.UnsupportedMediaType("the body's Content-Type is not application/json"),
     errors.HeadersTooLarge("there are more than 100 headers or 32768 bytes of them"),
     errors.InvalidRequest("body.input: Input should be a valid string"),
-    errors.MissingVariable("the prompt template needs the variable 'tone'; give it in `variables`"),
-    errors.EmptyPrompt("the prompt is empty: give `input`, or fill the user's template"),
+    errors.MissingVariable("the prompt template needs the variable 'tone'; set it in `variables`"),
+    errors.EmptyPrompt("the prompt is empty: provide `input`, or fill in the user's template"),
     errors.InvalidTemplate(
-        "the user's prompt template holds a `$` that is neither a name nor `$$`"
+        "the user's prompt template contains a `$` that starts neither a name nor `$$`"
     ),
     errors.ModelNotAllowed("anthropic:claude-x is not offered here"),
     errors.LLMRefused("anthropic refuses the request: max_tokens is too large"),
