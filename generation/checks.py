@@ -1,4 +1,4 @@
-"""System checks: what can be seen wrong before anything is served. The runtime runs them too."""
+"""System checks: faults that show before anything is served. The runtime runs them, too."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def check_user_key(**_kwargs: Any) -> list[CheckMessage]:
         return []
     return [
         Error(
-            f"AUTH_USER_MODEL has a key of type {type(key).__name__}, but Staccato's API takes"
-            " integers.",
+            f"AUTH_USER_MODEL has a primary key of type {type(key).__name__}, but Staccato's API"
+            " takes integers.",
             id="staccato.E002",
         )
     ]
@@ -52,8 +52,8 @@ def check_database(**_kwargs: Any) -> list[CheckMessage]:
     if alias not in settings.DATABASES:
         return [
             Error(
-                f"STACCATO names the database {alias!r}, which DATABASES does not have.",
-                hint=f"It has {', '.join(settings.DATABASES)}.",
+                f"STACCATO names the database {alias!r}, which is not in DATABASES.",
+                hint=f"DATABASES has {', '.join(settings.DATABASES)}.",
                 id="staccato.E003",
             )
         ]
@@ -61,15 +61,15 @@ def check_database(**_kwargs: Any) -> list[CheckMessage]:
     if "sqlite" in engine or "mysql" in engine or "oracle" in engine or engine == "none":
         return [
             Error(
-                f"the database {alias!r} is not PostgreSQL but {engine}.",
-                hint="Staccato's hot path speaks to PostgreSQL 14 or newer through asyncpg.",
+                f"The database {alias!r} is not PostgreSQL: its ENGINE is {engine}.",
+                hint="Staccato's hot path needs PostgreSQL 14 or newer, through asyncpg.",
                 id="staccato.E003",
             )
         ]
     return []
 
 
-# Not tagged `staccato`: the service starts all the same, and says so loudly.
+# Not tagged `staccato`, because the service starts all the same, with a critical log line.
 @register(Tags.security, deploy=True)
 def check_keys_required(**_kwargs: Any) -> list[CheckMessage]:
     try:
@@ -80,8 +80,9 @@ def check_keys_required(**_kwargs: Any) -> list[CheckMessage]:
         return []
     return [
         Error(
-            "STACCATO_API_KEYS_REQUIRED is off: whoever reaches the service spends your money.",
-            hint="Switch it on, and make keys with `manage.py apikey create`.",
+            "STACCATO_API_KEYS_REQUIRED is off: anybody who reaches the service can spend your"
+            " money.",
+            hint="Turn it on, and create keys with `manage.py apikey create`.",
             id="staccato.E004",
         )
     ]
@@ -89,13 +90,13 @@ def check_keys_required(**_kwargs: Any) -> list[CheckMessage]:
 
 @register("staccato")
 def check_admin(**_kwargs: Any) -> list[CheckMessage]:
-    """The pages are built on Unfold; without it they would fail when they are opened."""
+    """The admin's pages are built on Unfold; without it, opening them would fail."""
     needed = ("unfold", "unfold.contrib.filters")
     if not apps.is_installed("django.contrib.admin") or all(map(apps.is_installed, needed)):
         return []
     return [
         Concern(
-            "the admin's pages of the generation logs can't be shown.",
+            "The admin's pages of the generation logs can't be shown without Unfold.",
             hint='Put "unfold" and "unfold.contrib.filters" before "django.contrib.admin" in'
             " INSTALLED_APPS.",
             id="staccato.W003",
@@ -105,7 +106,7 @@ def check_admin(**_kwargs: Any) -> list[CheckMessage]:
 
 @register("staccato")
 def check_pgbouncer(**_kwargs: Any) -> list[CheckMessage]:
-    """Behind PgBouncer, what lives on one connection is lost between two transactions."""
+    """Through PgBouncer, the state of a connection is lost between two transactions."""
     try:
         hot_path = conf.load()
     except ImproperlyConfigured:  # E001 says so
@@ -122,7 +123,7 @@ def check_pgbouncer(**_kwargs: Any) -> list[CheckMessage]:
         Concern(
             f"DB_POOL_MODE is pgbouncer-transaction, but {concern} for the database"
             f" {hot_path.database!r}.",
-            hint="Django's own statements would fail now and then.",
+            hint="Some of Django's own statements would fail.",
             id="staccato.W002",
         )
         for concern in concerns
@@ -133,7 +134,7 @@ def check_pgbouncer(**_kwargs: Any) -> list[CheckMessage]:
 def check_connections(
     *, databases: Sequence[str] | None = None, **_kwargs: Any
 ) -> list[CheckMessage]:
-    """Asks the database, so it runs with `check --database default` and `migrate` only."""
+    """Asks the database, so it runs only with `check --database default` and `migrate`."""
     hot_path = conf.load()
     if hot_path.database not in (databases or ()):
         return []

@@ -46,7 +46,10 @@ async def test_the_document_is_true_of_the_running_service(serve, orm, peppered,
 
 
 def test_the_document_has_an_example_of_every_problem():
-    unseen = {errors.RowRefused, errors.RuntimeNotOpen, errors.ConnectionHeld, errors.LLMError}
+    unseen = {  # no valid request gets them, or only a broken service gives them
+        errors.BadRequest, errors.MethodNotAllowed,
+        errors.RowRefused, errors.RuntimeNotOpen, errors.ConnectionHeld, errors.LLMError,
+    }  # fmt: skip
     kinds = {
         kind for _, kind in inspect.getmembers(errors, inspect.isclass)
         if issubclass(kind, errors.StaccatoError) and kind not in unseen
