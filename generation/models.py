@@ -252,7 +252,7 @@ class ApiKey(models.Model):
 
 
 class Deployment(models.Model):
-    """One row, made at the first start; it tells this database from any other."""
+    """One row, made at the first start; it distinguishes this database from any other."""
 
     id = models.PositiveSmallIntegerField(primary_key=True)
     identity = models.UUIDField()

@@ -1,4 +1,4 @@
-"""What the admin shows around its lists: the sidebar, and how the newest requests fared."""
+"""The sidebar, and the outcomes of the newest requests on the index page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from generation.telemetry.durations import percentile
 if TYPE_CHECKING:
     from django.http import HttpRequest
 
-# Reads the right edge of one index, however many rows there are.
+# Read from the end of one index, so the size of the table does not matter.
 NEWEST = 1000
 
 
@@ -56,7 +56,7 @@ def _latency(answered_ms: list[int]) -> str:
 
 
 def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
-    """Unfold's SIDEBAR navigation: the pages that this user may see."""
+    """Unfold's SIDEBAR navigation. Returns the pages that this user may see."""
     settings = conf.load()
     lists = [
         ("Generation logs", "list_alt", "generation", "generationlog"),

@@ -63,7 +63,7 @@ class Answer(Generic[Figures]):
 class Siblings:
     """This process among the others of its deployment.
 
-    `deployment` tells it from other deployments of the same account: processes that give the
+    `deployment` separates it from other deployments of the same account: processes that give the
     same text belong together.
     """
 
