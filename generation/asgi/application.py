@@ -20,6 +20,7 @@ from generation.asgi.problems import render_problem
 from generation.asgi.request import HEAD
 from generation.errors import release_frames
 from generation.runtime.collector import rare_collections
+from generation.runtime.process import Runtime
 from generation.telemetry import metrics
 
 if TYPE_CHECKING:
@@ -38,8 +39,6 @@ CACHED_PATH_CHARS = 256  # longer paths are resolved each time, so that the cach
 def get_application() -> Application:
     """The counterpart of `django.core.asgi.get_asgi_application`."""
     django.setup(set_prefix=False)
-    from generation.runtime.process import Runtime  # it needs the models, and so Django set up
-
     get_resolver().url_patterns  # noqa: B018  # an error in the URLs shows now, not in a request
     return Application(Runtime.open, BodyLimits(conf.load()))
 
