@@ -1,4 +1,4 @@
-"""API keys: who gets in, who does not, and how soon a key that is taken away opens nothing."""
+"""API keys: which requests are let in, and how soon a revoked key stops working."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Scope = ApiKey.Scope
 GENERATE = "/api/v1/generate/1"
 
 
-# --- who gets in ----------------------------------------------------------------------------------
+# --- which keys are accepted ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,9 @@ GENERATE = "/api/v1/generate/1"
 @pytest.mark.parametrize(
     ("path", "body"), [("1", b""), ("1", b"{"), ("abc", b""), ("1", b"x" * 2_000_000)]
 )
-async def test_who_has_no_key_is_told_so_before_anything_is_parsed(closed, headers, path, body):
+async def test_a_request_without_a_key_gets_401_before_anything_is_parsed(
+    closed, headers, path, body
+):
     answer = await closed.post(f"/api/v1/generate/{path}", headers=headers, content=body)
     assert problem(answer) == (401, "unauthorized")
     assert answer.headers["www-authenticate"].startswith("Bearer")
@@ -165,7 +167,7 @@ async def test_a_users_deletion_takes_the_users_keys_along(closed):
 # --- with which model -----------------------------------------------------------------------------
 
 
-async def test_a_key_uses_its_models_only_whoever_names_them(closed):
+async def test_a_key_uses_its_models_only_wherever_they_are_named(closed):
     default = (await closed.post(GENERATE, headers=bearer(await amake_key()))).json()["model"]
     for allowed in (f"simulated:{default}", "simulated", f"anthropic, simulated:{default}"):
         key = await amake_key(allowed_models=allowed)
@@ -245,7 +247,7 @@ async def test_a_service_key_sees_the_pages_without_a_thread(
     assert thread_entries == []
 
 
-async def test_whoever_may_ask_is_alive_and_ready_need_no_key(closed):
+async def test_livez_and_readyz_need_no_key(closed):
     assert (await closed.get("/livez")).status_code == 200
     assert (await closed.get("/readyz")).status_code == 200
 
@@ -292,12 +294,12 @@ def test_keys_are_required_unless_debug_is_on_or_it_is_said(settings, debug, wor
 
 async def test_an_open_service_in_production_says_so_loudly(users, orm, settings, caplog):
     settings.STACCATO = {**settings.STACCATO, "API_KEYS_REQUIRED": "0"}
-    for debug, told in ((True, False), (False, True)):
+    for debug, warned in ((True, False), (False, True)):
         settings.DEBUG = debug
         settings.SECRET_KEY = settings.DATABASE_URL = "given"
         caplog.clear()
         async with Runtime.open():
             pass
         loud = [one for one in caplog.records if one.levelno >= logging.CRITICAL]
-        assert bool(loud) is told
+        assert bool(loud) is warned
     assert "STACCATO_API_KEYS_REQUIRED" in loud[0].getMessage()

@@ -88,12 +88,12 @@ async def test_a_revoked_key_works_for_half_a_minute_at_most(cache, clock):
         await cache.recognise(key)
 
 
-async def test_a_key_in_use_is_refreshed_while_nobody_waits(cache, clock):
+async def test_a_key_in_use_is_refreshed_while_no_caller_waits(cache, clock):
     key = await amake_key()
     await cache.recognise(key)
     clock.now += REFRESH_S + 1
     await rows_of(key).aupdate(revoked_at=datetime.now(UTC))
-    await cache.recognise(key)  # answered from memory, and asks again behind the caller's back
+    await cache.recognise(key)  # answered from memory, and looked up again meanwhile
     (refresh,) = cache._lookups.values()
     await asyncio.wait([refresh])
     with pytest.raises(Unauthorized):

@@ -26,7 +26,7 @@ async def test_the_last_use_is_written_in_one_statement_off_the_requests_path(ca
     assert holds.count - before == 1
     assert await ApiKey.objects.filter(last_used_at__isnull=False).acount() == 3
     await cache.record_use()
-    assert holds.count - before == 1, "nothing was used, so nothing is said"
+    assert holds.count - before == 1, "nothing was used, so nothing is written"
 
 
 async def test_a_later_use_stands_whichever_process_tells_it_last(cache):

@@ -110,7 +110,7 @@ async def test_a_failed_flush_fails_its_callers_and_the_next_one_works(error):
         assert await batcher.submit("c") == "result of c"
 
 
-async def test_an_item_that_nobody_waits_for_is_left_out_before_its_flush():
+async def test_an_item_whose_caller_has_given_up_is_left_out_before_its_flush():
     statement = Statement()
     async with running(statement) as batcher:
         gone = batcher.submit("gone")

@@ -208,7 +208,7 @@ async def test_data_that_the_driver_refuses_is_the_rows_fault(opened, value):
             await database.run(text(f"SELECT CAST(:value AS {cast})"), {"value": value})
 
 
-async def test_a_lost_connection_is_told_from_a_refused_one(opened, settings):
+async def test_a_lost_connection_is_distinguished_from_a_failed_statement(opened):
     async with opened() as database:
         with pytest.raises(DatabaseUnavailable) as caught:
             await database.run(text("SELECT pg_terminate_backend(pg_backend_pid())"))

@@ -1,4 +1,4 @@
-"""The pool's size: the formula, what PostgreSQL grants, and who says so when."""
+"""The pool's size: the formula, what PostgreSQL grants, and where that is reported."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def rows_in(journal_dir: Path) -> int:
     return sum(path.read_bytes().count(b'"row"') for path in journal_dir.glob("*.journal"))
 
 
-async def test_a_journal_that_is_removed_under_its_process_is_begun_anew_with_what_it_held(
+async def test_a_journal_that_is_removed_under_its_process_is_replaced_with_its_rows(
     serve, llm, postgres, journal_dir
 ):
     async with serve() as running:
@@ -230,7 +230,7 @@ async def test_without_room_for_a_journal_no_money_is_spent(serve, llm, small_di
         assert "its log says why" in ready.json()["journal"]
 
 
-async def test_why_there_is_no_journal_is_said_once_and_again_after_it_was_mended(
+async def test_the_reason_for_no_journal_is_logged_once_and_again_after_a_fix(
     monkeypatch, tmp_path, caplog
 ):
     drafts = count()

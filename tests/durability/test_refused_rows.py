@@ -87,7 +87,7 @@ async def test_an_operators_replay_that_waits_for_the_database_makes_no_answer_w
     async with looking(postgres) as sql:
         database = f"{uuid4()}-postgres"
         refused = DeadLetters(journal_dir, database)
-        refused.add(make_row("mended"), "why")
+        refused.add(make_row("fixed"), "why")
         monkeypatch.setenv("STACCATO_JOURNAL_DIR", str(journal_dir))
         async with locked(postgres.url, "generation_generationlog"):
             replay = asyncio.create_task(

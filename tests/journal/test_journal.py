@@ -1,4 +1,4 @@
-"""The journal's files: what an append promises, and who may take over."""
+"""The journal's files: what an append promises, and which process may take over."""
 
 from __future__ import annotations
 

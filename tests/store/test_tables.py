@@ -65,7 +65,7 @@ def test_the_store_passes_every_value_of_a_row():
 
 
 def test_an_unmapped_field_type_fails_at_once():
-    class Odd(models.Model):  # noqa: DJ008  # nobody prints it
+    class Odd(models.Model):  # noqa: DJ008  # it is never printed
         where = models.GenericIPAddressField()
 
         class Meta:
