@@ -15,39 +15,7 @@ from generation.asgi.body import BodyLimits
 from generation.errors import LLMRefused
 from generation.runtime.process import Runtime
 from generation.telemetry.metrics import CLIENT_LEFT, SUCCEEDED
-
-GENERATE = "/api/v1/generate/1"
-
-
-async def serve(
-    application, *, method="POST", path=GENERATE, query="", headers=(), body=b"", leaves=None
-) -> int | None:
-    """Returns the response's status. `leaves` is an event: the client leaves when it is set."""
-    scope = {
-        "type": "http",
-        "method": method,
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": query.encode(),
-        "headers": [(b"host", b"localhost"), *headers],
-    }
-    if body is not None:
-        scope["headers"].append((b"content-length", b"%d" % len(body)))
-    incoming = [{"type": "http.request", "body": body}] if body is not None else []
-    status = []
-
-    async def receive():
-        if incoming:
-            return incoming.pop()
-        await (leaves or asyncio.Event()).wait()
-        return {"type": "http.disconnect"}
-
-    async def send(message):
-        if message["type"] == "http.response.start":
-            status.append(message["status"])
-
-    await application(scope, receive, send)
-    return status[0] if status else None
+from tests.support.in_process import serve
 
 
 def counted() -> Counter[str]:

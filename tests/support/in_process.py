@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import httpx
 
 from generation.asgi import get_application
@@ -10,3 +12,44 @@ from generation.asgi import get_application
 def in_process_client() -> httpx.AsyncClient:
     transport = httpx.ASGITransport(get_application(), raise_app_exceptions=True)
     return httpx.AsyncClient(transport=transport, base_url="http://localhost")
+
+
+async def serve(
+    application,
+    *,
+    method="POST",
+    path="/api/v1/generate/1",
+    query="",
+    headers=(),
+    body=b"",
+    leaves=None,
+) -> int | None:
+    """One request without a client around it. Returns the response's status.
+
+    The body never comes where it is None; the client leaves when the event `leaves` is set.
+    """
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": query.encode(),
+        "headers": [(b"host", b"localhost"), *headers],
+    }
+    if body is not None:
+        scope["headers"].append((b"content-length", b"%d" % len(body)))
+    incoming = [{"type": "http.request", "body": body}] if body is not None else []
+    status = []
+
+    async def receive():
+        if incoming:
+            return incoming.pop()
+        await (leaves or asyncio.Event()).wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        if message["type"] == "http.response.start":
+            status.append(message["status"])
+
+    await application(scope, receive, send)
+    return status[0] if status else None
