@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from generation.errors import NotFound, StaffOnly
 from project import reference
 from project.environment import Environment
 from project.settings import env
+from tests.support.forked import Ended, run
 
 ROOT = Path(__file__).parents[2]
 
@@ -89,12 +88,9 @@ def test_the_environment_wins_over_the_file_and_empty_is_not_set(tmp_path, monke
     assert "LLM_TIMEOUT" not in values
 
 
-def in_a_process(code: str, **env: str) -> subprocess.CompletedProcess:
+def in_a_process(command: str, **env: str) -> Ended:
     keep = {"PATH": "/usr/bin:/bin", "DJANGO_SETTINGS_MODULE": "project.settings"}
-    return subprocess.run(
-        [sys.executable, *code.split()],
-        cwd=ROOT, env={**keep, **env}, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
+    return run(*command.split(), env={**keep, **env})
 
 
 @pytest.mark.parametrize(
@@ -114,8 +110,8 @@ def in_a_process(code: str, **env: str) -> subprocess.CompletedProcess:
 def test_a_bad_variable_stops_the_start_with_one_line(name, value, shown):
     ended = in_a_process("manage.py check", **{name: value})
     assert ended.returncode == 1
-    lines = ended.stderr.strip().splitlines()
-    assert len(lines) == 1, ended.stderr
+    lines = ended.output.strip().splitlines()
+    assert len(lines) == 1, ended.output
     assert f"{name}=" in lines[0]
     assert shown in lines[0]
     assert "canary" not in lines[0]
@@ -123,17 +119,17 @@ def test_a_bad_variable_stops_the_start_with_one_line(name, value, shown):
 
 def test_a_misspelt_variable_is_told_with_what_it_may_mean():
     ended = in_a_process("manage.py check", LLM_MAX_CONCURENCY="5", OPENAI_ORG_ID="mine")
-    assert "LLM_MAX_CONCURENCY in the environment is not a setting" in ended.stderr
-    assert "Did you mean LLM_MAX_CONCURRENCY?" in ended.stderr
-    assert "OPENAI_ORG_ID" not in ended.stderr, "other programs have variables, too"
+    assert "LLM_MAX_CONCURENCY in the environment is not a setting" in ended.output
+    assert "Did you mean LLM_MAX_CONCURRENCY?" in ended.output
+    assert "OPENAI_ORG_ID" not in ended.output, "other programs have variables, too"
 
 
 def test_a_command_without_its_database_ends_with_one_line_and_no_traceback():
     ended = in_a_process("manage.py migrate", DATABASE_URL="postgresql://user@127.0.0.1:1/name")
     assert ended.returncode == 1
-    assert "staccato: the database can't be used" in ended.stderr.splitlines()[-1]
-    assert "port 1 failed: Connection refused" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    assert "staccato: the database can't be used" in ended.output.splitlines()[-1]
+    assert "port 1 failed: Connection refused" in ended.output
+    assert "Traceback" not in ended.output
 
 
 def test_without_a_key_and_a_database_check_and_collectstatic_still_work():
@@ -148,7 +144,7 @@ def test_the_documented_production_configuration_passes_the_deploy_checks():
         DATABASE_URL="postgresql://user@host/name",
         ALLOWED_HOSTS="example.org",
     )
-    assert ended.returncode == 0, ended.stderr
+    assert ended.returncode == 0, ended.output
 
 
 @pytest.mark.parametrize(
@@ -159,10 +155,10 @@ def test_the_documented_production_configuration_passes_the_deploy_checks():
     ],
 )
 def test_with_debug_off_the_service_refuses_to_open_without_key_or_database(env, named):
-    ended = in_a_process("-m uvicorn project.asgi:application --port 0", **env)
+    ended = in_a_process("uvicorn project.asgi:application --port 0", **env)
     assert ended.returncode != 0
-    assert f"{named} is not set and DEBUG is off" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    assert f"{named} is not set and DEBUG is off" in ended.output
+    assert "Traceback" not in ended.output
 
 
 def test_the_configuration_page_is_up_to_date():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from uuid import uuid4
 
 from generation.journal.dead_letters import DeadLetters
@@ -37,21 +36,19 @@ async def test_a_row_that_postgresql_refuses_is_set_aside_and_its_neighbours_are
                 odd = answers[3].json()["id"]
                 assert await stored(postgres) == ids - {odd}
                 assert (await running.pool())["journal"]["rows_refused"] == 1
-                os.environ.update(environment)
-                assert odd in service.manage(url, "staccato_journal", "list")
-                assert "23514" in service.manage(url, "staccato_journal", "show", odd)
+                assert odd in service.manage(url, "staccato_journal", "list", **environment)
+                assert "23514" in service.manage(
+                    url, "staccato_journal", "show", odd, **environment
+                )
         finally:
             await sql.execute("ALTER TABLE generation_generationlog DROP CONSTRAINT odd")
-    try:
-        assert "1 " in service.manage(url, "staccato_journal", "replay", odd)
-        assert odd in await stored(postgres)
-        assert odd not in service.manage(url, "staccato_journal", "list")
-        async with looking(postgres) as sql:  # with all that a row entails
-            await until_used(sql, len(names))
-            answer = "SELECT log_id::text FROM generation_idempotencykey WHERE key = 'odd'"
-            assert await sql.fetchval(answer) == odd
-    finally:
-        del os.environ["STACCATO_JOURNAL_DIR"]
+    assert "1 " in service.manage(url, "staccato_journal", "replay", odd, **environment)
+    assert odd in await stored(postgres)
+    assert odd not in service.manage(url, "staccato_journal", "list", **environment)
+    async with looking(postgres) as sql:  # with all that a row entails
+        await until_used(sql, len(names))
+        answer = "SELECT log_id::text FROM generation_idempotencykey WHERE key = 'odd'"
+        assert await sql.fetchval(answer) == odd
 
 
 async def test_a_refused_row_that_cant_be_set_aside_stays_in_memory_until_it_can(

@@ -13,7 +13,9 @@ import os
 import runpy
 import signal
 import sys
+import tempfile
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -81,6 +83,20 @@ class Process:
         if (code := self.returncode) is None:
             raise TimeoutError(f"process {self.pid} still runs after {seconds} s")
         return code
+
+
+@dataclass(frozen=True)
+class Ended:
+    returncode: int
+    output: str
+
+
+def run(module: str, *arguments: str, env: dict[str, str], seconds: float = 120) -> Ended:
+    """Run it to its end."""
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / "output"
+        returncode = Process(module, *arguments, env=env, output=output).join(seconds)
+        return Ended(returncode, output.read_text())
 
 
 def _run(module: str, arguments: tuple[str, ...], env: dict[str, str], output: str) -> None:

@@ -9,7 +9,7 @@ import re
 import tempfile
 from pathlib import Path
 
-from tests.support import http
+from tests.support import forked, http
 from tests.support.forked import Process
 
 # As in production, but for TLS. What is secret has a name to be searched for.
@@ -32,14 +32,11 @@ def environment(database_url: str, **env: str) -> dict[str, str]:
     }
 
 
-def manage(database_url: str, *arguments: str) -> str:
+def manage(database_url: str, *arguments: str, **env: str) -> str:
     """Run a command of `manage.py`. Returns what it printed."""
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "log"
-        done = Process("manage.py", *arguments, env=environment(database_url), output=log)
-        code = done.join(120)
-        assert code == 0, log.read_text()
-        return log.read_text()
+    done = forked.run("manage.py", *arguments, env=environment(database_url, **env))
+    assert done.returncode == 0, done.output
+    return done.output
 
 
 class Service:
