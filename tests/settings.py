@@ -6,8 +6,9 @@ import tempfile
 os.environ.setdefault("DEBUG", "1")
 os.environ["LLM_PROVIDER"] = "simulated"
 
+from project import embedded_postgres
 from project.settings import *  # noqa: F403  # Django settings are one namespace
-from project.settings import BASE_DIR, DATABASE_URL, DATABASES, database, embedded_postgres
+from project.settings import BASE_DIR, DATABASE_URL, DATABASES, database
 
 if DATABASE_URL:
     DATABASES["default"] = database(DATABASE_URL)

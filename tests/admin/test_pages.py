@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from html import unescape
+from typing import Any
 
 import pytest
 from django.contrib.auth import get_user_model
@@ -51,7 +52,7 @@ def test_deleting_a_user_leaves_the_logs(staff, user):
 def test_texts_show_at_full_length_and_run_nothing(staff):
     fields = ["prompt", "result", "system", "error", "raw_reply"]
     hostile = "<script>alert(1)</script>\n\n    {{ settings }} " + "ü & " * 20_000
-    texts = {field: f"{field}: {hostile} the end" for field in fields}
+    texts: dict[str, Any] = {field: f"{field}: {hostile} the end" for field in fields}
     html = get(staff, f"{LOGS}{save_log(**texts).pk}/change/").html
     for field, text in texts.items():
         found = re.search(rf'data-field="{field}">(.*?)</div>', html, re.DOTALL).group(1)
@@ -61,7 +62,8 @@ def test_texts_show_at_full_length_and_run_nothing(staff):
 
 def test_no_field_runs_as_markup(staff, user):
     fields = ["model", "provider", "error_type", "stop_reason", "request_id", "prompt"]
-    log = save_log(**dict.fromkeys(fields, "<script>x"))
+    hostile: dict[str, Any] = dict.fromkeys(fields, "<script>x")
+    log = save_log(**hostile)
     User.objects.filter(pk=user.pk).update(username="<script>x")
     Profile.objects.create(user=user, prompt_template="<script>x")
     UsageLog.objects.create(user=user, tokens=1, latency_ms=1, created_at=NOON)

@@ -20,11 +20,11 @@ from django.urls import reverse
 
 from generation import conf
 from generation.api_keys import tokens
-from generation.asgi import get_application
 from generation.models import ApiKey
 from project import proxies
 from tests.support import http
 from tests.support.admin import get, log_in, save_log
+from tests.support.in_process import in_process_client
 from tests.support.keys import make_key, rows_of
 
 User = get_user_model()
@@ -190,8 +190,7 @@ def directives(response) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("path", ["/", LOGIN, "/api/v1/docs"])
 async def test_every_page_forbids_scripts_that_are_not_files_of_ours(path):
-    transport = httpx.ASGITransport(get_application())
-    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+    async with in_process_client() as client:
         policy = directives(await client.get(path))
     assert policy["script-src"] == ["'self'", "'unsafe-eval'"]
     assert policy["default-src"] == ["'self'"]

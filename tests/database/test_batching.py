@@ -105,7 +105,7 @@ async def test_a_failed_flush_fails_its_callers_and_the_next_one_works(error):
         outcomes = await asyncio.gather(
             batcher.submit("a"), batcher.submit("b"), return_exceptions=True
         )
-        assert outcomes == [error, error]
+        assert list(outcomes) == [error, error]
         statement.error = None
         assert await batcher.submit("c") == "result of c"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import logging
+from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -56,7 +57,7 @@ def test_each_process_has_a_pool_for_its_share():
 
 
 def budget(**values) -> Budget:
-    usual = {
+    usual: dict[str, Any] = {
         "workers": 1,
         "pool_size": 10,
         "max_overflow": 20,

@@ -96,10 +96,10 @@ def test_a_cancelled_probe_frees_its_slot_and_decides_nothing(monkeypatch):
                 assert await outcome(llm) == "llm-circuit-open", "the probe was not alone"
                 probe.cancel()
                 await asyncio.gather(probe, return_exceptions=True)
-            probe = asyncio.create_task(outcome(llm))
+            last = asyncio.create_task(outcome(llm))
             await asyncio.sleep(1)
             assert await outcome(llm) == "llm-circuit-open", "a cancelled probe closed the circuit"
-            assert await probe == "succeeded"
+            assert await last == "succeeded"
             assert await outcome(llm) == "succeeded"
 
     virtual_time.run(main())

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import io
+import json
 import os
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.core.management import CommandError, call_command
 
 from generation.loadtest import report, verdict
@@ -37,7 +42,7 @@ def page(**changes) -> PoolPage:
 
 
 def plan(**values) -> Plan:
-    usual = {
+    usual: dict[str, Any] = {
         "service": Service("http://127.0.0.1:1", ()),
         "users": [1],
         "body": b"{}",
@@ -50,7 +55,7 @@ def plan(**values) -> Plan:
 
 
 def result(*outcomes: Outcome, **values) -> Result:
-    usual = {
+    usual: dict[str, Any] = {
         "began_with": page(peak_checked_out=1),
         "ended_with": page(),
         "outcomes": list(outcomes),
@@ -224,3 +229,135 @@ def test_a_report_may_go_to_a_device():
 
 def test_help_teaches():
     help_text = run("manage.py", "loadtest", "--help", env=dict(os.environ)).output
+    for word in ("--concurrency 5000", "--paid", "exit status 1", "ulimit -n"):
+        assert word in help_text
+
+
+# --- against a service ------------------------------------------------------------------------
+
+
+async def test_it_calls_all_users_watches_the_pool_and_reports(serve, sql, tmp_path):
+    page = tmp_path / "report.html"
+    async with serve(LLM_PROVIDER="simulated", LLM_SIMULATED_LATENCY="0.2") as service:
+        status, said = await sync_to_async(loadtest)(
+            "--url", f"http://127.0.0.1:{service.port}", "--concurrency", "50",
+            "--requests", "150", "--users", "1-2", "--report", str(page),
+        )  # fmt: skip
+    assert status == 0, said
+    assert "PASSED: 150 of 150 requests" in said
+    assert "up to 50 at once" in said
+    assert "in flight" in said
+    assert "checked out at once" in said
+    assert "<svg" in page.read_text()
+    rows = await sql.fetch(
+        "SELECT user_id, count(*) FROM generation_generationlog GROUP BY 1 ORDER BY 1"
+    )
+    assert [tuple(row) for row in rows] == [(1, 76), (2, 75)]  # the first asks whether all is well
+
+
+async def test_for_a_duration_it_begins_no_request_after_it(serve):
+    async with serve(LLM_PROVIDER="simulated", LLM_SIMULATED_LATENCY="0.3") as service:
+        status, said = await sync_to_async(loadtest)(
+            "--url", f"http://127.0.0.1:{service.port}", "--concurrency", "5",
+            "--duration", "0.1", "--report", "",
+        )  # fmt: skip
+    assert status == 0, said
+    assert "PASSED: 5 of 5 requests" in said
+
+
+async def test_refused_requests_fail_the_test(serve):
+    async with serve(
+        LLM_PROVIDER="simulated", LLM_SIMULATED_LATENCY="0.2", STACCATO_MAX_IN_FLIGHT="3"
+    ) as service:
+        status, said = await sync_to_async(loadtest)(
+            "--url", f"http://127.0.0.1:{service.port}", "--concurrency", "20",
+            "--requests", "40", "--report", "",
+        )  # fmt: skip
+    assert status == 1
+    assert "FAILED" in said
+    assert "× 503 too-many-in-flight." in said
+    assert "takes 3 requests at once" in said
+
+
+async def test_an_llm_that_costs_money_is_asked_only_on_purpose(serve, llm):
+    async with serve() as service:
+        url = f"http://127.0.0.1:{service.port}"
+        with pytest.raises(CommandError, match="--paid"):
+            await sync_to_async(loadtest)("--url", url, "--requests", "5", "--report", "")
+        assert llm.calls == 1
+        status, said = await sync_to_async(loadtest)(
+            "--url", url, "--requests", "5", "--concurrency", "5", "--report", "", "--paid"
+        )
+        assert status == 0, said
+
+
+async def test_a_first_request_that_fails_ends_the_test_with_the_services_reason(serve):
+    async with serve(LLM_PROVIDER="simulated") as service:
+        with pytest.raises(CommandError, match="answers 404: user 99 does not exist"):
+            await sync_to_async(loadtest)(
+                "--url", f"http://127.0.0.1:{service.port}", "--users", "99", "--report", ""
+            )
+
+
+@contextlib.asynccontextmanager
+async def strange_server(answer: bytes, heads: list[str]):
+    """Answers whatever is asked in one way and closes the connection."""
+
+    async def talk(reader, writer):
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
+            writer.write(answer)
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+def http_answer(status: str, payload: object, *more: str) -> bytes:
+    body = json.dumps(payload).encode()
+    lines = [f"HTTP/1.1 {status}", f"content-length: {len(body)}", "connection: close", *more]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+async def test_the_key_and_headers_are_sent_and_a_service_without_the_page_is_no_failure():
+    heads: list[str] = []
+    answer = http_answer("200 OK", {"result": "", "provider": "simulated"})
+    async with strange_server(answer, heads) as url:
+        status, said = await sync_to_async(loadtest)(
+            "--url", url, "--requests", "3", "--concurrency", "1", "--report", "",
+            "--api-key", "sk-1", "--header", "X-Tenant: blue",
+        )  # fmt: skip
+    assert status == 0, said
+    assert "can't be read" in said
+    posts = [head.lower() for head in heads if head.startswith("POST")]
+    assert len(posts) == 4
+    assert all("authorization: bearer sk-1" in head for head in posts)
+    assert all("x-tenant: blue" in head for head in posts)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        http_answer("200 OK", {"hello": "world"}),
+        http_answer("302 Found", {}, "location: /elsewhere"),
+        http_answer("500 Internal Server Error", "no object"),
+        b"nonsense\r\n\r\n",
+        b"",
+    ],
+)
+async def test_what_is_no_answer_of_the_service_is_not_taken_for_one(answer):
+    async with strange_server(answer, []) as url:
+        with pytest.raises(CommandError):
+            await sync_to_async(loadtest)("--url", url, "--requests", "1", "--report", "")
+
+
+async def test_it_is_fit_for_thousands_at_once(serve):
+    async with serve(LLM_PROVIDER="simulated", LLM_SIMULATED_LATENCY="5") as service:
+        status, said = await sync_to_async(loadtest)(
+            "--url", f"http://127.0.0.1:{service.port}", "--concurrency", "2000",
+            "--requests", "2000", "--report", "",
+        )  # fmt: skip
+    assert status == 0, said
+    assert "PASSED: 2,000 of 2,000 requests answered with 200, up to 2,000 at once" in said

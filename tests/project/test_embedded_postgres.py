@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -49,7 +50,7 @@ for order in sys.stdin:
 class User:
     """A process that holds a server, in a thread that ends, until it gets the order to leave."""
 
-    def __init__(self, base: Path, **how: object) -> None:
+    def __init__(self, base: Path, **how: Any) -> None:
         self.process = subprocess.Popen(
             [sys.executable, "-c", USER, base],
             cwd=ROOT,
@@ -139,7 +140,7 @@ def server(shared_base: Path) -> Iterator[Server]:
 def enter() -> Iterator[Callable[..., User]]:
     users: list[User] = []
 
-    def start(base: Path, **how: object) -> User:
+    def start(base: Path, **how: Any) -> User:
         users.append(User(base, **how))
         return users[-1]
 
@@ -325,7 +326,7 @@ def test_a_folder_that_a_stopping_server_removes_under_a_new_user_is_made_again(
     removed = []
     genuine = os.open
 
-    def remove_first(path: object, *more: object, **named: object) -> object:
+    def remove_first(path: Any, *more: Any, **named: Any) -> Any:
         if path == folder and not removed:
             removed.append(folder.rmdir())
         return genuine(path, *more, **named)
@@ -397,7 +398,7 @@ def test_root_runs_it_as_somebody_else_and_opens_no_folder(server, enter):
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs a second account")
 def test_an_ordinary_user_runs_it_as_themselves(enter):
     nobody = pwd.getpwnam("nobody")
-    account = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+    account: dict[str, Any] = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
     try:
         subprocess.run([sys.executable, "-c", "import psycopg"], cwd=ROOT, check=True, **account)
     except (PermissionError, subprocess.CalledProcessError):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 
-import httpx
 import pytest
 from django.test import AsyncClient
 from django.urls import resolve
 
 from generation import conf
-from generation.asgi import get_application
+from tests.support.in_process import in_process_client
 
 
 @pytest.fixture
@@ -24,8 +23,7 @@ def configured(monkeypatch):
 
 
 async def page(host: str = "localhost") -> str:
-    transport = httpx.ASGITransport(get_application())
-    async with httpx.AsyncClient(transport=transport, base_url=f"http://{host}") as client:
+    async with in_process_client(host) as client:
         response = await client.get("/")
     assert response.status_code == 200
     return response.text

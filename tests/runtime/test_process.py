@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 
 import httpx
 import pytest
@@ -10,6 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from generation import conf
 from generation.asgi import get_application
+from generation.errors import RuntimeNotOpen
 from generation.models import GenerationLog
 from generation.runtime import process as runtime
 from generation.runtime import resources
@@ -171,9 +173,9 @@ async def test_a_prompt_that_the_model_answers_with_unstorable_text_is_stored_cl
 
 
 def test_the_open_file_limit_bounds_the_requests_in_flight(monkeypatch, caplog):
-    monkeypatch.setattr(resources.resource, "getrlimit", lambda _which: (256, 1024))
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (256, 1024))
     raised = []
-    monkeypatch.setattr(resources.resource, "setrlimit", lambda _which, pair: raised.append(pair))
+    monkeypatch.setattr(resource, "setrlimit", lambda _which, pair: raised.append(pair))
     assert resources.raise_open_file_limit(5000) == (1024 - resources.FILES_RESERVED) // 2
     assert raised == [(1024, 1024)]
     assert "ulimit -n" in caplog.text
@@ -195,7 +197,7 @@ async def test_the_lifespan_opens_and_closes_the_runtime(users):
     await incoming.put({"type": "lifespan.shutdown"})
     assert (await outgoing.get())["type"] == "lifespan.shutdown.complete"
     await lifespan
-    with pytest.raises(runtime.RuntimeNotOpen):
+    with pytest.raises(RuntimeNotOpen):
         runtime.current()
 
 

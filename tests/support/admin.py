@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 from html import unescape
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID, uuid4
 
@@ -24,7 +25,7 @@ def make_id(moment: datetime) -> UUID:
     return UUID(int=first_id(moment).int | 7 << 76 | uuid4().int & 0xFFF_3FFFFFFFFFFFFFFF)
 
 
-def make_log(minutes_ago: float = 0, **values) -> GenerationLog:
+def make_log(minutes_ago: float = 0, **values: Any) -> GenerationLog:
     moment = NOON - timedelta(minutes=minutes_ago)
     return GenerationLog(
         **{
@@ -47,7 +48,7 @@ def make_log(minutes_ago: float = 0, **values) -> GenerationLog:
     )
 
 
-def save_log(minutes_ago: float = 0, **values) -> GenerationLog:
+def save_log(minutes_ago: float = 0, **values: Any) -> GenerationLog:
     log = make_log(minutes_ago, **values)
     log.save(force_insert=True)
     return log
@@ -64,8 +65,8 @@ def log_in(user) -> Client:
     return client
 
 
-def get(client: Client, url: str, **query):
-    response = client.get(url, query or None)
+def get(client: Client, url: str, **query) -> Any:
+    response: Any = client.get(url, query or None)
     assert response.status_code == 200
     response.html = response.content.decode()
     return response

@@ -56,7 +56,7 @@ class Process:
     def __init__(self, module: str, *arguments: str, env: dict[str, str], output: Path) -> None:
         self._process = _context.Process(target=_run, args=(module, arguments, env, str(output)))
         self._process.start()
-        self.pid: int = self._process.pid  # type: ignore[assignment]  # it has started
+        self.pid: int = self._process.pid
 
     @property
     def returncode(self) -> int | None:

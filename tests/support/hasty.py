@@ -10,6 +10,7 @@ from generation.api_keys.cache import ApiKeyCache
 from generation.runtime import process
 
 KEPT_S = float(os.environ["KEPT_S"])
-process.ApiKeyCache = partial(ApiKeyCache, kept_s=KEPT_S, refresh_s=KEPT_S * 2 / 3)
+hasty = partial(ApiKeyCache, kept_s=KEPT_S, refresh_s=KEPT_S * 2 / 3)
+vars(process)["ApiKeyCache"] = hasty
 
 __all__ = ["application"]

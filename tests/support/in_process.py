@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import httpx
 
 from generation.asgi import get_application
 
 
-def in_process_client() -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(get_application(), raise_app_exceptions=True)
-    return httpx.AsyncClient(transport=transport, base_url="http://localhost")
+def in_process_client(host: str = "localhost") -> httpx.AsyncClient:
+    application: Any = get_application()  # httpx spells the types of ASGI in its own way
+    transport = httpx.ASGITransport(application, raise_app_exceptions=True)
+    return httpx.AsyncClient(transport=transport, base_url=f"http://{host}")
 
 
 async def serve(
@@ -28,7 +30,7 @@ async def serve(
 
     The body never comes where it is None; the client leaves when the event `leaves` is set.
     """
-    scope = {
+    scope: dict[str, Any] = {
         "type": "http",
         "method": method,
         "path": path,
@@ -38,7 +40,7 @@ async def serve(
     }
     if body is not None:
         scope["headers"].append((b"content-length", b"%d" % len(body)))
-    incoming = [{"type": "http.request", "body": body}] if body is not None else []
+    incoming: list[dict[str, Any]] = [{"type": "http.request", "body": body}] if body is not None else []
     status = []
 
     async def receive():

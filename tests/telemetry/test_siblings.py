@@ -182,7 +182,7 @@ async def test_a_single_process_reports_its_metrics_without_the_label(client):
 @pytest.fixture
 def short_tmp(monkeypatch):
     with tempfile.TemporaryDirectory(prefix="st-", dir="/tmp") as folder:  # fit for a socket's path
-        monkeypatch.setattr(siblings.tempfile, "gettempdir", lambda: folder)
+        monkeypatch.setattr(tempfile, "gettempdir", lambda: folder)
         yield Path(folder)
 
 
