@@ -34,7 +34,7 @@ def check_settings(**_kwargs: Any) -> list[CheckMessage]:
 
 @register("staccato")
 def check_user_key(**_kwargs: Any) -> list[CheckMessage]:
-    key = get_user_model()._meta.pk  # noqa: SLF001  # Django's documented API
+    key = get_user_model()._meta.pk
     if isinstance(key, INTEGER_KEYS):
         return []
     return [

@@ -22,6 +22,15 @@ from tests.support.dialects import AnthropicDialect
 from tests.support.in_process import in_process_client
 from tests.support.provider import Provider, says
 
+SERVED = {"django_db_setup", "own_postgres", "serve", "browser"}
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """Mark what needs PostgreSQL, the service or a browser: `-m "not served"` takes seconds."""
+    for item in items:
+        if SERVED & set(item.fixturenames) or item.path.parent.name == "project":
+            item.add_marker(pytest.mark.served)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _many_files() -> None:

@@ -79,9 +79,7 @@ class GenerationLogAdmin(ReadOnlyAdmin):
         if term.isascii() and term.isdigit() and int(term) <= BIGINT_MAX:
             return queryset.filter(user_id=int(term)), False
         user_model = get_user_model()
-        named = user_model._base_manager.filter(  # noqa: SLF001  # Django documents it
-            **{user_model.USERNAME_FIELD: term}
-        )
+        named = user_model._base_manager.filter(**{user_model.USERNAME_FIELD: term})
         return queryset.filter(user_id__in=list(named.values_list("pk", flat=True))), False
 
     @admin.display(description="status")

@@ -48,11 +48,11 @@ class API(ninja.NinjaAPI):
                 pattern.callback = adopt(views[pattern.name], pattern.callback)
         return patterns, app_name, namespace
 
-    def on_exception(self, request: HttpRequest, exc: Any) -> Any:  # noqa: ARG002
+    def on_exception(self, request: HttpRequest, exc: Any) -> Any:  # noqa: ARG002  # the base's signature
         """Raises the `StaccatoError` that one of ninja's own errors stands for."""
         raise to_staccato_error(exc)
 
-    def create_temporal_response(self, request: HttpRequest) -> HttpResponse:  # noqa: ARG002
+    def create_temporal_response(self, request: HttpRequest) -> HttpResponse:  # noqa: ARG002  # the base's signature
         """Ninja would make one per request, for views that set headers on it; ours never do."""
         return _UNUSED
 

@@ -47,7 +47,7 @@ class MeasuredPool(AsyncAdaptedQueuePool):
             entry = super()._do_get()
             # SQLAlchemy does not ping a fresh entry. A ping costs as much as a statement.
             idle_s = perf_counter() - entry.info.get("returned_at", -PING_AFTER_S)
-            entry.fresh = entry.fresh or idle_s < PING_AFTER_S  # type: ignore[attr-defined]
+            entry.fresh = entry.fresh or idle_s < PING_AFTER_S  # type: ignore[attr-defined]  # ours alone
             return entry
         finally:
             waited = perf_counter() - started

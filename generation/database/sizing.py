@@ -90,7 +90,7 @@ class Budget:
     @property
     def remedy(self) -> str:
         bound = (self.granted - OTHERS) // self.workers - self.django
-        if bound < 2:  # noqa: PLR2004  # a pool and its overflow need one each
+        if bound < 2:  # a pool and its overflow need one each
             return "Raise max_connections, run fewer workers, or put PgBouncer in between."
         pool = min(self.pool_size, max(1, bound // (1 + OVERFLOW_SHARE)))
         return (

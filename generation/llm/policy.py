@@ -50,11 +50,11 @@ def classify(status: int) -> type[LLMError]:
     """Returns the error that an HTTP status other than 2xx stands for."""
     if status in _ERROR_OF_STATUS:
         return _ERROR_OF_STATUS[status]
-    if 400 <= status < 500:  # noqa: PLR2004  # HTTP's own classes of status
+    if 400 <= status < 500:  # HTTP's own classes of status
         return LLMRefused
-    if 500 <= status < 600:  # noqa: PLR2004  # HTTP's own classes of status
+    if 500 <= status < 600:  # HTTP's own classes of status
         return LLMUnreachable
-    if 300 <= status < 400:  # noqa: PLR2004  # HTTP's own classes of status
+    if 300 <= status < 400:  # HTTP's own classes of status
         return LLMMisconfigured  # a redirect: the base URL is not the one of the API
     return LLMBadReply
 

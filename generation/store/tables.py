@@ -78,7 +78,7 @@ def load() -> Tables:
     from generation import models  # needs Django's apps
 
     metadata = MetaData()
-    user = get_user_model()._meta  # noqa: SLF001  # Django's documented API
+    user = get_user_model()._meta
     key: Any = user.pk
     wanted = {key.column: "id"}
     try:
@@ -87,7 +87,7 @@ def load() -> Tables:
     except FieldDoesNotExist:
         pass
     user_table = derive(get_user_model(), metadata, only=wanted)
-    key_users = models.ApiKey._meta.get_field("users")  # noqa: SLF001  # Django's documented API
+    key_users = models.ApiKey._meta.get_field("users")
     return Tables(
         profile=derive(models.Profile, metadata),
         generation_log=derive(models.GenerationLog, metadata),
@@ -118,7 +118,7 @@ def derive(
     Raises `ImproperlyConfigured` for a field whose type is not in `TYPES`.
     """
     columns = []
-    for field in model._meta.local_concrete_fields:  # noqa: SLF001  # Django's documented API
+    for field in model._meta.local_concrete_fields:
         name = str(field.column)
         if only is not None and name not in only:
             continue
@@ -140,4 +140,4 @@ def derive(
                 nullable=bool(field.null),
             )
         )
-    return Table(model._meta.db_table, metadata, *columns)  # noqa: SLF001  # as above
+    return Table(model._meta.db_table, metadata, *columns)

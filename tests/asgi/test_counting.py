@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
@@ -32,7 +33,7 @@ def counted() -> Counter[str]:
 
 CHUNKED = (b"transfer-encoding", b"chunked")
 # What is sent, its status, its outcome.
-REFUSED = [
+REFUSED: list[tuple[dict[str, Any], int, str]] = [
     ({"body": b"{"}, 400, "malformed-body"),
     ({"headers": [(b"idempotency-key", b"a b")]}, 400, "idempotency-key-invalid"),
     ({"headers": [(b"content-type", b"application/json; charset=a\x00")]}, 400, "bad-request"),

@@ -230,7 +230,7 @@ class HttpProvider(ABC):
 
 
 def is_success(status: int) -> bool:
-    return 200 <= status < 300  # noqa: PLR2004  # 2xx
+    return 200 <= status < 300  # 2xx
 
 
 def _root_cause(error: BaseException) -> str:

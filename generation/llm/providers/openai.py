@@ -141,6 +141,6 @@ def _count(usage: dict[str, Any]) -> Usage:
 def _status_of(kind: object) -> int | None:
     if isinstance(kind, str):
         return _STATUS_OF_ERROR.get(kind)
-    if isinstance(kind, int) and 400 <= kind < 600:  # noqa: PLR2004  # routers and vLLM put it here
+    if isinstance(kind, int) and 400 <= kind < 600:  # routers and vLLM put it here
         return kind
     return None

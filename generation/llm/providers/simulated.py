@@ -56,7 +56,7 @@ class Simulated:
         self._faults = settings.llm_simulated_faults
         self._random = random.Random()  # noqa: S311  # no secret is drawn from it
 
-    async def ask(self, prompt: Prompt, model: str, idempotency_key: str) -> Answer:  # noqa: ARG002
+    async def ask(self, prompt: Prompt, model: str, idempotency_key: str) -> Answer:  # noqa: ARG002  # the base's signature
         fault = self._draw_fault()
         if fault == "timeout":
             await asyncio.Event().wait()

@@ -100,7 +100,7 @@ class Command(BaseCommand):
 
 
 def find_user(name: str) -> AbstractBaseUser:
-    users = get_user_model()._base_manager  # noqa: SLF001  # documented API
+    users = get_user_model()._base_manager
     found = users.filter(**{get_user_model().USERNAME_FIELD: name}).first()
     if found is None and name.isascii() and name.isdigit():
         found = users.filter(pk=int(name)).first()

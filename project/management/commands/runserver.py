@@ -221,7 +221,7 @@ def has_demo_admin() -> bool:
     """Whether the account of `seed_demo` exists and still has its first password."""
     users = get_user_model()
     try:
-        accounts = users._base_manager  # noqa: SLF001  # Django's documented API
+        accounts = users._base_manager
         admin = accounts.filter(**{users.USERNAME_FIELD: ADMIN}).first()
         return bool(admin and admin.is_superuser and check_password(ADMIN, admin.password))
     except DatabaseError:  # the table does not exist yet

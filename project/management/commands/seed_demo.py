@@ -1,7 +1,5 @@
 """`manage.py seed_demo`: users to generate for, and an account for the admin."""
 
-# ruff: noqa: SLF001  # _meta and _base_manager are Django's documented API
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
