@@ -40,7 +40,9 @@ async def serve(
     }
     if body is not None:
         scope["headers"].append((b"content-length", b"%d" % len(body)))
-    incoming: list[dict[str, Any]] = [{"type": "http.request", "body": body}] if body is not None else []
+    incoming: list[dict[str, Any]] = (
+        [{"type": "http.request", "body": body}] if body is not None else []
+    )
     status = []
 
     async def receive():
