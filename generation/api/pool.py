@@ -9,10 +9,10 @@ from generation.runtime import process as runtime
 
 
 async def pool(request: HttpRequest) -> HttpResponse:
-    """Connections open, checked out and waited for, and LLM calls in flight, of the process
-    that answers.
+    """The connections of the process that answers (open, checked out, waited for), its requests
+    and its LLM calls in flight.
 
-    `processes` lists all that serve this deployment on this host, `total` adds them up: peaks
-    as if they had come at one moment, quantiles as those of the worst process."""
+    `processes` lists every process of this deployment on this host, and `total` is their sum:
+    peaks as if they had been reached at the same moment, percentiles as in the worst process."""
     await require_operator(request, "pool")
     return JsonResponse((await runtime.current().pool_page()).as_json())

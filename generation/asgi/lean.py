@@ -87,7 +87,7 @@ def find_route(callback: Callable[..., object]) -> LeanRoute | None:
 def _register(route: LeanRoute) -> View:
     @functools.wraps(route.view)
     async def elsewhere(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
-        """Serves the view in another handler, where nobody else renders its errors."""
+        """Serves the view in another handler, which would not render its errors."""
         try:
             return await route.view(request, *args, **kwargs)
         except Exception as error:  # noqa: BLE001  # `render` logs the unexpected ones

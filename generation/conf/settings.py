@@ -209,7 +209,7 @@ class Settings(BaseModel):
 
     @property
     def keys_required(self) -> bool:
-        """Where nobody has decided, keys are required; `conf.load()` decides by DEBUG."""
+        """An open choice counts as yes; `conf.load()` leaves none open, it follows DEBUG."""
         return self.api_keys_required is not False
 
     @property

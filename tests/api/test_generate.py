@@ -148,9 +148,7 @@ async def test_an_unknown_path_of_the_api_is_a_problem(client):
         ("/api/v1/nope", {}, "{}", 404),
     ],
 )
-async def test_a_refusal_returns_the_request_id_whoever_refuses(
-    client, path, headers, body, status
-):
+async def test_every_refusal_returns_the_request_id(client, path, headers, body, status):
     headers = {"X-Request-ID": "trace-7", "content-type": "application/json", **headers}
     answer = await client.post(path, content=body, headers=headers)
     assert (answer.status_code, answer.headers["x-request-id"]) == (status, "trace-7")

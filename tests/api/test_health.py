@@ -60,7 +60,7 @@ async def test_asking_often_asks_the_database_once(client, runtime, monkeypatch)
     assert len(pings) <= 2
 
 
-async def test_the_pool_page_tells_the_pool_and_the_process(client):
+async def test_the_pool_page_shows_the_pool_and_the_process(client):
     await client.post("/api/v1/generate/1")
     pool = (await client.get("/api/v1/pool")).json()
     assert pool["size"] == 10
@@ -71,7 +71,7 @@ async def test_the_pool_page_tells_the_pool_and_the_process(client):
     assert pool["process"] > 0
 
 
-async def test_the_metrics_tell_outcomes_pool_and_llm(client):
+async def test_the_metrics_show_outcomes_pool_and_llm(client):
     await client.post("/api/v1/generate/1")
     await client.post("/api/v1/generate/99")
     text = (await client.get("/metrics")).text

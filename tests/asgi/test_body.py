@@ -95,7 +95,7 @@ async def test_small_bodies_pass_while_large_ones_are_stuck(serve):
         assert (await http.generate(service.port, payload={"input": "small"})).status == 200
 
 
-async def test_strangers_take_no_room_from_who_was_let_in(serve):
+async def test_strangers_take_no_room_from_admitted_callers(serve):
     body = b'{"input": "%s"}' % (b"x" * 100_000)
     async with serve() as service, contextlib.AsyncExitStack() as stack:
         for _ in range(LARGE_BODIES_BYTES // MIB + 4):
@@ -124,7 +124,7 @@ async def test_beyond_the_limit_the_refusal_comes_before_the_body_is_sent(serve,
         assert [answer.status for answer in await asyncio.gather(*admitted)] == [200, 200]
 
 
-async def test_who_is_still_sending_takes_a_place(serve):
+async def test_a_client_that_is_still_sending_takes_a_place(serve):
     async with serve(STACCATO_MAX_IN_FLIGHT="1") as service:
         async with Wire.to(service.port) as slow:
             await slow.send(head("Content-Length: 2", "Expect: 100-continue"))
@@ -203,7 +203,7 @@ async def test_a_form_is_not_taken_for_json(client):
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "OPTIONS"])
-async def test_other_methods_are_told_the_right_one(client, method):
+async def test_a_refusal_of_another_method_names_the_right_one(client, method):
     answer = await client.request(method, GENERATE)
     assert problem(answer) == (405, "method-not-allowed")
     assert answer.headers["allow"] == "POST"

@@ -164,7 +164,7 @@ async def test_no_noise_is_a_fault_of_ours(fuzzed):
 
 
 async def first_status(port: int, request: bytes) -> int:
-    """Half a request is waited for in vain, so its sender says that there is no more."""
+    """The server waits for the rest of half a request, so close our end to say that none comes."""
     async with Wire.to(port) as wire:
         await wire.send(request)
         if wire.writer.can_write_eof():

@@ -117,7 +117,7 @@ def test_a_bad_variable_stops_the_start_with_one_line(name, value, shown):
     assert "canary" not in lines[0]
 
 
-def test_a_misspelt_variable_is_told_with_what_it_may_mean():
+def test_a_misspelt_variable_is_reported_with_what_it_may_mean():
     ended = in_a_process("manage.py check", LLM_MAX_CONCURENCY="5", OPENAI_ORG_ID="mine")
     assert "LLM_MAX_CONCURENCY in the environment is not a setting" in ended.output
     assert "Did you mean LLM_MAX_CONCURRENCY?" in ended.output

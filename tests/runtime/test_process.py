@@ -130,7 +130,7 @@ async def test_sigterm_under_load_answers_everybody_and_ends_tidily(serve, llm, 
             assert word not in service.log, service.log
 
 
-async def test_a_bug_in_the_pipeline_is_a_500_that_tells_nothing(client, runtime, monkeypatch):
+async def test_a_bug_in_the_pipeline_is_a_500_that_reveals_nothing(client, runtime, monkeypatch):
     def broken(*_args):
         raise ZeroDivisionError("a secret detail")
 

@@ -34,8 +34,8 @@ _HEADERS: list[dict[str, Any]] = [
     {
         "in": "header",
         "name": "X-Request-ID",
-        "description": "Kept in the log row and returned, where it is 1 to 128 visible ASCII"
-        " characters; else one is made.",
+        "description": "Stored in the log row and returned if it is 1 to 128 visible ASCII"
+        " characters; otherwise a new one is made.",
         "schema": {"type": "string"},
     },
 ]

@@ -38,7 +38,9 @@ class GenerateIn(BaseModel):
     )
     provider: Text = Field("", max_length=32, description="One that the service offers.")
     model: Text = Field("", max_length=200, description="One that the service offers.")
-    max_tokens: int | None = Field(None, ge=1, le=1_000_000, description="Longest answer.")
+    max_tokens: int | None = Field(
+        None, ge=1, le=1_000_000, description="Longest answer, in tokens."
+    )
 
 
 class UsageOut(ninja.Schema):
