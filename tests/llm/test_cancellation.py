@@ -8,7 +8,7 @@ import gc
 import pytest
 
 from generation import errors
-from tests.support.dialects import PROMPT
+from tests.support.dialects import PROMPT, AnthropicDialect
 from tests.support.provider import hangs, says, waits_for
 
 
@@ -103,10 +103,8 @@ async def test_an_owner_may_go_on_after_cancelling_a_call(client, server, dialec
         assert (await call).text == "Hello."
 
 
+@pytest.mark.parametrize("dialect", [AnthropicDialect()], ids=["anthropic"])
 async def test_half_of_a_thousand_cancelled_then_a_thousand_healthy(client, server, dialect):
-    if dialect.name != "anthropic":
-        pytest.skip("the dialect makes no difference here")
-
     async def storm(llm):
         go = asyncio.Event()
         server.behave = waits_for(go, says(200, dialect.answer()))

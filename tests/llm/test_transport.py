@@ -164,19 +164,6 @@ async def test_five_thousand_at_once(server, transport):
     assert all(response.status_code == 200 for response, _ in answers)
 
 
-async def test_healthy_after_a_thousand_cancelled_calls(server, transport):
-    server.behave = hangs
-    tasks = [asyncio.create_task(post(transport, server.url)) for _ in range(1000)]
-    await server.until(lambda: server.waiting == 1000, "the arrival of all 1,000")
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    await server.until(lambda: server.connected == 0, "closing of 1,000 cancelled calls")
-    server.behave = OK
-    answers = await asyncio.gather(*(post(transport, server.url) for _ in range(1000)))
-    assert len(answers) == 1000
-
-
 async def test_cancelled_calls_leave_nothing_in_memory(server, transport):
     server.behave = hangs
 
@@ -268,7 +255,7 @@ async def test_connecting_has_its_own_bound(server):
         began = time.monotonic()
         with pytest.raises(httpx.ConnectTimeout):
             await post(transport, f"https://127.0.0.1:{port}")
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 4
     listener.close()
 
 
