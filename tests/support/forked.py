@@ -112,6 +112,9 @@ def _run(module: str, arguments: tuple[str, ...], env: dict[str, str], output: s
     os.chdir(ROOT)
     sys.argv = [module, *arguments]
     sys.path[:] = [str(ROOT), *(path for path in sys.path if path not in {"", str(ROOT)})]
+    if sys.dont_write_bytecode:  # or each start compiles what the one before has compiled
+        sys.dont_write_bytecode = False
+        sys.pycache_prefix = str(ROOT / "build" / "pycache")
     warnings.resetwarnings()
     warnings.filterwarnings("error", category=RuntimeWarning)
     if module.endswith(".py"):
