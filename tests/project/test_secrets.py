@@ -10,6 +10,7 @@ from django.contrib.auth import get_user_model
 from django.db import connection
 
 from generation.models import GenerationLog
+from generation.runtime.admission import Admission
 from generation.runtime.process import Runtime
 from tests.support import http
 from tests.support.admin import get, log_in
@@ -117,7 +118,7 @@ async def test_the_answer_to_a_bug_reveals_nothing(users, orm, settings, monkeyp
     def broken(*_args):
         raise RuntimeError("canary")
 
-    monkeypatch.setattr(Runtime, "start", broken)
+    monkeypatch.setattr(Admission, "start", broken)
     async with Runtime.open(), in_process_client() as client:
         for settings.DEBUG in (False, True):
             answer = await client.post("/api/v1/generate/1", headers=bearer(await amake_key()))
