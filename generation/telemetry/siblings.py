@@ -6,7 +6,8 @@ share. Figures are counted in the process and collected when somebody asks: none
 request's path.
 
 A counter must not fall when a worker ends. So each worker also publishes its metrics in a file
-of that folder, and those of workers that have ended are summed in the file `retired.json`.
+of that folder, and those of workers that have ended are summed in the file `retired.json`. That
+sum outlives the last worker for a minute, because a supervisor may replace all workers at once.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import contextlib
 import errno
 import hashlib
 import logging
+import math
 import os
 import socket
 import stat
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -43,6 +46,7 @@ logger = logging.getLogger(__name__)
 ASK_LIMIT_S = 0.5  # a frozen process must not freeze everybody's page
 PATH_LIMIT_BYTES = 103  # of a socket's path: the strictest kernel's limit, less the final NUL
 BACKLOG = 64
+KEPT_ALONE_S = 60.0  # the sum of the retired, while no worker lives
 ACCEPT_AGAIN_S = 1.0  # after a failed accept, e.g. when no file descriptor is left
 _SOCKET, _PUBLISHED, _DRAFT = ".sock", ".json", ".draft"
 _RETIRED = "retired"
@@ -152,6 +156,10 @@ class Siblings:
     def _path(self, suffix: str) -> Path:
         return self._folder / f"{self._name}{suffix}"
 
+    @property
+    def _path_of_retired(self) -> Path:
+        return self._folder / f"{_RETIRED}{_PUBLISHED}"
+
     def _enter(self) -> socket.socket:
         """Returns this process's listening socket. Raises `OSError` where the folder is no use."""
         path = self._path(_SOCKET)
@@ -175,19 +183,24 @@ class Siblings:
     def _leave(self) -> None:
         with _locked(self._folder):
             _remove(self._path(_SOCKET))
-            if not any(map(_is_listening, _sockets(self._folder))):
+            if any(map(_is_listening, _sockets(self._folder))):
+                if not self._path(_PUBLISHED).exists():  # the first sibling came a moment ago
+                    _write(self._path(_PUBLISHED), self._gather_metrics())
+                return
+            self._retire_the_dead()
+            if not self._path_of_retired.exists():  # it was alone all the time
                 for path in self._folder.iterdir():
                     _remove(path)
                 self._folder.rmdir()
 
     def _retire_the_dead(self) -> None:
-        """Sum what dead processes published; forget it where no process is left to report it."""
+        """Sum what dead processes published; forget it if none has lived for `KEPT_ALONE_S`."""
         living = {path.stem for path in _sockets(self._folder) if _is_listening(path)}
         kept = {*living, _RETIRED, _LOCK}
         dead = [path for path in self._folder.iterdir() if path.stem not in kept]
         published = {path.stem: _read(path) for path in dead if path.suffix == _PUBLISHED}
-        retired = self._folder / f"{_RETIRED}{_PUBLISHED}"
-        if not living:
+        retired = self._path_of_retired
+        if not living and _age_s([retired, *dead]) > KEPT_ALONE_S:
             _remove(retired)
         elif published:
             before = _read(retired) or {"families": []}
@@ -207,7 +220,7 @@ class Siblings:
             if path.stem not in {*without, _RETIRED}
         }
         # Read the sum after the files: it holds those that have been removed by now.
-        retired = _read(self._folder / f"{_RETIRED}{_PUBLISHED}") or {"families": [], "of": []}
+        retired = _read(self._path_of_retired) or {"families": [], "of": []}
         parts = [part for name, part in published.items() if part and name not in retired["of"]]
         return totals.sum_cumulative([retired["families"], *parts])
 
@@ -289,6 +302,12 @@ def _sockets(folder: Path) -> list[Path]:
 
 def _remove(path: Path) -> None:
     path.unlink(missing_ok=True)
+
+
+def _age_s(paths: Iterable[Path]) -> float:
+    """Returns how long ago the newest of these files was written; infinity if there is none."""
+    written = (path.stat().st_mtime for path in paths if path.exists())
+    return time.time() - max(written, default=-math.inf)
 
 
 def _is_listening(path: Path) -> bool:

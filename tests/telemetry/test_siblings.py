@@ -258,6 +258,51 @@ async def test_a_deployment_that_starts_again_counts_from_zero(short_tmp):
         assert retired is None
 
 
+async def come_together_and_leave_together(count: int = 2) -> None:
+    together = [counting() for _ in range(count)]
+    async with contextlib.AsyncExitStack() as stack:
+        for one in together:
+            await stack.enter_async_context(one.answering())
+
+
+async def test_the_successors_of_workers_that_left_together_count_on(short_tmp):
+    for _ in range(3):
+        await come_together_and_leave_together()
+    successor = lonely()
+    async with successor.answering():
+        assert await count_of_the_retired(successor) == 6
+
+
+async def test_what_left_long_ago_is_forgotten(short_tmp):
+    await come_together_and_leave_together()
+    (retired,) = short_tmp.glob("*/retired.json")
+    long_ago = time.time() - siblings.KEPT_ALONE_S - 1
+    os.utime(retired, (long_ago, long_ago))
+    one = lonely()
+    async with one.answering():
+        _living, sums = await one.metrics()
+        assert sums is None
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+async def test_the_metrics_do_not_fall_when_all_workers_are_replaced_at_once(
+    serve_one_of_several, how
+):
+    async with serve_one_of_several("--workers", "2") as service:
+        await until_both_serve(service)
+        for _ in range(20):
+            assert (await http.generate(service.port)).status == 200
+        assert await service.metric(SUCCEEDED) == 20
+        for worker in await pids(service):
+            os.kill(worker, how)
+        async with asyncio.timeout(30):
+            while service.log.count("Application startup complete") < 4:
+                await asyncio.sleep(0.02)
+        assert await service.metric(SUCCEEDED) == 20
+        assert (await http.generate(service.port)).status == 200
+        assert await service.metric(SUCCEEDED) == 21
+
+
 async def test_processes_may_come_and_go_at_the_same_moment(short_tmp):
     async def come_and_go() -> None:
         one = lonely()
@@ -269,7 +314,8 @@ async def test_processes_may_come_and_go_at_the_same_moment(short_tmp):
 
     for _ in range(10):
         await asyncio.gather(*(come_and_go() for _ in range(8)))
-    assert list(short_tmp.iterdir()) == []
+    (folder,) = short_tmp.iterdir()
+    assert {path.name for path in folder.iterdir()} == {"lock", "retired.json"}
 
 
 async def test_other_deployments_do_not_count(short_tmp):
