@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,12 +13,13 @@ from generation.telemetry.durations import percentile
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from generation.loadtest.run import Plan, Result
+    from generation.loadtest.run import Outcome, Plan, Result
     from generation.loadtest.verdict import Verdict
     from generation.telemetry.snapshot import Snapshot
 
 WIDTH, HEIGHT = 720, 200  # of a plot's inside, in the SVG's units
-COLUMNS = 120  # of the latency plot: a column shows the percentiles of its requests
+COLUMNS = 120  # of a plot over outcomes: a column sums up the requests that ended in it
+NAMED_FAULTS = 2  # in the plot of failures; the rest is one line
 STEPS = (1, 2, 5, 10)
 MOST_STEPS = 8  # between 0 and the top of a plot
 
@@ -83,6 +85,15 @@ def render(plan: Plan, result: Result, verdict: Verdict, day: str) -> str:
             },
         ),
     ]
+    if result.faults:
+        plots.append(
+            _plot(
+                "Failures a second",
+                "Answers other than 200, and requests without one, by kind.",
+                end,
+                _failures(result, end),
+            )
+        )
     context = {
         "plan": plan,
         "verdict": verdict,
@@ -97,11 +108,32 @@ def render(plan: Plan, result: Result, verdict: Verdict, day: str) -> str:
 def _over_time(result: Result, end: float, share: float) -> list[Point]:
     columns: dict[int, list[float]] = {}
     for outcome in result.outcomes:
-        columns.setdefault(int(outcome.at / end * COLUMNS), []).append(outcome.seconds)
+        columns.setdefault(_column(outcome, end), []).append(outcome.seconds)
     return [
-        ((column + 0.5) / COLUMNS * end, percentile(sorted(times), share))
+        (_middle(column, end), percentile(sorted(times), share))
         for column, times in sorted(columns.items())
     ]
+
+
+def _failures(result: Result, end: float) -> dict[str, list[Point]]:
+    named = [kind for kind, _ in result.faults.most_common(NAMED_FAULTS)]
+    counts: dict[str, Counter[int]] = {kind: Counter() for kind in named}
+    for outcome in result.outcomes:
+        if outcome.fault:
+            kind = outcome.fault if outcome.fault in named else "other failures"
+            counts.setdefault(kind, Counter())[_column(outcome, end)] += 1
+    return {
+        kind: [(_middle(column, end), found[column] * COLUMNS / end) for column in range(COLUMNS)]
+        for kind, found in counts.items()
+    }
+
+
+def _column(outcome: Outcome, end: float) -> int:
+    return min(int(outcome.at / end * COLUMNS), COLUMNS - 1)
+
+
+def _middle(column: int, end: float) -> float:
+    return (column + 0.5) / COLUMNS * end
 
 
 def _plot(title: str, explanation: str, end: float, lines: dict[str, list[Point]]) -> Plot:

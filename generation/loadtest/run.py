@@ -29,6 +29,7 @@ POOL_LIMIT_S = 10.0
 # Starting all callers at once would overflow the service's listen queue, and measure that.
 CALLERS_PER_SLICE = 100
 SLICE_S = 0.02
+PROBES = 10  # while the LLM fails them: a simulated provider fails as often as it is told to
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,10 @@ class Refused(Exception):
     """The first request did not get a usable answer."""
 
 
+class LLMFails(Refused):
+    """The service works, and its LLM failed each of the first requests."""
+
+
 class LoadTest:
     """One run against one service. `open()` it, `probe()` it, then `run()` it."""
 
@@ -122,8 +127,20 @@ class LoadTest:
             yield cls(plan, transport)
 
     async def probe(self) -> dict[str, Any]:
-        """Send one request before the others. Returns its answer; raises `Refused`."""
-        url = next(self._generate_urls)
+        """Send one request before the others, again where the LLM fails it.
+
+        Returns its answer; raises `Refused`, or `LLMFails` after `PROBES` such failures.
+        """
+        for attempts_left in reversed(range(PROBES)):
+            try:
+                return await self._probe_once()
+            except LLMFails:
+                if not attempts_left:
+                    raise
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _probe_once(self) -> dict[str, Any]:
+        url = f"{self._plan.service.url}/api/v1/generate/{self._plan.users[0]}"
         try:
             async with asyncio.timeout(self._plan.timeout):
                 status, body = await self._send("POST", url, self._plan.body)
@@ -132,7 +149,8 @@ class LoadTest:
         answer = _read_object(body)
         if status != OK:
             detail = answer.get("detail") or body[:300].decode(errors="replace")
-            raise Refused(f"{url} answers {status}: {detail}")
+            kind = LLMFails if _kind(answer).startswith("llm-") else Refused
+            raise kind(f"{url} answers {status}: {detail}")
         if "result" not in answer:
             raise Refused(f"{url} answers 200, but not as Staccato does")
         return answer
@@ -190,8 +208,7 @@ class LoadTest:
             return f"connection: {type(error).__name__}"
         if status == OK:
             return ""
-        kind = str(_read_object(body).get("type", "")).rpartition(":")[2]
-        return f"{status} {kind}".strip()
+        return f"{status} {_kind(_read_object(body))}".strip()
 
     async def _send(self, method: str, url: str, content: bytes | None) -> tuple[int, bytes]:
         """Returns status and body; raises `OSError`, `TimeoutError` or `ValueError`."""
@@ -229,6 +246,11 @@ class LoadTest:
 
 def _every(seconds: float) -> Iterator[float]:
     return (number * seconds for number in count())
+
+
+def _kind(problem: dict[str, Any]) -> str:
+    """Returns a problem document's slug; '' for anything else."""
+    return str(problem.get("type", "")).rpartition(":")[2]
 
 
 def _read_object(body: bytes) -> dict[str, Any]:

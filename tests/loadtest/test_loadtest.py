@@ -149,7 +149,7 @@ def test_the_report_is_one_file_that_loads_nothing():
     assert not re.search(r"""(src|href)=|@import|url\(""", html)
     assert "FAILED: 1 of 2" in html
     drawings = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
-    assert len(drawings) == 3
+    assert len(drawings) == 4
     for drawing in drawings:
         lines = ET.fromstring(drawing).findall("polyline")
         assert lines
@@ -158,6 +158,25 @@ def test_the_report_is_one_file_that_loads_nothing():
                 x, y = map(float, point.split(","))
                 assert 0 <= x <= report.WIDTH
                 assert 0 <= y <= report.HEIGHT
+
+
+def plots(html: str) -> list[str]:
+    return re.findall(r"<h2>(.*?)</h2>", html)
+
+
+def test_failures_are_drawn_over_time_by_kind():
+    early = [Outcome(0.1, 0.1, "502 llm-unreachable")] * 3
+    late = [Outcome(1.9, 0.1, "429 llm-rate-limited")] * 2
+    rare = [Outcome(1.0, 0.1, "connection: OSError"), Outcome(1.0, 0.1, "504 llm-timed-out")]
+    found = result(OK, *early, *late, *rare)
+    assert plots(rendered(plan(), found))[-1] == "Failures a second"
+    lines = report._failures(found, found.seconds)
+    assert list(lines) == ["502 llm-unreachable", "429 llm-rate-limited", "other failures"]
+    seen = {kind: [x for x, rate in points if rate] for kind, points in lines.items()}
+    assert [round(x, 1) for (x,) in seen.values()] == [0.1, 1.9, 1.0]
+    width = found.seconds / report.COLUMNS
+    assert sum(rate for _, rate in lines["502 llm-unreachable"]) * width == pytest.approx(3)
+    assert plots(rendered(plan(), result(OK)))[-1] == "Latency in seconds", "no empty plot"
 
 
 def test_the_report_escapes_what_it_quotes():
@@ -297,6 +316,30 @@ async def test_a_first_request_that_fails_ends_the_test_with_the_services_reason
             await sync_to_async(loadtest)(
                 "--url", f"http://127.0.0.1:{service.port}", "--users", "99", "--report", ""
             )
+
+
+async def test_a_simulated_fault_at_the_first_request_does_not_end_the_test(serve):
+    faults = {"LLM_SIMULATED_FAULTS": "429=0.6", "LLM_MAX_ATTEMPTS": "1"}
+    async with serve(LLM_PROVIDER="simulated", **faults) as service:
+        for _ in range(6):  # one of them meets a fault first, but for 1 time in 20,000
+            status, said = await sync_to_async(loadtest)(
+                "--url", f"http://127.0.0.1:{service.port}", "--requests", "20",
+                "--concurrency", "5", "--report", "",
+            )  # fmt: skip
+            assert status == 1
+            assert "of 20 requests answered" in said
+            assert "llm-" in said
+
+
+async def test_an_llm_that_fails_every_first_request_is_tested_on_purpose(serve):
+    faults = {"LLM_SIMULATED_FAULTS": "429=1", "LLM_MAX_ATTEMPTS": "1"}
+    async with serve(LLM_PROVIDER="simulated", **faults) as service:
+        arguments = ("--url", f"http://127.0.0.1:{service.port}", "--requests", "5", "--report", "")
+        with pytest.raises(CommandError, match=r"10 times in a row.*Add --paid"):
+            await sync_to_async(loadtest)(*arguments)
+        status, said = await sync_to_async(loadtest)(*arguments, "--paid")
+    assert status == 1
+    assert "FAILED: 0 of 5 requests" in said
 
 
 @contextlib.asynccontextmanager

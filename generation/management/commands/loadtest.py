@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from django.core.management.base import BaseCommand, CommandError
 
 from generation.loadtest import report, target, verdict
-from generation.loadtest.run import LoadTest, Plan, Refused
+from generation.loadtest.run import PROBES, LLMFails, LoadTest, Plan, Refused
 from generation.loadtest.target import Service
 from generation.runtime.resources import raise_open_file_limit
 
@@ -39,7 +39,8 @@ Send many requests at once to a running service, and watch its connection pool.
       tests another host. A service that calls a real LLM needs --paid, because each request
       then costs money; with LLM_PROVIDER=simulated it costs nothing.
 
-A single request goes first, to learn which provider answers.
+A single request goes first, to learn which provider answers; again, a few times, where the LLM
+fails it.
 
 However many requests wait for the LLM, few connections should be checked out, because each is
 held for milliseconds. Any answer but a 200 is a failure, and one failure makes the exit status 1.
@@ -112,7 +113,7 @@ class Command(BaseCommand):
     async def test(self, plan: Plan, *, paid: bool) -> Result:
         url = plan.service.url
         async with LoadTest.open(plan) as test:
-            provider = (await test.probe()).get("provider", "")
+            provider = await self.find_provider(test, paid=paid)
             if provider != "simulated" and not paid:
                 raise CommandError(
                     f"{url} calls {provider or 'an LLM'}, and each request may cost money: add"
@@ -120,6 +121,18 @@ class Command(BaseCommand):
                 )
             self.stdout.write(f"{plan.concurrency} callers against {url} ({provider}) …")
             return await test.run(lambda sample: self.print_progress(test.result, sample))
+
+    async def find_provider(self, test: LoadTest, *, paid: bool) -> str:
+        try:
+            return str((await test.probe()).get("provider", ""))
+        except LLMFails as failure:
+            if paid:
+                self.stdout.write(f"{failure}, {PROBES} times in a row; the test goes on.")
+                return "an LLM that fails"
+            raise CommandError(
+                f"{failure}, {PROBES} times in a row, so it is not known which provider answers."
+                " Add --paid to test all the same: requests that succeed may cost money"
+            ) from None
 
     def print_progress(self, result: Result, sample: Sample) -> None:
         """One line that changes on a terminal, else a line every few seconds."""
