@@ -8,7 +8,7 @@ from io import StringIO
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.db import connection
 
 from generation import records
@@ -16,6 +16,11 @@ from generation.models import Profile
 from generation.pipeline import prompts
 
 User = get_user_model()
+
+
+@pytest.fixture(autouse=True)
+def _debug(settings):
+    settings.DEBUG = True
 
 
 def seed() -> str:
@@ -67,25 +72,22 @@ def test_every_template_renders(committed):
     assert "$20 a month" in render(8, variables=names)
 
 
-def test_later_users_get_later_ids(committed, settings):
-    settings.DEBUG = True
+def test_later_users_get_later_ids(committed):
     seed()
     assert User.objects.get(username="admin").pk > 10
     assert User.objects.create(username="later").pk > 11
 
 
-def test_ids_never_go_backwards(committed, settings):
-    settings.DEBUG = False
+def test_ids_never_go_backwards(committed):
     for name in ("one", "two"):
         User.objects.create(username=name)
     with connection.cursor() as cursor:
         cursor.execute("SELECT setval(pg_get_serial_sequence('auth_user', 'id'), 57)")
     seed()
-    assert User.objects.create(username="later").pk == 58
+    assert User.objects.create(username="later").pk == 59  # the admin's account is 58
 
 
-def test_a_second_run_keeps_what_was_edited(committed, settings):
-    settings.DEBUG = True
+def test_a_second_run_keeps_what_was_edited(committed):
     seed()
     Profile.objects.filter(pk=1).update(prompt_template="Mine.")
     User.objects.filter(pk=2).update(is_active=False)
@@ -110,9 +112,7 @@ def test_an_id_or_a_name_in_use_is_left_to_its_owner(committed):
     assert set(Profile.objects.values_list("pk", flat=True)) == set(range(3, 11))
 
 
-def test_runs_at_the_same_time_take_turns(committed, settings):
-    settings.DEBUG = True
-
+def test_runs_at_the_same_time_take_turns(committed):
     def run(_):
         try:
             return seed()
@@ -126,22 +126,17 @@ def test_runs_at_the_same_time_take_turns(committed, settings):
     assert Profile.objects.count() == 10
 
 
-@pytest.mark.parametrize("debug", [True, False])
-def test_the_known_password_is_set_with_debug_on_only(committed, settings, debug):
-    settings.DEBUG = debug
+def test_the_account_s_known_password_is_printed(committed):
     said = seed()
-    admin = User.objects.filter(username="admin").first()
-    if debug:
-        assert admin.is_superuser
-        assert admin.check_password("admin")
-        assert "password 'admin'" in said
-    else:
-        assert admin is None
-        assert "createsuperuser" in said
+    admin = User.objects.get(username="admin")
+    assert admin.is_superuser
+    assert admin.check_password("admin")
+    assert "password 'admin'" in said
 
 
-def test_the_known_password_is_printed_while_it_works(committed, settings):
-    settings.DEBUG = True
-    seed()
+def test_it_refuses_with_debug_off(committed, settings):
     settings.DEBUG = False
-    assert "password 'admin'" in seed()
+    with pytest.raises(CommandError, match=r"DEBUG is off.*createsuperuser.*profile set"):
+        seed()
+    assert not User.objects.exists()
+    assert not Profile.objects.exists()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 from django.db import connections, router, transaction
 
 from generation.models import Profile
@@ -69,11 +69,17 @@ ADMIN = "admin"
 
 class Command(BaseCommand):
     help = (
-        "Create the users 1-10 with their prompt templates and, with DEBUG on, the account"
-        " admin/admin. Whatever exists already stays as it is."
+        "Create the users 1-10 with their prompt templates, and the account admin/admin."
+        " Whatever exists already stays as it is. It needs DEBUG on."
     )
 
     def handle(self, *_args: Any, **_options: Any) -> None:
+        if not settings.DEBUG:
+            raise CommandError(
+                "DEBUG is off, and demo users and a known password have no place in production."
+                " Make an account with `manage.py createsuperuser`, and prompts for your own users"
+                " with `manage.py profile set USER --template TEXT`. For demo data, set DEBUG=1."
+            )
         self.users = get_user_model()
         self.accounts = self.users._base_manager
         alias = router.db_for_write(self.users)
@@ -126,11 +132,6 @@ class Command(BaseCommand):
         names = self.names(ADMIN)
         username = names[self.users.USERNAME_FIELD]
         account = self.accounts.filter(**{self.users.USERNAME_FIELD: username}).first()
-        if account is None and not settings.DEBUG:
-            self.stdout.write(
-                "Admin account: not created, because DEBUG is off; use `manage.py createsuperuser`."
-            )
-            return
         if account is None:
             account = self.users.objects.create_superuser(**names, password=ADMIN)
         if account.check_password(ADMIN):
