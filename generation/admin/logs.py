@@ -108,6 +108,7 @@ class GenerationLogAdmin(ReadOnlyAdmin):
         log = context["original"]
         context |= {
             "user_name": columns.user_name(log),
+            "was_cancelled": log.status == GenerationLog.Status.CANCELLED,  # nothing failed
             "status_kind": columns.LABEL_KINDS.get(log.status, ""),
             "latency": f"{log.latency_ms:,} ms",
             "llm_latency": f"{log.llm_latency_ms:,} ms",

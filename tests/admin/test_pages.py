@@ -98,6 +98,18 @@ def test_a_status_shows_as_a_label(staff, status):
     assert Status(status).label in row_html(get(staff, LOGS), log)
 
 
+def test_a_generation_whose_client_left_is_no_error(staff):
+    why = "the client left before the LLM answered"
+    log = save_log(status=Status.CANCELLED, result="", error_type="abandoned", error=why)
+    html = get(staff, f"{LOGS}{log.pk}/change/").html
+    assert why in html
+    assert ">Cancelled</h2>" in html.replace("\n", "")
+    assert "log-error" not in html
+    assert "abandoned" not in html
+    failed = save_log(1, status=Status.FAILED, error_type="llm-unreachable", error="no answer")
+    assert "log-error" in get(staff, f"{LOGS}{failed.pk}/change/").html
+
+
 def test_what_is_not_known_shows_as_such(staff):
     nothing = dict.fromkeys(("input_tokens", "output_tokens", "total_tokens", "cost_usd"))
     log = save_log(status=Status.CANCELLED, result="", **nothing)
