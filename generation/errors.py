@@ -1,7 +1,7 @@
 """One tree of errors. Each class owns its HTTP status, its problem type and whether a retry helps.
 
 The docstring of a class is the title of its RFC 9457 problem; an instance's message is the detail.
-Instances are facts: nothing is written into them after they are raised.
+Nobody changes an instance after it is raised.
 """
 
 from __future__ import annotations

@@ -142,7 +142,7 @@ class UsageLog(models.Model):
 
 
 class IdempotencyKey(models.Model):
-    """A request that its caller may repeat: claimed while it runs, completed by its log row."""
+    """A caller's Idempotency-Key: claimed while its request runs, completed by its log row."""
 
     id = models.BigAutoField(primary_key=True)
     user = models.ForeignKey(

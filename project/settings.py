@@ -204,7 +204,7 @@ UNFOLD = {
     "SITE_URL": reverse_lazy("start"),
     "SHOW_VIEW_ON_SITE": False,
     "COLORS": {"primary": TEAL},
-    "DASHBOARD_CALLBACK": "generation.admin.dashboard.newest_requests",
+    "DASHBOARD_CALLBACK": "generation.admin.dashboard.add_newest_figures",
     "SIDEBAR": {"navigation": "generation.admin.dashboard.sidebar"},
 }
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 NEWEST = 1000
 
 
-def newest_requests(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
+def add_newest_figures(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """Unfold's DASHBOARD_CALLBACK."""
     if not request.user.has_perm("generation.view_generationlog"):
         return context

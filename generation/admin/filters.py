@@ -108,5 +108,6 @@ class ArrivalFilter(RangeDateTimeFilter):
 
 
 def first_id(moment: datetime) -> UUID:
-    """Returns the smallest UUIDv7 of a moment: its first 48 bits are the milliseconds."""
+    """Returns a lower bound for the UUIDv7s made since `moment`: their first 48 bits are its Unix
+    time in milliseconds."""
     return UUID(int=max(0, int(moment.timestamp() * 1000)) << 80)

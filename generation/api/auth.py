@@ -62,7 +62,7 @@ async def _authenticate(request: Request) -> Grant:
 
 
 def _key_of(meta: Mapping[str, Any]) -> str | None:
-    """The request's key, or None. Raises `Unauthorized` where it has two that differ."""
+    """The request's key, or None. Raises `Unauthorized` if it has two that differ."""
     bearer = meta.get("HTTP_AUTHORIZATION", "")
     keys = {bearer[len(_SCHEME) :].strip()} if bearer[: len(_SCHEME)].lower() == _SCHEME else set()
     if "HTTP_X_API_KEY" in meta:

@@ -71,13 +71,13 @@ def to_staccato_error(error: Exception) -> Exception:
 
 def _invalid_fields(error: ValidationError) -> InvalidRequest:
     faults = [
-        {"where": _where(fault["loc"]), "why": fault["msg"].removeprefix("Value error, ")}
+        {"where": _field_path(fault["loc"]), "why": fault["msg"].removeprefix("Value error, ")}
         for fault in error.errors
     ]
     return InvalidRequest(f"{faults[0]['where']}: {faults[0]['why']}", faults=faults)
 
 
-def _where(location: tuple[str | int, ...]) -> str:
+def _field_path(location: tuple[str | int, ...]) -> str:
     """("body", "body", "input") → body.input: ninja names the source, then the parameter."""
     source, _parameter, *inner = location if location[0] == "body" else (location[0], *location)
     return ".".join(str(part) for part in (source, *inner))

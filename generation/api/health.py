@@ -13,7 +13,7 @@ from generation.runtime import process as runtime
 
 @lean()
 async def livez(_request: HttpRequest) -> HttpResponse:
-    """The process answers. Touches nothing."""
+    """Returns 200 if the process can answer; checks no dependency."""
     return JsonResponse({"alive": True})
 
 

@@ -44,7 +44,7 @@ class RequestBody:
         where other large bodies take all the room, and `ClientLeft`."""
         length = self._head.length
         if length is not None and length > self._limits.max_bytes:
-            raise self._too_large()
+            raise self._too_large_error()
         room = None
         if self._head.has_body and (length is None or length > SMALL_BODY_BYTES):
             room = await self._limits.acquire(admitted=admitted)
@@ -64,13 +64,13 @@ class RequestBody:
             chunk = message.get("body", b"")
             size += len(chunk)
             if size > self._limits.max_bytes:
-                raise self._too_large()
+                raise self._too_large_error()
             into.write(chunk)
             if self._is_complete:
                 into.seek(0)
                 return
 
-    def _too_large(self) -> BodyTooLarge:
+    def _too_large_error(self) -> BodyTooLarge:
         return BodyTooLarge(f"the body is larger than {self._limits.max_bytes} bytes")
 
     async def _next(self) -> Message:

@@ -114,7 +114,7 @@ def render(error: Exception, errors: ErrorRenderer) -> tuple[HttpResponse, str]:
 
 
 def raise_for_error_page(response: HttpResponse) -> None:
-    """Raise what a framework's own error page (404, 405, …) says as an error of ours."""
+    """Raises one of our errors in place of a framework's error page (404, 405, …); passes others."""
     if not response.get("Content-Type", "").startswith("text/"):
         return
     if isinstance(response, HttpResponseNotAllowed):

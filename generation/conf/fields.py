@@ -124,7 +124,7 @@ def check_base_url(url: str) -> str:
 
 
 def _check_host(host: str) -> None:
-    """Raises `ValueError` where it can be neither a name nor an IP address."""
+    """Raises `ValueError` if it can be neither a name nor an IP address."""
     host.encode("idna")
     if re.fullmatch(r"[\d.]+|.*:.*", host):
         ip_address(host)

@@ -41,7 +41,10 @@ class MeasuredPool(AsyncAdaptedQueuePool):
         event.listen(self, "checkin", self._checked_in)
 
     def _do_get(self) -> ConnectionPoolEntry:
-        """SQLAlchemy's private hook; a test fails where its name or its `fresh` changes."""
+        """Times the wait for a connection, and skips the ping of one that was just in use.
+
+        It overrides SQLAlchemy's private hook; a test fails if the hook or `fresh` is renamed.
+        """
         started = perf_counter()
         try:
             entry = super()._do_get()

@@ -117,7 +117,7 @@ def tightest(server: int, database: int, role: int) -> tuple[int, str]:
     return limits[name], name
 
 
-def django_connections(database: Mapping[str, Any]) -> int:
+def django_pool_limit(database: Mapping[str, Any]) -> int:
     """Returns the bound of Django's own pool, 0 where it has no pool and so no bound."""
     pool = database.get("OPTIONS", {}).get("pool")
     if not pool:

@@ -78,15 +78,15 @@ class DurableLog:
         await self._spool.open(self._database)
 
     def admit(self) -> None:
-        """Raises `JournalUnavailable` where a new answer could not be kept safe."""
+        """Raises `JournalUnavailable` if a new answer could not be kept safe."""
         self._spool.admit()
 
     async def write(self, keyed: KeyedRow) -> None:
         """Returns when the row is safe, or as safe as it can be made. Raises nothing.
 
-        The row goes to the database first. It goes to the journal where that has not taken it
-        within WRITE_TIMEOUT, or can't be reached. Never cancel this: the row would leave the queue
-        with its caller.
+        If the database has not stored the row within STACCATO_WRITE_TIMEOUT, or can't be reached,
+        the row goes to the journal. Never cancel this: the row would leave the queue with its
+        caller.
         """
         try:
             written = self._store.logs.insert(keyed)
@@ -161,7 +161,7 @@ class DurableLog:
     async def _hand_over(self, batch: Sequence[KeyedRow]) -> list[KeyedRow]:
         """Returns the rows that are stored or set aside; memory has the others.
 
-        Raises `DatabaseUnavailable` where not all of them could be stored.
+        Raises `DatabaseUnavailable` if not all of them could be stored.
         """
         # The database may be away for long, and no other request may take over their keys
         # meanwhile. At the same time, since trouble with keys must not keep the rows.

@@ -59,7 +59,7 @@ class Spool:
         return self._journal.file is not None
 
     def admit(self) -> None:
-        """Raises `JournalUnavailable` where a new answer could not be kept safe."""
+        """Raises `JournalUnavailable` if a new answer could not be kept safe."""
         file = self._journal.file
         if file is None:
             reason = self._journal.unavailable

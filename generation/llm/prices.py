@@ -76,7 +76,7 @@ class Prices:
 
         self._tokens = Tokens
         self._find = get_snapshot().find_provider_model
-        self._priced = lru_cache(maxsize=_MODELS_KEPT)(self._look_up)
+        self._priced = lru_cache(maxsize=_MODELS_KEPT)(self._find_model)
 
     def cost(self, price_list: str, model: str, usage: Usage) -> Decimal | None:
         """Returns USD, or None if the price is unknown.
@@ -89,7 +89,7 @@ class Prices:
         priced = self._priced(price_list, model)
         return None if priced is None else priced.cost(usage)
 
-    def _look_up(self, price_list: str, model: str) -> _PricedModel | None:
+    def _find_model(self, price_list: str, model: str) -> _PricedModel | None:
         is_address = "://" in price_list
         try:
             provider, info = self._find(

@@ -50,7 +50,7 @@ class Pipeline:
         self.overhead = Durations()  # of requests, without their LLM calls
 
     async def generate(self, call: GenerationCall) -> Generation:
-        """Raises a `StaccatoError`. After phase 1, every generation leaves one log row."""
+        """Runs the three phases. Raises a `StaccatoError`; after phase 1 one log row is left."""
         request = call.request
         self._database.track()
 

@@ -46,13 +46,13 @@ class Admission:
 
     def enter(self) -> Place:
         """Take a place. Raises `Draining`, `JournalUnavailable` or `TooManyInFlight`."""
-        self._check_open()
+        self._require_accepting()
         if len(self.calls) + self._entered >= self.limit:
             raise TooManyInFlight(f"{self.limit} requests are in flight", retry_after=1)
         self._entered += 1
         return Place(self)
 
-    def _check_open(self) -> None:
+    def _require_accepting(self) -> None:
         if self.draining:
             raise Draining("the service is shutting down", retry_after=1)
         self._check_journal()
@@ -64,7 +64,7 @@ class Admission:
     def start(self, request: GenerationRequest) -> GenerationCall:
         """Begin the generation of a place. Raises `Draining` or `JournalUnavailable`: reading the
         body may have taken long."""
-        self._check_open()
+        self._require_accepting()
         call = GenerationCall(request, self._count_abandoned)
         call.task = asyncio.get_running_loop().create_task(self._generate(call))
         self._entered -= 1

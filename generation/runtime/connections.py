@@ -34,7 +34,7 @@ def budget(settings: Settings, workers: int) -> sizing.Budget | None:
         workers=workers,
         pool_size=settings.db_pool_size,
         max_overflow=settings.db_max_overflow,
-        django=sizing.django_connections(connections.settings[settings.database]),
+        django=sizing.django_pool_limit(connections.settings[settings.database]),
         granted=granted,
         granted_by=granted_by,
     )

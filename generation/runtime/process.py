@@ -71,7 +71,7 @@ class Runtime:
     async def open(cls) -> AsyncIterator[Runtime]:
         """Everything a generation needs, in the running loop.
 
-        Raises `ImproperlyConfigured` where a system check tagged `staccato` fails.
+        Raises `ImproperlyConfigured` if a system check tagged `staccato` fails.
         """
         if _runtime is not None:
             raise RuntimeError("this process already has an open runtime")
@@ -99,14 +99,14 @@ class Runtime:
             await stack.enter_async_context(running(runtime.store.batchers))
             # The journal: it takes the rows that the batchers can't store, up to the last.
             await stack.enter_async_context(runtime.log.running())
-            # Housekeeping. The last use of each key is recorded once more after the drain.
+            # Housekeeping. Key use is recorded one last time, after the drain.
             await stack.enter_async_context(repeating(runtime.store.claims.purge, PURGE_EVERY_S))
             stack.push_async_callback(tolerating(runtime.keys.record_use))
             await stack.enter_async_context(repeating(runtime.keys.record_use, RECORD_USE_S))
             # Closing begins here: no new generations, and those in flight end with all above open.
             stack.push_async_callback(runtime.drain.finish)
             # What the world sees of us: gauges, signals, and `current()`.
-            stack.enter_context(metrics.collecting(runtime.snapshot))
+            stack.enter_context(metrics.exposing_gauges(runtime.snapshot))
             stack.enter_context(on_stop_signal(runtime.drain.begin))
             stack.enter_context(_current(runtime))
             yield runtime

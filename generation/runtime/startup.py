@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 def run_checks() -> None:
-    """Raises `ImproperlyConfigured` where a system check tagged `staccato` finds an error."""
+    """Raises `ImproperlyConfigured` if a system check tagged `staccato` finds an error."""
     found = checks.run_checks(tags=["staccato"], include_deployment_checks=True)
     serious = [message for message in found if message.is_serious()]
     if serious:

@@ -46,5 +46,5 @@ class Store:
         return await identify(self._database)
 
     async def ping(self) -> None:
-        """Raises `DatabaseUnavailable` where no row could be stored now."""
+        """Raises `DatabaseUnavailable` if no row could be stored now."""
         await self.logs.ping()

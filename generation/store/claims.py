@@ -125,7 +125,7 @@ def _result_of(row: Row[Any]) -> ClaimResult:
 
 
 def _claim_statement(tables: Tables) -> Executable:
-    """Claim the keys that are free, and return of the others who has them or the answer.
+    """Builds the statement that claims the free keys, and returns the owner or answer of others.
 
     Rows are inserted in the order of their keys, so that two processes can't deadlock.
     """

@@ -65,7 +65,7 @@ class Logs:
         return batcher.submit(keyed)
 
     async def ping(self) -> None:
-        """Insert no row. Raises `DatabaseUnavailable` where none could be stored now."""
+        """Runs the insert with no rows. Raises `DatabaseUnavailable` if a row could not be stored."""
         await self._database.run(self._statement, {"rows": as_document([])})
 
     async def _insert_batch(self, batch: Sequence[KeyedRow]) -> list[None]:

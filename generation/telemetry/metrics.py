@@ -89,7 +89,7 @@ class _SnapshotGauges(Collector):
 
 
 @contextlib.contextmanager
-def collecting(snapshot: Callable[[], Snapshot]) -> Iterator[None]:
+def exposing_gauges(snapshot: Callable[[], Snapshot]) -> Iterator[None]:
     """Serve the runtime's gauges while the block runs."""
     collector = _SnapshotGauges(snapshot)
     REGISTRY.register(collector)

@@ -161,7 +161,7 @@ class Siblings:
         return self._folder / f"{_RETIRED}{_PUBLISHED}"
 
     def _enter(self) -> socket.socket:
-        """Returns this process's listening socket. Raises `OSError` where the folder is no use."""
+        """Returns this process's listening socket. Raises `OSError` if the folder is no use."""
         path = self._path(_SOCKET)
         if len(os.fsencode(path)) > PATH_LIMIT_BYTES:
             raise OSError(errno.ENAMETOOLONG, f"{path} is too long for a socket's path")
@@ -169,7 +169,7 @@ class Siblings:
             self._retire_the_dead()
             listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
-                # Rename it once it listens: a socket that refuses counts as a dead process's.
+                # Rename only once it listens: a socket that refuses is taken to belong to a dead process.
                 draft = self._path(_DRAFT)
                 listening.bind(str(draft))
                 listening.listen(BACKLOG)
@@ -326,7 +326,7 @@ def _is_listening(path: Path) -> bool:
 def _locked(folder: Path) -> Iterator[None]:
     """Make the folder where it is missing, and hold its lock.
 
-    Raises `OSError` where the folder is not private or can't be made.
+    Raises `OSError` if the folder is not private or can't be made.
     """
     while True:
         folder.mkdir(mode=0o700, exist_ok=True)

@@ -103,7 +103,7 @@ class Snapshot(PoolSnapshot):
 
     @classmethod
     def parse(cls, json: bytes) -> Self:
-        """Raises `ValueError` where the JSON is something else."""
+        """Raises `ValueError` if the JSON is something else."""
         return cls._adapter().validate_json(json)
 
     @classmethod

@@ -62,7 +62,7 @@ def hold(base: Path | str, settings: Mapping[str, str] | None = None) -> None:
     settings = settings or {}
     with _mutex:
         try:
-            if not _is_held(place):
+            if not _this_process_holds(place):
                 _share(place)
             elif locks.is_free(place.start_lock) and _is_up(place):
                 return
@@ -74,7 +74,7 @@ def hold(base: Path | str, settings: Mapping[str, str] | None = None) -> None:
             ) from error
 
 
-def _is_held(place: Layout) -> bool:
+def _this_process_holds(place: Layout) -> bool:
     return place.base in _held and locks.is_same_file(_held[place.base], place.sockets)
 
 
@@ -84,14 +84,14 @@ def _is_up(place: Layout) -> bool:
 
 def _share(place: Layout) -> None:
     """Become a user. Until then, a supervisor that stops may remove the folder at any moment."""
-    while not _is_held(place):
+    while not _this_process_holds(place):
         if place.base in _held:
             os.close(_held.pop(place.base))
         with contextlib.suppress(FileExistsError):
             place.sockets.mkdir(mode=0o700)
         with contextlib.suppress(FileNotFoundError):
             _held[place.base] = locks.lock(
-                _open_private(place.sockets), place.sockets, locks.SHARED, STOP_LIMIT_S
+                _open_if_private(place.sockets), place.sockets, locks.SHARED, STOP_LIMIT_S
             )
 
 
@@ -126,7 +126,7 @@ def _revive(place: Layout, settings: Mapping[str, str]) -> None:
         logger.exception("the embedded PostgreSQL could not be started again")
 
 
-def _open_private(folder: Path) -> int:
+def _open_if_private(folder: Path) -> int:
     """Open the folder if it is private: another account may have made it first in /tmp.
 
     Checks what was opened, because the name may be given to another folder at any moment.

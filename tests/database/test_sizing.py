@@ -116,7 +116,7 @@ def test_the_tightest_limit_counts(committed):
     ],
 )
 def test_djangos_own_pool_is_counted_as_psycopg_reads_it(options, expected):
-    assert sizing.django_connections({"OPTIONS": options}) == expected
+    assert sizing.django_pool_limit({"OPTIONS": options}) == expected
 
 
 # --- the system check and the start -----------------------------------------------------------
