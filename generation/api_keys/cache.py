@@ -92,7 +92,7 @@ class ApiKeyCache:
             raise
 
     async def _look_up(self, prefix: str) -> Known | None:
-        """Returns the key from memory, else from the database; refreshes an ageing one meanwhile."""
+        """Returns the key from memory, else from the database; refreshes an ageing one."""
         for recent in (self._known, self._unknown):
             found = recent.get(prefix)
             if found is not None:

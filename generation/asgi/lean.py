@@ -114,7 +114,7 @@ def render(error: Exception, errors: ErrorRenderer) -> tuple[HttpResponse, str]:
 
 
 def raise_for_error_page(response: HttpResponse) -> None:
-    """Raises one of our errors in place of a framework's error page (404, 405, …); passes others."""
+    """Raises one of our errors in place of a framework's error page (404, 405, …)."""
     if not response.get("Content-Type", "").startswith("text/"):
         return
     if isinstance(response, HttpResponseNotAllowed):

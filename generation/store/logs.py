@@ -65,7 +65,7 @@ class Logs:
         return batcher.submit(keyed)
 
     async def ping(self) -> None:
-        """Runs the insert with no rows. Raises `DatabaseUnavailable` if a row could not be stored."""
+        """Inserts no rows. Raises `DatabaseUnavailable` if a row could not be stored now."""
         await self._database.run(self._statement, {"rows": as_document([])})
 
     async def _insert_batch(self, batch: Sequence[KeyedRow]) -> list[None]:

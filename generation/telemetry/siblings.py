@@ -169,7 +169,7 @@ class Siblings:
             self._retire_the_dead()
             listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
-                # Rename only once it listens: a socket that refuses is taken to belong to a dead process.
+                # Rename only once it listens: a socket that refuses is taken for a dead process's.
                 draft = self._path(_DRAFT)
                 listening.bind(str(draft))
                 listening.listen(BACKLOG)
