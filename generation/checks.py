@@ -15,6 +15,7 @@ from django.db import models
 from generation import conf
 from generation.database import sizing
 from generation.llm.providers import registry as providers
+from generation.llm.transport import has_certificates
 from generation.runtime.connections import budget as connection_budget
 
 if TYPE_CHECKING:
@@ -30,6 +31,33 @@ def check_settings(**_kwargs: Any) -> list[CheckMessage]:
     except ImproperlyConfigured as error:
         fault = str(error)
     return [Error(fault, hint="See settings.STACCATO.", id="staccato.E001")] if fault else []
+
+
+@register("staccato")
+def check_certificates(**_kwargs: Any) -> list[CheckMessage]:
+    """Without a single authority, every https call would fail."""
+    try:
+        hot_path = conf.load()
+    except ImproperlyConfigured:  # E001 says so
+        return []
+    urls = {
+        "anthropic": hot_path.anthropic_base_url,
+        "openai": hot_path.openai_base_url,
+    }
+    needed = [
+        f"{name.upper()}_BASE_URL"
+        for name in providers.named_providers(hot_path)
+        if urls.get(name, "").startswith("https:")
+    ]
+    if not needed or has_certificates():
+        return []
+    return [
+        Error(
+            f"{' and '.join(needed)} is https, but no CA certificate can be read.",
+            hint="Install ca-certificates, or name a bundle with SSL_CERT_FILE.",
+            id="staccato.E005",
+        )
+    ]
 
 
 @register("staccato")

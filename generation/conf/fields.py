@@ -123,6 +123,17 @@ def check_base_url(url: str) -> str:
     return url.rstrip("/")
 
 
+def _anthropic_url(url: str) -> str:
+    """The provider appends /v1/messages, but documentation shows addresses with a part of it."""
+    return url.removesuffix("/messages").removesuffix("/v1")
+
+
+def _openai_url(url: str) -> str:
+    """The provider appends /chat/completions; OpenAI's own address is also known without /v1."""
+    url = url.removesuffix("/chat/completions")
+    return f"{url}/v1" if url == OFFICIAL_OPENAI_URL.removesuffix("/v1") else url
+
+
 def _check_host(host: str) -> None:
     """Raises `ValueError` if it can be neither a name nor an IP address."""
     host.encode("idna")
@@ -149,6 +160,7 @@ Faults = Annotated[
     dict[SimulatedFault, float], BeforeValidator(_parse_faults), AfterValidator(_check_faults)
 ]
 ApiKey = Annotated[SecretStr, AfterValidator(_check_key)]
-BaseUrl = Annotated[str, AfterValidator(check_base_url)]
 OFFICIAL_OPENAI_URL = "https://api.openai.com/v1"
+AnthropicUrl = Annotated[str, AfterValidator(check_base_url), AfterValidator(_anthropic_url)]
+OpenAIUrl = Annotated[str, AfterValidator(check_base_url), AfterValidator(_openai_url)]
 Access = Literal["auto", "open", "staff", "off"]

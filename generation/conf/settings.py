@@ -17,10 +17,11 @@ from generation.conf.fields import (
     OFFICIAL_OPENAI_URL,
     PROVIDERS,
     Access,
+    AnthropicUrl,
     ApiKey,
-    BaseUrl,
     Boolean,
     Faults,
+    OpenAIUrl,
     OptionalBoolean,
     ProviderName,
     Range,
@@ -151,13 +152,13 @@ class Settings(BaseModel):
         "`429=0.05,529=0.02,timeout=0.01`. Kinds: 429, 500, 503, 529, timeout, malformed.",
     )
     anthropic_api_key: ApiKey = Field(SecretStr(""), description="Key for Anthropic.")
-    anthropic_base_url: BaseUrl = Field(
+    anthropic_base_url: AnthropicUrl = Field(
         "https://api.anthropic.com", description="Address of Anthropic's API."
     )
     openai_api_key: ApiKey = Field(
         SecretStr(""), description="Key for OpenAI, or for a server that speaks its protocol."
     )
-    openai_base_url: BaseUrl = Field(
+    openai_base_url: OpenAIUrl = Field(
         OFFICIAL_OPENAI_URL,
         description="Address of the OpenAI-compatible API, with its `/v1` "
         "(vLLM, Ollama, llama.cpp, …).",

@@ -38,6 +38,10 @@ LLM_ATTEMPTS = Counter(
     "Calls to providers by outcome: succeeded or an error's slug.",
     ["provider", "outcome"],
 )
+LLM_STALE_CONNECTIONS = Counter(
+    "staccato_llm_stale_connections_total",
+    "Calls repeated because the provider had closed an idle connection. They are no attempts.",
+)
 LLM_CIRCUIT_OPEN = Gauge(
     "staccato_llm_circuit_open", "1 while the circuit of a failing provider is open.", ["provider"]
 )

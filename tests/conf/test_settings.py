@@ -177,3 +177,31 @@ def test_the_api_page_lists_every_problem_and_its_status():
     for _, kind in inspect.getmembers(errors, inspect.isclass):
         if issubclass(kind, errors.StaccatoError) and kind not in unseen:
             assert (str(kind.status), kind.slug) in documented, f"docs/api.md lacks {kind.slug}"
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("https://gate.example/v1", "https://gate.example"),
+        ("https://gate.example/v1/", "https://gate.example"),
+        ("https://gate.example/v1/messages", "https://gate.example"),
+        ("https://gate.example/anthropic/v1", "https://gate.example/anthropic"),
+        ("https://gate.example/anthropic", "https://gate.example/anthropic"),
+        ("http://[::1]:8080/v1", "http://[::1]:8080"),
+    ],
+)
+def test_the_address_of_anthropics_api_may_have_its_version(given, meant):
+    assert conf.parse({"ANTHROPIC_BASE_URL": given}).anthropic_base_url == meant
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("https://gate.example/v1/chat/completions", "https://gate.example/v1"),
+        ("https://gate.example/openai/v1/", "https://gate.example/openai/v1"),
+        ("https://api.openai.com", "https://api.openai.com/v1"),
+        ("https://gate.example", "https://gate.example"),
+    ],
+)
+def test_the_address_of_openais_api_may_be_that_of_its_endpoint(given, meant):
+    assert conf.parse({"OPENAI_BASE_URL": given}).openai_base_url == meant

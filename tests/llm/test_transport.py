@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import gzip
 import ssl
@@ -14,7 +15,12 @@ import httpx
 import pytest
 import trustme
 
+from generation.conf import parse
+from generation.errors import LLMMisconfigured
+from generation.llm.client import LLMClient
 from generation.llm.transport import Transport
+from generation.telemetry import metrics
+from tests.support.dialects import AnthropicDialect
 from tests.support.provider import (
     Provider,
     hangs,
@@ -40,8 +46,8 @@ async def transport():
         yield transport
 
 
-async def post(transport, url, **headers):
-    request = httpx.Request("POST", url, headers=headers, content=b"{}")
+async def post(transport, url, *, content=b"{}", **headers):
+    request = httpx.Request("POST", url, headers=headers, content=content)
     response = await transport.handle_async_request(request)
     body = b"".join([chunk async for chunk in response.stream])
     await response.stream.aclose()
@@ -286,6 +292,194 @@ async def test_a_strangers_certificate_is_refused(authority):
         with pytest.raises(httpx.ConnectError):
             await post(transport, server.url)
         assert server.requests == [], "the key was sent to a stranger"
+
+
+# --- a connection that the provider closes just when it is used again --------------------------
+
+
+async def used_once(server, transport):
+    """Leaves one idle connection."""
+    await post(transport, server.url)
+    assert server.accepted == server.connected == 1
+
+
+@pytest.mark.parametrize("behaviour", [resets, sends(b"")], ids=["reset", "closed"])
+@pytest.mark.parametrize("size", [2, 3_000_000])
+async def test_a_stale_connection_is_replaced_by_a_fresh_one(server, transport, behaviour, size):
+    await used_once(server, transport)
+    server.script = [behaviour]
+    response, body = await post(transport, server.url, content=b"x" * size)
+    assert (response.status_code, body) == (200, b"ok")
+    assert (server.calls, server.accepted) == (3, 2)
+    assert len(server.requests[2].body) == size
+
+
+async def test_a_stale_connection_is_replaced_under_tls_as_well(authority):
+    async with serving(authority) as server, Transport(connect_timeout=5) as transport:
+        for behaviour in (resets, sends(b"")):
+            await post(transport, server.url)
+            server.script = [behaviour]
+            response, _ = await post(transport, server.url)
+            assert response.status_code == 200
+        assert server.calls == 6
+
+
+async def test_a_stale_connection_is_replaced_once(server, transport):
+    await used_once(server, transport)
+    server.behave = resets
+    with pytest.raises(httpx.TransportError):
+        await post(transport, server.url)
+    assert server.calls == 3, "one call, one repetition on a fresh connection, and no more"
+    with pytest.raises(httpx.TransportError):
+        await post(transport, server.url)
+    assert server.calls == 4, "nothing was idle: a reset of a fresh connection is a failure"
+
+
+async def test_a_reset_of_a_fresh_connection_is_not_repeated(server, transport):
+    server.behave = resets
+    with pytest.raises(httpx.TransportError):
+        await post(transport, server.url)
+    assert server.calls == 1
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        sends(b"NOT HTTP\r\n\r\n"),
+        sends(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nabc"),
+    ],
+    ids=["garbage", "cut body"],
+)
+async def test_a_reply_that_has_begun_is_not_asked_for_again(server, transport, behaviour):
+    await used_once(server, transport)
+    server.script = [behaviour]
+    with pytest.raises(httpx.TransportError):
+        await post(transport, server.url)
+    assert server.calls == 2, "the provider has worked on the prompt, and may charge for it"
+
+
+async def test_a_connection_closed_after_a_while_is_not_stale(server, transport, monkeypatch):
+    monkeypatch.setattr("generation.llm.transport._STALE_WITHIN_S", 0.05)
+
+    async def works_then_breaks_off(exchange):
+        await asyncio.sleep(0.2)
+        exchange.reset()
+
+    await used_once(server, transport)
+    server.script = [works_then_breaks_off]
+    with pytest.raises(httpx.TransportError):
+        await post(transport, server.url)
+    assert server.calls == 2
+
+
+async def test_when_all_idle_connections_are_stale_every_call_still_succeeds(server, transport):
+    everyone_is_here = asyncio.Event()
+    server.behave = waits_for(everyone_is_here, OK)
+    first = [asyncio.create_task(post(transport, server.url)) for _ in range(50)]
+    await server.until(lambda: server.waiting == 50, "the arrival of all")
+    everyone_is_here.set()
+    await asyncio.gather(*first)
+    assert server.connected == 50
+    server.behave, server.script = OK, [resets] * 50
+    second = await asyncio.gather(*(post(transport, server.url) for _ in range(50)))
+    assert {response.status_code for response, _ in second} == {200}
+    assert server.calls == 150
+
+
+async def test_a_stale_connection_is_counted_and_is_no_attempt(dialect, server, client, prompt):
+    """No retry, no outage signal, and nothing taken from the retry budget."""
+    server.behave = says(200, dialect.answer())
+    stale = metrics.LLM_STALE_CONNECTIONS._value.get()
+    async with client(LLM_MAX_ATTEMPTS=1) as llm:
+        for _ in range(30):  # three times the budget of a quiet service
+            await llm.complete(prompt)
+            server.script = [resets]
+            outcome = await llm.complete(prompt)
+            assert outcome.reply is not None, outcome.error
+            assert [attempt.status for attempt in outcome.attempts] == [200]
+    assert metrics.LLM_STALE_CONNECTIONS._value.get() == stale + 30
+    assert server.calls == 90
+
+
+# --- proxies ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def proxy(monkeypatch):
+    """Refuses everybody, and is what the environment names."""
+    asked = []
+
+    async def refuses(reader, writer):
+        asked.append((await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")[0])
+        writer.write(b"HTTP/1.1 407 No\r\nproxy-authenticate: Basic\r\ncontent-length: 0\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    listener = await asyncio.start_server(refuses, "127.0.0.1", 0)
+    address = f"127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, f"http://someone:canary-password@{address}")
+        monkeypatch.setenv(name.lower(), f"http://someone:canary-password@{address}")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    yield address, asked
+    listener.close()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.7", "app.localhost"])
+async def test_this_machine_is_never_asked_through_a_proxy(server, proxy, host):
+    url = server.url.replace("127.0.0.1", host)
+    async with Transport(connect_timeout=5) as transport:
+        with contextlib.suppress(httpx.ConnectError):  # it listens at one of these addresses
+            response, _ = await post(transport, url)
+            assert response.status_code == 200
+    assert proxy[1] == []
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_proxy_that_refuses_is_named_without_its_password(proxy, scheme):
+    address, asked = proxy
+    async with Transport(connect_timeout=5) as transport:
+        with pytest.raises(httpx.ProxyError, match=rf"the proxy at http://{address} demands") as no:
+            await post(transport, f"{scheme}://provider.invalid/v1")
+    assert len(asked) == 1
+    assert "canary" not in str(no.value)
+
+
+async def test_a_proxy_that_refuses_is_the_operators_to_fix(proxy, prompt, caplog):
+    address, _ = proxy
+    values = AnthropicDialect().settings("http://provider.invalid")
+    async with LLMClient.open(parse(values)) as llm:
+        outcome = await llm.complete(prompt)
+    assert isinstance(outcome.error, LLMMisconfigured)
+    assert address not in outcome.error.detail
+    assert f"the proxy at http://{address} demands credentials" in caplog.text
+    assert "canary" not in caplog.text
+
+
+async def test_a_proxy_that_is_away_is_named(monkeypatch):
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    async with Transport(connect_timeout=5) as transport:
+        with pytest.raises(httpx.ConnectError, match=r"the proxy at http://127\.0\.0\.1:1 made no"):
+            await post(transport, "https://provider.invalid/v1")
+
+
+# --- a machine without certificates -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("bundle", ["missing.pem", "garbage.pem", "empty.pem"])
+async def test_without_certificates_http_works_and_https_trusts_nobody(
+    server, tmp_path, monkeypatch, bundle, authority
+):
+    (tmp_path / "garbage.pem").write_text("garbage")
+    (tmp_path / "empty.pem").write_text("")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / bundle))
+    async with serving(authority) as secure, Transport(connect_timeout=5) as transport:
+        response, _ = await post(transport, server.url)
+        assert response.status_code == 200
+        with pytest.raises(httpx.ConnectError):
+            await post(transport, secure.url)
 
 
 async def test_https_goes_through_the_proxy_that_the_environment_names(server, monkeypatch):

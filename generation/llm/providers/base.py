@@ -248,7 +248,9 @@ def to_llm_error(error: Exception, name: str, raw_reply: str = "") -> LLMError:
         return LLMTimedOut(f"{name} did not answer in time", raw_reply=raw_reply)
     if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
         return LLMMisconfigured(f"the request to {name} can't be sent with the present settings")
-    if isinstance(error, httpx.ConnectError | httpx.ProxyError):
+    if isinstance(error, httpx.ProxyError):
+        return LLMMisconfigured(f"the proxy refuses the connection to {name}")
+    if isinstance(error, httpx.ConnectError):
         return LLMUnreachable(f"no connection to {name}")
     return LLMUnreachable(
         f"{name} closed the connection before its answer was complete", raw_reply=raw_reply
