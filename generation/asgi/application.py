@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from functools import lru_cache
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from generation.asgi.head import Head
 from generation.asgi.lean import find_route, render
 from generation.asgi.problems import render_problem
 from generation.asgi.request import HEAD
-from generation.errors import release_frames
+from generation.errors import StaccatoError, release_frames
 from generation.runtime.collector import rare_collections
 from generation.runtime.process import Runtime
 from generation.telemetry import metrics
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from generation.asgi.lean import LeanRoute
 
     Scope = dict[str, Any]
+
+logger = logging.getLogger(__name__)
 
 CACHED_PATH_CHARS = 256  # longer paths are resolved each time, so that the cache stays small
 
@@ -115,16 +118,28 @@ class Application:
             await self._stock(scope, _replay(content, receive), send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
+        """Raises nothing: a server would take it for an application without a lifespan, and serve."""
         await receive()
+        phase = "startup"
         try:
             async with self._open_runtime():
                 with rare_collections():
                     await send({"type": "lifespan.startup.complete"})
+                    phase = "shutdown"
                     await receive()
-        except ImproperlyConfigured as error:
-            await send({"type": "lifespan.startup.failed", "message": f"staccato: {error}"})
+        except Exception as error:  # noqa: BLE001  # it ends the process
+            await send({"type": f"lifespan.{phase}.failed", "message": _why(error)})
         else:
             await send({"type": "lifespan.shutdown.complete"})
+
+
+def _why(error: Exception) -> str:
+    """One line; a bug's traceback goes to the log before it."""
+    if isinstance(error, ImproperlyConfigured | StaccatoError):
+        return f"staccato: {error}"
+    if not isinstance(error, OSError):
+        logger.error("a bug ends the process", exc_info=error)
+    return f"staccato: {type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _resolve(scope: Scope, head: Head) -> tuple[ResolverMatch | None, LeanRoute | None]:

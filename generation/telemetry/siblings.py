@@ -24,6 +24,7 @@ import stat
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from uuid import uuid4
@@ -78,7 +79,7 @@ class Siblings:
         gather_metrics: Callable[[], Families] = totals.gather,
     ) -> None:
         digest = hashlib.sha256(deployment.encode()).hexdigest()[:12]
-        self._folder = Path(tempfile.gettempdir()) / f"staccato-workers-{os.geteuid()}-{digest}"
+        self._folder_name = f"staccato-workers-{os.geteuid()}-{digest}"
         self._name = f"{os.getpid()}-{uuid4().hex[:6]}"
         self._snapshot = snapshot
         self._gather_metrics = gather_metrics
@@ -86,6 +87,11 @@ class Siblings:
         self._is_registered = False
         self._listen_again: asyncio.TimerHandle | None = None
         self._answering: set[asyncio.Task[None]] = set()
+
+    @cached_property
+    def _folder(self) -> Path:
+        """Raises `OSError` where no folder for temporary files is writable."""
+        return Path(tempfile.gettempdir()) / self._folder_name
 
     @contextlib.asynccontextmanager
     async def answering(self) -> AsyncIterator[None]:

@@ -219,6 +219,20 @@ async def test_a_path_too_long_for_a_socket_leaves_the_process_alone(short_tmp, 
     assert "too long" in caplog.text
 
 
+async def test_without_a_temporary_folder_the_process_reports_itself_alone(monkeypatch, caplog):
+    """As on a read-only root."""
+
+    def nowhere():
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", nowhere)
+    one = lonely()
+    async with one.answering():
+        assert await one.snapshots() == {os.getpid(): Snapshot()}
+        assert await one.metrics() == ({os.getpid(): []}, None)
+    assert caplog.text.count("show this process only: No usable temporary directory") == 1
+
+
 async def test_the_folder_stays_private_and_holds_living_processes_only(short_tmp):
     one = lonely()
     async with one.answering():
