@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import IPv4Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -25,8 +25,15 @@ def trust_proxies(application: Any) -> Any:
 
 
 def client_address(request: HttpRequest) -> str | None:
-    """Returns the address for the lockout, without looking at headers; None if there is none."""
+    """Returns the address for the lockout, without looking at headers; None if there is none.
+
+    For IPv6 it is the /64 network's, because a single client has all addresses of one.
+    """
     try:
-        return str(ip_address(request.META.get("REMOTE_ADDR", "")))
+        address = ip_address(request.META.get("REMOTE_ADDR", ""))
     except ValueError:
         return None
+    address = getattr(address, "ipv4_mapped", None) or address
+    if isinstance(address, IPv4Address):
+        return str(address)
+    return str(ip_network((int(address) >> 64 << 64, 64)).network_address)

@@ -254,16 +254,16 @@ if HAS_CSP:
 else:
     CONTENT_SECURITY_POLICY = {"DIRECTIVES": CONTENT_SECURITY_POLICY_DIRECTIVES}
 
-# Failed logins lock both the account and the client's address, so that neither many addresses
-# against one account nor one address against many accounts gets far.
+# How failed logins are counted, project/lockout.py says.
 AUTHENTICATION_BACKENDS = [
     "axes.backends.AxesStandaloneBackend",
     "django.contrib.auth.backends.ModelBackend",
 ]
-AXES_LOCKOUT_PARAMETERS = ["username", "ip_address"]
+AXES_HANDLER = "project.lockout.LoginHandler"
+AXES_USERNAME_CALLABLE = "project.lockout.counted_name"
 AXES_FAILURE_LIMIT = 10
 AXES_COOLOFF_TIME = timedelta(minutes=15)
-AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # else strangers could keep an account locked
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # else a lock would never end
 AXES_RESET_ON_SUCCESS = True
 AXES_CLIENT_IP_CALLABLE = "project.proxies.client_address"
 AXES_ENABLE_ADMIN = False

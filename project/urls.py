@@ -3,10 +3,11 @@
 from django.contrib import admin
 from django.urls import include, path
 
-from project import pages
+from project import lockout, pages
 
 urlpatterns = [
     path("", pages.start, name="start"),
+    path("admin/login/", lockout.login),
     path("admin/", admin.site.urls),
     path("", include("generation.urls")),
 ]

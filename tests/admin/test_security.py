@@ -12,6 +12,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from axes.models import AccessAttempt
 from axes.utils import reset
+from django.conf import global_settings
 from django.conf import settings as django_settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group, Permission
@@ -21,7 +22,8 @@ from django.urls import reverse
 from generation import conf
 from generation.api_keys import tokens
 from generation.models import ApiKey
-from project import proxies
+from project import lockout, proxies
+from project import settings as project_settings
 from tests.support import http
 from tests.support.admin import get, log_in, save_log
 from tests.support.in_process import in_process_client
@@ -31,7 +33,8 @@ User = get_user_model()
 LOGIN = "/admin/login/"
 KEYS = "/admin/generation/apikey/"
 PASSWORD = "a right one 7"
-LIMIT = django_settings.AXES_FAILURE_LIMIT
+REAL_ACCOUNT_LIMIT = lockout.ACCOUNT_LIMIT
+LIMIT, ACCOUNT_LIMIT = 4, 8  # for these tests: an attempt takes a while
 
 pytestmark = [
     pytest.mark.usefixtures("committed"),
@@ -41,7 +44,9 @@ pytestmark = [
 
 
 @pytest.fixture(autouse=True)
-def _no_attempts(committed):
+def _no_attempts(committed, settings, monkeypatch):
+    settings.AXES_FAILURE_LIMIT = LIMIT
+    monkeypatch.setattr(lockout, "ACCOUNT_LIMIT", ACCOUNT_LIMIT)
     yield
     reset()
 
@@ -56,20 +61,125 @@ def admin_user(committed):
     return User.objects.create_superuser("boss", password=PASSWORD)
 
 
-def attempt(password: str, username: str = "boss", address: str = "192.0.2.1", **headers) -> int:
+def attempt(
+    password: str, username: str = "boss", address: str = "192.0.2.1", browser: Client | None = None
+) -> int:
     """The status that a login is answered with: 302 is success, 429 locked out."""
     values = {"username": username, "password": password}
-    return Client().post(LOGIN, values, REMOTE_ADDR=address, headers=headers).status_code
+    return (browser or Client()).post(LOGIN, values, REMOTE_ADDR=address).status_code
+
+
+def known_browser(password: str = PASSWORD, username: str = "boss") -> Client:
+    """A browser that logged in to the account once."""
+    browser = Client()
+    assert attempt(password, username, "203.0.113.77", browser) == 302
+    browser.post("/admin/logout/")
+    return browser
+
+
+def lock_account() -> list[int]:
+    """Fail from many addresses."""
+    return [attempt("wrong", address=f"198.51.100.{n}") for n in range(ACCOUNT_LIMIT + 5)]
 
 
 # --- lockout --------------------------------------------------------------------------------------
 
 
 def test_an_account_is_locked_after_so_many_failures_from_wherever_they_come(admin_user):
-    statuses = [attempt("wrong", address=f"198.51.100.{n}") for n in range(LIMIT + 5)]
-    assert statuses[: LIMIT - 1] == [200] * (LIMIT - 1)
-    assert set(statuses[LIMIT - 1 :]) == {429}
+    statuses = lock_account()
+    assert statuses[: ACCOUNT_LIMIT - 1] == [200] * (ACCOUNT_LIMIT - 1)
+    assert set(statuses[ACCOUNT_LIMIT - 1 :]) == {429}
     assert attempt(PASSWORD, address="203.0.113.9") == 429, "the right password is no way around"
+
+
+def test_no_single_address_locks_an_account(admin_user):
+    """However long it goes on: it is locked itself, and its failures are no longer counted."""
+    for _quarter_of_an_hour in range(3):
+        statuses = [attempt("wrong") for _ in range(2 * ACCOUNT_LIMIT)]
+        assert statuses.count(200) == LIMIT - 1
+        assert attempt(PASSWORD, address="203.0.113.9") == 302
+        past = datetime.now(UTC) - django_settings.AXES_COOLOFF_TIME - timedelta(seconds=1)
+        AccessAttempt.objects.update(attempt_time=past)
+
+
+def test_it_takes_several_addresses_to_lock_an_account():
+    assert REAL_ACCOUNT_LIMIT >= 5 * project_settings.AXES_FAILURE_LIMIT
+
+
+def test_a_browser_that_the_account_knows_gets_in_while_strangers_lock_it(admin_user):
+    browser = known_browser()
+    lock_account()
+    for _ in range(LIMIT):
+        attempt("wrong", address="192.0.2.1")
+    assert attempt(PASSWORD, address="192.0.2.1") == 429
+    assert attempt(PASSWORD, address="192.0.2.1", browser=browser) == 302, "from a locked address"
+
+
+def test_who_is_logged_in_stays_logged_in_while_the_account_is_locked(admin_user):
+    browser = Client()
+    assert attempt(PASSWORD, browser=browser) == 302
+    lock_account()
+    assert browser.get("/admin/").status_code == 200
+
+
+def test_a_known_browser_may_fail_as_often_as_an_address(admin_user):
+    """A stolen cookie is worth that many guesses, wherever it is used."""
+    browser = known_browser()
+    statuses = [attempt("wrong", address=f"192.0.2.{n}", browser=browser) for n in range(LIMIT + 5)]
+    assert statuses.count(200) == LIMIT - 1
+    assert attempt(PASSWORD, address="203.0.113.9", browser=browser) == 429
+    assert attempt(PASSWORD, address="203.0.113.9") == 302, "the account is not locked by it"
+
+
+def test_a_browser_is_known_to_one_account_only(admin_user):
+    User.objects.create_superuser("insider", password="insider's own 7")
+    browser = known_browser("insider's own 7", "insider")
+    for _ in range(LIMIT):
+        attempt("wrong", browser=browser)
+    assert attempt(PASSWORD, browser=browser) == 429
+
+
+@pytest.mark.parametrize("change", [lambda text: f"x{text}", lambda text: text[:-1], lambda _: ""])
+def test_a_forged_cookie_makes_no_browser_known(admin_user, change):
+    browser = known_browser()
+    browser.cookies[lockout.COOKIE] = change(browser.cookies[lockout.COOKIE].value)
+    lock_account()
+    assert attempt(PASSWORD, address="203.0.113.9", browser=browser) == 429
+
+
+def test_the_cookie_is_kept_from_scripts_and_sent_to_the_login_alone(admin_user, settings):
+    settings.SESSION_COOKIE_SECURE = True
+    cookie = known_browser().cookies[lockout.COOKIE]
+    assert (cookie["path"], cookie["httponly"], cookie["secure"]) == (LOGIN, True, True)
+    assert "boss" not in cookie.value
+
+
+def test_a_success_of_ones_own_buys_no_guesses_at_another_account(admin_user):
+    User.objects.create_superuser("insider", password="insider's own 7")
+    guesses = 0
+    for _ in range(10):
+        guesses += [attempt("wrong") for _ in range(LIMIT - 2)].count(200)
+        attempt("insider's own 7", "insider")
+    assert guesses < LIMIT
+
+
+def test_one_account_under_many_spellings_is_one_account(admin_user):
+    """The form reads a name as Unicode's NFKC, without the spaces around it."""
+    names = [
+        "boss",
+        "\N{FULLWIDTH LATIN SMALL LETTER B}oss",
+        " boss ",
+        "bos\N{LATIN SMALL LETTER LONG S}",
+    ]
+    statuses = [attempt("wrong", names[n % 4], f"198.51.100.{n}") for n in range(ACCOUNT_LIMIT + 5)]
+    assert statuses.count(200) == ACCOUNT_LIMIT - 1
+
+
+def test_the_addresses_of_an_ipv6_network_are_one_client(admin_user):
+    statuses = [attempt("wrong", f"name{n}", f"2001:db8:1:2::{n:x}") for n in range(1, LIMIT + 6)]
+    assert statuses.count(200) == LIMIT - 1
+    assert attempt(PASSWORD, address="2001:db8:1:2:aaaa::1") == 429
+    assert attempt(PASSWORD, address="2001:db8:1:3::1") == 302
 
 
 def test_an_address_is_locked_whatever_names_it_tries(admin_user):
@@ -124,22 +234,28 @@ def test_no_password_is_written_down(admin_user):
         assert "canary" not in str(row)
 
 
-async def test_the_lockout_works_over_the_wire(serve, orm):
+async def test_the_lockout_works_over_the_wire(serve, orm, settings):
+    settings.PASSWORD_HASHERS = global_settings.PASSWORD_HASHERS  # the service's, not the tests'
     await sync_to_async(User.objects.create_superuser)("boss", password=PASSWORD, id=50)
     async with serve(LOG_LEVEL="WARNING") as service, httpx.AsyncClient() as browser:
         url = f"http://127.0.0.1:{service.port}{LOGIN}"
         token = (await browser.get(url)).cookies["csrftoken"]
         statuses = []
-        for n in range(LIMIT + 2):
+        for n in range(project_settings.AXES_FAILURE_LIMIT + 2):
             answer = await browser.post(
                 url,
-                data={"username": "boss", "password": "wrong", "csrfmiddlewaretoken": token},
+                data={"username": f"boss{n}", "password": "wrong", "csrfmiddlewaretoken": token},
                 # uvicorn trusts the loopback address by default.
-                headers={"X-Forwarded-For": f"192.0.2.{n}"},
+                headers={"X-Forwarded-For": "192.0.2.1"},
             )
             statuses.append(answer.status_code)
+        known = await browser.post(
+            url, data={"username": "boss", "password": PASSWORD, "csrfmiddlewaretoken": token}
+        )
     assert statuses[0] == 200
     assert statuses[-2:] == [429, 429]
+    assert known.status_code == 302, "from another address"
+    assert lockout.COOKIE in known.cookies
 
 
 # --- proxies --------------------------------------------------------------------------------------
@@ -154,6 +270,8 @@ async def test_the_lockout_works_over_the_wire(serve, orm):
         ("10.0.0.7", "1.1.1.1, 198.51.100.1, 192.168.4.2", "198.51.100.1"),
         ("10.0.0.7", None, "10.0.0.7"),
         ("10.0.0.7", "not an address", None),
+        ("10.0.0.7", "2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ("::ffff:203.0.113.1", None, "203.0.113.1"),
     ],
 )
 async def test_only_a_trusted_proxy_says_where_a_request_comes_from(
