@@ -13,7 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import models
 
 from generation import conf
-from generation.database import sizing
+from generation.database import dsn, sizing
 from generation.llm.providers import registry as providers
 from generation.llm.transport import has_certificates
 from generation.runtime.connections import budget as connection_budget
@@ -94,6 +94,10 @@ def check_database(**_kwargs: Any) -> list[CheckMessage]:
                 id="staccato.E003",
             )
         ]
+    try:
+        dsn.from_django(settings.DATABASES[alias])
+    except dsn.BadDatabase as error:
+        return [Error(f"DATABASES[{alias!r}]: {error}.", id="staccato.E003")]
     return []
 
 

@@ -12,7 +12,8 @@ from django.urls import reverse_lazy
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
-from project import embedded_postgres
+from generation.database import dsn
+from project import embedded_postgres, hosting
 from project.environment import Environment, stop
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -61,9 +62,6 @@ for proxy in TRUSTED_PROXIES:
         stop(f"TRUSTED_PROXIES={proxy!r}: use addresses or networks, e.g. 10.0.0.7,192.168.0.0/24")
 
 
-SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-
-
 def database(url: str) -> dict[str, Any]:
     """Returns Django's settings for a libpq URL or connection string, or the embedded server's."""
     # For the admin and the commands; the hot path has its own pool.
@@ -77,21 +75,20 @@ def database(url: str) -> dict[str, Any]:
         }
     try:
         parts = conninfo_to_dict(url)
-    except ProgrammingError:
-        stop("DATABASE_URL=(hidden): use postgresql://user:password@host:5432/name")
+    except ProgrammingError as error:
+        stop(f"DATABASE_URL=(hidden): {hosting.advice(url, str(error))}")
     names = {"NAME": "dbname", "USER": "user", "PASSWORD": "password", "HOST": "host"}
     settings: dict[str, Any] = {key: str(parts.pop(name, "")) for key, name in names.items()}
     settings["PORT"] = str(parts.pop("port", ""))
     if not settings["NAME"]:
         stop("DATABASE_URL=(hidden): it names no database; use postgresql://user@host/name")
-    if "@" in settings["HOST"][1:]:  # a leading @ names an abstract socket
-        stop("DATABASE_URL=(hidden): write @ in the user or password as %40")
-    if settings["PORT"] and not settings["PORT"].isdecimal():
-        stop(
-            "DATABASE_URL=(hidden): its port is not a number; use postgresql://user@host:5432/name"
-        )
-    if parts.get("sslmode", SSL_MODES[0]) not in SSL_MODES:
-        stop(f"DATABASE_URL=(hidden): its sslmode must be one of {', '.join(SSL_MODES)}")
+    # A leading @ names an abstract socket.
+    if "@" in settings["HOST"][1:] or ("://" in url and "@" in settings["NAME"]):
+        stop("DATABASE_URL=(hidden): write @ and / in the user or password as %40 and %2F")
+    try:
+        dsn.from_django({**settings, "OPTIONS": parts})
+    except dsn.BadDatabase as error:
+        stop(f"DATABASE_URL=(hidden): {error}")
     return {
         "ENGINE": "django.db.backends.postgresql",
         **settings,

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import event, exc
+from sqlalchemy import URL, event, exc
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -21,7 +22,7 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.util import greenlet_spawn
 
-from generation.database import dsn, guard
+from generation.database import connecting, dsn, guard
 from generation.database.pool import MeasuredPool
 from generation.database.sqlstate import READ_ONLY, is_lost, sqlstate, to_staccato_error
 from generation.errors import DatabaseUnavailable
@@ -45,8 +46,11 @@ _UNPREPARED = {"prepared_statement_cache_size": 0, "statement_cache_size": 0}
 class Database:
     """The hot path's access to PostgreSQL. Belongs to one process and one event loop."""
 
-    def __init__(self, engine: AsyncEngine, *, wait_limit_s: float, strict: bool) -> None:
+    def __init__(
+        self, engine: AsyncEngine, address: str, *, wait_limit_s: float, strict: bool
+    ) -> None:
         self.engine = engine
+        self.address = address  # which database it is, without the password
         self._wait_limit_s = wait_limit_s
         self._strict = strict
         transactional = engine.execution_options(isolation_level="READ COMMITTED")
@@ -61,10 +65,10 @@ class Database:
 
         With `strict`, a connection held into the LLM call raises; else it is counted and logged.
         """
-        url, arguments = dsn.from_django(django_database)
+        target = dsn.from_django(django_database)
         is_direct = settings.db_pool_mode == "direct"
         engine = create_async_engine(
-            url,
+            URL.create("postgresql+asyncpg"),
             poolclass=MeasuredPool,
             pool_size=settings.db_pool_size,
             max_overflow=settings.db_max_overflow,
@@ -76,23 +80,21 @@ class Database:
             # The hot path runs single statements; set here, it costs nothing at each checkout.
             isolation_level="AUTOCOMMIT",
             connect_args={
-                "timeout": settings.db_pool_timeout,
-                "command_timeout": settings.db_command_timeout,
+                "async_creator_fn": partial(
+                    connecting.connect,
+                    target,
+                    limit_s=settings.db_pool_timeout,
+                    command_timeout=settings.db_command_timeout,
+                ),
                 **({} if is_direct else _UNPREPARED),
-                **arguments,
             },
         )
         if is_direct:  # PgBouncer keeps its own connections, whatever we do with ours
             event.listen(engine.sync_engine, "handle_error", _leave_a_demoted_server)
         try:
-            yield cls(engine, wait_limit_s=settings.db_pool_timeout, strict=strict)
+            yield cls(engine, target.address, wait_limit_s=settings.db_pool_timeout, strict=strict)
         finally:
             await engine.dispose()
-
-    @property
-    def address(self) -> str:
-        """Which database it is, without the password."""
-        return self.engine.url.render_as_string()
 
     @property
     def pool(self) -> MeasuredPool:

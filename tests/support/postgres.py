@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -17,12 +18,24 @@ from project.embedded_postgres.account import Account
 PORT = "5432"
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 class PrivatePostgres:
     """Its data is durable: a crash must show what a crash does."""
 
-    def __init__(self) -> None:
+    def __init__(self, binaries: Path | None = None, **settings: str | int) -> None:
         self._account = Account()
-        self._binaries = holding.find_binaries() / "bin"
+        self._binaries = binaries or holding.find_binaries() / "bin"
+        self._settings: dict[str, str | int] = {
+            "listen_addresses": "",
+            "port": PORT,
+            "max_connections": 100,
+            **settings,
+        }
         self.folder = Path(tempfile.mkdtemp(prefix="staccato-pg-", dir="/tmp"))
         if not self._account.can_run(self._binaries / "postgres"):
             copy = self.folder / "copy"
@@ -35,9 +48,9 @@ class PrivatePostgres:
         self._data = self.folder / "data"
         self._data.mkdir(mode=0o700)
         self._account.own(self._data)
-        self._own_folder = self.folder / "s"
-        self._own_folder.mkdir(mode=0o700)
-        self._account.own(self._own_folder)
+        self.sockets = self.folder / "s"
+        self.sockets.mkdir(mode=0o700)
+        self._account.own(self.sockets)
         self._log = (self.folder / "log").open("wb")
         self._server: subprocess.Popen | None = None
         subprocess.run(
@@ -48,7 +61,18 @@ class PrivatePostgres:
 
     @property
     def url(self) -> str:
-        return f"postgresql:///postgres?host={self._own_folder}&port={PORT}&user=postgres"
+        return f"postgresql:///postgres?host={self.sockets}&port={self.port}&user=postgres"
+
+    @property
+    def port(self) -> int:
+        return int(self._settings["port"])
+
+    def give(self, name: str, content: bytes) -> None:
+        """Put a file into its data folder."""
+        path = self._data / name
+        path.write_bytes(content)
+        path.chmod(0o600)
+        self._account.own(path)
 
     @property
     def pid(self) -> int:
@@ -56,8 +80,8 @@ class PrivatePostgres:
 
     def start(self) -> None:
         self._server = subprocess.Popen(
-            [self._binaries / "postgres", "-D", self._data, "-k", self._own_folder,
-             "-c", "listen_addresses=", "-c", f"port={PORT}", "-c", "max_connections=100"],
+            [self._binaries / "postgres", "-D", self._data, "-k", self.sockets,
+             *(part for key, value in self._settings.items() for part in ("-c", f"{key}={value}"))],
             env={}, stdout=self._log, stderr=self._log, start_new_session=True,
             **self._account.credentials,
         )  # fmt: skip
