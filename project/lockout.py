@@ -86,7 +86,8 @@ class LoginHandler(AxesDatabaseHandler):  # type: ignore[misc]  # axes ships no 
         if name != (credentials or request.POST).get(settings.AXES_USERNAME_FORM_FIELD):
             return of_name  # a known browser's
         if of_name >= ACCOUNT_LIMIT:
-            return max(of_name, get_failure_limit(request, credentials))
+            limit: int = get_failure_limit(request, credentials)
+            return max(of_name, limit)
         return _failures(recent.filter(ip_address=request.axes_ip_address))
 
     def filter_user_attempts(

@@ -4,31 +4,42 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import shlex
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin, messages
-from django.contrib.admin.widgets import ForeignKeyRawIdWidget, ManyToManyRawIdWidget
-from django.core.exceptions import ValidationError
+from django.contrib.admin.utils import unquote
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.http import Http404, HttpResponseRedirect
 from django.template.response import TemplateResponse
+from django.urls import path, reverse
 from django.utils.html import format_html
 from django.utils.timezone import now
 
 from generation import conf
 from generation.admin import columns
-from generation.admin.pagination import NewestFirstAdmin
 from generation.admin.theme import ModelForm
+from generation.admin.users import UserLookupAdmin
 from generation.api_keys import tokens
-from generation.models import ApiKey
+from generation.models import ApiKey, Profile
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
     from django.http import HttpRequest, HttpResponse
     from django.utils.safestring import SafeString
 
-_FACTS = ("public_part", "state_label", "last_used", "created")
+_FACTS = ("public_part", "state_label", "all_users_named", "last_used", "created")
+_NAMES_SHOWN = 100
+_SOON = "Revoked keys stop working within 30 seconds."
 
 
 class ApiKeyForm(ModelForm):
+    class Meta:
+        help_texts: ClassVar = {
+            "user": "Only for the scope “one user”. Type to search.",
+            "users": "Only for the scope “the users named below”. Type to search.",
+        }
+
     def clean_allowed_models(self) -> str:
         text: str = self.cleaned_data["allowed_models"]
         try:
@@ -48,8 +59,9 @@ class ApiKeyForm(ModelForm):
 
 
 @admin.register(ApiKey)
-class ApiKeyAdmin(NewestFirstAdmin):
+class ApiKeyAdmin(UserLookupAdmin):
     form = ApiKeyForm
+    user_fields = ("user", "users")
     list_display = (
         "name",
         "public_part",
@@ -71,10 +83,19 @@ class ApiKeyAdmin(NewestFirstAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[ApiKey]:
         return super().get_queryset(request).prefetch_related("users")
 
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        # What a backend that generates for its own users needs; it is complete with a name.
+        return {"scope": ApiKey.Scope.ALL, **super().get_changeform_initial_data(request)}
+
     def get_fieldsets(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
         if obj is None:
             return self.fieldsets
-        return (*self.fieldsets, ("The key", {"fields": _FACTS}))
+        named = ("users",) if obj.scope == ApiKey.Scope.USERS else ()
+        return (
+            (None, {"fields": ("name", "scope", *named)}),
+            ("Limits", {"fields": ("allowed_models", "expires_at")}),
+            ("The key", {"fields": _FACTS}),
+        )
 
     def get_readonly_fields(
         self, request: HttpRequest, obj: ApiKey | None = None
@@ -82,14 +103,46 @@ class ApiKeyAdmin(NewestFirstAdmin):
         # The holder of a key relies on its scope; for another scope, make another key.
         return (*_FACTS, "scope", "user") if obj else _FACTS
 
-    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
-        # A plain select would load every user.
-        kwargs["widget"] = ForeignKeyRawIdWidget(db_field.remote_field, self.admin_site)
-        return super().formfield_for_foreignkey(db_field, request, **kwargs)
+    def get_urls(self) -> list[Any]:
+        revoke = self.admin_site.admin_view(self.revoke_one)
+        name = "generation_apikey_revoke"
+        return [path("<path:object_id>/revoke/", revoke, name=name), *super().get_urls()]
 
-    def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
-        kwargs["widget"] = ManyToManyRawIdWidget(db_field.remote_field, self.admin_site)
-        return super().formfield_for_manytomany(db_field, request, **kwargs)
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        key = context.get("original")
+        context["may_revoke"] = (
+            key is not None and not key.revoked_at and self.has_change_permission(request, key)
+        )
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    def revoke_one(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Asks, and on POST revokes."""
+        key = self.get_object(request, unquote(object_id))
+        if key is None:
+            raise Http404("There is no such key.")
+        if not self.has_change_permission(request, key):
+            raise PermissionDenied
+        page = reverse("admin:generation_apikey_change", args=[key.pk])
+        if key.revoked_at:
+            messages.info(request, f"{key} was revoked before.")
+            return HttpResponseRedirect(page)
+        if request.method == "POST":
+            self.get_queryset(request).filter(pk=key.pk).update(revoked_at=now())
+            self.log_change(request, key, "Revoked.")
+            messages.success(request, f"{key} is revoked. {_SOON}")
+            return HttpResponseRedirect(page)
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"Revoke {key.name}?",
+            "opts": self.opts,
+            "media": self.media,
+            "key": key,
+            "page": page,
+            "soon": _SOON,
+        }
+        return TemplateResponse(request, "admin/generation/apikey/revoke.html", context)
 
     def save_model(
         self,
@@ -113,12 +166,18 @@ class ApiKeyAdmin(NewestFirstAdmin):
         post_url_continue: str | None = None,
     ) -> HttpResponse:
         """Shows the key without a redirect, because a message would store it in a cookie."""
+        key: str = obj.text  # type: ignore[attr-defined]  # from save_model
+        url = request.build_absolute_uri(
+            reverse("api-v1:generate", kwargs={"user_id": _example_user(obj)})
+        )
         context = {
             **self.admin_site.each_context(request),
             "title": f"API key for {obj.name}",
             "opts": self.opts,
             "media": self.media,
-            "key": obj.text,  # type: ignore[attr-defined]  # from save_model
+            "key": key,
+            "api_key": obj,
+            "curl": f"curl -X POST {shlex.quote(url)} -H 'Authorization: Bearer {key}'",
         }
         response = TemplateResponse(request, "admin/generation/apikey/created.html", context)
         response["Cache-Control"] = "no-store"
@@ -130,7 +189,7 @@ class ApiKeyAdmin(NewestFirstAdmin):
         for key in queryset:
             self.log_change(request, key, "Revoked.")
         keys = "1 key" if count == 1 else f"{count} keys"
-        messages.success(request, f"{keys} revoked. Revoked keys stop working within 30 seconds.")
+        messages.success(request, f"{keys} revoked. {_SOON}")
 
     @admin.display(description="public part")
     def public_part(self, key: ApiKey) -> SafeString:
@@ -144,6 +203,14 @@ class ApiKeyAdmin(NewestFirstAdmin):
     def audience(self, key: ApiKey) -> str:
         return key.audience
 
+    @admin.display(description="for")
+    def all_users_named(self, key: ApiKey) -> str:
+        if key.scope != ApiKey.Scope.USERS:
+            return key.audience
+        names = sorted(user.get_username() for user in key.users.all())
+        more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+        return f"{', '.join(names[:_NAMES_SHOWN])}{more}" or "no user"
+
     @admin.display(description="last used")
     def last_used(self, key: ApiKey) -> str:
         return columns.minute(key.last_used_at)
@@ -155,3 +222,14 @@ class ApiKeyAdmin(NewestFirstAdmin):
     @admin.display(description="created")
     def created(self, key: ApiKey) -> str:
         return columns.minute(key.created_at)
+
+
+def _example_user(key: ApiKey) -> int:
+    """Returns a user that the key may generate for, with a profile if there is one."""
+    profiles = Profile.objects.order_by("pk")
+    if key.scope == ApiKey.Scope.USER and key.user_id is not None:
+        return key.user_id
+    if key.scope == ApiKey.Scope.USERS:
+        profiles = profiles.filter(user__in=key.users.all())
+    first: int | None = profiles.values_list("pk", flat=True).first()
+    return first or 1

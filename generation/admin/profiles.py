@@ -4,48 +4,76 @@
 
 from __future__ import annotations
 
-from string import Template
 from typing import TYPE_CHECKING, Any
 
-from django.contrib import admin
-from django.contrib.admin.widgets import ForeignKeyRawIdWidget
+from django.contrib import admin, messages
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 
+from generation import conf
 from generation.admin import columns
-from generation.admin.pagination import NewestFirstAdmin
-from generation.admin.theme import ModelForm
-from generation.conf.fields import PROVIDERS
+from generation.admin.theme import ModelForm, SelectWidget
+from generation.admin.users import UserLookupAdmin
+from generation.errors import ModelNotAllowed
+from generation.llm.offer import Offer
 from generation.models import Profile
+from generation.pipeline import prompts
 
 if TYPE_CHECKING:
-    from django.db.models import ForeignKey
-    from django.forms import ModelChoiceField
-    from django.http import HttpRequest
+    from collections.abc import Iterable
+
+    from django.http import HttpRequest, HttpResponse
     from django.utils.safestring import SafeString
 
 
 class ProfileForm(ModelForm):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.offer = Offer(conf.load())
+        default = self.offer.targets[0]
+        models: dict[str, list[str]] = {}
+        for provider, model in self.offer.targets:
+            models.setdefault(model, []).append(provider)
+        self._offer_choices(
+            "provider",
+            f"The service's default ({default.provider})",
+            ((target.provider, target.provider) for target in self.offer.targets),
+        )
+        self._offer_choices(
+            "model",
+            "The provider's default",
+            ((model, f"{model} ({', '.join(names)})") for model, names in models.items()),
+        )
+
+    def _offer_choices(self, name: str, default: str, offered: Iterable[tuple[str, str]]) -> None:
+        if name not in self.fields:  # for a person who may only look
+            return
+        choices = {"": default, **dict(offered)}
+        saved = getattr(self.instance, name)
+        choices.setdefault(saved, f"{saved} (no longer offered)")
+        field = self.fields[name]
+        field.widget = SelectWidget(choices=list(choices.items()))
+        field.widget.is_required = field.required
+
     def clean_prompt_template(self) -> str:
         text: str = self.cleaned_data["prompt_template"]
-        for match in Template.pattern.finditer(text):
-            if match["invalid"] is not None:
-                line = text.count("\n", 0, match.start()) + 1
-                raise ValidationError(
-                    f"Line {line} has a $ without a name. Write $$ for a dollar sign, $input for"
-                    " the request's input, and $name or ${name} for a variable."
-                )
+        if fault := prompts.template_fault(text):
+            raise ValidationError(fault)
         return text
 
-    def clean_provider(self) -> str:
-        provider: str = self.cleaned_data["provider"]
-        if provider and provider not in PROVIDERS:
-            raise ValidationError(f"Leave this empty, or use one of {', '.join(PROVIDERS)}.")
-        return provider
+    def clean(self) -> dict[str, Any]:
+        fields: dict[str, Any] = super().clean() or self.cleaned_data
+        provider, model = fields.get("provider", ""), fields.get("model", "")
+        try:
+            self.offer.choose(provider, model)
+        except ModelNotAllowed as error:
+            named = "model" if model else "provider"
+            self.add_error(named, f"{error}. Choose one of these, or leave the default.")
+        return fields
 
 
 @admin.register(Profile)
-class ProfileAdmin(NewestFirstAdmin):
+class ProfileAdmin(UserLookupAdmin):
     form = ProfileForm
     list_display = ("user", "template_excerpt", "provider", "model", "max_tokens")
     list_select_related = ("user",)
@@ -62,18 +90,20 @@ class ProfileAdmin(NewestFirstAdmin):
         # The user is the primary key, so saving with another user would make a second profile.
         return ("user",) if obj else ()
 
-    def get_autocomplete_fields(self, request: HttpRequest) -> tuple[str, ...]:
-        # If declared as a field, it would fail the system check where users have no admin page.
-        users = self.admin_site._registry.get(get_user_model())  # noqa: SLF001  # raises if public
-        return ("user",) if users and users.get_search_fields(request) else ()
-
-    def formfield_for_foreignkey(
-        self, db_field: ForeignKey[Any, Any], request: HttpRequest, **kwargs: Any
-    ) -> ModelChoiceField[Any] | None:
-        # A plain select would load every user.
-        if db_field.name not in self.get_autocomplete_fields(request):
-            kwargs["widget"] = ForeignKeyRawIdWidget(db_field.remote_field, self.admin_site)
-        return super().formfield_for_foreignkey(db_field, request, **kwargs)
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        profile = context.get("original")
+        if profile is not None and request.method == "GET":
+            try:
+                Offer(conf.load()).choose(profile.provider, profile.model)
+            except ModelNotAllowed as error:
+                messages.warning(
+                    request,
+                    f"{error}. Choose one of these: until then, each request for this user that"
+                    " names no other is refused with status 422.",
+                )
+        return super().render_change_form(request, context, *args, **kwargs)
 
     @admin.display(description="prompt template")
     def template_excerpt(self, profile: Profile) -> SafeString:

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from generation.conf import Target
-from generation.errors import LLMError, ModelNotAllowed
+from generation.errors import LLMError
 from generation.llm import policy
 from generation.llm.completion import CompletionContext
+from generation.llm.offer import Offer, with_model
 from generation.llm.prices import Prices
 from generation.llm.providers import registry
 from generation.llm.transport import Transport
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from generation.conf import Settings
+    from generation.conf import Settings, Target
     from generation.llm.completion import Outcome
     from generation.llm.providers.base import Answer, Provider
     from generation.records import Prompt
@@ -41,10 +41,8 @@ class LLMClient:
             name: Upstream(registry.PROVIDERS[name](settings, transport), settings)
             for name in sorted(registry.named_providers(settings))
         }
-        default = Target(registry.default_provider(settings), settings.llm_model)
-        offered = map(self._with_model, (default, *settings.llm_allowed))
-        self._allowed = tuple(dict.fromkeys(offered))  # the default first
-        self._fallbacks = tuple(map(self._with_model, settings.llm_fallbacks))
+        self.choose = Offer(settings).choose
+        self._fallbacks = tuple(map(with_model, settings.llm_fallbacks))
         self._chain = lru_cache(maxsize=256)(self._build_chain)
         is_priced = any(upstream.provider.price_list for upstream in self._upstreams.values())
         self._prices = Prices() if is_priced else None
@@ -55,18 +53,6 @@ class LLMClient:
         transport = Transport(connect_timeout=settings.llm_connect_timeout)
         async with transport:
             yield cls(settings, transport)
-
-    def choose(self, provider: str, model: str) -> Target:
-        """Returns the provider and model to ask; '' leaves the choice to the settings.
-
-        Raises `ModelNotAllowed`.
-        """
-        for target in self._allowed:
-            if provider in {"", target.provider} and model in {"", target.model}:
-                return target
-        wanted = ":".join(filter(None, (provider, model)))
-        offered = ", ".join(map(str, self._allowed))
-        raise ModelNotAllowed(f"{wanted} is not offered here; these are: {offered}")
 
     async def complete(self, prompt: Prompt) -> Outcome:
         """Ask the prompt's provider, then the fallbacks, within LLM_TIMEOUT in total.
@@ -120,10 +106,6 @@ class LLMClient:
 
     def _build_chain(self, provider: str, model: str) -> tuple[Target, ...]:
         return tuple(dict.fromkeys((self.choose(provider, model), *self._fallbacks)))
-
-    def _with_model(self, target: Target) -> Target:
-        default_model = self._upstreams[target.provider].provider.default_model
-        return Target(target.provider, target.model or default_model)
 
     def _cost(self, provider: Provider, answer: Answer) -> Decimal | None:
         if self._prices is None:

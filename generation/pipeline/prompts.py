@@ -44,6 +44,18 @@ def render(profile: Profile, request: GenerationRequest) -> str:
     return text
 
 
+def template_fault(text: str) -> str:
+    """Returns what keeps a template from being filled, as a sentence; '' if nothing does."""
+    for match in Template.pattern.finditer(text):
+        if match["invalid"] is not None:
+            line = text.count("\n", 0, match.start()) + 1
+            return (
+                f"Line {line} has a $ without a name. Write $$ for a dollar sign, $input for"
+                " the request's input, and $name or ${name} for a variable."
+            )
+    return ""
+
+
 def is_storable(text: str) -> bool:
     return _UNSTORABLE.search(text) is None
 

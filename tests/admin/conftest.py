@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from django.contrib import admin
 from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group
 from django.test import Client
 
 from generation.models import GenerationLog
@@ -30,3 +31,10 @@ def short_pages(monkeypatch):
 def staff(user) -> Client:
     """May see and do all."""
     return log_in(User.objects.create_superuser("root"))
+
+
+@pytest.fixture
+def reviewer(committed) -> Client:
+    user = User.objects.create_user("reviewer", is_staff=True)
+    user.groups.add(Group.objects.get(name="Reviewers"))
+    return log_in(user)

@@ -71,8 +71,78 @@ def test_a_template_that_can_be_filled_is_taken(staff, user, template):
     assert Profile.objects.get().prompt_template == template
 
 
-def test_an_unknown_provider_is_refused(staff, user):
-    assert "anthropic" in get_form_errors(staff, user, provider="antropic")["provider"][0]
+@pytest.fixture
+def offer(settings):
+    """Change what the service offers: `offer("openai:gpt-a")`; simulated is the default."""
+
+    def change(allowed: str = "") -> None:
+        settings.STACCATO = {
+            **settings.STACCATO, "LLM_ALLOWED": allowed, "OPENAI_API_KEY": "k",
+        }  # fmt: skip
+
+    return change
+
+
+def choices(html: str, name: str) -> list[tuple[str, str]]:
+    select = re.search(rf'<select name="{name}".*?</select>', html, re.DOTALL).group(0)
+    return re.findall(r'<option value="([^"]*)"[^>]*>([^<]*)</option>', select)
+
+
+def test_provider_and_model_are_choices_of_what_is_offered(staff, offer):
+    offer("openai:gpt-a, openai:gpt-b, simulated:gpt-b")
+    html = get(staff, f"{PROFILES}add/").html
+    assert choices(html, "provider") == [
+        ("", "The service&#x27;s default (simulated)"),
+        ("simulated", "simulated"),
+        ("openai", "openai"),
+    ]
+    assert choices(html, "model") == [
+        ("", "The provider&#x27;s default"),
+        ("simulated", "simulated (simulated)"),
+        ("gpt-a", "gpt-a (openai)"),
+        ("gpt-b", "gpt-b (openai, simulated)"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "field"),
+    [
+        ("antropic", "", "provider"),
+        ("anthropic", "", "provider"),  # known and not offered
+        ("", "gpt-9", "model"),
+        ("simulated", "gpt-a", "model"),
+    ],
+)
+def test_what_is_not_offered_is_refused(staff, user, offer, provider, model, field):
+    offer("openai:gpt-a")
+    (sentence,) = get_form_errors(staff, user, provider=provider, model=model)[field]
+    assert "is not offered here; these are: simulated:simulated, openai:gpt-a" in sentence
+    assert not Profile.objects.exists()
+
+
+@pytest.mark.parametrize(("provider", "model"), [("openai", ""), ("", "gpt-a"), ("", "")])
+def test_what_is_offered_is_taken(staff, user, offer, provider, model):
+    offer("openai:gpt-a")
+    staff.post(f"{PROFILES}add/", profile_form(user=user.pk, provider=provider, model=model))
+    assert Profile.objects.get().model == model
+
+
+def test_a_profile_of_what_is_no_longer_offered_opens_says_so_and_can_be_corrected(
+    staff, user, offer
+):
+    offer("openai:gpt-a")
+    values = profile_form(provider="openai", model="gpt-a")
+    page = f"{PROFILES}{user.pk}/change/"
+    staff.post(f"{PROFILES}add/", {**values, "user": user.pk})
+    assert "is not offered" not in get(staff, page).html
+    offer("")
+    html = get(staff, page).html
+    assert "openai:gpt-a is not offered here; these are: simulated:simulated" in html
+    assert ("gpt-a", "gpt-a (no longer offered)") in choices(html, "model")
+    response = staff.post(page, values)
+    assert "is not offered here" in str(response.context["adminform"].form.errors)
+    assert staff.post(page, profile_form()).status_code == 302
+    assert "is not offered" not in get(staff, page).html
 
 
 def get_form_errors(client: Client, user, **values) -> dict[str, list[str]]:

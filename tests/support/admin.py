@@ -17,6 +17,7 @@ from generation.models import GenerationLog
 
 LOGS = "/admin/generation/generationlog/"
 PROFILES = "/admin/generation/profile/"
+KEYS = "/admin/generation/apikey/"
 USAGE = "/admin/generation/usagelog/"
 NOON = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
 
-from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError
 from django.db import transaction
 from django.utils.dateparse import parse_date, parse_datetime
@@ -13,12 +12,11 @@ from django.utils.timezone import is_naive, localtime, make_aware, now
 
 from generation import conf
 from generation.api_keys import tokens
+from generation.management.users import find_user
 from generation.models import ApiKey
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
-
-    from django.contrib.auth.base_user import AbstractBaseUser
 
 
 class Command(BaseCommand):
@@ -97,16 +95,6 @@ class Command(BaseCommand):
             raise CommandError(f"There is no key {', '.join(missing)}; no key was revoked.")
         ApiKey.objects.filter(prefix__in=prefixes, revoked_at=None).update(revoked_at=now())
         self.stdout.write(f"Revoked: {', '.join(map(str, found.values()))}")
-
-
-def find_user(name: str) -> AbstractBaseUser:
-    users = get_user_model()._base_manager
-    found = users.filter(**{get_user_model().USERNAME_FIELD: name}).first()
-    if found is None and name.isascii() and name.isdigit():
-        found = users.filter(pk=int(name)).first()
-    if found is None:
-        raise CommandError(f"There is no user {name}.")
-    return found
 
 
 def parse_moment(text: str) -> datetime:

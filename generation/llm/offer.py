@@ -1,0 +1,39 @@
+"""What the service offers: the providers and models that a request or a profile may name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from generation.conf import Target
+from generation.errors import ModelNotAllowed
+from generation.llm.providers import registry
+
+if TYPE_CHECKING:
+    from generation.conf import Settings
+
+
+class Offer:
+    """The default target first, then those of LLM_ALLOWED, each with its model."""
+
+    def __init__(self, settings: Settings) -> None:
+        default = Target(registry.default_provider(settings), settings.llm_model)
+        named = map(with_model, (default, *settings.llm_allowed))
+        self.targets = tuple(dict.fromkeys(named))
+
+    def choose(self, provider: str, model: str) -> Target:
+        """Returns the provider and model to ask; '' leaves the choice to the settings.
+
+        Raises `ModelNotAllowed`.
+        """
+        for target in self.targets:
+            if provider in {"", target.provider} and model in {"", target.model}:
+                return target
+        wanted = ":".join(filter(None, (provider, model)))
+        offered = ", ".join(map(str, self.targets))
+        raise ModelNotAllowed(f"{wanted} is not offered here; these are: {offered}")
+
+
+def with_model(target: Target) -> Target:
+    """Returns the target with its provider's default model, if it names none."""
+    default_model = registry.PROVIDERS[target.provider].default_model
+    return Target(target.provider, target.model or default_model)

@@ -1,0 +1,22 @@
+"""Users, as the commands are given them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.contrib.auth import get_user_model
+from django.core.management.base import CommandError
+
+if TYPE_CHECKING:
+    from django.contrib.auth.base_user import AbstractBaseUser
+
+
+def find_user(name: str) -> AbstractBaseUser:
+    """Returns the user of that name, else of that id. Raises `CommandError`."""
+    users = get_user_model()._base_manager
+    found = users.filter(**{get_user_model().USERNAME_FIELD: name}).first()
+    if found is None and name.isascii() and name.isdigit() and len(name) < 19:
+        found = users.filter(pk=int(name)).first()
+    if found is None:
+        raise CommandError(f"There is no user {name}.")
+    return found
