@@ -1,9 +1,13 @@
-"""Kill, stop and freeze for as long as you like, and count what was answered but not stored.
+"""Everything at once, for as long as you like; then count what was lost or paid for twice.
 
-    python benchmarks/soak.py --kills 20 --restarts 10 --freezes 3
+    python benchmarks/soak.py [--minutes 20] [--callers 100] [--seed 1]
 
-Starts a PostgreSQL, a fake LLM and the service, keeps callers busy all the while, and prints one
-line for each kind of fault. Everything is on the loopback interface and ends by itself.
+Two processes of the service, a PostgreSQL of their own and a provider on a real socket. All the
+while, PostgreSQL is restarted, kept away longer than a key's lease, and frozen; one of the two
+processes is killed and started again; the provider fails in each way; callers leave; half of the
+requests have an Idempotency-Key and are repeated after errors, and some after their answer, too.
+Prints the laws that must hold with examples of what broke them, and exits with 1 if one did.
+Everything is on the loopback interface and ends by itself.
 """
 
 from __future__ import annotations
@@ -11,158 +15,223 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
+import random
 import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
-
-import asyncpg
+from urllib.parse import urlsplit
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.support import http, service
-from tests.support.dialects import AnthropicDialect
-from tests.support.postgres import PrivatePostgres
-from tests.support.provider import Provider, says
+from soak_callers import Callers, Worker
+from soak_laws import State, check, report, rss_mib, stored_rows
+from soak_provider import Moody
 
-CALLERS = 100
+from tests.support import service
+from tests.support.postgres import PrivatePostgres
+
+# The lease of a key is 23 s then: pool, LLM and write timeouts and 15 s.
+SETTINGS = {
+    **service.PRODUCTION,
+    "STACCATO_API_KEYS_REQUIRED": "0",
+    "LLM_PROVIDER": "anthropic",
+    "ANTHROPIC_API_KEY": "a-key",
+    "LLM_TIMEOUT": "4",
+    "LLM_ATTEMPT_TIMEOUT": "2",
+    "DB_POOL_TIMEOUT": "2",
+    "DB_COMMAND_TIMEOUT": "4",
+    "LOG_LEVEL": "WARNING",
+}
+RESTART_S = 1.0
+BEYOND_A_LEASE_S = 35.0
+FREEZES_S = (3.0, 12.0)
+CALM_S = (6.0, 12.0)
+BETWEEN_KILLS_S = (8.0, 20.0)
+DOWN_S = (0.2, 4.0)
+WARM_UP_S = 10.0
+IDLE_S = 8.0  # longer than connections of callers are kept
+CLOSING_S = 120.0  # for the last keys
+REPLAY_S = 60.0  # for the journals to be stored
+REST_S = 300.0  # all the above but the soak itself, and the start
 
 
 class Soak:
-    def __init__(self, postgres: PrivatePostgres, llm: Provider, journal: str) -> None:
+    def __init__(
+        self, postgres: PrivatePostgres, journal: str, options: argparse.Namespace
+    ) -> None:
+        self.chance = random.Random(options.seed)
+        self.options = options
         self.postgres = postgres
-        self.answered: set[str] = set()
-        self.statuses: dict[int, int] = {}
-        self.running: service.Service | None = None
-        self.env = {
-            "LLM_PROVIDER": "anthropic",
-            "ANTHROPIC_API_KEY": "test-key",
-            "ANTHROPIC_BASE_URL": llm.url,
-            "STACCATO_JOURNAL_DIR": journal,
-            "DB_POOL_TIMEOUT": "5",
-        }
+        self.provider = Moody(self.chance)
+        self.workers: list[Worker] = []
+        self.callers = Callers(lambda: self.workers, self.chance)
+        self.happened: Counter[str] = Counter()
+        self.logs: dict[str, str] = {}
+        self.peak_mib = 0.0
+        self._is_over = asyncio.Event()
+        self._env = {**SETTINGS, "STACCATO_JOURNAL_DIR": journal}
 
-    async def call_for_ever(self) -> None:
-        while True:
-            running = self.running
-            if running is None:
-                await asyncio.sleep(0.05)
-                continue
-            try:
-                answer = await http.generate(running.port)
-                told = answer.json()
-            except (OSError, ValueError):  # refused, or cut off by a kill
-                await asyncio.sleep(0.01)
-                continue
-            self.statuses[answer.status] = self.statuses.get(answer.status, 0) + 1
-            if answer.status == 200:
-                self.answered.add(told["id"])
-            else:
-                await asyncio.sleep(0.05)
+    async def run(self) -> bool:
+        async with contextlib.AsyncExitStack() as stack:
+            server = await stack.enter_async_context(self.provider.server.serve())
+            self._env["ANTHROPIC_BASE_URL"] = server.url
+            living = await stack.enter_async_context(self._serving("A"))
+            calling = stack.enter_context(_task(self.callers.run(self.options.callers)))
+            await asyncio.sleep(WARM_UP_S)
+            before = await self._idle_state(living)
+            print(f"warmed up; {self.options.minutes:g} minutes begin", flush=True)
+            await self._trouble(living)
+            closed_s = await self._close(calling)
+            replayed_s = await self._until_replayed(living)
+            after = await self._idle_state(living)
+            self.logs["A"] = living.service.log
+        rows = await stored_rows(self.postgres.url)
+        self._tell(closed_s, replayed_s)
+        states = (before, after)
+        return report(
+            check(self.callers, self.provider, rows, states, self.logs), states, self.peak_mib
+        )
 
-    async def more_answers(self, count: int) -> None:
-        goal = len(self.answered) + count
-        async with asyncio.timeout(120):
-            while len(self.answered) < goal:
-                await asyncio.sleep(0.01)
+    async def _trouble(self, living: Worker) -> None:
+        """Everything at once, while the callers call."""
+        self.callers.is_paused = False
+        with _task(self.provider.rage()), _task(self._watch(living)):
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._trouble_the_database())
+                tasks.create_task(self._kill_the_second())
+                await asyncio.sleep(self.options.minutes * 60)
+                self._is_over.set()
 
-    @contextlib.asynccontextmanager
-    async def serving(self):
-        async with service.running(self.postgres.url, **self.env) as running:
-            self.running = running
-            try:
-                yield running
-            finally:
-                self.running = None
-
-    async def kill_the_service(self, *, stop_postgres: bool) -> None:
-        async with self.serving() as running:
-            await self.more_answers(300)
-            if stop_postgres:
-                self.postgres.stop_at_once()
-            running.process.kill()
-            await running.ended()
-        if stop_postgres:
-            self.postgres.start()
-
-    async def restart_postgres(self) -> float:
-        """Seconds from ready to the first answer."""
-        before = len(self.answered)
-        self.postgres.stop_at_once()
-        await asyncio.sleep(0.5)
-        self.postgres.start()
+    async def _close(self, calling: asyncio.Task[None]) -> float:
+        """Returns how long it took until every key had its answer."""
         began = time.monotonic()
-        after = len(self.answered)
-        while len(self.answered) == max(before, after):
-            await asyncio.sleep(0.005)
+        self.callers.close()
+        await asyncio.wait([calling], timeout=CLOSING_S)
         return time.monotonic() - began
 
-    async def missing_and_doubled(self) -> tuple[int, int]:
-        link = await asyncpg.connect(self.postgres.url)
-        try:
-            deadline = time.monotonic() + 30
-            while True:
-                rows = await link.fetch("SELECT id FROM generation_generationlog")
-                found = {str(row["id"]) for row in rows}
-                if self.answered <= found or time.monotonic() > deadline:
-                    return len(self.answered - found), len(rows) - len(found)
-                await asyncio.sleep(0.2)
-        finally:
-            await link.close()
+    async def _until_replayed(self, living: Worker) -> float:
+        began = time.monotonic()
+        while time.monotonic() < began + REPLAY_S:
+            pool = await living.service.pool()
+            if not pool["total"]["journal"]["rows"]:
+                break
+            await asyncio.sleep(0.2)
+        return time.monotonic() - began
 
-    async def report(self, what: str, extra: str = "") -> None:
-        missing, doubled = await self.missing_and_doubled()
+    async def _idle_state(self, living: Worker) -> State:
+        await self.callers.pause()
+        await living.service.until_pool(
+            lambda pool: not pool["requests_in_flight"], "the last requests", 30
+        )
+        await asyncio.sleep(IDLE_S)
+        return await State.of(living, urlsplit(self.provider.server.url).port)
+
+    # --- what happens meanwhile -----------------------------------------------------------------
+
+    async def _trouble_the_database(self) -> None:
+        troubles = itertools.cycle(
+            (
+                (self._away, RESTART_S),
+                (self._freeze, FREEZES_S[0]),
+                (self._away, BEYOND_A_LEASE_S),
+                (self._freeze, FREEZES_S[1]),
+            )
+        )
+        while await self._wait(self.chance.uniform(*CALM_S)):
+            trouble, seconds = next(troubles)
+            await trouble(seconds)
+
+    async def _away(self, seconds: float) -> None:
+        self.happened[f"PostgreSQL away for {seconds:g} s"] += 1
+        await asyncio.to_thread(self.postgres.stop_at_once)
+        await self._wait(seconds)
+        await asyncio.to_thread(self.postgres.start)
+
+    async def _freeze(self, seconds: float) -> None:
+        self.happened[f"PostgreSQL frozen for {seconds:g} s"] += 1
+        self.postgres.freeze()
+        await self._wait(seconds)
+        self.postgres.thaw()
+
+    async def _kill_the_second(self) -> None:
+        is_on = True
+        while is_on:
+            async with self._serving("B") as second:
+                is_on = await self._wait(self.chance.uniform(*BETWEEN_KILLS_S))
+                if is_on:
+                    self.happened["kill -9"] += 1
+                    second.killed = time.monotonic()
+                    second.service.process.kill()
+                    await second.service.ended()
+            await self._wait(self.chance.uniform(*DOWN_S))
+
+    async def _wait(self, seconds: float) -> bool:
+        """Returns whether the soak goes on."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._is_over.wait(), seconds)
+        return not self._is_over.is_set()
+
+    async def _watch(self, living: Worker) -> None:
+        while True:
+            self.peak_mib = max(self.peak_mib, rss_mib(living.service.process.pid))
+            await asyncio.sleep(1)
+
+    @contextlib.asynccontextmanager
+    async def _serving(self, name: str):
+        async with service.running(
+            self.postgres.url, application="benchmarks.soak_application:application", **self._env
+        ) as running:
+            worker = Worker(name, running)
+            self.workers.append(worker)
+            try:
+                yield worker
+            finally:
+                self.workers.remove(worker)
+                self.logs[name] = self.logs.get(name, "") + running.log
+
+    def _tell(self, closed_s: float, replayed_s: float) -> None:
+        calls = self.callers
+        print(f"{calls.requests} requests; outcomes {dict(calls.outcomes.most_common())}")
+        print(f"the provider was {dict(self.provider.did.most_common())}")
+        print(", ".join(f"{what}: {times} times" for what, times in self.happened.items()))
         print(
-            f"{what}: answered {len(self.answered)}, missing {missing}, duplicated {doubled},"
-            f" statuses {dict(sorted(self.statuses.items()))} {extra}",
-            flush=True,
+            f"longest answer {calls.longest_s:.1f} s; keys all answered {closed_s:.1f} s after the"
+            f" last fault, journals stored {replayed_s:.1f} s later"
         )
 
 
-async def soak(postgres: PrivatePostgres, journal: str, options: argparse.Namespace) -> None:
-    async with Provider(says(200, AnthropicDialect().answer()), keep=False).serve() as llm:
-        work = Soak(postgres, llm, journal)
-        callers = [asyncio.create_task(work.call_for_ever()) for _ in range(CALLERS)]
-        for number in range(options.kills):
-            await work.kill_the_service(stop_postgres=number % 2 == 1)
-        async with work.serving() as running:
-            await work.report(f"{options.kills} kills, every second one with PostgreSQL stopped")
-            times = [await work.restart_postgres() for _ in range(options.restarts)]
-            if times:
-                slowest = f"first answer after ready: {max(times):.2f} s at most"
-                await work.report(f"{options.restarts} restarts of PostgreSQL", slowest)
-            for _ in range(options.freezes):
-                await work.more_answers(200)
-                postgres.freeze()
-                await asyncio.sleep(10)
-                postgres.thaw()
-                await work.more_answers(200)
-            if options.freezes:
-                await work.report(f"{options.freezes} freezes of 10 s")
-            for caller in callers:
-                caller.cancel()
-            await asyncio.gather(*callers, return_exceptions=True)
-            print("the pool at the end:", await running.pool())
+@contextlib.contextmanager
+def _task(work):
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--restarts", type=int, default=10)
-    parser.add_argument("--freezes", type=int, default=3)
+    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--callers", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     postgres, journal = PrivatePostgres(), tempfile.mkdtemp(prefix="staccato-soak-")
     try:
         postgres.start()
         service.manage(postgres.url, "migrate", "--verbosity", "0")
         service.manage(postgres.url, "seed_demo")
-        asyncio.run(soak(postgres, journal, options))
+        soak = Soak(postgres, journal, options)
+        bounded = asyncio.wait_for(soak.run(), options.minutes * 60 + REST_S)
+        return 0 if asyncio.run(bounded) else 1
     finally:
         postgres.remove()
         shutil.rmtree(journal, ignore_errors=True)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,0 +1,219 @@
+"""What must be true after a soak, whatever happened in it."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import asyncpg
+from soak_callers import Callers, Request, Worker
+from soak_provider import Moody
+
+from tests.support import http
+
+# What the living worker may have more of at the end. Its pools keep connections up to their sizes.
+MORE = {
+    "rss_mib": 32,
+    "tasks": 2,
+    "threads": 2,
+    "files": 2,
+    "clients": 0,
+    "providers": 25,
+    "database": 10,
+    "other_sockets": 2,
+}
+EXAMPLES = 3
+
+
+@dataclass
+class Law:
+    name: str
+    broken: list[str] = field(default_factory=list)
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class State:
+    """What the living worker holds when nobody asks anything of it."""
+
+    rss_mib: float
+    tasks: int
+    threads: int
+    files: int  # descriptors that are no sockets
+    clients: int  # connections
+    providers: int
+    database: int
+    other_sockets: int
+
+    @classmethod
+    async def of(cls, worker: Worker, provider_port: int) -> State:
+        service = worker.service
+        pool = await service.pool()
+        tasks = (await http.request(service.port, "GET", "/soak")).json()["tasks"]
+        process = Path(f"/proc/{service.process.pid}")
+        targets = [_link(entry) for entry in (process / "fd").iterdir()]
+        inodes = {target[8:-1] for target in targets if target.startswith("socket:[")}
+        ends = Counter(_ends(process, inodes, service.port, provider_port))
+        return cls(
+            rss_mib=rss_mib(service.process.pid),
+            tasks=tasks,
+            threads=len(list((process / "task").iterdir())),
+            files=sum(1 for target in targets if target and not target.startswith("socket:[")),
+            clients=ends["clients"],
+            providers=ends["providers"],
+            database=pool["open"],
+            other_sockets=len(inodes) - ends["clients"] - ends["providers"] - pool["open"],
+        )
+
+
+def rss_mib(pid: int) -> float:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def _link(entry: Path) -> str:
+    try:
+        return str(entry.readlink())
+    except OSError:  # closed meanwhile
+        return ""
+
+
+def _ends(process: Path, inodes: set[str], own_port: int, provider_port: int) -> Iterator[str]:
+    """Yields whom each TCP connection of the process leads to."""
+    for line in (process / "net/tcp").read_text().splitlines()[1:]:
+        _, local, remote, state, *rest = line.split()
+        if rest[5] not in inodes or state == "0A":  # listening
+            continue
+        if int(remote.split(":")[1], 16) == provider_port:
+            yield "providers"
+        elif int(local.split(":")[1], 16) == own_port:
+            yield "clients"
+
+
+async def stored_rows(url: str) -> list[tuple[str, str, str]]:
+    """Ids, request ids and statuses."""
+    link = await asyncpg.connect(url)
+    try:
+        found = await link.fetch("SELECT id, request_id, status FROM generation_generationlog")
+        return [(str(row["id"]), row["request_id"], row["status"]) for row in found]
+    finally:
+        await link.close()
+
+
+def check(
+    callers: Callers,
+    provider: Moody,
+    rows: list[tuple[str, str, str]],
+    states: tuple[State, State],
+    logs: dict[str, str],
+) -> list[Law]:
+    return [
+        _answers_are_rows(callers, rows),
+        _requests_leave_one_row(rows),
+        _keys_have_one_answer(callers),
+        _keys_are_paid_once(callers, provider),
+        Law("every key that met errors is answered in the end", callers.unanswered_keys),
+        Law("callers meet documented answers only, each in time", callers.faults),
+        Law(
+            "no log has a traceback",
+            [f"{name}: {_excerpt(log)}" for name, log in logs.items() if "Traceback" in log],
+        ),
+        _worker_is_as_before(*states),
+    ]
+
+
+def _answers_are_rows(callers: Callers, rows: list[tuple[str, str, str]]) -> Law:
+    law = Law("every answered id is a row, once", note=f"{len(callers.answered)} answers")
+    times = Counter(row for row, _, status in rows if status == "succeeded")
+    for answer, request in callers.answered.items():
+        if times[answer] != 1:
+            law.broken.append(f"{answer}, answered to {request}, is {times[answer]} rows")
+    return law
+
+
+def _requests_leave_one_row(rows: list[tuple[str, str, str]]) -> Law:
+    times = Counter(request for _, request, _ in rows)
+    return Law(
+        "no request leaves two rows",
+        [f"{request} left {count} rows" for request, count in times.items() if count > 1],
+        f"{len(rows)} rows",
+    )
+
+
+def _keys_have_one_answer(callers: Callers) -> Law:
+    law = Law("a key has one answer")
+    repeated = 0
+    for key, request in callers.keyed.items():
+        ids = {answer for _, answer, _ in request.delivered}
+        repeated += len(request.delivered) > 1
+        if len(ids) > 1:
+            law.broken.append(f"{key}: {_story(request)}")
+    law.note = f"{len(callers.keyed)} keys, {repeated} answered again"
+    return law
+
+
+def _keys_are_paid_once(callers: Callers, provider: Moody) -> Law:
+    """A worker that is killed between the provider's answer and its own must be paid for again."""
+    law = Law("a key whose answer was delivered is paid for once")
+    excused = 0
+    for key, request in callers.keyed.items():
+        paid = provider.paid.get(request.tag, [])
+        if not request.delivered or len(paid) == 1:
+            continue
+        delivered = request.delivered[0][0]
+        killed = sum(
+            attempt.worker.killed is not None
+            and attempt.began <= attempt.worker.killed <= delivered
+            for attempt in request.attempts
+        )
+        late = any(asked > delivered for asked, _ in paid)
+        if paid and not late and len(paid) - 1 <= killed:
+            excused += 1
+            continue
+        calls = ", ".join(f"{answered - delivered:+.2f} s" for _, answered in paid)
+        law.broken.append(f"{key}: paid {calls} from its delivery; {_story(request)}")
+    law.note = f"{excused} paid again after a kill"
+    return law
+
+
+def _worker_is_as_before(before: State, after: State) -> Law:
+    law = Law("the living worker ends as it began")
+    for name, began in vars(before).items():
+        ended = getattr(after, name)
+        if ended > began + MORE[name]:
+            law.broken.append(f"{name}: {began:.4g} before, {ended:.4g} after")
+    return law
+
+
+def _story(request: Request) -> str:
+    first = request.attempts[0].began
+    return (
+        "; ".join(
+            f"{attempt.began - first:.2f}–{attempt.ended - first:.2f} s {attempt.worker.name}"
+            f" {attempt.outcome}"
+            for attempt in request.attempts[-8:]
+        )
+        + f"; ids {[answer for _, answer, _ in request.delivered]}"
+    )
+
+
+def _excerpt(log: str) -> str:
+    at = log.index("Traceback")
+    return log[max(0, at - 200) : at + 1500].replace("\n", "\n      ")
+
+
+def report(laws: list[Law], states: tuple[State, State], peak_mib: float) -> bool:
+    """Prints the laws and the living worker. Returns whether all hold."""
+    print(f"\n{'law':<58} {'broken':>6}")
+    for law in laws:
+        print(f"{law.name:<58} {len(law.broken):>6}   {law.note}")
+        for example in law.broken[:EXAMPLES]:
+            print(f"    e.g. {example}")
+    print(f"\n{'the living worker, idle':<24} {'before':>8} {'after':>8}")
+    for name, value in vars(states[0]).items():
+        print(f"{name:<24} {value:>8.4g} {getattr(states[1], name):>8.4g}")
+    print(f"{'rss_mib at its peak':<24} {'':>8} {peak_mib:>8.4g}", flush=True)
+    return not any(law.broken for law in laws)
