@@ -46,6 +46,8 @@ SETTINGS = {
     "DB_POOL_TIMEOUT": "2",
     "DB_COMMAND_TIMEOUT": "4",
     "LOG_LEVEL": "WARNING",
+    # Less than the rows of the requests in flight, so that it fills up.
+    "STACCATO_JOURNAL_MAX_BYTES": "262144",
 }
 RESTART_S = 1.0
 BEYOND_A_LEASE_S = 35.0
@@ -144,7 +146,9 @@ class Soak:
         )
         while await self._wait(self.chance.uniform(*CALM_S)):
             trouble, seconds = next(troubles)
+            began = time.monotonic()
             await trouble(seconds)
+            self.callers.repeat_since(began)
 
     async def _away(self, seconds: float) -> None:
         self.happened[f"PostgreSQL away for {seconds:g} s"] += 1

@@ -20,7 +20,8 @@ LEAVES_WITHIN_S = 0.6
 TWICE_AT_ONCE = 0.1
 AGAIN_AFTER_SUCCESS = 0.3
 AGAIN_WITHIN_S = 60.0
-LARGE = 0.03
+AGAIN_AFTER_ERROR_S = (0.3, 1.5)
+LARGE = 0.2
 LARGE_BYTES = 40_000
 PAUSE_AFTER_ERROR_S = (0.1, 0.5)
 LONGEST_S = 60.0
@@ -130,13 +131,19 @@ class Callers:
         """Repeat what failed, and some of what was answered."""
         if not request.key:
             return
-        wait = 0.0
-        if not request.delivered:
-            wait = self._chance.uniform(0.5, 2)
+        if not request.attempts or request.attempts[-1].outcome != "200":
+            self._repeat(request, self._chance.uniform(*AGAIN_AFTER_ERROR_S))
         elif self.is_open and self._chance.random() < AGAIN_AFTER_SUCCESS:
-            wait = self._chance.uniform(0.1, AGAIN_WITHIN_S)
-        if wait:
-            heapq.heappush(self._due, (time.monotonic() + wait, next(self._numbers), request))
+            self._repeat(request, self._chance.uniform(0, AGAIN_WITHIN_S))
+
+    def _repeat(self, request: Request, wait: float) -> None:
+        heapq.heappush(self._due, (time.monotonic() + wait, next(self._numbers), request))
+
+    def repeat_since(self, moment: float) -> None:
+        """Ask again, at once, for what was answered since then: is it known already?"""
+        for request in self.keyed.values():
+            if request.delivered and request.delivered[-1][0] > moment:
+                self._repeat(request, 0)
 
     async def pause(self) -> None:
         """Returns when nobody calls."""
