@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from generation.records import Status
+    from generation.records import Finding, Reply, Status
 
 
 class StaccatoError(Exception):
@@ -313,7 +313,7 @@ class LLMError(StaccatoError):
     slug = "llm-error"
     row_status: ClassVar[Status] = "failed"  # of the log row
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # facts, most of them optional
         self,
         detail: str,
         *,
@@ -321,8 +321,14 @@ class LLMError(StaccatoError):
         status_code: int | None = None,
         should_retry: bool | None = None,
         raw_reply: str = "",
+        finding: Finding | None = None,
+        partial: Reply | None = None,
+        said: str = "",
     ) -> None:
         super().__init__(detail, retry_after=retry_after)
+        self.finding = finding  # None: not a provider's, e.g. a bug of ours
+        self.partial = partial  # what was paid for all the same: tokens, perhaps some text
+        self.said = said  # by the provider, for an operator; shortened
         self.should_retry = should_retry  # the provider's x-should-retry; None if it sent none
         self.status_code = status_code  # HTTP status of the provider's reply; None if none came
         self.raw_reply = raw_reply  # shortened

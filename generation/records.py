@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
+from enum import Enum, auto
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 from uuid import UUID
@@ -13,6 +14,37 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Status = Literal["succeeded", "failed", "timed_out", "cancelled"]
+
+
+class Finding(Enum):
+    """What a failed call to a provider shows. `llm/policy.py` says what follows from it."""
+
+    # The caller's prompt
+    DECLINED = auto()  # by the model, a filter or a moderation
+    TOO_LONG = auto()
+    REJECTED = auto()  # for a reason that nobody of us is known to have caused
+    CUT_OFF = auto()  # the limit on tokens was reached before any text
+    # Our side
+    ACCOUNT = auto()  # unpaid, suspended, not served in our region
+    BAD_KEY = auto()
+    UNKNOWN_MODEL = auto()
+    OUR_PARAMETER = auto()  # one that the caller can't choose
+    NOT_THE_API = auto()  # a web page, a redirect, an address that takes no prompts
+    PROXY = auto()  # between us and the provider
+    UNSENDABLE = auto()
+    # The provider, for the moment
+    RATE_LIMITED = auto()
+    OVERLOADED = auto()
+    FAILED = auto()
+    TIMED_OUT = auto()
+    UNREACHABLE = auto()
+    BUSY = auto()  # our own limit of calls at once
+    PAUSED = auto()  # our own circuit breaker
+    # The reply, after a status of success
+    EMPTY = auto()  # whole, but without a text
+    BROKEN_OFF = auto()
+    UNREADABLE = auto()  # something that may hold an answer
+    GARBLED = auto()  # nothing of an answer can be in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +109,26 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens as the provider bills them; cache reads and writes count as input."""
+    """Tokens as the provider bills them; cache reads and writes count as input.
 
-    input_tokens: int
-    output_tokens: int
+    None: the provider did not say, or nothing that can be true.
+    """
+
+    input_tokens: int | None
+    output_tokens: int | None
     cache_read_tokens: int = 0  # the part of the input that has a price of its own
     cache_write_tokens: int = 0
 
     @property
-    def total_tokens(self) -> int:
+    def total_tokens(self) -> int | None:
+        if self.input_tokens is None or self.output_tokens is None:
+            return None
         return self.input_tokens + self.output_tokens
+
+    @property
+    def known_tokens(self) -> int:
+        """At least as many were used."""
+        return (self.input_tokens or 0) + (self.output_tokens or 0)
 
 
 @dataclass(frozen=True, slots=True)

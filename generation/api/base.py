@@ -22,7 +22,8 @@ class JSONParser(Parser):
 
     def parse_body(self, request: HttpRequest) -> Any:
         try:
-            return orjson.loads(request.body)
+            # RFC 8259 §8.1: a reader may ignore a byte order mark, and some clients send one.
+            return orjson.loads(request.body.removeprefix(b"\xef\xbb\xbf"))
         except orjson.JSONDecodeError as error:
             if "surrogate in string" in str(error):  # an escape such as \\ud800, alone
                 raise InvalidRequest(

@@ -1,9 +1,12 @@
-"""A circuit breaker: stops calls to a provider that fails, and lets single probes through."""
+"""A circuit breaker: stops calls to a provider that fails, and lets single probes through.
+
+It counts requests, not attempts: one request that fails three times is one failure.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +29,7 @@ PROBE_INTERVAL_S = 2.0
 
 @dataclass(slots=True)
 class Slot:
-    """The calls that began within one half second."""
+    """The requests that began within one half second."""
 
     begun: int = 0
     failed: int = 0
@@ -35,11 +38,14 @@ class Slot:
 _NO_CALLS = Slot()
 
 
-class Ticket(NamedTuple):
-    """A call that the circuit breaker let through."""
+@dataclass(slots=True)
+class Ticket:
+    """A request that the circuit breaker let through."""
 
     epoch: int
     slot: int  # the number of the one in which it began
+    failed: bool | None = None  # as it counts now
+    is_counted: bool = True
 
 
 class CircuitBreaker:
@@ -77,11 +83,16 @@ class CircuitBreaker:
         """Seconds until the next probe is due."""
         return 0.0 if self._probe_at is None else max(0.0, self._probe_at - self._clock())
 
-    def admit(self) -> Ticket | None:
-        """A ticket to hand back once, with `settle()`; None while no call may pass."""
+    def admit(self, earlier: Ticket | None = None) -> Ticket | None:
+        """A ticket for one attempt, to hand back with `settle()`; None while none may pass.
+
+        `earlier` is the ticket of the same request's attempt before.
+        """
         now = self._clock()
         number = int(now / _SLOT_S)
         if self._probe_at is None:
+            if earlier is not None and earlier.epoch == self._epoch and earlier.is_counted:
+                return earlier
             self._slot(number).begun += 1
             return Ticket(self._epoch, number)
         if now < self._probe_at:
@@ -91,18 +102,31 @@ class CircuitBreaker:
         return Ticket(self._epoch, number)
 
     def settle(self, ticket: Ticket, *, failed: bool | None) -> None:
-        """The call has ended. None: it showed nothing, e.g. it was cancelled or rate-limited."""
+        """The attempt has ended. None: it showed nothing, e.g. it was cancelled or rate-limited.
+
+        A request counts as failed from its first failure on, until a further attempt is answered.
+        """
         if self._probe_at is not None:
             self._settle_probe(ticket, failed=failed)
-        elif ticket.epoch != self._epoch:
-            return
-        elif failed is None:
-            self._slot(ticket.slot).begun -= 1
+        elif ticket.epoch == self._epoch and ticket.is_counted:
+            self._count(ticket, failed=failed)
+
+    def _count(self, ticket: Ticket, *, failed: bool | None) -> None:
+        slot = self._slot(ticket.slot)
+        if failed is None:
+            if ticket.failed is None:
+                slot.begun -= 1
+                ticket.is_counted = False
         elif failed:
-            self._slot(ticket.slot).failed += 1
-            if self._is_outage(ticket.slot):
-                self._open()
+            if ticket.failed is None:
+                slot.failed += 1
+                ticket.failed = True
+                if self._is_outage(ticket.slot):
+                    self._open()
         else:
+            if ticket.failed:
+                slot.failed -= 1
+            ticket.failed = False
             self._answered_slot = max(self._answered_slot, ticket.slot)
 
     def _settle_probe(self, ticket: Ticket, *, failed: bool | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from generation.conf import Settings, Target
     from generation.llm.completion import Outcome
     from generation.llm.providers.base import Answer, Provider
-    from generation.records import Prompt
+    from generation.records import Prompt, Usage
 
 
 class LLMClient:
@@ -74,14 +75,14 @@ class LLMClient:
         try:
             provider, answer = await self._ask_chain(context)
         except LLMError as error:
-            return context.failed(error)
+            return context.failed(error, self._price_partial(context, error))
         finally:
             self.in_flight -= 1
         reply = Reply(
             text=answer.text,
             usage=answer.usage,
             stop_reason=answer.stop_reason,
-            cost_usd=self._cost(provider, answer),
+            cost_usd=self._cost(provider, answer.model, answer.usage),
             raw_reply=answer.raw_reply,
         )
         return context.succeeded(reply, provider.name, answer.model)
@@ -107,7 +108,15 @@ class LLMClient:
     def _build_chain(self, provider: str, model: str) -> tuple[Target, ...]:
         return tuple(dict.fromkeys((self.choose(provider, model), *self._fallbacks)))
 
-    def _cost(self, provider: Provider, answer: Answer) -> Decimal | None:
+    def _price_partial(self, context: CompletionContext, error: LLMError) -> Reply | None:
+        if error.partial is None:
+            return None
+        asked = context.attempts[-1]
+        provider = self._upstreams[asked.provider].provider
+        cost = self._cost(provider, asked.model, error.partial.usage)
+        return replace(error.partial, cost_usd=cost)
+
+    def _cost(self, provider: Provider, model: str, usage: Usage) -> Decimal | None:
         if self._prices is None:
             return None
-        return self._prices.cost(provider.price_list, answer.model, answer.usage)
+        return self._prices.cost(provider.price_list, model, usage)

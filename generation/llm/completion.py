@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a completion brought: a reply, an error, or both if the reply broke off half-way."""
+    """What a completion brought: a reply, an error, or both if an unusable reply was paid for."""
 
     reply: Reply | None
     error: LLMError | None
@@ -46,7 +46,8 @@ class CompletionContext:
     def succeeded(self, reply: Reply, provider: str, model: str) -> Outcome:
         return Outcome(reply, None, provider, model, tuple(self.attempts))
 
-    def failed(self, error: LLMError) -> Outcome:
+    def failed(self, error: LLMError, partial: Reply | None = None) -> Outcome:
+        """`partial` is what was paid for all the same."""
         release_frames(error)  # as a value, it outlives them
         asked = self.attempts[-1] if self.attempts else self.prompt
-        return Outcome(None, error, asked.provider, asked.model, tuple(self.attempts))
+        return Outcome(partial, error, asked.provider, asked.model, tuple(self.attempts))

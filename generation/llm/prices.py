@@ -47,12 +47,13 @@ class _LinearRates:
         return rates if is_linear else None
 
     def cost(self, usage: Usage) -> Decimal:
-        plain = usage.input_tokens - usage.cache_read_tokens - usage.cache_write_tokens
+        given, made = usage.input_tokens or 0, usage.output_tokens or 0
+        plain = given - usage.cache_read_tokens - usage.cache_write_tokens
         return (
             plain * self.input
             + usage.cache_read_tokens * self.cache_read
             + usage.cache_write_tokens * self.cache_write
-            + usage.output_tokens * self.output
+            + made * self.output
         )
 
 
@@ -62,7 +63,7 @@ class _PricedModel:
     rates: _LinearRates | None
 
     def cost(self, usage: Usage) -> Decimal:
-        if self.rates is None or usage.total_tokens > _ORDINARY_TOKENS:
+        if self.rates is None or usage.known_tokens > _ORDINARY_TOKENS:
             return self.exact(usage)
         return self.rates.cost(usage)
 
@@ -79,7 +80,7 @@ class Prices:
         self._priced = lru_cache(maxsize=_MODELS_KEPT)(self._find_model)
 
     def cost(self, price_list: str, model: str, usage: Usage) -> Decimal | None:
-        """Returns USD, or None if the price is unknown.
+        """Returns USD, or None if the price or the number of tokens is unknown.
 
         `price_list` is the id of a provider in the table, or the address of its API; '' if it has
         no prices.
@@ -103,10 +104,10 @@ class Prices:
 
         def exact(usage: Usage) -> Decimal:
             tokens = self._tokens(
-                input_tokens=usage.input_tokens,
+                input_tokens=usage.input_tokens or 0,
                 cache_read_tokens=usage.cache_read_tokens,
                 cache_write_tokens=usage.cache_write_tokens,
-                output_tokens=usage.output_tokens,
+                output_tokens=usage.output_tokens or 0,
             )
             now = datetime.now(UTC)
             return info.calc_price(tokens, provider, genai_request_timestamp=now).total_price

@@ -5,33 +5,36 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from generation.errors import (
-    LLMBusy,
-    LLMCircuitOpen,
-    LLMError,
-    LLMMisconfigured,
-    LLMTimedOut,
-)
+from generation.errors import LLMError
 from generation.llm import policy
 from generation.llm.circuit_breaker import CircuitBreaker
+from generation.llm.providers.parsing import without_quotes
 from generation.llm.retry_budget import RetryBudget
-from generation.records import Attempt
+from generation.records import Attempt, Finding
 from generation.telemetry import metrics
 
 if TYPE_CHECKING:
     from prometheus_client import Counter
 
     from generation.conf import Settings
+    from generation.llm.circuit_breaker import Ticket
     from generation.llm.completion import CompletionContext
     from generation.llm.providers.base import Answer, Provider
+    from generation.records import Prompt
 
 logger = logging.getLogger(__name__)
 
 _ALARM_INTERVAL_S = 60.0
-_ALARM_CHARS = 300
+
+
+@dataclass(slots=True)
+class _Request:
+    """What the attempts of one request share."""
+
+    ticket: Ticket | None = None
 
 
 class Upstream:
@@ -59,10 +62,10 @@ class Upstream:
         if has_fallback:  # a copy that shares the list of attempts
             deadline = policy.deadline_before_fallback(self._clock(), context.deadline)
             context = replace(context, deadline=deadline)
-        attempt = 1
+        attempt, request = 1, _Request()
         while True:
             try:
-                return await self._attempt(context, model, attempt)
+                return await self._attempt(context, model, attempt, request)
             except LLMError as error:
                 delay = self._delay(error, attempt, context.deadline, has_fallback=has_fallback)
                 if delay is None:
@@ -84,16 +87,18 @@ class Upstream:
         )
         return delay if delay is not None and self._budget.withdraw() else None
 
-    async def _attempt(self, context: CompletionContext, model: str, attempt: int) -> Answer:
+    async def _attempt(
+        self, context: CompletionContext, model: str, attempt: int, request: _Request
+    ) -> Answer:
         """One attempt; however it ends, `context.attempts` and the metrics have it."""
         started = self._clock()
         slug, status = "cancelled", None
         try:
-            answer = await self._ask_within_limit(context, model, attempt)
+            answer = await self._ask_within_limit(context, model, attempt, request)
             slug, status = "", 200
         except LLMError as error:
             slug, status = error.slug, error.status_code
-            self._raise_alarm(error, model)
+            self._raise_alarm(error, context.prompt, model)
             raise
         else:
             return answer
@@ -103,13 +108,13 @@ class Upstream:
             self._counter(slug or "succeeded").inc()
 
     async def _ask_within_limit(
-        self, context: CompletionContext, model: str, attempt: int
+        self, context: CompletionContext, model: str, attempt: int, request: _Request
     ) -> Answer:
         if self._limit is None:
-            return await self._ask_through_circuit(context, model, attempt)
+            return await self._ask_through_circuit(context, model, attempt, request)
         await self._acquire(self._limit, context.deadline)
         try:
-            return await self._ask_through_circuit(context, model, attempt)
+            return await self._ask_through_circuit(context, model, attempt, request)
         finally:
             self._limit.release()
 
@@ -121,21 +126,21 @@ class Upstream:
             async with asyncio.timeout_at(min(deadline, self._clock() + self._queue_timeout)):
                 await limit.acquire()
         except TimeoutError:
-            raise LLMBusy(
+            raise policy.to_error(
+                Finding.BUSY,
                 f"there are too many concurrent calls to {self.provider.name}",
                 retry_after=1,
-                should_retry=False,
             ) from None
 
     async def _ask_through_circuit(
-        self, context: CompletionContext, model: str, attempt: int
+        self, context: CompletionContext, model: str, attempt: int, request: _Request
     ) -> Answer:
-        ticket = self._circuit.admit()
+        ticket = request.ticket = self._circuit.admit(request.ticket)
         if ticket is None:
-            raise LLMCircuitOpen(
+            raise policy.to_error(
+                Finding.PAUSED,
                 f"{self.provider.name} has been failing, so calls to it are paused for a moment",
                 retry_after=self._circuit.retry_after,
-                should_retry=False,
             )
         if attempt == 1:
             self._budget.count_call()
@@ -147,7 +152,9 @@ class Upstream:
             failed = False
         except TimeoutError:
             failed = True
-            raise LLMTimedOut(f"{self.provider.name} did not answer in time") from None
+            raise policy.to_error(
+                Finding.TIMED_OUT, f"{self.provider.name} did not answer in time"
+            ) from None
         except LLMError as error:
             failed = policy.shows_outage(error)
             raise
@@ -164,16 +171,16 @@ class Upstream:
             self._counters[outcome] = counter
         return counter
 
-    def _raise_alarm(self, error: LLMError, model: str) -> None:
+    def _raise_alarm(self, error: LLMError, prompt: Prompt, model: str) -> None:
         """Log what only an operator can fix, at most once a minute."""
         now = self._clock()
-        if isinstance(error, LLMMisconfigured) and now >= self._alarm_due:
+        if policy.alarms(error) and now >= self._alarm_due:
             self._alarm_due = now + _ALARM_INTERVAL_S
             logger.error(
-                "%s: %s. An operator has to fix this. The call was for %s at %s; the reply was %r",
+                "%s: %s. An operator has to fix this. The call was for %s at %s; the reply says %r",
                 error.slug,
                 error.detail,
                 model,
                 self.provider.url,
-                error.raw_reply[:_ALARM_CHARS],
+                without_quotes(error.said, prompt.text, prompt.system),
             )

@@ -44,7 +44,8 @@ class UsageLogs:
 
     def record(self, row: LogRow) -> None:
         """Fire and forget: a failure is counted and touches no answer."""
-        usage = UsageRow(row.user_id, row.total_tokens or 0, row.latency_ms, row.created_at)
+        tokens = (row.input_tokens or 0) + (row.output_tokens or 0)  # as many as are known
+        usage = UsageRow(row.user_id, tokens, row.latency_ms, row.created_at)
         try:
             self._inserts.submit(usage)
         except DatabaseUnavailable:

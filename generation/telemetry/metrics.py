@@ -42,6 +42,11 @@ LLM_STALE_CONNECTIONS = Counter(
     "staccato_llm_stale_connections_total",
     "Calls repeated because the provider had closed an idle connection. They are no attempts.",
 )
+LLM_DOUBTFUL = Counter(
+    "staccato_llm_doubtful_answers_total",
+    "Answers with a part beside the text that could not be read, e.g. usage, by that part.",
+    ["provider", "part"],
+)
 LLM_CIRCUIT_OPEN = Gauge(
     "staccato_llm_circuit_open", "1 while the circuit of a failing provider is open.", ["provider"]
 )

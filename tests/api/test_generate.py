@@ -8,7 +8,10 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
 
+from generation.llm.providers import simulated
+from generation.llm.providers.base import Answer
 from generation.models import GenerationLog, Profile, UsageLog
+from generation.records import Usage
 from tests.support.problems import PROBLEM, problem
 
 BIGINT_MAX = 2**63 - 1
@@ -51,6 +54,31 @@ async def test_usage_is_recorded_after_the_answer_at_the_latest_at_shutdown(user
         tokens = (await client.post("/api/v1/generate/1")).json()["tokens"]
     usage = await UsageLog.objects.aget()
     assert (usage.user_id, usage.tokens) == (1, tokens)
+
+
+async def test_tokens_that_the_provider_did_not_count_are_zero_to_a_client_and_unknown_in_the_row(
+    client, monkeypatch
+):
+    def uncounted(prompt, model):
+        return Answer("Hello.", Usage(9, None), model, "end_turn")
+
+    monkeypatch.setattr(simulated, "_answer", uncounted)
+    headers = {"Idempotency-Key": "uncounted"}
+    first = await client.post("/api/v1/generate/1", headers=headers)
+    again = await client.post("/api/v1/generate/1", headers=headers)
+    assert first.json()["usage"] == {"input_tokens": 9, "output_tokens": 0, "total_tokens": 9}
+    assert first.json() == again.json()
+    row = await GenerationLog.objects.aget(id=first.json()["id"])
+    assert (row.input_tokens, row.output_tokens, row.total_tokens) == (9, None, None)
+
+
+async def test_a_byte_order_mark_before_the_body_is_passed_over(client):
+    answer = await client.post(
+        "/api/v1/generate/2",
+        content=b'\xef\xbb\xbf{"input": "hi"}',
+        headers={"content-type": "application/json"},
+    )
+    assert answer.status_code == 200, answer.text
 
 
 async def test_variables_fill_the_template(client):

@@ -47,6 +47,7 @@ async def test_anthropic_is_asked_as_its_api_wants(prompt):
         "max_tokens": 100,
         "system": "Be brief.",
         "messages": [{"role": "user", "content": "Say hello."}],
+        "stream": False,
     }
     assert "system" not in second.json
     assert first.headers["x-api-key"] == "canary-key-5f3a9d7e21"
@@ -72,6 +73,7 @@ async def test_openai_is_asked_as_its_api_wants(prompt, setting, field):
             {"role": "system", "content": "Be brief."},
             {"role": "user", "content": "Say hello."},
         ],
+        "stream": False,
     }
     assert request.headers["authorization"] == "Bearer canary-key-5f3a9d7e21"
 
@@ -84,12 +86,19 @@ async def test_openai_is_asked_as_its_api_wants(prompt, setting, field):
         ("https://eu.api.openai.com/v1", "max_completion_tokens"),
         ("https://api.openai.com.evil.example/v1", "max_tokens"),
         ("http://localhost:11434/v1", "max_tokens"),
+        ("https://ours.openai.azure.com/openai/v1", "max_completion_tokens"),
+        ("https://ours.cognitiveservices.azure.com/openai/v1", "max_completion_tokens"),
+        ("https://ours.services.ai.azure.com/openai/v1", "max_completion_tokens"),
+        ("https://openai.azure.com.evil.example/v1", "max_tokens"),
     ],
 )
 def test_the_limits_name_is_the_servers(url, field, prompt):
     provider = OpenAI(parse(OpenAIDialect().settings(url)), httpx.AsyncBaseTransport())
-    assert provider.encode(prompt, "some-model")[field] == 100
-    assert (provider.price_list == "openai") is (field == "max_completion_tokens")
+    body = provider.encode(prompt, "some-model")
+    assert body[field] == 100
+    assert len({"max_tokens", "max_completion_tokens"} & set(body)) == 1
+    is_openais_own = field == "max_completion_tokens" and "azure" not in url
+    assert (provider.price_list == "openai") is is_openais_own
 
 
 async def test_a_server_that_wants_no_key_gets_none(prompt):

@@ -35,7 +35,7 @@ class Failing:
         self.sent.append(now)
         if self.began <= now < self.ended:
             await asyncio.sleep(0.05)
-            raise policy.classify(self.status)("no", status_code=self.status)
+            raise policy.to_error(policy.find(self.status), "no", status_code=self.status)
         await asyncio.sleep(self.latency_s)
         return Answer("Hello.", Usage(1, 1), model, "end_turn")
 

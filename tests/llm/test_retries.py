@@ -25,7 +25,7 @@ async def test_a_passing_failure_is_tried_again(client, server, dialect, prompt,
     assert [attempt.status for attempt in outcome.attempts] == [status, 200]
 
 
-@pytest.mark.parametrize("behaviour", [resets, says(200, b"{}")], ids=["reset", "bad reply"])
+@pytest.mark.parametrize("behaviour", [resets, says(200, b"busy")], ids=["reset", "not JSON"])
 async def test_a_broken_exchange_is_tried_again(client, server, prompt, behaviour):
     server.script = [behaviour]
     async with client() as llm:

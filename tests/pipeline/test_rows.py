@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from decimal import Decimal
 
-from generation.errors import Abandoned, LLMUnreachable
+from generation.errors import Abandoned, LLMBadReply, LLMUnreachable
 from generation.llm.completion import CompletionContext, Outcome
 from generation.pipeline import rows
 from generation.records import Attempt, GenerationRequest, Prompt, Reply, Usage
@@ -21,6 +22,20 @@ def test_a_reply_that_broke_off_leaves_both_its_text_and_its_error():
     assert (row.status, row.error_type, row.error) == ("failed", "llm-unreachable", "it broke off")
     assert (row.result, row.total_tokens, row.raw_reply) == ("Because", 4, "raw")
     assert (row.latency_ms, row.llm_latency_ms) == (2000, 1000)
+
+
+def test_a_failed_row_keeps_the_tokens_that_were_paid_for():
+    reply = Reply("", Usage(167, 37), "tool_use", cost_usd=Decimal("0.25"))
+    error = LLMBadReply("it has no text")
+    row = rows.from_outcome(REQUEST, PROMPT, Outcome(reply, error, "first", "m", ()), 2, 1)
+    assert (row.status, row.input_tokens, row.output_tokens) == ("failed", 167, 37)
+    assert (row.total_tokens, row.cost_usd) == (204, Decimal("0.25"))
+
+
+def test_a_count_that_the_provider_did_not_give_is_unknown_in_the_row():
+    outcome = Outcome(Reply("Hi", Usage(9, None), "end_turn"), None, "first", "m", ())
+    row = rows.from_outcome(REQUEST, PROMPT, outcome, 2, 1)
+    assert (row.input_tokens, row.output_tokens, row.total_tokens) == (9, None, None)
 
 
 def test_an_abandoned_completion_names_the_provider_that_was_asked_last():

@@ -86,11 +86,11 @@ def _answer(generation: Generation) -> HttpResponse:
     content = {
         "id": generation.id,
         "result": generation.result,
-        "tokens": usage.total_tokens,
+        "tokens": usage.known_tokens,
         "usage": {
-            "input_tokens": usage.input_tokens,
-            "output_tokens": usage.output_tokens,
-            "total_tokens": usage.total_tokens,
+            "input_tokens": usage.input_tokens or 0,  # unknown; clients expect a number
+            "output_tokens": usage.output_tokens or 0,
+            "total_tokens": usage.known_tokens,
         },
         "model": generation.model,
         "provider": generation.provider,

@@ -44,6 +44,8 @@ class GenerateIn(BaseModel):
 
 
 class UsageOut(ninja.Schema):
+    """As the provider bills them; 0 where it does not say, or nothing that can be true."""
+
     input_tokens: int
     output_tokens: int
     total_tokens: int

@@ -4,44 +4,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from generation.errors import LLMRefused
-from generation.llm.providers.base import Answer, ErrorObject, HttpProvider, is_success
-from generation.llm.providers.parsing import (
-    UnusableReply,
-    optional,
-    optional_name,
-    optional_tokens,
-    require,
-    require_tokens,
-)
+from generation.llm.providers.base import Answer, HttpProvider
+from generation.llm.providers.event_stream import BROKEN_OFF
+from generation.llm.providers.parsing import UnusableReply, optional
 from generation.records import Usage
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import httpx
 
     from generation.conf import Settings
+    from generation.llm.providers.parsing import Decoration
     from generation.records import Prompt
 
-_STATUS_OF_ERROR = {
-    "invalid_request_error": 400,
-    "authentication_error": 401,
-    "billing_error": 402,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "request_too_large": 413,
-    "rate_limit_error": 429,
-    "api_error": 500,
-    "timeout_error": 504,
-    "overloaded_error": 529,
-}
 _TEXT_OR_THINKING = frozenset({"text", "thinking", "redacted_thinking"})
 _COMPLETE = frozenset({"end_turn", "stop_sequence"})
+_STOP_REASON = {"model_context_window_exceeded": "max_tokens"}
 
 
 class Anthropic(HttpProvider):
     name = "anthropic"
     default_model = "claude-sonnet-5-5"
     price_list = "anthropic"
+    answer_key = "content"
 
     @classmethod
     def is_configured(cls, settings: Settings) -> bool:
@@ -66,41 +52,71 @@ class Anthropic(HttpProvider):
             "model": model,
             "max_tokens": prompt.max_tokens,
             "messages": [{"role": "user", "content": prompt.text}],
+            "stream": False,  # some compatible servers stream unless told
         }
         if prompt.system:
             body["system"] = prompt.system
         return body
 
-    def decode(self, payload: Any) -> Answer:
+    def decode(self, payload: Any, decoration: Decoration) -> Answer:
+        content = payload.get("content") if isinstance(payload, dict) else None
+        if isinstance(content, str):
+            content = [{"type": "text", "text": content}]
+        if not isinstance(content, list):
+            raise UnusableReply(f"{self.name} sent something else than a message")
         texts, kinds = [], set()
-        for block in require(list, payload, "content"):
-            kind = require(str, block, "type")
+        for block in content:
+            kind = optional(str, block, "type") or "text"
+            text = optional(str, block, "text")
             kinds.add(kind)
-            if kind == "text":
-                texts.append(require(str, block, "text"))
-        stop_reason = optional_name(payload, "stop_reason")
-        if stop_reason == "refusal":
-            raise UnusableReply(f"{self.name} declines to answer this prompt", LLMRefused)
-        return Answer(
-            text=self._require_text("".join(texts), cut_off=stop_reason == "max_tokens"),
-            usage=_count(require(dict, payload, "usage")),
-            model=optional_name(payload, "model"),
-            stop_reason=stop_reason,
-            is_plain=len(texts) == 1 and stop_reason in _COMPLETE and kinds <= _TEXT_OR_THINKING,
+            if kind == "text" and text is not None:
+                texts.append(text)
+            elif kind == "text":
+                decoration.doubt("content")
+        stop_reason = decoration.name(payload, "stop_reason")
+        answer = Answer(
+            text="".join(texts),
+            usage=_count(optional(dict, payload, "usage"), decoration),
+            model=decoration.name(payload, "model"),
+            stop_reason=_STOP_REASON.get(stop_reason, stop_reason),
         )
-
-    def decode_error(self, payload: Any, status: int) -> ErrorObject | None:
-        error = optional(dict, payload, "error")
-        if not error:
-            return None
-        by_type = _STATUS_OF_ERROR.get(optional_name(error, "type"))
-        return ErrorObject(
-            optional(str, error, "message") or "", by_type if is_success(status) else None
+        answer.is_plain = (
+            len(texts) == 1
+            and stop_reason in _COMPLETE
+            and kinds <= _TEXT_OR_THINKING
+            and not decoration.doubtful
         )
+        return self._require_text(answer)
+
+    def join(self, events: Iterable[Any]) -> dict[str, Any]:
+        payload: dict[str, Any] = {"stop_reason": BROKEN_OFF, "usage": {}}
+        blocks: dict[object, dict[str, Any]] = {}
+        for event in events:
+            kind = optional(str, event, "type")
+            if kind == "message_start":
+                message = optional(dict, event, "message") or {}
+                payload["model"] = message.get("model")
+                payload["usage"] |= optional(dict, message, "usage") or {}
+            elif kind == "content_block_start":
+                blocks[str(event.get("index"))] = optional(dict, event, "content_block") or {}
+            elif kind == "content_block_delta":
+                block = blocks.setdefault(str(event.get("index")), {"type": "text"})
+                text = optional(str, optional(dict, event, "delta"), "text") or ""
+                block["text"] = (optional(str, block, "text") or "") + text
+            elif kind == "message_delta":
+                stop_reason = optional(str, optional(dict, event, "delta"), "stop_reason")
+                payload["stop_reason"] = stop_reason or payload["stop_reason"]
+                payload["usage"] |= optional(dict, event, "usage") or {}
+            elif kind == "error":
+                payload["error"] = event.get("error")
+        return {**payload, "content": list(blocks.values())}
 
 
-def _count(usage: dict[str, Any]) -> Usage:
-    read = optional_tokens(usage, "cache_read_input_tokens")
-    written = optional_tokens(usage, "cache_creation_input_tokens")
-    given = require_tokens(usage, "input_tokens") + read + written
-    return Usage(given, require_tokens(usage, "output_tokens"), read, written)
+def _count(usage: dict[str, Any] | None, decoration: Decoration) -> Usage:
+    plain = decoration.tokens(usage, "input_tokens")
+    made = decoration.tokens(usage, "output_tokens")
+    read = decoration.part_of_tokens(usage, "cache_read_input_tokens")
+    written = decoration.part_of_tokens(usage, "cache_creation_input_tokens")
+    if plain is None:
+        return Usage(None, made)
+    return Usage(plain + read + written, made, read, written)

@@ -11,28 +11,33 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import httpx
 import orjson
 
-from generation.errors import (
-    LLMBadReply,
-    LLMError,
-    LLMMisconfigured,
-    LLMRefused,
-    LLMTimedOut,
-    LLMUnreachable,
-)
 from generation.llm import policy
-from generation.llm.providers.parsing import EXCERPT_CHARS, UnusableReply, excerpt, parse_json
+from generation.llm.providers import event_stream
+from generation.llm.providers.error_bodies import read_error, without_account
+from generation.llm.providers.parsing import (
+    BYTE_ORDER_MARK,
+    EXCERPT_CHARS,
+    Decoration,
+    UnusableReply,
+    excerpt,
+    parse_json,
+)
+from generation.records import Finding, Reply
+from generation.telemetry import metrics
 from generation.telemetry.logs import throttled_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from pydantic import SecretStr
 
     from generation.conf import Settings
+    from generation.errors import LLMError
     from generation.records import Prompt, Usage
 
 logger = throttled_logger(__name__)
 
+_SENTENCE_CHARS = 300
 _ERROR_BODY_TIMEOUT_S = 1.0  # short, because the status of an error says enough
 
 
@@ -73,14 +78,6 @@ class Answer:
     raw_reply: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorObject:
-    """The error in a provider's reply. `status` overrules the HTTP status that it came with."""
-
-    message: str
-    status: int | None = None
-
-
 class _SecretHeaders(httpx.Headers):
     def __repr__(self) -> str:
         return "<headers with a key>"
@@ -97,6 +94,7 @@ class HttpProvider(ABC):
     default_model: str
     idempotency_header: str = ""
     price_list: str
+    answer_key: str  # of a reply's JSON: where the answer is
 
     def __init__(
         self,
@@ -128,18 +126,23 @@ class HttpProvider(ABC):
         """The request's body."""
 
     @abstractmethod
-    def decode(self, payload: Any) -> Answer:
+    def decode(self, payload: Any, decoration: Decoration) -> Answer:
         """The answer in a body of status 2xx. Raises `UnusableReply`."""
 
     @abstractmethod
-    def decode_error(self, payload: Any, status: int) -> ErrorObject | None:
-        """The error in a body of any status; None if there is none. Raises `UnusableReply`."""
+    def join(self, events: Iterable[Any]) -> dict[str, Any]:
+        """The events of a streamed answer as the JSON that `decode` reads.
+
+        The answer of a stream without an end stops for the reason `BROKEN_OFF`.
+        """
 
     async def ask(self, prompt: Prompt, model: str, idempotency_key: str) -> Answer:
         try:
             content = orjson.dumps(self.encode(prompt, model))
         except orjson.JSONEncodeError:  # a lone surrogate
-            raise LLMRefused("the prompt contains text that can't be sent as UTF-8") from None
+            raise policy.to_error(
+                Finding.REJECTED, "the prompt contains text that can't be sent as UTF-8"
+            ) from None
         # With `stream`, httpx leaves the headers as they are, at a third of the cost.
         request = httpx.Request(
             "POST", self._url, headers=self._headers, stream=httpx.ByteStream(content)
@@ -153,38 +156,90 @@ class HttpProvider(ABC):
         answer.model = answer.model or model
         return answer
 
-    def _require_text(self, text: str, *, cut_off: bool) -> str:
-        if text:
-            return text
-        if cut_off:  # thinking counts as output, so a small limit can end before the text
+    def _require_text(self, answer: Answer) -> Answer:
+        """Returns the answer. Raises `UnusableReply` if it is none."""
+        if answer.stop_reason == event_stream.BROKEN_OFF:
             raise UnusableReply(
-                f"{self.name} reached max_tokens before any text; allow more tokens", LLMRefused
+                f"{self.name} broke off before its answer was complete", Finding.BROKEN_OFF, answer
             )
-        raise UnusableReply(f"{self.name} sent an answer without text")
+        if answer.stop_reason == "refusal":
+            raise UnusableReply(
+                f"{self.name} declines to answer this prompt", Finding.DECLINED, answer
+            )
+        if answer.text:
+            return answer
+        if answer.stop_reason == "max_tokens":
+            # Thinking counts as output, so a small limit can end before the text.
+            raise UnusableReply(
+                f"{self.name} reached max_tokens before any text; allow more tokens",
+                Finding.CUT_OFF,
+                answer,
+            )
+        raise UnusableReply(f"{self.name} sent an answer without text", Finding.EMPTY, answer)
 
     def _read(self, status: int, headers: httpx.Headers, body: bytearray) -> Answer:
+        """Returns the answer. Raises the error that the reply amounts to."""
+        decoration = Decoration()
+        facts: dict[str, Any] = {"status_code": status, "raw_reply": self._excerpt(body)}
         try:
-            payload = parse_json(body)
-            error = self.decode_error(payload, status)
-            if error is None and is_success(status):
-                return self.decode(payload)
+            payload = self._parse(headers, body, decoration)
+            error = read_error(payload, status, beside_an_answer=self._holds_answer(payload))
+            if error is None and policy.is_success(status):
+                answer = self.decode(payload, decoration)
+                self._count_doubtful(decoration)
+                return answer
         except UnusableReply as fault:
-            if is_success(status):
-                raise fault.kind(
-                    str(fault), status_code=status, raw_reply=self._excerpt(body)
+            payload = error = None
+            if policy.is_success(status):
+                raise policy.to_error(
+                    fault.finding,
+                    str(fault),
+                    partial=_as_reply(fault.answer),
+                    said=self._said(facts["raw_reply"], fault.finding),
+                    **facts,
                 ) from None
-            error = None  # e.g. the page of a proxy; the status says enough
-        kind = policy.classify((error.status if error else None) or status)
-        detail = f"{self.name} answered {status}"
-        if error is not None and issubclass(kind, LLMRefused):  # the caller can act on it
-            detail = f"{detail}: {self._excerpt(error.message, limit=300)}"
-        raise kind(
-            detail,
-            status_code=status,
+        finding = policy.find(status, error.finding if error else None)
+        sentence = error.message if error else "" if payload else facts["raw_reply"]
+        failure = policy.to_error(
+            finding,
+            f"{self.name} answered {status}",
+            partial=_as_reply(self._salvage(payload)) if policy.is_success(status) else None,
+            said=self._said(sentence, finding),
             retry_after=policy.retry_after(headers, datetime.now(UTC)),
             should_retry=policy.should_retry(headers),
-            raw_reply=self._excerpt(body),
+            **facts,
         )
+        if error and error.message and policy.quotes(failure):
+            failure.detail += f": {without_account(self._excerpt(sentence, limit=_SENTENCE_CHARS))}"
+        raise failure
+
+    def _parse(self, headers: httpx.Headers, body: bytearray, decoration: Decoration) -> Any:
+        if body.startswith(BYTE_ORDER_MARK):
+            decoration.doubt("byte order mark")
+        if event_stream.is_stream(headers.get("content-type", ""), body):
+            decoration.doubt("stream")  # we ask for none
+            return self.join(event_stream.read(body))
+        return parse_json(body)
+
+    def _holds_answer(self, payload: Any) -> bool:
+        return isinstance(payload, dict) and bool(payload.get(self.answer_key))
+
+    def _salvage(self, payload: Any) -> Answer | None:
+        """What there is of an answer beside an error."""
+        try:
+            return self.decode(payload, Decoration()) if self._holds_answer(payload) else None
+        except UnusableReply as fault:
+            return fault.answer
+
+    def _count_doubtful(self, decoration: Decoration) -> None:
+        for part in decoration.doubtful:
+            metrics.LLM_DOUBTFUL.labels(self.name, part).inc()
+
+    def _said(self, sentence: str, finding: Finding) -> str:
+        """For an operator; nothing where none has to act, because it may hold the caller's text."""
+        if policy.RULES[finding].logged is not policy.Logged.ALARM:
+            return ""
+        return self._excerpt(sentence, limit=_SENTENCE_CHARS)
 
     def _excerpt(self, source: bytearray | str, *, limit: int = EXCERPT_CHARS) -> str:
         return excerpt(source, self._secret.get_secret_value(), limit=limit)
@@ -203,7 +258,7 @@ class HttpProvider(ABC):
                 await self._read_body(response, stream, body)
         except (httpx.HTTPError, TimeoutError) as error:
             if response.is_success:  # the status of an error says enough
-                raise to_llm_error(error, self.name, self._excerpt(body)) from error
+                raise broken_reply(error, self.name, response, self._excerpt(body)) from error
         finally:
             await stream.aclose()
         return response.status_code, response.headers, body
@@ -221,16 +276,19 @@ class HttpProvider(ABC):
                     fault = f"{self.name} sent more than {self._max_reply_bytes} bytes"
                     break
         if fault and response.is_success:  # the status of an error says enough
-            raise LLMBadReply(
+            raise policy.to_error(
+                Finding.UNREADABLE,
                 fault,
                 status_code=response.status_code,
-                should_retry=False,
                 raw_reply=self._excerpt(body),
             )
 
 
-def is_success(status: int) -> bool:
-    return 200 <= status < 300  # 2xx
+def _as_reply(answer: Answer | None) -> Reply | None:
+    """What was paid for, if any of it is known."""
+    if answer is None or not (answer.text or answer.usage.known_tokens):
+        return None
+    return Reply(answer.text, answer.usage, answer.stop_reason)
 
 
 def _root_cause(error: BaseException) -> str:
@@ -240,18 +298,31 @@ def _root_cause(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def to_llm_error(error: Exception, name: str, raw_reply: str = "") -> LLMError:
+def to_llm_error(error: Exception, name: str) -> LLMError:
     """What the transport's exception means. Its text may contain addresses, so don't quote it."""
     if isinstance(error, httpx.ConnectTimeout):
-        return LLMUnreachable(f"{name} did not accept a connection in time")
+        return policy.to_error(Finding.UNREACHABLE, f"{name} did not accept a connection in time")
     if isinstance(error, httpx.TimeoutException):
-        return LLMTimedOut(f"{name} did not answer in time", raw_reply=raw_reply)
+        return policy.to_error(Finding.TIMED_OUT, f"{name} did not answer in time")
     if isinstance(error, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
-        return LLMMisconfigured(f"the request to {name} can't be sent with the present settings")
+        return policy.to_error(
+            Finding.UNSENDABLE, f"the request to {name} can't be sent with the present settings"
+        )
     if isinstance(error, httpx.ProxyError):
-        return LLMMisconfigured(f"the proxy refuses the connection to {name}")
+        return policy.to_error(
+            Finding.PROXY, f"the proxy refuses the connection to {name}", said=str(error)
+        )
     if isinstance(error, httpx.ConnectError):
-        return LLMUnreachable(f"no connection to {name}")
-    return LLMUnreachable(
-        f"{name} closed the connection before its answer was complete", raw_reply=raw_reply
+        return policy.to_error(Finding.UNREACHABLE, f"no connection to {name}")
+    return policy.to_error(Finding.FAILED, f"{name} closed the connection before it answered")
+
+
+def broken_reply(error: Exception, name: str, response: httpx.Response, raw_reply: str) -> LLMError:
+    """What it means that a reply of status 2xx did not arrive whole."""
+    facts: dict[str, Any] = {"status_code": response.status_code, "raw_reply": raw_reply}
+    if isinstance(error, httpx.TimeoutException):
+        return policy.to_error(Finding.TIMED_OUT, f"{name} did not answer in time", **facts)
+    finding = Finding.BROKEN_OFF if raw_reply.strip() else Finding.FAILED
+    return policy.to_error(
+        finding, f"{name} closed the connection before its answer was complete", **facts
     )

@@ -5,14 +5,21 @@ from __future__ import annotations
 import json
 import re
 from functools import lru_cache
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import orjson
 
-from generation.errors import LLMBadReply, LLMError
+from generation.records import Finding
+
+if TYPE_CHECKING:
+    from generation.llm.providers.base import Answer
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # RFC 8259 §8.1: a reader may ignore it
 
 EXCERPT_CHARS = 4000
 _NAME_CHARS = 200
+_START_BYTES = 1000
+_QUOTED_CHARS = 12  # what a sentence shares with a prompt by chance is shorter
 _MAX_TOKENS = 100_000_000  # no model reads or writes more in one call
 _MIN_SECRET_CHARS = 8  # the dummy key of a local server, e.g. `none`, is a common word
 
@@ -23,72 +30,98 @@ Kind = TypeVar("Kind")
 
 
 class UnusableReply(Exception):
-    """A reply of status 2xx that is no answer; `kind` is the error that it amounts to.
+    """A reply of status 2xx that is no answer, and what it shows.
 
-    `HttpProvider` turns it into that error, together with the status and the reply.
+    `HttpProvider` turns it into an error, together with the status and the reply. `answer` holds
+    what was paid for all the same.
     """
 
-    def __init__(self, detail: str, kind: type[LLMError] = LLMBadReply) -> None:
+    def __init__(
+        self, detail: str, finding: Finding = Finding.UNREADABLE, answer: Answer | None = None
+    ) -> None:
         super().__init__(detail)
-        self.kind = kind
+        self.finding = finding
+        self.answer = answer
 
 
 def parse_json(body: bytes | bytearray) -> Any:
     """Raises `UnusableReply`, also for absurd nesting and non-finite numbers."""
+    text = body.removeprefix(BYTE_ORDER_MARK)
     try:
-        return orjson.loads(body)
+        return orjson.loads(text)
     except orjson.JSONDecodeError:
         # orjson rejects lone surrogates, which a model that was cut off may well send.
-        if b"\\u" not in body:
-            raise UnusableReply("the provider's reply is not JSON") from None
+        if b"\\u" not in text:
+            raise _not_json(text) from None
     try:
-        return json.loads(body, parse_constant=_reject_constant)
+        return json.loads(text, parse_constant=_reject_constant)
     except (ValueError, RecursionError):
-        raise UnusableReply("the provider's reply is not JSON") from None
+        raise _not_json(text) from None
+
+
+def _not_json(body: bytes | bytearray) -> UnusableReply:
+    start = body[:_START_BYTES].lstrip()
+    if start.startswith(b"<"):
+        return UnusableReply("the provider's reply is a web page", Finding.NOT_THE_API)
+    may_hold_an_answer = start.startswith((b"{", b"["))
+    return UnusableReply(
+        "the provider's reply is not JSON",
+        Finding.UNREADABLE if may_hold_an_answer else Finding.GARBLED,
+    )
 
 
 def _reject_constant(name: str) -> NoReturn:
     raise ValueError(name)
 
 
-def require(kind: type[Kind], container: Any, key: str) -> Kind:
-    """Returns `container[key]`. Raises `UnusableReply` if it is missing or of another kind."""
-    value = container.get(key) if isinstance(container, dict) else None
-    if isinstance(value, kind):
-        return value
-    if value is None:
-        raise UnusableReply(f"the provider's reply has no {key}")
-    raise UnusableReply(f"{key} in the provider's reply is not {kind.__name__}")
-
-
 def optional(kind: type[Kind], container: Any, key: str) -> Kind | None:
-    """The same, but None if it is null or missing."""
-    if not isinstance(container, dict) or container.get(key) is None:
+    """Returns `container[key]`; None if it is missing or of another kind."""
+    value = container.get(key) if isinstance(container, dict) else None
+    return value if isinstance(value, kind) else None
+
+
+class Decoration:
+    """Reads what is beside the text of an answer: names, counts.
+
+    The text is what was paid for, so nothing beside it makes a reply unusable. What can't be read
+    is unknown, what is too long is cut, and `doubtful` lists such parts.
+    """
+
+    def __init__(self) -> None:
+        self.doubtful: list[str] = []
+
+    def doubt(self, part: str) -> None:
+        if part not in self.doubtful:
+            self.doubtful.append(part)
+
+    def name(self, container: Any, key: str) -> str:
+        """A name that fits a column of the log; '' if it is null or missing."""
+        value = container.get(key) if isinstance(container, dict) else None
+        if value is None:
+            return ""
+        if not isinstance(value, str):
+            self.doubt(key)
+            return ""
+        if len(value) <= _NAME_CHARS and value.isprintable():
+            return value
+        self.doubt(key)
+        return "".join(filter(str.isprintable, value))[:_NAME_CHARS]
+
+    def tokens(self, container: Any, key: str) -> int | None:
+        """A number of tokens; None if it is missing or can't be true."""
+        value = container.get(key) if isinstance(container, dict) else None
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_TOKENS:
+            return value
+        self.doubt("usage")
         return None
-    return require(kind, container, key)
 
-
-def optional_name(container: Any, key: str) -> str:
-    """A name that fits a column of the log; '' if it is null or missing."""
-    value = optional(str, container, key) or ""
-    if len(value) > _NAME_CHARS or not value.isprintable():
-        raise UnusableReply(f"{key} in the provider's reply is not a name")
-    return value
-
-
-def require_tokens(container: Any, key: str) -> int:
-    """A number of tokens."""
-    value = require(int, container, key)
-    if not 0 <= value <= _MAX_TOKENS or isinstance(value, bool):
-        raise UnusableReply(f"{key} in the provider's reply is no plausible number of tokens")
-    return value
-
-
-def optional_tokens(container: Any, key: str) -> int:
-    """The same; 0 if it is null or missing."""
-    if not isinstance(container, dict) or container.get(key) is None:
-        return 0
-    return require_tokens(container, key)
+    def part_of_tokens(self, container: Any, key: str) -> int:
+        """A number of tokens that most replies leave out; 0 if it is null or missing."""
+        if not isinstance(container, dict) or container.get(key) is None:
+            return 0
+        return self.tokens(container, key) or 0
 
 
 def excerpt(source: bytes | bytearray | str, secret: str, *, limit: int = EXCERPT_CHARS) -> str:
@@ -100,6 +133,22 @@ def excerpt(source: bytes | bytearray | str, secret: str, *, limit: int = EXCERP
     if len(secret) >= _MIN_SECRET_CHARS:
         text = _without_cut_key(_spellings(secret).sub("[key]", text), secret)
     return _KEY_SHAPED.sub("[key]", text)[:limit]
+
+
+def without_quotes(sentence: str, *texts: str) -> str:
+    """The sentence without what it quotes of these texts, which are a caller's."""
+    kept, at = [], 0
+    while at < len(sentence):
+        end = at + _QUOTED_CHARS
+        if end > len(sentence) or not any(sentence[at:end] in text for text in texts):
+            kept.append(sentence[at])
+            at += 1
+            continue
+        while end < len(sentence) and any(sentence[at : end + 1] in text for text in texts):
+            end += 1
+        kept.append("[quoted]")
+        at = end
+    return "".join(kept)
 
 
 @lru_cache(maxsize=8)

@@ -8,10 +8,9 @@ import random
 from itertools import cycle
 from typing import TYPE_CHECKING
 
-from generation.errors import LLMBadReply, LLMError
 from generation.llm import policy
 from generation.llm.providers.base import Answer
-from generation.records import Usage
+from generation.records import Finding, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     import httpx
 
     from generation.conf import Settings
+    from generation.errors import LLMError
     from generation.records import Prompt
 
 _CHARS_PER_TOKEN = 4  # the usual rule of thumb for English
@@ -65,7 +65,9 @@ class Simulated:
             raise _rejection(int(fault))
         await asyncio.sleep(self._random.uniform(*self._latency_s))
         if fault == "malformed":
-            raise LLMBadReply("simulated: the reply is not JSON", status_code=200)
+            raise policy.to_error(
+                Finding.GARBLED, "simulated: the reply is not JSON", status_code=200
+            )
         return _answer(prompt, model)
 
     def _draw_fault(self) -> str | None:
@@ -78,7 +80,7 @@ class Simulated:
 
 
 def _rejection(status: int) -> LLMError:
-    return policy.classify(status)(f"simulated answered {status}", status_code=status)
+    return policy.to_error(policy.find(status), f"simulated answered {status}", status_code=status)
 
 
 def _answer(prompt: Prompt, model: str) -> Answer:
