@@ -101,7 +101,8 @@ def test_an_error_is_whose_it_is(status, body, kind):
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "kind"), [case for case in BODIES if case[2] in {OURS, KEY} and case[0] != PROXY]
+    ("status", "body", "kind"),
+    [case for case in BODIES if case[2] in {OURS, KEY} and case[0] != PROXY],
 )
 async def test_our_fault_is_an_operators_and_its_sentence_never_a_callers(
     client, server, prompt, caplog, status, body, kind

@@ -16,7 +16,9 @@ def misdeeds(dialect):
     for kind in ("overloaded", "caller", "limited", "key", "other"):
         yield says(200, dialect.error(kind, f"key {KEY}"))
     yield says(200, KEY.encode())
-    yield says(200, dialect.cut_off(f"key {KEY}") | {"model": KEY * 20})
+    yield says(200, dialect.answer(model=KEY * 20))
+    yield says(200, dialect.answer(stop=f"{KEY}\n"))
+    yield says(200, dialect.error("other", f"key {KEY}") | {"usage": {}})
     yield says(200, dialect.refusal() | {"x": KEY})
     yield sends(b'HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{"' + KEY[:-2].encode())
     yield sends(f"HTTP/1.1 {KEY}\r\n\r\n".encode())

@@ -179,7 +179,7 @@ class HttpProvider(ABC):
 
     def _read(self, status: int, headers: httpx.Headers, body: bytearray) -> Answer:
         """Returns the answer. Raises the error that the reply amounts to."""
-        decoration = Decoration()
+        decoration = Decoration(self._excerpt)
         facts: dict[str, Any] = {"status_code": status, "raw_reply": self._excerpt(body)}
         try:
             payload = self._parse(headers, body, decoration)
@@ -227,7 +227,11 @@ class HttpProvider(ABC):
     def _salvage(self, payload: Any) -> Answer | None:
         """What there is of an answer beside an error."""
         try:
-            return self.decode(payload, Decoration()) if self._holds_answer(payload) else None
+            return (
+                self.decode(payload, Decoration(self._excerpt))
+                if self._holds_answer(payload)
+                else None
+            )
         except UnusableReply as fault:
             return fault.answer
 

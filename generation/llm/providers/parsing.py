@@ -12,6 +12,8 @@ import orjson
 from generation.records import Finding
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from generation.llm.providers.base import Answer
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # RFC 8259 §8.1: a reader may ignore it
@@ -87,7 +89,8 @@ class Decoration:
     is unknown, what is too long is cut, and `doubtful` lists such parts.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, redact: Callable[[str], str]) -> None:
+        self._redact = redact  # of a secret
         self.doubtful: list[str] = []
 
     def doubt(self, part: str) -> None:
@@ -105,7 +108,7 @@ class Decoration:
         if len(value) <= _NAME_CHARS and value.isprintable():
             return value
         self.doubt(key)
-        return "".join(filter(str.isprintable, value))[:_NAME_CHARS]
+        return "".join(filter(str.isprintable, self._redact(value)))[:_NAME_CHARS]
 
     def tokens(self, container: Any, key: str) -> int | None:
         """A number of tokens; None if it is missing or can't be true."""
