@@ -108,7 +108,7 @@ class Decoration:
         if len(value) <= _NAME_CHARS and value.isprintable():
             return value
         self.doubt(key)
-        return "".join(filter(str.isprintable, self._redact(value)))[:_NAME_CHARS]
+        return self._redact("".join(filter(str.isprintable, value)))[:_NAME_CHARS]
 
     def tokens(self, container: Any, key: str) -> int | None:
         """A number of tokens; None if it is missing or can't be true."""
