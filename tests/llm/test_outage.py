@@ -30,6 +30,10 @@ class Failing:
         self.latency_s = latency_s
         self.sent: list[float] = []
 
+    def __call__(self, settings, transport):
+        """It stands in for its class, too."""
+        return self
+
     async def ask(self, prompt, model, idempotency_key):
         now = asyncio.get_running_loop().time()
         self.sent.append(now)
@@ -54,7 +58,7 @@ class Hanging(Failing):
 def rehearse(monkeypatch, status, latency_s=2.0, kind=Failing):
     """Returns the provider and, for each request, when it came, what became of it, and when."""
     provider = kind(status, latency_s)
-    monkeypatch.setitem(registry.PROVIDERS, "simulated", lambda *_: provider)
+    monkeypatch.setitem(registry.PROVIDERS, "simulated", provider)
     outcomes: list[tuple[float, str, float]] = []
 
     async def request(llm):
@@ -78,7 +82,7 @@ def rehearse(monkeypatch, status, latency_s=2.0, kind=Failing):
 def test_a_cancelled_probe_frees_its_slot_and_decides_nothing(monkeypatch):
     provider = Failing(500, latency_s=5)
     provider.began, provider.ended = 0, 1
-    monkeypatch.setitem(registry.PROVIDERS, "simulated", lambda *_: provider)
+    monkeypatch.setitem(registry.PROVIDERS, "simulated", provider)
 
     async def outcome(llm):
         error = (await llm.complete(PROMPT)).error
