@@ -55,6 +55,7 @@ FREEZES_S = (3.0, 12.0)
 CALM_S = (6.0, 12.0)
 BETWEEN_KILLS_S = (8.0, 20.0)
 DOWN_S = (0.2, 4.0)
+GRACE_S = 1.0  # from the last request to a worker until it is told to stop
 WARM_UP_S = 10.0
 IDLE_S = 8.0  # longer than connections of callers are kept
 CLOSING_S = 120.0  # for the last keys
@@ -196,6 +197,8 @@ class Soak:
                 yield worker
             finally:
                 self.workers.remove(worker)
+                if worker.killed is None:
+                    await asyncio.sleep(GRACE_S)
                 self.logs[name] = self.logs.get(name, "") + running.log
 
     def _tell(self, closed_s: float, replayed_s: float) -> None:
