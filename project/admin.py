@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, User
@@ -19,7 +21,11 @@ class StyledUserAdmin(UserAdmin, ModelAdmin):  # type: ignore[type-arg]  # no ge
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
 
+    class Media:
+        css: ClassVar = {"all": ["generation/admin.css"]}
+
 
 @admin.register(Group)
 class StyledGroupAdmin(GroupAdmin, ModelAdmin):
-    pass
+    class Media:
+        css: ClassVar = {"all": ["generation/admin.css"]}

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin, messages
 from django.contrib.auth import get_user_model
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 
 class ProfileForm(ModelForm):
+    class Meta:
+        help_texts: ClassVar = {"provider": "", "model": ""}  # their first choice says it
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.offer = Offer(conf.load())
