@@ -17,7 +17,7 @@ from django.test.utils import setup_databases, teardown_databases
 
 from generation.models import Profile
 from generation.runtime.process import Runtime
-from tests.support import service
+from tests.support import emptying, service
 from tests.support.dialects import AnthropicDialect
 from tests.support.in_process import in_process_client
 from tests.support.provider import Provider, says
@@ -55,8 +55,15 @@ def django_db_setup(django_test_environment, django_db_blocker) -> Iterator[None
         teardown_databases(previous, verbosity=0)
 
 
+@pytest.fixture(scope="session")
+def empty_tables(django_db_setup, django_db_blocker) -> str:
+    """Statements that empty all tables that tests fill."""
+    with django_db_blocker.unblock(), connection.cursor() as cursor:
+        return emptying.statements(cursor)
+
+
 @pytest.fixture
-def committed(django_db_setup, django_db_blocker) -> Iterator[None]:
+def committed(empty_tables, django_db_blocker) -> Iterator[None]:
     """An empty database in which rows are really committed: asyncpg sees no transaction of ours.
 
     pytest-django's transactional_db would do, but takes a second for each test.
@@ -64,10 +71,7 @@ def committed(django_db_setup, django_db_blocker) -> Iterator[None]:
     with django_db_blocker.unblock():
         yield
         with connection.cursor() as cursor:
-            cursor.execute(
-                "TRUNCATE generation_generationlog, generation_usagelog, generation_profile,"
-                " generation_idempotencykey, auth_user RESTART IDENTITY CASCADE"
-            )
+            cursor.execute(empty_tables)
         connection.close()
 
 
@@ -75,10 +79,13 @@ def committed(django_db_setup, django_db_blocker) -> Iterator[None]:
 def users(committed) -> None:
     """User 1 has a plain prompt, 2 $input, 3 a variable; 4 is inactive, 5 has no profile."""
     templates = {1: "Tell me about the sky.", 2: "Say: $input!", 3: "In a $tone tone: $input"}
-    for key in range(1, 6):
-        user = get_user_model().objects.create(id=key, username=f"user{key}", is_active=key != 4)
-        if key != 5:
-            Profile.objects.create(user=user, prompt_template=templates.get(key, "Hello."))
+    account = get_user_model()
+    account.objects.bulk_create(
+        account(id=key, username=f"user{key}", is_active=key != 4) for key in range(1, 6)
+    )
+    Profile.objects.bulk_create(
+        Profile(user_id=key, prompt_template=templates.get(key, "Hello.")) for key in range(1, 5)
+    )
 
 
 @pytest.fixture

@@ -26,3 +26,5 @@ STACCATO = {
     "JOURNAL_MAX_BYTES": 1_048_576,
 }
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+# Each client makes the application anew, which would list all static files: 0.1 s for every test.
+SERVESTATIC_AUTOREFRESH = SERVESTATIC_USE_FINDERS = SERVESTATIC_USE_STATIC_ROOT = False

@@ -49,6 +49,7 @@ class Checkout:
 
     def start(self, *arguments: str, through: str = "", **more: str) -> subprocess.Popen[bytes]:
         unset = {"DATABASE_URL", "ANTHROPIC_API_KEY", "OPENAI_API_KEY", "DJANGO_SETTINGS_MODULE"}
+        unset.add("PYTHONDONTWRITEBYTECODE")  # or each start compiles the copy
         env = {name: value for name, value in os.environ.items() if name not in unset}
         command = [sys.executable, "manage.py", *arguments]
         with self.output.open("wb") as output:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-# What is large and looks at neither Django's settings nor the environment.
+# What is large and looks at neither Django's settings nor the environment when it is imported.
 LIBRARIES = [
     "asyncpg",
     "django.contrib.admin.utils",
@@ -31,6 +31,7 @@ LIBRARIES = [
     "django.template.defaulttags",
     "django.test.client",
     "genai_prices",
+    "generation.runtime.process",
     "httptools",
     "httpx",
     "orjson",
