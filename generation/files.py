@@ -17,6 +17,7 @@ def replace(path: Path, content: bytes, *, draft: Path, durable: bool = True) ->
     """
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
+        give_to_owner_of(path.parent, descriptor)
         write_all(descriptor, content, 0)
         if durable:
             os.fdatasync(descriptor)
@@ -25,6 +26,14 @@ def replace(path: Path, content: bytes, *, draft: Path, durable: bool = True) ->
     draft.rename(path)
     if durable:
         sync_folder(path.parent)
+
+
+def give_to_owner_of(folder: Path, file: Path | int) -> None:
+    """Where root made a file, e.g. in a command with sudo, the folder's owner must be able to go on
+    with it. Raises `OSError`."""
+    if os.geteuid() == 0:
+        owner = folder.stat()
+        os.chown(file, owner.st_uid, owner.st_gid)
 
 
 def write_all(descriptor: int, data: bytes, offset: int) -> None:

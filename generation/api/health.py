@@ -39,6 +39,8 @@ def _journal(now: runtime.Runtime) -> str:
         now.log.admit()
     except JournalUnavailable as error:
         return error.detail
+    if now.log.stuck:
+        return f"PostgreSQL answers, and takes no rows: {now.log.stuck}"
     return "ok"
 
 

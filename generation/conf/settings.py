@@ -175,6 +175,12 @@ class Settings(BaseModel):
         le=1_000_000,
         description="Requests that one process works on at once; beyond that, 503.",
     )
+    max_bytes_in_flight: int = Field(
+        100_663_296,
+        ge=1_048_576,
+        description="Bytes of input that one process works on at once; beyond that, 503. A process "
+        "takes about six times as much memory.",
+    )
     max_body_bytes: int = Field(
         1_048_576, ge=1024, description="Largest request body; beyond that, 413."
     )

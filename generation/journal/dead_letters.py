@@ -40,7 +40,9 @@ class DeadLetters:
     def __init__(self, folder: Path, database: str) -> None:
         self.path = folder / f"{database}{SUFFIX}"
         self._lock = folder / f"{database}{LOCK_SUFFIX}"
-        self._counted: tuple[tuple[int, ...], int] = ((), 0)  # a version of the file, its letters
+        self._inode = 0  # of the file that was counted
+        self._counted_to = 0  # the offset up to which it was
+        self._ids: set[UUID] = set()  # of its letters up to there
 
     def add(self, keyed: KeyedRow, error: str) -> None:
         """Durable when it returns. Raises `OSError`, and leaves the file as it was."""
@@ -48,6 +50,7 @@ class DeadLetters:
         with self.locked():
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
             try:
+                files.give_to_owner_of(self.path.parent, descriptor)
                 end = os.fstat(descriptor).st_size
                 # A line that a crash tore must not spoil this one.
                 is_torn = end > 0 and os.pread(descriptor, 1, end - 1) != b"\n"
@@ -76,15 +79,25 @@ class DeadLetters:
         return list(found.values())
 
     def count(self) -> int:
-        """Returns how many there are; they may be many, so it reads only a file that changed."""
+        """Returns how many there are. Reads only what was added since it last looked."""
         try:
-            status = self.path.stat()
+            file = self.path.open("rb")
         except FileNotFoundError:
             return 0
-        version = (status.st_ino, status.st_size, status.st_mtime_ns)
-        if self._counted[0] != version:
-            self._counted = (version, len(self.read()))
-        return self._counted[1]
+        with file:
+            status = os.fstat(file.fileno())
+            if status.st_ino != self._inode or status.st_size < self._counted_to:
+                self._inode, self._counted_to, self._ids = status.st_ino, 0, set()
+            file.seek(self._counted_to)
+            for line in file:
+                if not line.endswith(b"\n"):  # torn, or not whole yet
+                    break
+                self._counted_to += len(line)
+                record = lines.decode(line[:-1])
+                keyed = lines.to_row(record) if record else None
+                if keyed is not None:
+                    self._ids.add(keyed.row.id)
+        return len(self._ids)
 
     def remove(self, ids: Collection[UUID]) -> None:
         """Take rows out while `locked()`. The other lines stay as they are, to the byte."""
@@ -103,4 +116,5 @@ class DeadLetters:
         """Hold the file for this process."""
         self._lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with locks.held(self._lock):
+            files.give_to_owner_of(self._lock.parent, self._lock)
             yield

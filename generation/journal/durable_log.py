@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from generation.conf import Settings
-    from generation.records import KeyedRow
+    from generation.records import KeyedRow, KeyRef
     from generation.store import Store
     from generation.telemetry.snapshot import JournalSnapshot
 
@@ -52,6 +52,11 @@ class DurableLog:
         self._adopt_at = 0.0  # of the loop's clock
         self._work = asyncio.Event()
         self._closing = False
+        self._stepping = asyncio.Lock()  # one step at a time
+        self._settles_begun = 0
+        self._settles_done = 0  # the number of the last one that ended
+        self._waiting_keys: set[KeyRef] = set()  # as the last one found them
+        self.stuck = ""  # why PostgreSQL, though it answers, does not take the rows that wait
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -65,7 +70,8 @@ class DurableLog:
             self._appends.close()
             self._work.set()
             await asyncio.gather(*tasks)
-            await self._spool.close()
+            async with self._stepping:  # somebody may still settle
+                await self._spool.close()
 
     async def _open(self) -> None:
         if self._dead_letters is None:
@@ -102,6 +108,25 @@ class DurableLog:
             # After a timeout the row has left the queue; a flush under way is left to finish.
             await self._keep(keyed)
 
+    async def settle(self, key: KeyRef) -> bool:
+        """Store every row that waits, of this process and of those that died. Returns whether the
+        answer under a key may still wait, in the journal of another process that lives.
+
+        Asked before a key whose lease has ended is taken over: its answer may have been delivered.
+        Callers share the work that begins after they asked. Raises `DatabaseUnavailable`.
+        """
+        needed = self._settles_begun + 1
+        async with self._stepping:
+            if self._settles_done < needed:
+                self._settles_begun += 1
+                number = self._settles_begun
+                await self._step(adopt=True)
+                if self._dead_letters is None:
+                    raise DatabaseUnavailable("the database can't be reached", retry_after=1)
+                self._waiting_keys = await self._spool.keys()
+                self._settles_done = number
+            return key in self._waiting_keys
+
     def snapshot(self) -> JournalSnapshot:
         return self._spool.snapshot(rows_refused=self._dead_letter_count)
 
@@ -121,7 +146,8 @@ class DurableLog:
     async def _run(self) -> None:
         while True:
             try:
-                await self._step()
+                async with self._stepping:
+                    await self._step()
             except (StaccatoError, OSError) as error:
                 logger.debug("not yet: %s", error)
             except Exception:
@@ -130,16 +156,19 @@ class DurableLog:
                 return
             await self._pause()
 
-    async def _step(self) -> None:
+    async def _step(self, *, adopt: bool = False) -> None:
         """Open the journal if it is not open, adopt orphans now and then, and replay."""
         if not self._spool.is_open:
             await self._open()
         now = asyncio.get_running_loop().time()
-        if now >= self._adopt_at:
+        if adopt or now >= self._adopt_at:
             self._adopt_at = now + ADOPT_EVERY_S
             await self._adopt()
         if self._spool:
+            await self._spool.rescue()
             await self._spool.replay(self._hand_over)
+        if not self._spool:
+            self.stuck = ""
 
     async def _pause(self) -> None:
         """Wait until another step may help."""
@@ -179,6 +208,7 @@ class DurableLog:
                 if not await self._set_aside(keyed, outcome):
                     continue
             elif isinstance(outcome, BaseException):
+                self.stuck = str(outcome)
                 raise outcome
             done.append(keyed)
         metrics.REPLAYED.inc(len(done))
@@ -192,8 +222,8 @@ class DurableLog:
             await asyncio.to_thread(self._dead_letters.add, keyed, str(refusal))
         except OSError as error:
             if keyed not in self._spool:  # logged once, not at each try
-                self._spool.remember(
-                    [keyed], f"PostgreSQL refuses {row_id}, which can't be set aside: {error}"
+                self._spool.remember_refused(
+                    keyed, f"PostgreSQL refuses {row_id}, which can't be set aside: {error}"
                 )
             return False
         metrics.REFUSED_ROWS.inc()

@@ -15,6 +15,8 @@ from generation.journal import lines
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from generation.records import KeyRef
+
 SUFFIX = ".journal"
 HEADER_BYTES = 1024  # more than the first line takes
 _DRAFT_PREFIX = ".draft-"
@@ -48,6 +50,7 @@ class JournalFile:
         draft = folder / f"{_DRAFT_PREFIX}{name}"
         descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
+            files.give_to_owner_of(folder, descriptor)
             locks.try_lock(descriptor)  # always free: no other process knows the draft's name
             _reserve(descriptor, capacity)
             file = cls(folder / name, descriptor, database)
@@ -152,6 +155,24 @@ def list_files(folder: Path, database: str) -> list[Path]:
     """Returns the journals for a database, oldest first."""
     found = folder.glob(f"{database}.*{SUFFIX}")
     return sorted(found, key=lambda path: path.stat().st_mtime if path.exists() else 0)
+
+
+def keys_in(folder: Path, database: str) -> set[KeyRef]:
+    """Returns the idempotency keys of all rows in the journals for a database, whoever owns them.
+
+    Living processes write meanwhile: a line that is not whole yet is left out.
+    """
+    found = set()
+    for path in list_files(folder, database):
+        try:
+            with (
+                path.open("rb") as opened,
+                mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data,
+            ):
+                found |= lines.keys_in(data)
+        except (OSError, ValueError):  # it has gone, or is empty
+            continue
+    return found
 
 
 def remove_drafts(folder: Path) -> None:

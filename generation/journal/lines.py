@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -11,7 +12,7 @@ from zlib import crc32
 
 import orjson
 
-from generation.records import Attempt, Claim, KeyedRow, LogRow
+from generation.records import Attempt, Claim, KeyedRow, KeyRef, LogRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 VERSION = 2
 _CRC_DIGITS = 8
+_CLAIM = b'"claim":{'
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,23 @@ def read(data: mmap | bytes, start: int = 0) -> Iterator[Line]:
             return
         yield Line(decode(data[start:end]), end + 1)
         start = end + 1
+
+
+def keys_in(data: mmap | bytes) -> set[KeyRef]:
+    """Returns the idempotency keys of the rows. Decodes only the claims, which are short."""
+    found, start = set(), 0
+    while start < len(data) and data[start] != 0:
+        end = data.find(b"\n", start)
+        if end < 0:
+            break
+        at = data.rfind(_CLAIM, start, end)  # in a text, its quotes would be escaped
+        start = end + 1
+        if at < 0:
+            continue
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            claim = orjson.loads(data[at + len(_CLAIM) - 1 : end - 1])
+            found.add(KeyRef(claim["user_id"], claim["key"]))
+    return found
 
 
 def from_row(keyed: KeyedRow) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""This process's own journal: its file, or the reason why there is none."""
+"""This process's own journal: its files, or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from generation.journal import lines
-from generation.journal.file import JournalFile
+from generation.journal.file import HEADER_BYTES, JournalFile
 from generation.telemetry import metrics
 
 if TYPE_CHECKING:
@@ -38,19 +38,39 @@ class Appended:
     why: str
 
 
+@dataclass(slots=True, eq=False)
+class Part:
+    """One of the journal's files."""
+
+    file: JournalFile
+    rows: int = 0
+    replayed: int = 0  # the offset up to which PostgreSQL has the rows
+
+
 class OwnJournal:
     """The state of the journal. `locked()` gives the methods that change it."""
 
     def __init__(self, folder: Path, capacity: int) -> None:
         self.folder = folder
-        self.capacity = capacity
+        self.capacity = capacity  # of a file, unless its rows need more or the disk has less
         self.database = ""  # the identity of the rows' database, once it has been reached
-        self.file: JournalFile | None = None
-        self.unavailable: Unavailable | None = None  # None while there is a file
+        self.full: list[Part] = []  # oldest first; a further file was begun after each
+        self.current: Part | None = None  # takes the rows
+        self.unavailable: Unavailable | None = None  # None while there is a current file
         self.explain("the database has not been reached yet")
-        self.rows = 0  # in the file
-        self.replayed = 0  # the offset in the file up to which PostgreSQL has the rows
         self._lock = asyncio.Lock()
+
+    @property
+    def parts(self) -> list[Part]:
+        return [*self.full, self.current] if self.current else [*self.full]
+
+    @property
+    def rows(self) -> int:
+        return sum(part.rows for part in self.parts)
+
+    @property
+    def bytes(self) -> int:
+        return sum(part.file.end for part in self.parts)
 
     def explain(self, why: str) -> None:
         """Say why there can't be a journal yet."""
@@ -58,7 +78,7 @@ class OwnJournal:
 
     @contextlib.asynccontextmanager
     async def locked(self) -> AsyncIterator[LockedJournal]:
-        """One thread at a time works on the file."""
+        """One thread at a time works on the files."""
         async with self._lock:
             yield LockedJournal(self)
 
@@ -70,101 +90,142 @@ class LockedJournal:
         self._journal = journal
 
     async def create(self) -> None:
-        """Begin a new file, or say why that can't be."""
+        """Begin a file, or say why that can't be."""
         journal = self._journal
-        journal.rows = journal.replayed = 0
         try:
-            journal.file = await asyncio.to_thread(
-                JournalFile.create, journal.folder, journal.database, journal.capacity
-            )
+            journal.current = await self._begin(journal.capacity)
         except OSError as error:
             self._give_up("made", error)
         else:
             journal.unavailable = None
 
-    async def append(self, rows: Sequence[KeyedRow]) -> Appended:
-        """Write the rows that fit, and wait until the disk has them."""
+    async def _begin(self, capacity: int) -> Part:
         journal = self._journal
-        file = journal.file
-        if file is None:
+        return Part(
+            await asyncio.to_thread(JournalFile.create, journal.folder, journal.database, capacity)
+        )
+
+    async def append(self, rows: Sequence[KeyedRow]) -> Appended:
+        """Write the rows, and wait until the disk has them. What does not fit goes to a further
+        file, if the disk has room for one."""
+        journal = self._journal
+        part = journal.current
+        if part is None:
             why = journal.unavailable.internal if journal.unavailable else "there is none"
             return Appended((), rows, why)
-        room = file.free
-        encoded: list[bytes] = []
-        saved: list[KeyedRow] = []
-        left: list[KeyedRow] = []
-        for keyed in rows:
-            line = lines.encode(lines.from_row(keyed))
-            if len(line) > room:
-                left.append(keyed)
-                continue
-            room -= len(line)
-            encoded.append(line)
-            saved.append(keyed)
-        if saved:
-            try:
-                await asyncio.to_thread(file.append, encoded)
-            except OSError as error:
-                self._abandon_file(file, error)
-                return Appended((), rows, str(error))
-            if not journal.rows:
-                logger.warning("the database is away: answers go to %s", file.path)
-            journal.rows += len(saved)
-            metrics.JOURNALED.inc(len(saved))
-        return Appended(saved, left, "it is full")
+        encoded = [(keyed, lines.encode(lines.from_row(keyed))) for keyed in rows]
+        room = part.file.free
+        fitting, further = [], []
+        for item in encoded:
+            if len(item[1]) <= room:
+                room -= len(item[1])
+                fitting.append(item)
+            else:
+                further.append(item)
+        try:
+            await self._write(part, fitting)
+            saved = [keyed for keyed, _line in fitting]
+            if not further:
+                return Appended(saved, (), "")
+        except OSError as error:
+            self._abandon_file(part, error)
+            return Appended((), rows, str(error))
+        left = [keyed for keyed, _line in further]
+        try:
+            part = await self._begin_further(sum(len(line) for _keyed, line in further))
+        except OSError as error:
+            return Appended(saved, left, f"it is full, and the disk, too: {error}")
+        journal.full += [journal.current] if journal.current else []
+        journal.current = part
+        logger.warning("the journal is full; it goes on in %s", part.file.path)
+        try:
+            await self._write(part, further)
+        except OSError as error:
+            self._abandon_file(part, error)
+            return Appended(saved, left, str(error))
+        return Appended([*saved, *left], (), "")
+
+    async def _begin_further(self, need: int) -> Part:
+        """A disk that has no room for a whole file may have room for these rows."""
+        need += HEADER_BYTES
+        try:
+            return await self._begin(max(self._journal.capacity, need))
+        except OSError:
+            return await self._begin(need)
+
+    async def _write(self, part: Part, encoded: list[tuple[KeyedRow, bytes]]) -> None:
+        if not encoded:
+            return
+        await asyncio.to_thread(part.file.append, [line for _keyed, line in encoded])
+        if not self._journal.rows:
+            logger.warning("the database is away: answers go to %s", part.file.path)
+        part.rows += len(encoded)
+        metrics.JOURNALED.inc(len(encoded))
 
     async def replace_removed(self) -> Sequence[KeyedRow]:
-        """Begin a new file where somebody has removed ours. Returns the rows that it held.
+        """Forget the files that somebody has removed, and begin a new one where that was the
+        current one. Returns the rows that they held.
 
         They can still be read, though no other process could adopt them.
         """
         journal = self._journal
-        removed = journal.file
-        if removed is None or not removed.is_removed:
-            return ()
-        journal.file = None
-        logger.error("%s was removed while it was in use; a new journal is begun", removed.path)
-        start = journal.replayed
-        try:
-            found = await asyncio.to_thread(lambda: list(removed.read(start)))
-        except OSError as error:
-            found = []
-            logger.error("what it held is lost: %s", error)  # noqa: TRY400  # it says all
-        finally:
-            removed.close()
-        await self.create()
+        found: list[lines.Line] = []
+        for part in journal.parts:
+            if not part.file.is_removed:
+                continue
+            self._drop(part)
+            logger.error("%s was removed while it was in use", part.file.path)
+            try:
+                found += await asyncio.to_thread(_read, part)
+            except OSError as error:
+                logger.error("what it held is lost: %s", error)  # noqa: TRY400  # it says all
+            finally:
+                part.file.close()
+        if journal.current is None and journal.unavailable is None:
+            await self.create()
         records = (line.record for line in found if line.record)
         return [keyed for keyed in map(lines.to_row, records) if keyed is not None]
 
-    async def mark_replayed(self, file: JournalFile, end: int) -> bool:
-        """Note that PostgreSQL has the rows of this file up to an offset, and clear the file where
-        that is all of it. Returns whether it is. Raises `OSError`."""
+    async def mark_replayed(self, part: Part, end: int) -> bool:
+        """Note that PostgreSQL has the rows of this file up to an offset, and free its space where
+        that is all of it. Returns whether no row waits in any file. Raises `OSError`."""
         journal = self._journal
-        if journal.file is not file:
+        if part not in journal.parts:
             return False
-        journal.replayed = end
-        if end != file.end:
+        part.replayed = end
+        if end != part.file.end:
             return False
-        await asyncio.to_thread(file.clear)
-        journal.rows = journal.replayed = 0
-        return True
+        if part is journal.current and part.file.capacity == journal.capacity:
+            await asyncio.to_thread(part.file.clear)
+            part.rows = part.replayed = 0
+        else:
+            is_current = part is journal.current
+            self._drop(part)
+            await asyncio.to_thread(part.file.remove)
+            if is_current:
+                await self.create()
+        return not journal.rows
 
     def close(self) -> None:
-        """Leave the rows for the next start, or remove a file that has none."""
-        journal = self._journal
-        if journal.file is None:
-            return
-        if journal.file.is_empty:
-            journal.file.remove()
-            return
-        logger.warning("%d rows wait in %s for the next start", journal.rows, journal.file.path)
-        journal.file.close()
+        """Leave the rows for the next start, and remove files that have none."""
+        for part in self._journal.parts:
+            if part.file.is_empty:
+                part.file.remove()
+                continue
+            logger.warning("%d rows wait in %s for the next start", part.rows, part.file.path)
+            part.file.close()
 
-    def _abandon_file(self, file: JournalFile, error: OSError) -> None:
+    def _drop(self, part: Part) -> None:
+        journal = self._journal
+        if part is journal.current:
+            journal.current = None
+        else:
+            journal.full.remove(part)
+
+    def _abandon_file(self, part: Part, error: OSError) -> None:
         """After a failed fdatasync the disk's content is unknown, so a new file is begun."""
-        file.close()  # a sibling or the next start adopts it
-        self._journal.file = None
-        self._journal.rows = 0
+        part.file.close()  # a sibling or the next start adopts it
+        self._drop(part)
         self._give_up("written", error)
 
     def _give_up(self, verb: str, error: OSError) -> None:
@@ -178,3 +239,7 @@ class LockedJournal:
         if reason != journal.unavailable:  # logged once, not at each try
             logger.error("%s; new requests are refused", reason.internal)
         journal.unavailable = reason
+
+
+def _read(part: Part) -> list[lines.Line]:
+    return list(part.file.read(part.replayed))

@@ -18,7 +18,7 @@ from generation.journal import file as journal_file
 from generation.journal import lines
 from generation.journal.file import JournalFile
 from generation.journal.own_journal import OwnJournal
-from generation.records import KeyedRow
+from generation.records import KeyedRow, KeyRef
 from generation.telemetry.snapshot import JournalSnapshot
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class Spool:
     def __init__(self, settings: Settings) -> None:
         self._journal = OwnJournal(Path(settings.journal_dir), settings.journal_max_bytes)
         self._in_memory: dict[str, KeyedRow] = {}
+        self._refused: set[str] = set()  # of those in memory; no file can take them
         self._rejected: set[Path] = set()  # journals that can't be adopted, each logged once
 
     def __bool__(self) -> bool:
@@ -56,25 +57,30 @@ class Spool:
 
     @property
     def is_open(self) -> bool:
-        return self._journal.file is not None
+        return self._journal.current is not None
 
     def admit(self) -> None:
         """Raises `JournalUnavailable` if a new answer could not be kept safe."""
-        file = self._journal.file
-        if file is None:
-            reason = self._journal.unavailable
+        journal = self._journal
+        if journal.current is None:
+            reason = journal.unavailable
             raise JournalUnavailable(reason.public if reason else "no journal yet", retry_after=1)
-        if self._in_memory or file.free < file.capacity * NEAR_FULL:
+        if self._in_memory:
+            raise JournalUnavailable(
+                f"{len(self._in_memory)} answers are in memory only: the disk takes no more",
+                retry_after=5,
+            )
+        if journal.bytes > journal.capacity * NEAR_FULL:
             raise JournalUnavailable(
                 "the journal is near full: the database has been away for long", retry_after=5
             )
 
     def snapshot(self, *, rows_refused: int) -> JournalSnapshot:
-        file = self._journal.file
+        journal = self._journal
         return JournalSnapshot(
-            rows=self._journal.rows,
-            bytes=file.end if file else 0,
-            capacity_bytes=file.capacity if file else 0,
+            rows=journal.rows,
+            bytes=journal.bytes,
+            capacity_bytes=sum(part.file.capacity for part in journal.parts),
             rows_in_memory_only=len(self._in_memory),
             rows_refused=rows_refused,
         )
@@ -86,9 +92,7 @@ class Spool:
         self._journal.database = database
         async with self._journal.locked() as journal:
             await journal.create()
-            if self.is_open and self._in_memory:
-                appended = await journal.append(list(self._in_memory.values()))
-                self._forget(appended.saved)
+        await self.rescue()
 
     def explain(self, why: str) -> None:
         """Say why there can't be a journal yet; refused callers read it."""
@@ -98,6 +102,22 @@ class Spool:
         """Returns when the rows are on disk, or as safe as they can be made. Raises nothing."""
         async with self._journal.locked() as journal:
             await self._save(journal, [*await journal.replace_removed(), *rows])
+
+    async def rescue(self) -> None:
+        """Write rows that are in memory only to a file, once the disk has room for one."""
+        rows = [keyed for name, keyed in self._in_memory.items() if name not in self._refused]
+        if not (rows and self.is_open):
+            return
+        async with self._journal.locked() as journal:
+            appended = await journal.append(rows)
+            self._forget(appended.saved)
+        if appended.saved:
+            logger.warning("the disk has room again: it has the rows that were in memory only")
+
+    def remember_refused(self, keyed: KeyedRow, why: str) -> None:
+        """Keep a row in memory that PostgreSQL refuses and that can't be set aside."""
+        self._refused.add(str(keyed.row.id))
+        self.remember([keyed], why)
 
     def remember(self, rows: Sequence[KeyedRow], why: str) -> None:
         """Keep rows in memory: the one case in which a kill can lose an answered row."""
@@ -119,6 +139,7 @@ class Spool:
     def _forget(self, rows: Sequence[KeyedRow]) -> None:
         for keyed in rows:
             self._in_memory.pop(str(keyed.row.id), None)
+            self._refused.discard(str(keyed.row.id))
 
     async def _replace_removed(self) -> None:
         async with self._journal.locked() as journal:
@@ -135,13 +156,20 @@ class Spool:
                 self._forget(await hand_over(rows[start : start + REPLAY_ROWS]))
             if not self._in_memory:
                 logger.warning("the rows that were in memory only are stored")
-        file, waiting = self._journal.file, self._journal.rows
-        if file is None or not waiting:
-            return
-        replayed = await _replay(file, self._journal.replayed, hand_over)
-        async with self._journal.locked() as journal:
-            if await journal.mark_replayed(file, replayed):
-                logger.warning("the database is back: %d rows of the journal are stored", waiting)
+        waiting = self._journal.rows
+        for part in self._journal.parts:
+            if not part.rows:
+                continue
+            replayed = await _replay(part.file, part.replayed, hand_over)
+            async with self._journal.locked() as journal:
+                if await journal.mark_replayed(part, replayed):
+                    logger.warning(
+                        "the database is back: %d rows of the journal are stored", waiting
+                    )
+
+    async def keys(self) -> set[KeyRef]:
+        """Returns the idempotency keys of all rows that wait in a journal of this folder."""
+        return await asyncio.to_thread(journal_file.keys_in, self.folder, self._journal.database)
 
     async def adopt_orphans(self, hand_over: HandOver) -> None:
         """Hand over and remove the journals of processes that have died.
@@ -152,6 +180,7 @@ class Spool:
         folder = self.folder
         await asyncio.to_thread(journal_file.remove_drafts, folder)
         found = await asyncio.to_thread(journal_file.list_files, folder, self._journal.database)
+        await asyncio.to_thread(self._name_foreign)
         for path in found:
             try:
                 await self._adopt(path, hand_over)
@@ -159,6 +188,28 @@ class Spool:
                 if path not in self._rejected:
                     logger.error("%s is left alone: %s", path, error)  # noqa: TRY400  # it says all
                 self._rejected.add(path)
+
+    def _name_foreign(self) -> None:
+        """Log each journal that no process will ever read, because its database is another one."""
+        for path in self.folder.glob(f"*{journal_file.SUFFIX}"):
+            if path.name.startswith((f"{self._journal.database}.", ".")) or path in self._rejected:
+                continue
+            try:
+                foreign = JournalFile.adopt(path)
+            except OSError:
+                continue
+            if foreign is None:
+                continue  # another deployment's, at work
+            self._rejected.add(path)
+            rows = sum(line.record is not None for line in foreign.read())
+            foreign.close()
+            logger.error(
+                "%s has %d rows for the database %s, and this is %s: they are not stored. If that"
+                " database was renamed to this one, stop the service, and replace the old name in"
+                " the file's name and in its first line; else delete the file",
+                *(path, rows, foreign.database or "of a damaged first line"),
+                self._journal.database,
+            )
 
     async def _adopt(self, path: Path, hand_over: HandOver) -> None:
         orphan = await asyncio.to_thread(JournalFile.adopt, path)

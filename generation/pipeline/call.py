@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from sys import getsizeof
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from generation.errors import Abandoned
@@ -20,6 +21,8 @@ class GenerationCall:
 
     def __init__(self, request: GenerationRequest, on_abandon: Callable[[], None]) -> None:
         self.request = request
+        texts = (request.input, *request.variables.values())
+        self.size = sum(map(getsizeof, texts))  # in bytes, without what is small
         self._on_abandon = on_abandon
         self.task: asyncio.Task[Generation]
         self._abandonment: Abandoned | None = None

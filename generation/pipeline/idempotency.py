@@ -2,7 +2,8 @@
 
 A key is claimed in PostgreSQL before the LLM is called, and completed by the insertion of its log
 row, so this works across processes and hosts. A claim is a lease by the database's clock: where
-its owner dies, the next repetition after the lease takes over.
+its owner dies, the next repetition after the lease takes over, once no journal of this host has the
+owner's answer.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import contextlib
 import hashlib
 import re
+from contextvars import Context
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -25,13 +27,18 @@ from generation.errors import (
 from generation.records import Claim
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
+    from typing import Any
+    from uuid import UUID
 
     from generation.database.engine import Database
     from generation.records import Generation, GenerationRequest, KeyRef
     from generation.store.claims import ClaimResult, Claims
 
 RELEASE_WAIT_S = 2.0
+RELEASE_AGAIN_S = 0.5  # between tries to free keys that could not be freed
+UNRELEASED = 100_000  # keys that are tried again; the leases of more end by themselves
+MAX_RETRY_S = 60.0  # of a Retry-After: most requests end long before their lease
 
 KEY_PATTERN = "^[!-~]{1,255}$"
 _KEY = re.compile(KEY_PATTERN)
@@ -61,13 +68,24 @@ def fingerprint(request: GenerationRequest) -> str:
 class Idempotency:
     """The claims of one process."""
 
-    def __init__(self, database: Database, claims: Claims) -> None:
+    def __init__(
+        self,
+        database: Database,
+        claims: Claims,
+        settle: Callable[[KeyRef], Coroutine[Any, Any, bool]],
+    ) -> None:
+        """`settle(key)` stores what waits in this host's journals, and returns whether the answer
+        under the key may still be in one."""
         self._database = database
         self._claims = claims
+        self._settle = settle
         # A repetition while the first request runs in this process needs no statement to be
         # refused, and attempts that come while a claim is under way share its result.
         self._running: dict[KeyRef, Claim] = {}
         self._claiming: dict[KeyRef, tuple[Claim, asyncio.Future[ClaimResult | None]]] = {}
+        # Claims that must not keep their keys, with the moment when their leases have ended.
+        self._unreleased: dict[UUID, tuple[Claim, float]] = {}
+        self._releasing: asyncio.Task[None] | None = None
 
     async def once(
         self,
@@ -107,6 +125,8 @@ class Idempotency:
             if first is attempt:
                 pending.add_done_callback(lambda done: self._release_unused(attempt, done))
             raise
+        if result is not None and not result.won and result.answer is None and result.lease_s <= 0:
+            first, result = attempt, await self._take_over(request, attempt, ref)
         if result is None:  # another process claimed it while our statement ran
             raise _refusal(attempt, None)
         if result.won:
@@ -114,8 +134,31 @@ class Idempotency:
                 return None
             raise _refusal(attempt, first.fingerprint)
         if result.answer is None or result.fingerprint != attempt.fingerprint:
-            raise _refusal(attempt, result.fingerprint)
+            # The background is about to free a key that we could not free at once.
+            is_ours = any(claim.ref == ref for claim, _until in self._unreleased.values())
+            raise _refusal(attempt, result.fingerprint, 0.0 if is_ours else result.lease_s)
         return result.answer
+
+    async def _take_over(
+        self, request: GenerationRequest, attempt: Claim, ref: KeyRef
+    ) -> ClaimResult | None:
+        """Claim a key whose owner's lease has ended, unless a journal has the owner's answer.
+
+        The owner may have answered while the database was away, and died or not.
+        """
+        settling = asyncio.get_running_loop().create_task(self._settle(ref))
+        settling.add_done_callback(_retrieve)
+        # Not cancelled with the caller: it stores rows.
+        if await self._database.within(asyncio.shield(settling), since=request.started):
+            raise _refusal(attempt, None)
+        if owner := self._running.get(ref):
+            raise _refusal(attempt, owner.fingerprint)
+        pending = self._claims.take_over(attempt)
+        try:
+            return await self._database.within(asyncio.shield(pending), since=request.started)
+        except BaseException:
+            pending.add_done_callback(lambda done: self._release_unused(attempt, done))
+            raise
 
     def _begin_claim(
         self, attempt: Claim, ref: KeyRef
@@ -126,26 +169,70 @@ class Idempotency:
         return attempt, pending
 
     def _release_unused(self, attempt: Claim, done: asyncio.Future[ClaimResult | None]) -> None:
-        """Free a key that was won after its caller had given up."""
-        if done.cancelled() or done.exception() is not None:
+        """Free a key that was won after its caller had given up, or that may have been won: the
+        statement was committed, and its reply was lost."""
+        if done.cancelled():
             return
-        result = done.result()
-        if result is not None and result.won:
-            with contextlib.suppress(StaccatoError):
-                self._claims.release(attempt)
+        result = None if done.exception() else done.result()
+        if result is None or result.won:
+            self._release_later(attempt)
 
     async def _release(self, claim: Claim) -> None:
-        """Free the key; where this fails, its lease ends by itself."""
-        with contextlib.suppress(StaccatoError, TimeoutError):
+        """Free the key, or see to it that it is freed later."""
+        try:
             async with asyncio.timeout(RELEASE_WAIT_S):
                 await asyncio.shield(self._claims.release(claim))
+        except (StaccatoError, TimeoutError):
+            self._release_later(claim)
+
+    def _release_later(self, claim: Claim) -> None:
+        """Free the key in the background, again and again until its lease has ended."""
+        if len(self._unreleased) >= UNRELEASED:
+            return
+        loop = asyncio.get_running_loop()
+        self._unreleased[claim.token] = (claim, loop.time() + self._claims.lease_s)
+        if self._releasing is None or self._releasing.done():
+            self._releasing = loop.create_task(self._release_all(), context=Context())
+
+    async def _release_all(self) -> None:
+        while self._unreleased:
+            now = asyncio.get_running_loop().time()
+            for token, (_claim, until) in list(self._unreleased.items()):
+                if until < now:
+                    del self._unreleased[token]
+            await self._release_once()
+            if self._unreleased:
+                await asyncio.sleep(RELEASE_AGAIN_S)
+
+    async def _release_once(self) -> None:
+        claims = [claim for claim, _until in self._unreleased.values()]
+        with contextlib.suppress(StaccatoError):  # the queue is full
+            futures = {claim.token: self._claims.release(claim) for claim in claims}
+            await asyncio.gather(*futures.values(), return_exceptions=True)
+            for token, future in futures.items():
+                if future.exception() is None:
+                    self._unreleased.pop(token, None)
+
+    async def close(self) -> None:
+        """Free the keys one last time."""
+        if self._releasing is not None:
+            self._releasing.cancel()
+            await asyncio.wait([self._releasing])
+            await self._release_once()
 
 
-def _refusal(attempt: Claim, owner: str | None) -> StaccatoError:
+def _retrieve(done: asyncio.Future[Any]) -> None:
+    """Its callers may have left; nobody else would look at its error."""
+    if not done.cancelled():
+        done.exception()
+
+
+def _refusal(attempt: Claim, owner: str | None, lease_s: float = 0.0) -> StaccatoError:
     if owner is not None and owner != attempt.fingerprint:
         return IdempotencyKeyReused(
             "this Idempotency-Key was sent with another request; use a new one"
         )
     return IdempotencyKeyInUse(
-        "the first request with this Idempotency-Key is still being worked on", retry_after=1
+        "the first request with this Idempotency-Key is still being worked on",
+        retry_after=min(max(lease_s, 1.0), MAX_RETRY_S),
     )

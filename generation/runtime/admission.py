@@ -31,6 +31,7 @@ class Admission:
     def __init__(
         self,
         limit: int,
+        limit_bytes: int,
         generate: Callable[[GenerationCall], Coroutine[Any, Any, Generation]],
         check_journal: Callable[[], None],
     ) -> None:
@@ -40,6 +41,8 @@ class Admission:
         self.peak = 0  # most generations at once
         self.abandoned = 0  # by their clients, or by a shutdown that could not wait
         self.answered = Durations()  # from arrival to answer
+        self._limit_bytes = limit_bytes
+        self._bytes = 0  # of the requests that are generated
         self._entered = 0  # places whose generation has not begun
         self._generate = generate
         self._check_journal = check_journal
@@ -62,10 +65,16 @@ class Admission:
         self._entered -= 1
 
     def start(self, request: GenerationRequest) -> GenerationCall:
-        """Begin the generation of a place. Raises `Draining` or `JournalUnavailable`: reading the
-        body may have taken long."""
+        """Begin the generation of a place. Raises `Draining` or `JournalUnavailable`, since reading
+        the body may have taken long, and `TooManyInFlight` where the requests are too large
+        together: each takes about six times its size, and its row must fit into the journal."""
         self._require_accepting()
         call = GenerationCall(request, self._count_abandoned)
+        if self.calls and self._bytes + call.size > self._limit_bytes:
+            raise TooManyInFlight(
+                f"requests of {self._limit_bytes} bytes are in flight", retry_after=1
+            )
+        self._bytes += call.size
         call.task = asyncio.get_running_loop().create_task(self._generate(call))
         self._entered -= 1
         self.calls.add(call)
@@ -78,6 +87,7 @@ class Admission:
 
     def _finish(self, call: GenerationCall) -> None:
         self.calls.discard(call)
+        self._bytes -= call.size
         error = None if call.task.cancelled() else call.task.exception()
         if error is None:
             self.answered.add(time.monotonic() - call.request.started)
@@ -108,7 +118,8 @@ class Place:
             self._admission.leave()
 
     def start(self, request: GenerationRequest) -> GenerationCall:
-        """Turn the place into the generation. Raises `Draining` or `JournalUnavailable`."""
+        """Turn the place into the generation. Raises `Draining`, `JournalUnavailable` or
+        `TooManyInFlight`."""
         call = self._admission.start(request)
         self._is_taken = False
         return call

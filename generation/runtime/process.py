@@ -53,13 +53,16 @@ class Runtime:
         self.store = Store(database, settings)
         self.database_probe = DatabaseProbe(self.store)
         self.keys = ApiKeyCache(database, self.store.api_keys, settings.pepper)
-        self.idempotency = Idempotency(database, self.store.claims)
         self.log = DurableLog(settings, self.store)
+        self.idempotency = Idempotency(database, self.store.claims, self.log.settle)
         self.pipeline = Pipeline(
             settings, database, self.store.profiles, self.idempotency, llm, self.log
         )
         self.admission = Admission(
-            raise_open_file_limit(settings.max_in_flight), self.pipeline.generate, self.log.admit
+            raise_open_file_limit(settings.max_in_flight),
+            settings.max_bytes_in_flight,
+            self.pipeline.generate,
+            self.log.admit,
         )
         self.drain = Drain(self.admission, settings)
         self.siblings = Siblings(
@@ -103,6 +106,7 @@ class Runtime:
             await stack.enter_async_context(repeating(runtime.store.claims.purge, PURGE_EVERY_S))
             stack.push_async_callback(tolerating(runtime.keys.record_use))
             await stack.enter_async_context(repeating(runtime.keys.record_use, RECORD_USE_S))
+            stack.push_async_callback(runtime.idempotency.close)
             # Closing begins here: no new generations, and those in flight end with all above open.
             stack.push_async_callback(runtime.drain.finish)
             # What the world sees of us: gauges, signals, and `current()`.

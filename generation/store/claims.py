@@ -11,7 +11,19 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from sqlalchemy import Integer, Interval, Uuid, bindparam, delete, exists, func, select, update
+from sqlalchemy import (
+    Boolean,
+    Integer,
+    Interval,
+    Uuid,
+    bindparam,
+    delete,
+    exists,
+    extract,
+    func,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 
 from generation.database.batching import MIB, Batcher, Bounds
@@ -43,6 +55,7 @@ class ClaimResult:
     won: bool
     fingerprint: str | None  # of the owner's request
     answer: Generation | None  # what the owner was answered; None while that is under way
+    lease_s: float  # how long the owner's lease still has; below zero where it has ended
 
 
 class Claims:
@@ -50,6 +63,7 @@ class Claims:
 
     def __init__(self, database: Database, lease: timedelta, kept: timedelta = KEPT) -> None:
         self._database = database
+        self.lease_s = lease.total_seconds()
         self._lease = lease
         self._kept = kept
         known = tables.load()
@@ -60,18 +74,30 @@ class Claims:
         self._claims: Batcher[Claim, ClaimResult | None] = Batcher(
             "claim", self._claim_batch, BOUNDS, weigh=lambda _claim: _CLAIM_BYTES
         )
+        self._takeovers: Batcher[Claim, ClaimResult | None] = Batcher(
+            "takeover", self._take_over_batch, BOUNDS, weigh=lambda _claim: _CLAIM_BYTES
+        )
         self._releases: Batcher[Claim, None] = Batcher(
             "release", self._release_batch, BOUNDS, weigh=lambda _claim: _CLAIM_BYTES
         )
-        self.batchers: tuple[Batcher[Any, Any], ...] = (self._claims, self._releases)
+        self.batchers: tuple[Batcher[Any, Any], ...] = (
+            *(self._claims, self._takeovers, self._releases),
+        )
 
     def claim(self, claim: Claim) -> asyncio.Future[ClaimResult | None]:
-        """Win the key if it is free, expired or abandoned.
+        """Win the key if it is free or a day old. A key whose lease has ended is left alone.
 
         The result is None where another claim took the key while our statement ran. Raises
         `DatabaseUnavailable`, as the future does.
         """
         return self._claims.submit(claim)
+
+    def take_over(self, claim: Claim) -> asyncio.Future[ClaimResult | None]:
+        """As `claim()`, and win the key where its owner's lease has ended.
+
+        The owner's answer may wait in a journal: look there first.
+        """
+        return self._takeovers.submit(claim)
 
     def release(self, claim: Claim) -> asyncio.Future[None]:
         """Free the key, unless another owns it by now. Raises `DatabaseUnavailable`."""
@@ -95,9 +121,22 @@ class Claims:
             deleted = len(await self._database.run(self._purge_statement, parameters))
 
     async def _claim_batch(self, claims: Sequence[Claim]) -> list[ClaimResult | None]:
+        return await self._run_claims(claims, take_over=False)
+
+    async def _take_over_batch(self, claims: Sequence[Claim]) -> list[ClaimResult | None]:
+        return await self._run_claims(claims, take_over=True)
+
+    async def _run_claims(
+        self, claims: Sequence[Claim], *, take_over: bool
+    ) -> list[ClaimResult | None]:
         rows = await self._database.run(
             self._claim_statement,
-            {"rows": as_document(claims), "lease": self._lease, "kept": self._kept},
+            {
+                "rows": as_document(claims),
+                "lease": self._lease,
+                "kept": self._kept,
+                "take_over": take_over,
+            },
         )
         found = {
             row.token: _result_of(row) for row in rows if row.won or row.fingerprint is not None
@@ -121,11 +160,13 @@ def _result_of(row: Row[Any]) -> ClaimResult:
             latency_ms=row.latency_ms,
             replayed=True,
         )
-    return ClaimResult(row.won, row.fingerprint, answer)
+    return ClaimResult(row.won, row.fingerprint, answer, float(row.lease_s or 0))
 
 
 def _claim_statement(tables: Tables) -> Executable:
     """Builds the statement that claims the free keys, and returns the owner or answer of others.
+
+    With `take_over`, a key whose owner's lease has ended is free as well.
 
     Rows are inserted in the order of their keys, so that two processes can't deadlock.
     """
@@ -133,7 +174,11 @@ def _claim_statement(tables: Tables) -> Executable:
     asked = select(rows_of("rows", keys, (*_REF, "fingerprint"), token=Uuid())).cte("asked")
     lease = func.now() + bindparam("lease", type_=Interval)
     expired = keys.c.created_at < func.now() - bindparam("kept", type_=Interval)
-    abandoned = keys.c.log_id.is_(None) & (keys.c.leased_until < func.now())
+    abandoned = (
+        bindparam("take_over", type_=Boolean)
+        & keys.c.log_id.is_(None)
+        & (keys.c.leased_until < func.now())
+    )
     emptied = keys.c.log_id.is_not(None) & ~exists().where(log.c.id == keys.c.log_id)
     values = {
         **{name: asked.c[name] for name in (*_REF, "fingerprint")},
@@ -162,6 +207,7 @@ def _claim_statement(tables: Tables) -> Executable:
             asked.c.token,
             claimed.c.claim.is_not(None).label("won"),
             keys.c.fingerprint,
+            extract("epoch", keys.c.leased_until - func.now()).label("lease_s"),
             log.c.id,
             log.c.result,
             log.c.input_tokens,

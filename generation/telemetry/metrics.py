@@ -93,6 +93,12 @@ class _SnapshotGauges(Collector):
             ),
             ("requests_in_flight", "Generate requests being worked on.", now.requests_in_flight),
             ("llm_calls_in_flight", "Requests waiting for an LLM.", now.llm_calls_in_flight),
+            ("journal_rows", "Rows that wait for PostgreSQL on disk.", now.journal.rows),
+            (
+                "journal_rows_in_memory_only",
+                "Answered rows that a kill would lose: no disk takes them.",
+                now.journal.rows_in_memory_only,
+            ),
         ):
             yield GaugeMetricFamily(f"staccato_{name}", help_text, value=value)
 

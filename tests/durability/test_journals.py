@@ -252,35 +252,101 @@ async def test_the_reason_for_no_journal_is_logged_once_and_again_after_a_fix(
     await rows.close()
 
 
-async def test_a_full_journal_still_answers_and_says_what_a_kill_would_lose(serve, llm, postgres):
-    llm.behave = says(200, AnthropicDialect().answer("x" * 30_000))
+LONG = 30_000  # characters of an answer: two fit into the smallest journal
+
+
+async def test_answers_beyond_a_journals_size_go_on_in_further_files(serve, llm, postgres):
+    llm.behave = says(200, AnthropicDialect().answer("x" * LONG))
     async with serve(STACCATO_JOURNAL_MAX_BYTES="65536") as running:
+        ids = await answered_without_a_database(running, llm, postgres, 40)
+        journal = (await running.pool())["journal"]
+        assert (journal["rows"], journal["rows_in_memory_only"]) == (40, 0)
+        assert journal["capacity_bytes"] > 40 * LONG
+        refused = await http.generate(running.port)
+        assert refused.json()["type"].endswith("journal-unavailable")
+        running.process.kill()
+        await running.ended()
+    postgres.start()
+    async with serve(STACCATO_JOURNAL_MAX_BYTES="65536") as running:
+        await until_stored(postgres, ids)
+
+
+async def test_further_files_are_removed_once_their_rows_are_stored(
+    serve, llm, postgres, journal_dir
+):
+    llm.behave = says(200, AnthropicDialect().answer("x" * LONG))
+    async with serve(STACCATO_JOURNAL_MAX_BYTES="65536") as running:
+        ids = await answered_without_a_database(running, llm, postgres, 20)
+        postgres.start()
+        await until_stored(postgres, ids)
+        await running.until_pool(lambda now: now["journal"]["rows"] == 0, "no rows")
+        await running.until_pool(
+            lambda now: now["journal"]["capacity_bytes"] == 65_536, "one file of the usual size"
+        )
+        assert len(list(journal_dir.glob("*.journal"))) == 1
+        assert (await http.generate(running.port)).status == 200
+
+
+async def test_a_full_disk_still_answers_and_says_what_a_kill_would_lose(
+    serve, llm, postgres, small_disk
+):
+    llm.behave = says(200, AnthropicDialect().answer("x" * LONG))
+    async with serve(STACCATO_JOURNAL_MAX_BYTES="65536") as running:
+        filler = small_disk / "filler"
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
         ids = await answered_without_a_database(running, llm, postgres, 10)
         journal = (await running.pool())["journal"]
         assert journal["rows_in_memory_only"] > 0
         assert journal["rows"] + journal["rows_in_memory_only"] == 10
         assert "would now lose" in running.log
+        metrics = (await http.request(running.port, "GET", "/metrics")).body.decode()
+        assert f"staccato_journal_rows_in_memory_only {journal['rows_in_memory_only']}" in metrics
+        ready = await http.request(running.port, "GET", "/readyz")
+        assert (ready.status, "in memory only" in ready.json()["journal"]) == (503, True)
         refused = await http.generate(running.port)
-        assert refused.status == 503
         assert refused.json()["type"].endswith("journal-unavailable")
 
-        postgres.start()
-        await until_stored(postgres, ids)
+        # Once the disk has room, it takes them, though the database is still away.
+        os.truncate(filler, 0)
+        subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
         await running.until_pool(
             lambda now: now["journal"]["rows_in_memory_only"] == 0, "nothing in memory only"
         )
-        assert (await http.generate(running.port)).status == 200
+        running.process.kill()
+        await running.ended()
+    postgres.start()
+    async with serve(STACCATO_JOURNAL_MAX_BYTES="65536"):
+        await until_stored(postgres, ids)
 
 
-async def test_a_full_journal_takes_each_row_that_still_fits(runtime):
-    big = "x" * (runtime.log.snapshot().capacity_bytes - 20_000)
-    await runtime.log._append([make_row("fits"), make_row(big), make_row("y" * 30_000)])
+async def test_a_row_larger_than_a_journal_gets_a_file_of_its_own(runtime):
+    capacity = runtime.log.snapshot().capacity_bytes
+    big = make_row("x" * 2 * capacity)
+    await runtime.log._append([make_row("fits"), big, make_row("y" * 30_000)])
     now = runtime.log.snapshot()
-    assert (now.rows, now.rows_in_memory_only) == (2, 1)
+    assert (now.rows, now.rows_in_memory_only) == (3, 0)
+    assert now.capacity_bytes > 3 * capacity
+
+
+async def test_a_journal_of_a_renamed_database_is_named_once(runtime, caplog):
+    folder = runtime.log._spool.folder
+    old = JournalFile.create(folder, "an-identity-old_name", 65_536)
+    old.append([lines.encode(lines.from_row(make_row()))])
+    await runtime.log._adopt()
+    assert "old_name" not in caplog.text, "its process lives"
+    old.close()
+    for _ in range(3):
+        await runtime.log._adopt()
+    named = [text for text in caplog.messages if "an-identity-old_name" in text]
+    assert len(named) == 1
+    assert f"{old.path} has 1 rows for the database an-identity-old_name" in named[0]
+    assert old.path.exists()
 
 
 async def test_a_shutdown_saves_what_only_memory_had_where_the_disk_takes_it(serve, llm, postgres):
-    llm.behave = says(200, AnthropicDialect().answer("x" * 30_000))
+    llm.behave = says(200, AnthropicDialect().answer("x" * LONG))
     async with serve(STACCATO_JOURNAL_MAX_BYTES="65536") as running:
         ids = await answered_without_a_database(running, llm, postgres, 10)
         running.terminate()

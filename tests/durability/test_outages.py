@@ -157,3 +157,68 @@ async def test_a_read_only_server_is_not_asked_for_a_connection_at_each_write(se
         # Each second the pool's few, where every write used to open one.
         assert opened < 12 * (1 + seconds) < 200, f"{opened} connections in {seconds:.1f} s"
         await until_stored(postgres, ids)
+
+
+async def test_keys_that_were_answered_in_a_long_outage_are_paid_for_once(serve, llm, postgres):
+    """One process lives on, another one dies; the leases end while the database is away."""
+    keys = [[("Idempotency-Key", f"key-{number}")] for number in range(60)]
+    async with serve() as living, serve() as dead:
+        llm.release.clear()
+        callers = [
+            asyncio.create_task(http.generate((living, dead)[number % 2].port, headers=headers))
+            for number, headers in enumerate(keys)
+        ]
+        await llm.until(lambda: llm.waiting == len(keys), "all callers in the LLM")
+        async with looking(postgres) as sql:
+            await sql.execute("UPDATE generation_idempotencykey SET leased_until = now()")
+        postgres.stop_at_once()
+        llm.release.set()
+        answers = await asyncio.gather(*callers)
+        ids_of(answers)
+        dead.process.kill()
+        await dead.ended()
+        postgres.start()
+        pending = dict(enumerate(keys))
+        async with asyncio.timeout(30):
+            while pending:
+                order = list(pending)
+                again = await asyncio.gather(
+                    *(http.generate(living.port, headers=pending[number]) for number in order)
+                )
+                for number, answer in zip(order, again, strict=True):
+                    assert answer.status in {200, 409, 503}
+                    if answer.status == 200:
+                        assert answer.json()["id"] == answers[number].json()["id"]
+                        del pending[number]
+        assert llm.calls == len(keys)
+
+
+async def test_a_server_that_answers_and_stores_nothing_is_not_ready(serve, llm, postgres):
+    """As while its disk is full."""
+    full = "RAISE EXCEPTION 'could not extend file' USING ERRCODE = '53100'"
+    async with looking(postgres) as sql, serve() as running:
+        await sql.execute(
+            f"CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN {full}; END$$;"
+            "CREATE TRIGGER full_disk BEFORE INSERT ON generation_generationlog"
+            " FOR EACH ROW EXECUTE FUNCTION refuse()"
+        )
+        try:
+            answer = await http.generate(running.port)
+            assert answer.status == 200, "it is in the journal"
+
+            async def is_ready() -> bool:
+                ready = await http.request(running.port, "GET", "/readyz")
+                return ready.status == 200
+
+            async with asyncio.timeout(10):
+                while await is_ready():
+                    await asyncio.sleep(0.05)
+            ready = (await http.request(running.port, "GET", "/readyz")).json()
+            assert ready["database"] == "ok"
+            assert "takes no rows" in ready["journal"]
+        finally:
+            await sql.execute("DROP FUNCTION refuse CASCADE")
+        async with asyncio.timeout(10):
+            while not await is_ready():
+                await asyncio.sleep(0.05)
+        await until_stored(postgres, {answer.json()["id"]})

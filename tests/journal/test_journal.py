@@ -11,7 +11,13 @@ import pytest
 
 from generation.journal import lines
 from generation.journal.dead_letters import DeadLetters
-from generation.journal.file import JournalFile, JournalFull, list_files, remove_drafts
+from generation.journal.file import (
+    JournalFile,
+    JournalFull,
+    keys_in,
+    list_files,
+    remove_drafts,
+)
 from generation.records import KeyedRow
 from tests.support.rows import make_claim, make_row
 
@@ -233,3 +239,62 @@ def test_refused_rows_are_read_to_be_counted_only_where_they_changed(tmp_path, m
     with other.locked():
         other.remove({rows[0].row.id})
     assert refused.count() == 1
+
+
+# --- dead letters ---------------------------------------------------------------------------------
+
+
+def test_dead_letters_are_counted_without_reading_the_old_ones_again(tmp_path, monkeypatch):
+    letters, decoded = DeadLetters(tmp_path, "db"), []
+    decode = lines.decode
+    monkeypatch.setattr(lines, "decode", lambda line: decoded.append(line) or decode(line))
+    rows = [make_row() for _ in range(20)]
+    for number, row in enumerate(rows, 1):
+        letters.add(row, "a test says so")
+        assert letters.count() == number
+        assert letters.count() == number
+    assert len(decoded) == len(rows)
+    letters.add(rows[0], "again")
+    assert letters.count() == 20
+    with letters.locked():
+        letters.remove({row.row.id for row in rows[:15]})
+    assert letters.count() == 5
+
+
+def test_dead_letters_that_another_process_removes_are_no_longer_counted(tmp_path):
+    ours, theirs = DeadLetters(tmp_path, "db"), DeadLetters(tmp_path, "db")
+    row = make_row()
+    ours.add(row, "a test says so")
+    assert ours.count() == 1
+    with theirs.locked():
+        theirs.remove({row.row.id})
+    assert ours.count() == 0
+    ours.path.unlink()
+    assert ours.count() == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files that others own")
+def test_what_root_changes_stays_the_services(tmp_path):
+    """As `sudo manage.py staccato_journal discard`."""
+    service = 65_534
+    os.chown(tmp_path, service, service)
+    letters, row = DeadLetters(tmp_path, "db"), make_row()
+    letters.add(row, "a test says so")
+    with letters.locked():
+        letters.remove({row.row.id})
+    JournalFile.create(tmp_path, "db", CAPACITY).close()
+    found = {path.name.partition(".")[2]: path.stat().st_uid for path in tmp_path.iterdir()}
+    assert len(found) == 3
+    assert set(found.values()) == {service}
+
+
+def test_the_keys_of_all_journals_are_found_whoever_writes_them(tmp_path):
+    odd = 'a text with "claim":{"user_id":9,"key":"no"}'
+    living, dead = (JournalFile.create(tmp_path, "db", CAPACITY) for _ in range(2))
+    living.append(encode(make_row(odd), make_row(odd, claim=make_claim("one"))))
+    dead.append(encode(make_row(claim=make_claim("two")), make_row(claim=make_claim('"\\{'))))
+    os.pwrite(dead._descriptor, encode(make_row(claim=make_claim("torn")))[0][:-9], dead.end)
+    dead.close()
+    other = JournalFile.create(tmp_path, "another", CAPACITY)
+    other.append(encode(make_row(claim=make_claim("foreign"))))
+    assert keys_in(tmp_path, "db") == {(1, "one"), (1, "two"), (1, '"\\{')}

@@ -77,6 +77,39 @@ async def test_beyond_the_limit_requests_are_refused_before_anything_is_spent(
     assert await GenerationLog.objects.acount() == 1
 
 
+async def test_large_requests_are_bounded_by_their_sum_and_one_is_always_taken(
+    users, orm, configured
+):
+    configured(MAX_BYTES_IN_FLIGHT=2**20, MAX_BODY_BYTES=2**21, LLM_SIMULATED_LATENCY="30")
+
+    def post(client, size: int):
+        return client.post(GENERATE, json={"input": "x" * size})
+
+    async with Runtime.open() as opened, in_process_client() as client:
+        large = asyncio.create_task(post(client, 1_100_000))  # alone, it is taken
+        while not opened.llm.in_flight:
+            await asyncio.sleep(0.01)
+        refused = await post(client, 1000)
+        assert (refused.status_code, slug(refused)) == (503, "too-many-in-flight")
+        await abandon_all(opened, [large])
+        small = [asyncio.create_task(post(client, 300_000)) for _ in range(3)]
+        while opened.llm.in_flight < 3:
+            await asyncio.sleep(0.01)
+        assert (await post(client, 300_000)).status_code == 503
+        small.append(asyncio.create_task(post(client, 100_000)))
+        while opened.llm.in_flight < 4:
+            await asyncio.sleep(0.01)
+        await abandon_all(opened, small)
+        assert opened.admission._bytes == 0
+
+
+async def abandon_all(opened, answers) -> None:
+    for call in opened.admission.calls:
+        call.abandon("the test is over")
+    for answer in answers:
+        assert (await answer).status_code == 503
+
+
 async def test_a_closing_runtime_finishes_what_is_in_flight(users, orm, configured):
     configured(LLM_SIMULATED_LATENCY="0.5")
     async with in_process_client() as client:
