@@ -258,6 +258,7 @@ AUTHENTICATION_BACKENDS = [
 ]
 AXES_HANDLER = "project.lockout.LoginHandler"
 AXES_USERNAME_CALLABLE = "project.lockout.counted_name"
+AXES_LOCKOUT_TEMPLATE = "project/locked_out.html"
 AXES_FAILURE_LIMIT = 10
 AXES_COOLOFF_TIME = timedelta(minutes=15)
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # else a lock would never end

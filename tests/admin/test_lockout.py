@@ -231,3 +231,14 @@ async def test_the_lockout_works_over_the_wire(serve, orm, settings):
     assert statuses[-2:] == [429, 429]
     assert known.status_code == 302, "from another address"
     assert lockout.COOKIE in known.cookies
+
+
+def test_who_is_locked_out_reads_what_to_do(admin_user):
+    values = {"username": "boss", "password": "wrong"}
+    for _ in range(LIMIT):
+        response = Client().post(LOGIN, values)
+    assert response.status_code == 429
+    text = response.content.decode()
+    assert "Try again in 15 minutes" in text
+    assert "axes_reset" in text
+    assert "<script" not in text

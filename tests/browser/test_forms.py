@@ -181,14 +181,13 @@ async def test_profiles_users_and_groups_are_made_and_changed(person):
     await check(person, page.url)
     await type_into(page, first_name="Tea", email="tea@example.com")
     await save(person)
-    made = await users.aget(username="typed")
-    assert (made.first_name, made.email) == ("Tea", "tea@example.com")
-    await look(person, f"{USERS}{made.pk}/password/")
+    user = await users.aget(username="typed")
+    assert (user.first_name, user.email) == ("Tea", "tea@example.com")
+    await look(person, f"{USERS}{user.pk}/password/")
     await type_into(page, password1=f"{PASSWORD}b", password2=f"{PASSWORD}b")
     await page.press("[name=password2]", "Enter")
     await page.wait_for_load_state("networkidle")
-    before, made = made.password, await users.aget(username="typed")
-    assert made.password != before
+    assert (await users.aget(username="typed")).password != user.password
 
 
 async def test_logs_are_searched_and_every_other_page_is_in_sight(person):
