@@ -118,7 +118,7 @@ class Application:
             await self._stock(scope, _replay(content, receive), send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
-        """Raises nothing: a server would take it for an application without a lifespan, and serve."""
+        """Raises nothing: a server would think that there is no lifespan, and serve."""
         await receive()
         phase = "startup"
         try:
