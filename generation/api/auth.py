@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from generation.runtime.admission import Place
 
-    Page = Literal["pool", "metrics"]
+    Page = Literal["pool", "metrics", "docs"]
 
 _SCHEME = "bearer "
 # What a browser says of a request that a page of another site made it send.
@@ -145,18 +145,30 @@ def _is_bearer(authorization: bytes) -> bool:
 async def require_operator(request: HttpRequest, page: Page) -> None:
     """Raises `NotFound`, `StaffOnly`, `Unauthorized` or `DatabaseUnavailable` for a caller who
     may not see an operators' page."""
+    grant = await _grant_for(request, page, key_owner="a service's")
+    if grant is not None and not grant.is_service:
+        raise StaffOnly("this API key belongs to one user; the page needs a service's key")
+
+
+async def require_reader(request: HttpRequest) -> None:
+    """The same for the documentation, which is for everybody who has a key."""
+    await _grant_for(request, "docs", key_owner="an")
+
+
+async def _grant_for(request: HttpRequest, page: Page, *, key_owner: str) -> Grant | None:
+    """Returns what the caller's key allows; None for staff, and where the page is open."""
     now = runtime.current()
     access = now.settings.access_to(page)
     if access == "open":
-        return
+        return None
     if access == "off":
         raise NotFound("this page is switched off")
     key = _key_of(request.META)
     if key is not None:
-        grant = await now.keys.recognise(key)
-        if not grant.is_service:
-            raise StaffOnly("this API key belongs to one user; the page needs a service's key")
-        return
+        return await now.keys.recognise(key)
     user = await request.auser()
     if not (user.is_active and getattr(user, "is_staff", False)):
-        raise StaffOnly("log in to the admin as a member of the staff, or send a service's API key")
+        raise StaffOnly(
+            f"log in to the admin as a member of the staff, or send {key_owner} API key"
+        )
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import ninja
@@ -10,11 +11,34 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern
 from ninja.errors import HttpError, ValidationError
 from ninja.parser import Parser
+from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic_core import PydanticCustomError
 
+from generation.api.health import not_found
 from generation.asgi.lean import adopt
 from generation.errors import BadRequest, InvalidRequest, MalformedBody, StaccatoError
 
 _UNUSED = HttpResponse()
+FAULTS_LISTED = 10
+_NAME_CHARS = 100  # of a member's name in a fault, since it is the caller's own
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+class Body(BaseModel):
+    """A request's JSON object. Few of its faults are listed: 100,000 would take seconds."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_members(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            raise PydanticCustomError("object", "the body must be a JSON object")
+        known = cls.model_fields
+        if len(given) <= len(known) + FAULTS_LISTED:
+            return given
+        unknown = itertools.islice((name for name in given if name not in known), FAULTS_LISTED)
+        return {name: given[name] for name in (*unknown, *(known.keys() & given.keys()))}
 
 
 class JSONParser(Parser):
@@ -23,7 +47,7 @@ class JSONParser(Parser):
     def parse_body(self, request: HttpRequest) -> Any:
         try:
             # RFC 8259 §8.1: a reader may ignore a byte order mark, and some clients send one.
-            return orjson.loads(request.body.removeprefix(b"\xef\xbb\xbf"))
+            return orjson.loads(request.body.removeprefix(_BYTE_ORDER_MARK))
         except orjson.JSONDecodeError as error:
             if "surrogate in string" in str(error):  # an escape such as \\ud800, alone
                 raise InvalidRequest(
@@ -47,6 +71,8 @@ class API(ninja.NinjaAPI):
         for pattern in patterns:
             if isinstance(pattern, URLPattern) and pattern.name in views:
                 pattern.callback = adopt(views[pattern.name], pattern.callback)
+            elif isinstance(pattern, URLPattern) and pattern.name == "api-root":
+                pattern.callback = not_found  # ninja's own is a page of Django's
         return patterns, app_name, namespace
 
     def on_exception(self, request: HttpRequest, exc: Any) -> Any:  # noqa: ARG002  # the base's signature
@@ -73,7 +99,7 @@ def to_staccato_error(error: Exception) -> Exception:
 def _invalid_fields(error: ValidationError) -> InvalidRequest:
     faults = [
         {"where": _field_path(fault["loc"]), "why": fault["msg"].removeprefix("Value error, ")}
-        for fault in error.errors
+        for fault in error.errors[:FAULTS_LISTED]
     ]
     return InvalidRequest(f"{faults[0]['where']}: {faults[0]['why']}", faults=faults)
 
@@ -81,4 +107,4 @@ def _invalid_fields(error: ValidationError) -> InvalidRequest:
 def _field_path(location: tuple[str | int, ...]) -> str:
     """("body", "body", "input") → body.input: ninja names the source, then the parameter."""
     source, _parameter, *inner = location if location[0] == "body" else (location[0], *location)
-    return ".".join(str(part) for part in (source, *inner))
+    return ".".join(str(part)[:_NAME_CHARS] for part in (source, *inner))

@@ -51,6 +51,6 @@ async def metrics(request: HttpRequest) -> HttpResponse:
 
 
 @lean()
-async def not_found(_request: HttpRequest, **_kwargs: str) -> HttpResponse:
-    """Everything under the API's prefix that is no route of it."""
+async def not_found(_request: HttpRequest, *_args: str | None) -> HttpResponse:
+    """Everything under the API's prefixes that is no route of it."""
     raise NotFound("nothing matches this address")

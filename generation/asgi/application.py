@@ -13,12 +13,14 @@ from django.core.exceptions import ImproperlyConfigured
 from django.urls import Resolver404, get_resolver
 
 from generation import conf
+from generation.asgi import uvicorn_limits
 from generation.asgi.body import BodyLimits, ClientLeft, RequestBody
-from generation.asgi.handlers import LeanHandler, StockHandler
+from generation.asgi.handlers import LeanHandler, StockHandler, cancelled_when_client_leaves
 from generation.asgi.head import Head
 from generation.asgi.lean import find_route, render
 from generation.asgi.problems import render_problem
 from generation.asgi.request import HEAD
+from generation.asgi.stock_places import StockPlaces
 from generation.errors import StaccatoError, release_frames
 from generation.runtime.collector import rare_collections
 from generation.runtime.process import Runtime
@@ -42,6 +44,7 @@ CACHED_PATH_CHARS = 256  # longer paths are resolved each time, so that the cach
 def get_application() -> Application:
     """The counterpart of `django.core.asgi.get_asgi_application`."""
     django.setup(set_prefix=False)
+    uvicorn_limits.apply()
     get_resolver().url_patterns  # noqa: B018  # an error in the URLs shows now, not in a request
     return Application(Runtime.open, BodyLimits(conf.load()))
 
@@ -58,6 +61,7 @@ class Application:
         self._limits = limits
         self._lean = LeanHandler()
         self._stock = StockHandler()
+        self._stock_places = StockPlaces()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -99,6 +103,7 @@ class Application:
             # The only place that counts requests; a server that is stopped cancels us here.
             if route.is_counted:
                 metrics.REQUESTS.labels(outcome).inc()
+            body.release()
         if response is not None:
             await body.answer(response, send)
 
@@ -107,15 +112,22 @@ class Application:
     ) -> None:
         """Read the body ourselves: Django's own handler would spool any amount of it to disk."""
         content = BytesIO()
+        place = None
         try:
             head.check()
             await body.read(content)
+            async with cancelled_when_client_leaves(receive):
+                place = await self._stock_places.take()
         except ClientLeft as departure:
             release_frames(departure)
         except Exception as error:  # noqa: BLE001  # `render` logs the unexpected ones
             await body.answer(render(error, render_problem)[0], send)
         else:
-            await self._stock(scope, _replay(content, receive), send)
+            await place.serve(self._stock, scope, _replay(content, receive), send)
+        finally:
+            body.release()
+            if place is not None:
+                place.leave()
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         """Raises nothing: a server would think that there is no lifespan, and serve."""

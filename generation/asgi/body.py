@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from generation.errors import BodyTooLarge, BodyTooSlow, TooManyInFlight
@@ -21,8 +23,11 @@ if TYPE_CHECKING:
     Receive = Callable[[], Awaitable[Message]]
     Send = Callable[[Message], Awaitable[None]]
 
-SMALL_BODY_BYTES = 65_536  # only larger bodies share the room below
-LARGE_BODIES_BYTES = 8 * 1024 * 1024  # read at once for admitted callers; as much for all others
+SMALL_BODY_BYTES = 65_536
+# How much of the bodies of each kind may be in memory at once. Strangers' take none of the room of
+# admitted callers, nor their large bodies that of a login.
+LARGE_BODIES_BYTES = 8 * 1024 * 1024
+SMALL_BODIES_OF_STRANGERS_BYTES = 32 * 1024 * 1024
 LINGER_S = 2.0  # how long we go on reading a refused body, so that its sender gets the refusal
 
 
@@ -38,24 +43,34 @@ class RequestBody:
         self._receive = receive
         self._limits = limits
         self._is_complete = not head.has_body
+        self._release: Callable[[], None] | None = None  # gives back the room that it has
 
     async def read(self, into: BytesIO, *, admitted: bool = False) -> None:
         """Raises `BodyTooLarge` at the first byte too many, `BodyTooSlow`, `TooManyInFlight`
-        where other large bodies take all the room, and `ClientLeft`."""
+        where other bodies take all the room, and `ClientLeft`.
+
+        A stranger's body keeps its room until `release()`; an admitted caller's is counted
+        elsewhere once it has been read.
+        """
         length = self._head.length
         if length is not None and length > self._limits.max_bytes:
             raise self._too_large_error()
-        room = None
-        if self._head.has_body and (length is None or length > SMALL_BODY_BYTES):
-            room = await self._limits.acquire(admitted=admitted)
+        if self._head.has_body:
+            self._release = await self._limits.acquire(length, admitted=admitted)
         try:
             async with asyncio.timeout(self._limits.seconds):
                 await self._read(into)
         except TimeoutError:
             raise BodyTooSlow(f"the body did not arrive in {self._limits.seconds:g} s") from None
         finally:
-            if room is not None:
-                room.release()
+            if admitted:
+                self.release()
+
+    def release(self) -> None:
+        """Give back the room, once."""
+        release, self._release = self._release, None
+        if release is not None:
+            release()
 
     async def _read(self, into: BytesIO) -> None:
         size = 0
@@ -115,27 +130,68 @@ class RequestBody:
 
 
 class BodyLimits:
-    """The limits of each body, and the room that the large bodies of a process share."""
+    """The limits of each body, and the room that the bodies of a process share."""
 
     def __init__(self, settings: Settings) -> None:
         self.max_bytes = settings.max_body_bytes
         self.seconds = settings.body_timeout
-        # Kept apart, so that strangers at the admin's login take no room from admitted callers.
-        places = max(1, LARGE_BODIES_BYTES // self.max_bytes)
-        self._admitted = asyncio.Semaphore(places)
-        self._others = asyncio.Semaphore(places)
+        large = max(LARGE_BODIES_BYTES, self.max_bytes)
+        self._admitted_large = Room(large)
+        self._large = Room(large)
+        self._small = Room(SMALL_BODIES_OF_STRANGERS_BYTES)
 
-    async def acquire(self, *, admitted: bool) -> asyncio.Semaphore:
-        """Wait for room for one large body; the caller releases it. Raises `TooManyInFlight`.
+    async def acquire(self, length: int | None, *, admitted: bool) -> Callable[[], None] | None:
+        """Wait for room for a body; returns what gives it back. Raises `TooManyInFlight`.
 
-        A body of unknown length counts as large: the server hands over whatever it has buffered.
-        The room for a whole body is taken at once, because readers that each hold a part could
-        wait for each other.
+        A body of unknown length counts as the largest: the server hands over whatever it has
+        buffered. The room is taken at once, because readers that each hold a part could wait for
+        each other.
         """
-        room = self._admitted if admitted else self._others
+        size = self.max_bytes if length is None else length
+        is_large = size > SMALL_BODY_BYTES or length is None
+        if admitted and not is_large:
+            return None
+        room = (self._admitted_large if admitted else self._large) if is_large else self._small
         try:
             async with asyncio.timeout(self.seconds):
-                await room.acquire()
+                await room.acquire(size)
         except TimeoutError:
-            raise TooManyInFlight("other large bodies are being read", retry_after=1) from None
-        return room
+            raise TooManyInFlight("other bodies are being read", retry_after=1) from None
+        return functools.partial(room.release, size)
+
+
+class Room:
+    """A number of bytes that several share: first come, first served."""
+
+    def __init__(self, size: int) -> None:
+        self._free = size
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    async def acquire(self, size: int) -> None:
+        if size <= self._free and not self._waiting:
+            self._free -= size
+            return
+        granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        entry = (size, granted)
+        self._waiting.append(entry)
+        try:
+            await granted
+        except asyncio.CancelledError:
+            if granted.done() and not granted.cancelled():  # just before
+                self.release(size)
+            else:
+                with contextlib.suppress(ValueError):  # it has just been passed over
+                    self._waiting.remove(entry)
+                self._grant()
+            raise
+
+    def release(self, size: int) -> None:
+        self._free += size
+        self._grant()
+
+    def _grant(self) -> None:
+        while self._waiting and self._waiting[0][0] <= self._free:
+            size, granted = self._waiting.popleft()
+            if not granted.done():  # else it was cancelled, and will not take its share
+                self._free -= size
+                granted.set_result(None)

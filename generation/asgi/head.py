@@ -8,7 +8,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from generation.errors import HeadersTooLarge, UnsupportedMediaType, UriTooLong
+from generation.errors import BadRequest, HeadersTooLarge, UnsupportedMediaType, UriTooLong
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -19,9 +19,22 @@ MAX_HEADER_BYTES = 32_768  # of all headers together, names included
 MAX_HEADERS = 100
 MAX_TARGET_BYTES = 8_192  # path and query
 MAX_CONTENT_TYPE_BYTES = 500
-MAX_LENGTH_DIGITS = 15  # of a Content-Length; Python refuses to read very long numbers
+MAX_LENGTH_DIGITS = 20  # of a Content-Length; Python refuses to read very long numbers
 # `curl -d` claims the second for any body; ours is read as JSON all the same.
 JSON_TYPES = frozenset({b"application/json", b"application/x-www-form-urlencoded"})
+# What they say decides who is served, and what.
+SINGLE_HEADERS = frozenset(
+    {
+        b"authorization",
+        b"content-encoding",
+        b"content-length",
+        b"content-type",
+        b"host",
+        b"idempotency-key",
+        b"x-api-key",
+        b"x-request-id",
+    }
+)
 
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 
@@ -49,14 +62,15 @@ class Head:
         self._pairs = scope["headers"]
         self.headers: dict[bytes, bytes] = dict(self._pairs)
         self.request_id = _request_id(self.headers.get(b"x-request-id", b""))
-        length = self.headers.get(b"content-length", b"")
-        # The server has refused anything but a number.
-        readable = length.isdigit() and len(length) <= MAX_LENGTH_DIGITS
-        self.length = int(length) if readable else None
-        self.has_body = bool(self.length) or b"transfer-encoding" in self.headers
+        length = self.headers.get(b"content-length", b"0")
+        is_readable = length.isdigit() and len(length) <= MAX_LENGTH_DIGITS
+        self.length = int(length) if is_readable else None  # None: unknown, so perhaps endless
+        if b"transfer-encoding" in self.headers:
+            self.length = None
+        self.has_body = self.length != 0
 
     def check(self) -> None:
-        """Raises `UriTooLong`, `HeadersTooLarge` or `UnsupportedMediaType`."""
+        """Raises `UriTooLong`, `HeadersTooLarge`, `UnsupportedMediaType` or `BadRequest`."""
         if self._target_bytes > MAX_TARGET_BYTES:
             raise UriTooLong(f"path and query are longer than {MAX_TARGET_BYTES} bytes")
         size = sum(len(name) + len(value) for name, value in self._pairs)
@@ -64,10 +78,19 @@ class Head:
             raise HeadersTooLarge(
                 f"there are more than {MAX_HEADERS} headers or {MAX_HEADER_BYTES} bytes of them"
             )
+        if len(self.headers) < len(self._pairs):
+            self._refuse_repeated()
         if len(self.headers.get(b"content-type", b"")) > MAX_CONTENT_TYPE_BYTES:
             raise UnsupportedMediaType(
                 f"the Content-Type is longer than {MAX_CONTENT_TYPE_BYTES} bytes"
             )
+
+    def _refuse_repeated(self) -> None:
+        """Django joins repeated headers with a comma, others take the first, and some the last."""
+        names = [name for name, _ in self._pairs if name in SINGLE_HEADERS]
+        for name in names:
+            if names.count(name) > 1:
+                raise BadRequest(f"the request has more than one {name.decode().title()} header")
 
     def check_json(self) -> None:
         """Raises `UnsupportedMediaType` for a body that claims to be anything else.

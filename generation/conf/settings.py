@@ -213,6 +213,11 @@ class Settings(BaseModel):
         "keys; `off`: nobody; `auto`: staff if keys are required, else everybody.",
     )
     metrics_access: Access = Field("auto", description="Who sees `/metrics`, in the same words.")
+    docs_access: Access = Field(
+        "auto",
+        description="Who sees `/api/v1/docs` and `/api/v1/openapi.json`, in the same words; here "
+        "any API key will do.",
+    )
 
     @property
     def keys_required(self) -> bool:
@@ -224,8 +229,10 @@ class Settings(BaseModel):
         """The secret under which API keys are hashed; `conf.load()` ensures there is one."""
         return self.api_key_pepper.get_secret_value()
 
-    def access_to(self, page: Literal["pool", "metrics"]) -> Literal["open", "staff", "off"]:
-        access = self.pool_access if page == "pool" else self.metrics_access
+    def access_to(
+        self, page: Literal["pool", "metrics", "docs"]
+    ) -> Literal["open", "staff", "off"]:
+        access: Access = getattr(self, f"{page}_access")
         if access == "auto":
             return "staff" if self.keys_required else "open"
         return access

@@ -1,4 +1,4 @@
-"""Whether the database would store a row now, asked at most once a second."""
+"""Whether the database would store a row now, asked at most once a second, for all who ask."""
 
 from __future__ import annotations
 
@@ -22,15 +22,24 @@ class DatabaseProbe:
         self._store = store
         self._state = ""
         self._asked_at = 0.0  # time.monotonic()
+        self._asking: asyncio.Task[None] | None = None
 
     async def state(self) -> str:
         """'ok', or why no row could be stored."""
         if not self._state or time.monotonic() - self._asked_at > KEPT_S:
-            try:
-                async with asyncio.timeout(TIMEOUT_S):
-                    await self._store.ping()
-                self._state = "ok"
-            except (DatabaseUnavailable, TimeoutError) as error:
-                self._state = str(error) or f"no answer within {TIMEOUT_S:g} s"
-            self._asked_at = time.monotonic()
+            if self._asking is None:
+                self._asking = asyncio.get_running_loop().create_task(self._ask())
+            # Shielded: the one that began to ask may leave while others wait for its answer.
+            await asyncio.shield(self._asking)
         return self._state
+
+    async def _ask(self) -> None:
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                await self._store.ping()
+            self._state = "ok"
+        except (DatabaseUnavailable, TimeoutError) as error:
+            self._state = str(error) or f"no answer within {TIMEOUT_S:g} s"
+        finally:
+            self._asked_at = time.monotonic()
+            self._asking = None

@@ -10,6 +10,7 @@ from django.http import HttpResponse
 
 from generation.api import auth
 from generation.api.base import API, JSONParser
+from generation.api.documentation import documented
 from generation.api.native import openapi
 from generation.api.native.schemas import GenerateIn, GenerationOut, UserId
 from generation.api.pool import pool
@@ -30,6 +31,7 @@ api = API(
     " RFC 9457 problem document; `type` is stable.",
     urls_namespace="api-v1",
     parser=JSONParser(),
+    docs_decorator=documented,
 )
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 from uuid import UUID
 
 import ninja
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
+from generation.api.base import Body
 from generation.api.native import examples
 from generation.pipeline import prompts
 
+MAX_VARIABLES = 100
 _BIGINT_MAX = 2**63 - 1
+_USER_ID = re.compile(r"0|[1-9][0-9]{0,18}")
 
 
 def _storable(text: str) -> str:
@@ -24,17 +29,39 @@ Text = Annotated[
     str, AfterValidator(_storable), Field(json_schema_extra={"pattern": r"^[^\u0000]*$"})
 ]
 Name = Annotated[Text, Field(max_length=100)]
-UserId = Annotated[int, ninja.Path(ge=1, le=_BIGINT_MAX, description="The user's key.")]
 
 
-class GenerateIn(BaseModel):
+def _few(given: object) -> object:
+    """Refuses too many before each is looked at."""
+    if isinstance(given, dict) and len(given) > MAX_VARIABLES:
+        raise PydanticCustomError("too_many", f"there are more than {MAX_VARIABLES} variables")
+    return given
+
+
+def _one_spelling(given: object) -> object:
+    """Otherwise ' 1', '+1', '01', '1_0' and '1.0' would name users as well."""
+    if isinstance(given, str) and not _USER_ID.fullmatch(given):
+        raise PydanticCustomError(
+            "user_id", "a user's key is a whole number, without sign or leading zeros"
+        )
+    return given
+
+
+UserId = Annotated[
+    int,
+    BeforeValidator(_one_spelling),
+    ninja.Path(ge=1, le=_BIGINT_MAX, description="The user's key."),
+]
+
+
+class GenerateIn(Body):
     """Everything is optional: an empty body sends the user's template as it stands."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [examples.REQUEST]})
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.REQUEST]})
 
     input: Text = Field("", description="Fills `$input`, or follows the template.")
-    variables: dict[Name, Text] = Field(
-        default_factory=dict, max_length=100, description="Fill the template's `$name`s."
+    variables: Annotated[dict[Name, Text], BeforeValidator(_few)] = Field(
+        default_factory=dict, max_length=MAX_VARIABLES, description="Fill the template's `$name`s."
     )
     provider: Text = Field("", max_length=32, description="One that the service offers.")
     model: Text = Field("", max_length=200, description="One that the service offers.")

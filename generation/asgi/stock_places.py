@@ -1,0 +1,93 @@
+"""The room for pages that Django's own handler serves: the admin, the docs, static files, `/`.
+
+Each takes a thread, and most a database connection of the pool that Django has for itself, of four.
+Without a bound, 500 strangers at the login start 500 threads, and each generation waits for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from generation.errors import TooManyInFlight
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from generation.asgi.body import Message, Receive, Send
+
+logger = logging.getLogger(__name__)
+
+AT_WORK = 4
+WAITING_OR_SENDING = 60  # beyond those at work
+WAIT_S = 10.0
+SEND_S = 60.0  # for a client that reads its page slowly
+
+
+class StockPlaces:
+    def __init__(self) -> None:
+        self._at_work = asyncio.Semaphore(AT_WORK)
+        self._open = 0
+
+    async def take(self) -> StockPlace:
+        """Wait for a place. Raises `TooManyInFlight`."""
+        if self._open >= AT_WORK + WAITING_OR_SENDING:
+            raise self._refusal()
+        self._open += 1
+        try:
+            async with asyncio.timeout(WAIT_S):
+                await self._at_work.acquire()
+        except BaseException as error:
+            self._open -= 1
+            if isinstance(error, TimeoutError):
+                raise self._refusal() from None
+            raise
+        return StockPlace(self._at_work.release, self._close)
+
+    def _close(self) -> None:
+        self._open -= 1
+
+    @staticmethod
+    def _refusal() -> TooManyInFlight:
+        return TooManyInFlight("too many pages are being served; try again", retry_after=1)
+
+
+class StockPlace:
+    """At work until the response begins, then among those that send."""
+
+    def __init__(self, stop_work: Callable[[], None], close: Callable[[], None]) -> None:
+        self._stop_work: Callable[[], None] | None = stop_work
+        self._close = close
+
+    async def serve(
+        self,
+        handler: Callable[..., Awaitable[None]],
+        scope: dict[str, Any],
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        sending: asyncio.Timeout = asyncio.timeout(None)
+
+        async def send_on(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._end_work()
+                sending.reschedule(asyncio.get_running_loop().time() + SEND_S)
+            await send(message)
+
+        try:
+            async with sending:
+                await handler(scope, receive, send_on)
+        except TimeoutError:
+            if not sending.expired():
+                raise
+            logger.info("a client took more than %d s to read a page", SEND_S)
+
+    def leave(self) -> None:
+        self._end_work()
+        self._close()
+
+    def _end_work(self) -> None:
+        stop_work, self._stop_work = self._stop_work, None
+        if stop_work is not None:
+            stop_work()

@@ -1,0 +1,126 @@
+"""What uvicorn lacks, added to its protocol: it reads a head before any application may judge it.
+
+- A head, or the trailers of a body, of any size: uvicorn joins its parts as they arrive, and 150 MB
+  in one header stop the loop for 7 s.
+- Trailers become headers of the request, e.g. an X-Forwarded-For that no proxy has checked.
+- A client that closes its sending side, and waits for its answer, gets none.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from generation.asgi.head import MAX_HEADER_BYTES, MAX_TARGET_BYTES
+from generation.asgi.problems import CONTENT_TYPE, render_problem
+from generation.errors import HeadersTooLarge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Far above what `Head.check` refuses with the request's own id, once the head has ended.
+MAX_UNPARSED_BYTES = 4 * (MAX_HEADER_BYTES + MAX_TARGET_BYTES)
+FRAMING_PER_BODY_BYTE = 8  # a chunk of one byte arrives as six
+LINGER_S = 2.0  # how long the rest is read and dropped, so that the sender gets the refusal
+# A client that has left answers what is sent to it with a reset; one that waits takes it.
+PROBES_AFTER_S = (0.0, 0.1, 1.0, 5.0)
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+def apply() -> None:
+    """To the protocol class of this process, also where uvicorn has chosen it already."""
+    try:
+        from uvicorn.protocols.http.httptools_impl import (
+            HttpToolsProtocol,
+        )  # it need not be installed
+    except ImportError:  # another server, or h11, which has a bound of its own
+        return
+    if not hasattr(HttpToolsProtocol, "unparsed_bytes"):
+        for name, method in _methods(HttpToolsProtocol).items():
+            setattr(HttpToolsProtocol, name, method)
+
+
+def _methods(base: Any) -> dict[str, Any]:
+    """uvicorn's methods, each with what it lacks."""
+    feed: Callable[[Any, bytes], None] = base.data_received
+    begin: Callable[[Any], None] = base.on_message_begin
+    complete_head: Callable[[Any], None] = base.on_headers_complete
+    take_body: Callable[[Any, bytes], None] = base.on_body
+
+    def data_received(self: Any, data: bytes) -> None:
+        if self.is_refused:
+            return
+        self.unparsed_bytes += len(data)
+        feed(self, data)
+        if self.unparsed_bytes > MAX_UNPARSED_BYTES and not self.transport.is_closing():
+            _refuse(self)
+
+    def on_message_begin(self: Any) -> None:
+        self.unparsed_bytes = 0  # without the rest of this read, which is bounded as well
+        begin(self)
+
+    def on_headers_complete(self: Any) -> None:
+        self.unparsed_bytes = 0
+        complete_head(self)
+        self.scope["headers"] = list(self.headers)  # trailers are appended to the other list
+
+    def on_body(self: Any, body: bytes) -> None:
+        self.unparsed_bytes -= FRAMING_PER_BODY_BYTE * len(body)
+        take_body(self, body)
+
+    def eof_received(self: Any) -> bool:
+        """Whether the connection stays open, because a client may still wait for its answer."""
+        cycle = self.cycle
+        waits = (
+            cycle is not None
+            and not (cycle.more_body or cycle.response_started)
+            and not (self.pipeline or self.is_refused)
+            and self.scope["http_version"] == "1.1"
+            and self.scheme == "http"  # asyncio closes TLS whatever we say
+        )
+        if waits:
+            cycle.keep_alive = False
+            for delay in PROBES_AFTER_S:
+                self.loop.call_later(delay, _probe, self, cycle)
+        return waits
+
+    return {
+        "unparsed_bytes": 0,
+        "is_refused": False,
+        **{
+            method.__name__: method
+            for method in (
+                data_received,
+                on_message_begin,
+                on_headers_complete,
+                on_body,
+                eof_received,
+            )
+        },
+    }
+
+
+def _refuse(protocol: Any) -> None:
+    """Answer where an answer can be due, and read on for a moment: closing a connection with unread
+    data resets it, and the refusal may be lost."""
+    protocol.is_refused = True
+    cycle = protocol.cycle
+    if cycle is None or cycle.response_complete:
+        protocol.transport.write(_refusal())
+        protocol.loop.call_later(LINGER_S, protocol.transport.close)
+    else:
+        protocol.transport.abort()
+
+
+def _refusal() -> bytes:
+    error = HeadersTooLarge(f"the head is larger than {MAX_UNPARSED_BYTES} bytes")
+    document = render_problem(error).content
+    return (
+        b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n"
+        b"content-type: %b\r\ncontent-length: %d\r\n\r\n%b"
+        % (CONTENT_TYPE.encode(), len(document), document)
+    )
+
+
+def _probe(protocol: Any, cycle: Any) -> None:
+    if not (cycle.response_started or protocol.transport.is_closing()):
+        protocol.transport.write(_CONTINUE)
