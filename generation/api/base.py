@@ -21,6 +21,7 @@ from generation.errors import BadRequest, InvalidRequest, MalformedBody, Staccat
 _UNUSED = HttpResponse()
 FAULTS_LISTED = 10
 _NAME_CHARS = 100  # of a member's name in a fault, since it is the caller's own
+# RFC 8259 §8.1: a reader may ignore it, and some clients send one.
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -46,7 +47,6 @@ class JSONParser(Parser):
 
     def parse_body(self, request: HttpRequest) -> Any:
         try:
-            # RFC 8259 §8.1: a reader may ignore a byte order mark, and some clients send one.
             return orjson.loads(request.body.removeprefix(_BYTE_ORDER_MARK))
         except orjson.JSONDecodeError as error:
             if "surrogate in string" in str(error):  # an escape such as \\ud800, alone
