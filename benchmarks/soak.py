@@ -75,7 +75,7 @@ class Soak:
         self.callers = Callers(lambda: self.workers, self.chance)
         self.happened: Counter[str] = Counter()
         self.logs: dict[str, str] = {}
-        self.peak_mib = 0.0
+        self.sizes_mib: list[float] = []  # of the living worker, each second
         self._is_over = asyncio.Event()
         self._env = {**SETTINGS, "STACCATO_JOURNAL_DIR": journal}
 
@@ -97,7 +97,7 @@ class Soak:
         self._tell(closed_s, replayed_s)
         states = (before, after)
         return report(
-            check(self.callers, self.provider, rows, states, self.logs), states, self.peak_mib
+            check(self.callers, self.provider, rows, states, self.logs), states, self.sizes_mib
         )
 
     async def _trouble(self, living: Worker) -> None:
@@ -183,7 +183,7 @@ class Soak:
 
     async def _watch(self, living: Worker) -> None:
         while True:
-            self.peak_mib = max(self.peak_mib, rss_mib(living.service.process.pid))
+            self.sizes_mib.append(rss_mib(living.service.process.pid))
             await asyncio.sleep(1)
 
     @contextlib.asynccontextmanager
