@@ -52,10 +52,26 @@ def is_lost(error: StaccatoError) -> bool:
     return isinstance(cause, ConnectionError) and not isinstance(cause, ConnectionRefusedError)
 
 
+def is_outdated_plan(error: exc.DBAPIError) -> bool:
+    """Whether a migration has changed a column since the connection prepared the statement.
+
+    PostgreSQL says so before it runs the statement, so that it may be tried again; SQLAlchemy has
+    forgotten what it had prepared.
+    """
+    return isinstance(_driver_error(error), asyncpg.InvalidCachedStatementError)
+
+
 def sqlstate(error: exc.DBAPIError) -> str:
     """Returns the five characters that PostgreSQL answered with, '' where it did not answer."""
-    original = getattr(error, "driver_exception", None) or error.orig
-    return getattr(original, "sqlstate", None) or ""
+    return getattr(_driver_error(error), "sqlstate", None) or ""
+
+
+def _driver_error(error: exc.DBAPIError) -> BaseException | None:
+    """Returns asyncpg's error, if there is one. `driver_exception` raises for some of them."""
+    cause: BaseException | None = error.orig
+    while cause is not None and not isinstance(cause, asyncpg.PostgresError):
+        cause = cause.__cause__
+    return cause
 
 
 def _is_encoding_error(error: exc.DBAPIError) -> bool:

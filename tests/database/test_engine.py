@@ -226,6 +226,22 @@ async def test_a_slow_statement_ends_at_the_command_timeout(opened):
         assert await database.run(text("SELECT 1")) == [(1,)]
 
 
+async def test_a_column_that_a_migration_changes_is_read_and_written_all_the_same(opened, sql):
+    await sql.execute("CREATE TABLE changing (id serial, value integer)")
+    try:
+        async with opened(DB_POOL_SIZE=3) as database:
+            write = text("INSERT INTO changing (value) VALUES (1) RETURNING value")
+            read = text("SELECT value FROM changing LIMIT 1")
+            for kind, found in (("integer", 1), ("bigint", 1), ("text", "1"), ("varchar(9)", "1")):
+                await sql.execute(f"ALTER TABLE changing ALTER value TYPE {kind}")
+                for statement in (write, read):
+                    rows = await asyncio.gather(*(database.run(statement) for _ in range(3)))
+                    assert rows == [[(found,)]] * 3
+        assert await sql.fetchval("SELECT count(*) FROM changing") == 12, "none was written twice"
+    finally:
+        await sql.execute("DROP TABLE changing")
+
+
 async def test_a_bug_is_not_taken_for_a_database_problem(opened):
     async with opened() as database:
         with pytest.raises(exc.StatementError, match="required for bind parameter 'missing'"):
