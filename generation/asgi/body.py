@@ -99,11 +99,11 @@ class RequestBody:
         """Send the response, even before the whole body has been read.
 
         Usually the server drains the rest of the body. If the body may be endless, close the
-        connection, but linger first: closing a socket with unread data sends a reset, and the
-        client may lose the response.
+        connection. Where it closes, linger first: closing a socket with unread data sends a reset,
+        and the client may lose the response.
         """
         endless = self._head.length is None or self._head.length > self._limits.max_bytes
-        lingers = not self._is_complete and endless
+        lingers = not self._is_complete and (endless or self._head.closes)
         if lingers:
             response["Connection"] = "close"
         await self._start(response, send)

@@ -45,6 +45,7 @@ class Head:
     __slots__ = (
         "_pairs",
         "_target_bytes",
+        "_version",
         "arrived_at",
         "has_body",
         "headers",
@@ -59,6 +60,7 @@ class Head:
         self._target_bytes = len(scope.get("raw_path") or scope["path"]) + len(
             scope.get("query_string", b"")
         )
+        self._version = scope.get("http_version")
         self._pairs = scope["headers"]
         self.headers: dict[bytes, bytes] = dict(self._pairs)
         self.request_id = _request_id(self.headers.get(b"x-request-id", b""))
@@ -68,6 +70,11 @@ class Head:
         if b"transfer-encoding" in self.headers:
             self.length = None
         self.has_body = self.length != 0
+
+    @property
+    def closes(self) -> bool:
+        """Whether the server closes the connection after its answer, because the client asks so."""
+        return self._version == "1.0" or b"close" in self.headers.get(b"connection", b"").lower()
 
     def check(self) -> None:
         """Raises `UriTooLong`, `HeadersTooLarge`, `UnsupportedMediaType` or `BadRequest`."""

@@ -124,6 +124,22 @@ async def test_beyond_the_limit_the_refusal_comes_before_the_body_is_sent(serve,
         assert [answer.status for answer in await asyncio.gather(*admitted)] == [200, 200]
 
 
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_a_sender_whose_connection_ends_gets_its_refusal_too(serve, version):
+    """A megabyte is more than the sockets hold, so it is still being sent."""
+    body = json.dumps({"input": "x" * (MIB - 100)}).encode()
+    lines = head("Content-Type: application/json", f"Content-Length: {len(body)}")
+    if version == "1.0":
+        lines = lines.replace(b"HTTP/1.1", b"HTTP/1.0")
+    else:
+        lines = lines.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
+    async with serve(STACCATO_API_KEYS_REQUIRED="1") as service:
+        for _ in range(5):
+            async with Wire.to(service.port) as wire:
+                await wire.send(lines + body)
+                assert slug(await wire.answer()) == (401, "unauthorized")  # raises if it is reset
+
+
 async def test_a_client_that_is_still_sending_takes_a_place(serve):
     async with serve(STACCATO_MAX_IN_FLIGHT="1") as service:
         async with Wire.to(service.port) as slow:
