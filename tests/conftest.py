@@ -23,6 +23,8 @@ from tests.support.in_process import in_process_client
 from tests.support.provider import Provider, says
 
 SERVED = {"django_db_setup", "own_postgres", "serve", "browser"}
+# The files that take longest: begun last, one of them would keep one worker busy and the rest idle.
+LONG = ["test_journals", "test_runserver", "test_siblings", "test_outages", "test_body"]
 
 
 def pytest_collection_modifyitems(items) -> None:
@@ -30,6 +32,7 @@ def pytest_collection_modifyitems(items) -> None:
     for item in items:
         if SERVED & set(item.fixturenames) or item.path.parent.name == "project":
             item.add_marker(pytest.mark.served)
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -88,13 +91,19 @@ def users(committed) -> None:
     )
 
 
-@pytest.fixture
-def database_url(committed) -> str:
+@pytest.fixture(scope="session")
+def postgres_url(django_db_setup) -> str:
     """The test database, as DATABASE_URL."""
     at = connection.settings_dict
     parts = {"host": at["HOST"], "port": at["PORT"], "user": at["USER"], "password": at["PASSWORD"]}
     given = {name: value for name, value in parts.items() if value}
     return f"postgresql:///{at['NAME']}?{urlencode(given)}"
+
+
+@pytest.fixture
+def database_url(committed, postgres_url) -> str:
+    """The same; it is emptied after the test."""
+    return postgres_url
 
 
 @pytest.fixture

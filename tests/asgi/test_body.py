@@ -9,11 +9,23 @@ import json
 import pytest
 
 from generation.asgi.body import LARGE_BODIES_BYTES
-from tests.support import http
+from tests.support import http, service
 from tests.support.http import GENERATE, Wire, exchange, head
 from tests.support.problems import problem
 
 MIB = 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def running(postgres_url):
+    with service.shared(postgres_url, LLM_PROVIDER="simulated") as shared:
+        yield shared
+
+
+@pytest.fixture
+def edge(running, users):
+    """A service for those tests that need no settings of their own."""
+    return running
 
 
 def slug(reply) -> tuple[int, str]:
@@ -27,21 +39,21 @@ def slug(reply) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("path", [GENERATE, "/admin/login/"])
-async def test_a_body_that_says_it_is_too_large_is_refused_unread(serve, path):
-    async with serve() as service, Wire.to(service.port) as wire:
+async def test_a_body_that_says_it_is_too_large_is_refused_unread(edge, path):
+    async with Wire.to(edge.port) as wire:
         await wire.send(head("Content-Length: 99999999", path=path))
         assert slug(await wire.reply(3)) == (413, "body-too-large")
 
 
 @pytest.mark.parametrize("path", [GENERATE, "/admin/login/"])
-async def test_a_body_without_end_is_refused_at_the_limit_and_its_sender_cut_off(serve, path):
-    async with serve() as service, Wire.to(service.port) as wire:
+async def test_a_body_without_end_is_refused_at_the_limit_and_its_sender_cut_off(edge, path):
+    async with Wire.to(edge.port) as wire:
         await wire.send(head("Transfer-Encoding: chunked", path=path))
         sending = asyncio.create_task(wire.send_without_end())
         assert slug(await wire.reply()) == (413, "body-too-large")
         assert await wire.is_closed()
         sending.cancel()
-        assert (await http.request(service.port, "GET", "/livez")).status == 200
+        assert (await http.request(edge.port, "GET", "/livez")).status == 200
 
 
 async def test_a_body_of_just_the_limit_is_read(serve):
@@ -65,45 +77,43 @@ async def test_a_body_that_comes_too_slowly_is_refused(serve, header):
         assert (await service.pool())["requests_in_flight"] == 0
 
 
-async def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_error(serve):
-    async with serve() as service:
-        async with Wire.to(service.port) as wire:
-            await wire.send(head("Content-Length: 1000") + b"half")
-        await http.request(service.port, "GET", "/livez")
-        assert "ERROR" not in service.log
-        assert "Traceback" not in service.log
+async def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_error(edge):
+    async with Wire.to(edge.port) as wire:
+        await wire.send(head("Content-Length: 1000") + b"half")
+    await http.request(edge.port, "GET", "/livez")
+    assert "ERROR" not in edge.log
+    assert "Traceback" not in edge.log
 
 
 # --- what all bodies share ----------------------------------------------------------------------
 
 
-async def test_large_bodies_are_read_a_few_at_a_time_and_all_to_their_end(serve):
+async def test_large_bodies_are_read_a_few_at_a_time_and_all_to_their_end(edge):
     body = b'{"input": "%s"}' % (b"x" * 900_000)
-    async with serve() as service:
-        replies = await asyncio.gather(
-            *(exchange(service.port, head(f"Content-Length: {len(body)}") + body, 60)
-              for _ in range(30))
-        )  # fmt: skip
+    replies = await asyncio.gather(
+        *(exchange(edge.port, head(f"Content-Length: {len(body)}") + body, 60)
+          for _ in range(30))
+    )  # fmt: skip
     assert {reply.status for reply in replies} == {200}
 
 
-async def test_small_bodies_pass_while_large_ones_are_stuck(serve):
-    async with serve() as service, contextlib.AsyncExitStack() as stack:
+async def test_small_bodies_pass_while_large_ones_are_stuck(edge):
+    async with contextlib.AsyncExitStack() as stack:
         for _ in range(LARGE_BODIES_BYTES // MIB + 4):
-            wire = await stack.enter_async_context(Wire.to(service.port))
+            wire = await stack.enter_async_context(Wire.to(edge.port))
             await wire.send(head(f"Content-Length: {MIB}") + b"x" * 100_000)
-        assert (await http.generate(service.port, payload={"input": "small"})).status == 200
+        assert (await http.generate(edge.port, payload={"input": "small"})).status == 200
 
 
-async def test_strangers_take_no_room_from_admitted_callers(serve):
+async def test_strangers_take_no_room_from_admitted_callers(edge):
     body = b'{"input": "%s"}' % (b"x" * 100_000)
-    async with serve() as service, contextlib.AsyncExitStack() as stack:
+    async with contextlib.AsyncExitStack() as stack:
         for _ in range(LARGE_BODIES_BYTES // MIB + 4):
-            wire = await stack.enter_async_context(Wire.to(service.port))
+            wire = await stack.enter_async_context(Wire.to(edge.port))
             await wire.send(
                 head("Transfer-Encoding: chunked", path="/admin/login/") + b"1\r\nx\r\n"
             )
-        reply = await exchange(service.port, head(f"Content-Length: {len(body)}") + body)
+        reply = await exchange(edge.port, head(f"Content-Length: {len(body)}") + body)
         assert reply.status == 200
 
 
@@ -239,22 +249,20 @@ async def test_variables_are_bounded(client, body, expected):
     assert answer.status_code == 200 if expected is None else problem(answer) == expected
 
 
-async def test_nothing_of_a_request_is_echoed_into_a_header(serve):
-    async with serve() as service:
-        for value in ("a\rSet-Cookie: x=1", "a\x0bb", "a\x7fb", "é", "x" * 129):
-            reply = await exchange(service.port, head(f"X-Request-ID: {value}"))
-            assert reply.status in {200, 400}
-            assert "set-cookie" not in reply.headers
-            assert reply.headers.get("x-request-id", "") != value
+async def test_nothing_of_a_request_is_echoed_into_a_header(edge):
+    for value in ("a\rSet-Cookie: x=1", "a\x0bb", "a\x7fb", "é", "x" * 129):
+        reply = await exchange(edge.port, head(f"X-Request-ID: {value}"))
+        assert reply.status in {200, 400}
+        assert "set-cookie" not in reply.headers
+        assert reply.headers.get("x-request-id", "") != value
 
 
-async def test_a_websocket_is_turned_away_without_a_traceback(serve):
+async def test_a_websocket_is_turned_away_without_a_traceback(edge):
     upgrade = (
         "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13",
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
     )  # fmt: skip
-    async with serve() as service:
-        for path in (GENERATE, "/", "/admin/"):
-            reply = await exchange(service.port, head(*upgrade, path=path, method="GET"))
-            assert reply.status < 500
-        assert "Traceback" not in service.log
+    for path in (GENERATE, "/", "/admin/"):
+        reply = await exchange(edge.port, head(*upgrade, path=path, method="GET"))
+        assert reply.status < 500
+    assert "Traceback" not in edge.log

@@ -112,6 +112,18 @@ async def running(database_url: str, *options: str, application="project.asgi:ap
                     raise AssertionError(f"the service did not end:\n{service.log}") from None
 
 
+@contextlib.contextmanager
+def shared(database_url: str, **env: str):
+    """The same for several tests, each of which has a loop of its own."""
+    with asyncio.Runner() as runner:
+        opened = running(database_url, **env)
+        service = runner.run(opened.__aenter__())
+        try:
+            yield service
+        finally:
+            runner.run(opened.__aexit__(None, None, None))
+
+
 async def _until_alive(service: Service) -> None:
     async with asyncio.timeout(30):
         while service.process.returncode is None:
