@@ -56,11 +56,11 @@ CALM_S = (6.0, 12.0)
 BETWEEN_KILLS_S = (8.0, 20.0)
 DOWN_S = (0.2, 4.0)
 GRACE_S = 1.0  # from the last request to a worker until it is told to stop
-WARM_UP_S = 10.0
+WARM_UP_S = 60.0
 IDLE_S = 8.0  # longer than connections of callers are kept
 CLOSING_S = 120.0  # for the last keys
 REPLAY_S = 60.0  # for the journals to be stored
-REST_S = 300.0  # all the above but the soak itself, and the start
+REST_S = 360.0  # all the above but the soak itself, and the start
 
 
 class Soak:
@@ -85,10 +85,12 @@ class Soak:
             self._env["ANTHROPIC_BASE_URL"] = server.url
             living = await stack.enter_async_context(self._serving("A"))
             calling = stack.enter_context(_task(self.callers.run(self.options.callers)))
-            await asyncio.sleep(WARM_UP_S)
+            # Code that only a trouble runs is loaded then, and the pools have grown.
+            await self._trouble(WARM_UP_S)
             before = await self._idle_state(living)
             print(f"warmed up; {self.options.minutes:g} minutes begin", flush=True)
-            await self._trouble(living)
+            with _task(self._watch(living)):
+                await self._trouble(self.options.minutes * 60)
             closed_s = await self._close(calling)
             replayed_s = await self._until_replayed(living)
             after = await self._idle_state(living)
@@ -100,14 +102,15 @@ class Soak:
             check(self.callers, self.provider, rows, states, self.logs), states, self.sizes_mib
         )
 
-    async def _trouble(self, living: Worker) -> None:
+    async def _trouble(self, seconds: float) -> None:
         """Everything at once, while the callers call."""
         self.callers.is_paused = False
-        with _task(self.provider.rage()), _task(self._watch(living)):
+        self._is_over.clear()
+        with _task(self.provider.rage()):
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._trouble_the_database())
                 tasks.create_task(self._kill_the_second())
-                await asyncio.sleep(self.options.minutes * 60)
+                await asyncio.sleep(seconds)
                 self._is_over.set()
 
     async def _close(self, calling: asyncio.Task[None]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import itertools
 import json
@@ -194,7 +195,8 @@ class Callers:
         wire = await Wire.begin(port, "POST", path, request.body, headers)
         if self._chance.random() < LEAVES:
             await asyncio.sleep(self._chance.uniform(0, LEAVES_WITHIN_S))
-            await wire.leave()
+            with contextlib.suppress(OSError):  # the service has closed the connection before
+                await wire.leave()
             return None
         return await wire.answer()
 
