@@ -42,7 +42,7 @@ class DeadLetters:
         self._lock = folder / f"{database}{LOCK_SUFFIX}"
         self._inode = 0  # of the file that was counted
         self._counted_to = 0  # the offset up to which it was
-        self._ids: set[UUID] = set()  # of its letters up to there
+        self._ids: set[str] = set()  # of its letters up to there
 
     def add(self, keyed: KeyedRow, error: str) -> None:
         """Durable when it returns. Raises `OSError`, and leaves the file as it was."""
@@ -93,10 +93,9 @@ class DeadLetters:
                 if not line.endswith(b"\n"):  # torn, or not whole yet
                     break
                 self._counted_to += len(line)
-                record = lines.decode(line[:-1])
-                keyed = lines.to_row(record) if record else None
-                if keyed is not None:
-                    self._ids.add(keyed.row.id)
+                record = lines.decode(line[:-1]) or {}
+                if record.get("v") == lines.VERSION and "row" in record:
+                    self._ids.add(record["row"]["id"])
         return len(self._ids)
 
     def remove(self, ids: Collection[UUID]) -> None:
