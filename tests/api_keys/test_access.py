@@ -12,8 +12,9 @@ from django.db import IntegrityError, transaction
 from generation import conf
 from generation.checks import check_keys_required
 from generation.llm.client import LLMClient
+from generation.llm.policy import to_error
 from generation.models import ApiKey, GenerationLog, Profile
-from generation.records import Grant
+from generation.records import Finding, Grant
 from generation.runtime.process import Runtime
 from tests.support.admin import session_of
 from tests.support.keys import amake_key, bearer, make_key
@@ -207,9 +208,7 @@ async def test_a_fallback_that_the_key_forbids_is_not_asked(monkeypatch):
 
         async def ask(call, model, *, has_fallback):
             asked.append(model)
-            from generation.errors import LLMOverloaded
-
-            raise LLMOverloaded("no")
+            raise to_error(Finding.OVERLOADED, "no")
 
         for upstream in llm._upstreams.values():
             monkeypatch.setattr(upstream, "ask", ask)

@@ -9,9 +9,11 @@ import trustme
 
 from generation.conf import parse
 from generation.llm.client import LLMClient
+from generation.llm.transport import Transport
 from generation.records import Prompt
 from tests.support.dialects import DIALECTS
 from tests.support.provider import Provider, says
+from tests.support.transport import OK
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -66,3 +68,25 @@ def clock():
 @pytest.fixture
 def prompt():
     return Prompt(text="Say hello.", system="Be brief.", provider="", model="", max_tokens=100)
+
+
+@pytest.fixture
+async def peer():
+    async with Provider(OK).serve() as running:
+        yield running
+
+
+@pytest.fixture
+async def transport():
+    async with Transport(connect_timeout=2) as transport:
+        yield transport
+
+
+@pytest.fixture
+def authority(tmp_path, monkeypatch):
+    """A certificate authority that SSL_CERT_FILE names."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+    return authority

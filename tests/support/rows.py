@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from decimal import Decimal
+from time import monotonic
 from uuid import uuid4
 
-from generation.records import Attempt, Claim, KeyedRow, LogRow
+from generation.records import Attempt, Claim, GenerationRequest, KeyedRow, LogRow
 
 
 def make_row(text: str = "a result", *, claim: Claim | None = None, **changes) -> KeyedRow:
@@ -39,3 +40,14 @@ def make_row(text: str = "a result", *, claim: Claim | None = None, **changes) -
 
 def make_claim(key: str = "k") -> Claim:
     return Claim(user_id=1, key=key, fingerprint="", token=uuid4())
+
+
+def a_request(text: str = "") -> GenerationRequest:
+    return GenerationRequest(
+        user_id=1,
+        request_id="r",
+        arrived_at=datetime.now(UTC),
+        started=monotonic(),
+        input=text,
+        idempotency_key="k",
+    )

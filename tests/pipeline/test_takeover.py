@@ -1,0 +1,178 @@
+"""When a key changes hands: its answer may wait in a journal, its owner may be gone."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from django.db.models.functions import Now
+
+from generation.errors import (
+    DatabaseUnavailable,
+    IdempotencyKeyInUse,
+    IdempotencyKeyReused,
+    LLMTimedOut,
+)
+from generation.journal import lines
+from generation.journal.file import JournalFile
+from generation.models import IdempotencyKey
+from generation.pipeline.idempotency import fingerprint
+from generation.records import Claim
+from tests.support.rows import a_request, make_claim, make_row
+
+
+async def an_answered_key(runtime):
+    """Its row waits, and its lease has ended, as after a long outage of the database."""
+    request = a_request()
+    claim = Claim(1, request.idempotency_key, fingerprint(request), uuid4())
+    assert (await runtime.store.claims.claim(claim)).won
+    await IdempotencyKey.objects.aupdate(leased_until="2020-01-01T00:00Z")
+    return request, make_row(claim=claim)
+
+
+async def never(_claim):
+    raise AssertionError("it is paid for twice")
+
+
+def a_journal_with(runtime, row) -> JournalFile:
+    """Another process's: it lives while the file is open."""
+    spool = runtime.log._spool
+    file = JournalFile.create(spool.folder, spool._journal.database, 65_536)
+    file.append([lines.encode(lines.from_row(row))])
+    return file
+
+
+async def test_an_answer_in_our_own_journal_is_stored_before_its_key_is_taken_over(runtime):
+    request, row = await an_answered_key(runtime)
+    await runtime.log._spool.keep([row])
+    answers = await asyncio.gather(*(runtime.idempotency.once(request, never) for _ in range(30)))
+    assert {answer.id for answer in answers} == {row.row.id}
+
+
+async def test_an_answer_in_memory_only_is_stored_before_its_key_is_taken_over(runtime):
+    request, row = await an_answered_key(runtime)
+    runtime.log._spool.remember([row], "a test says so")
+    assert (await runtime.idempotency.once(request, never)).id == row.row.id
+
+
+async def test_a_dead_siblings_answer_is_stored_before_its_key_is_taken_over(runtime):
+    request, row = await an_answered_key(runtime)
+    a_journal_with(runtime, row).close()
+    assert (await runtime.idempotency.once(request, never)).id == row.row.id
+
+
+async def test_a_living_siblings_answer_keeps_its_key_until_it_is_stored(runtime):
+    request, row = await an_answered_key(runtime)
+    file = a_journal_with(runtime, row)
+    with pytest.raises(IdempotencyKeyInUse) as caught:
+        await runtime.idempotency.once(request, never)
+    assert caught.value.retry_after_header == "1"
+    await runtime.store.logs.insert(row)
+    file.remove()
+    assert (await runtime.idempotency.once(request, never)).id == row.row.id
+
+
+async def test_no_key_is_taken_over_while_the_journals_cant_be_stored(runtime, monkeypatch):
+    request, row = await an_answered_key(runtime)
+    await runtime.log._spool.keep([row])
+
+    async def away(_statement, _rows, _more):
+        raise DatabaseUnavailable("a test says so")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(runtime.store.logs, "_run", away)
+        with pytest.raises(DatabaseUnavailable):
+            await runtime.idempotency.once(request, never)
+    await IdempotencyKey.objects.aupdate(leased_until="2020-01-01T00:00Z")  # the try renewed it
+    assert (await runtime.idempotency.once(request, never)).id == row.row.id
+
+
+async def test_a_key_that_no_journal_knows_is_taken_over_once(runtime):
+    request, _row = await an_answered_key(runtime)
+    a_journal_with(runtime, make_row(claim=make_claim("another"))).close()
+    calls = []
+
+    async def generate(claim):
+        calls.append(claim)
+        await runtime.store.logs.insert(make_row(claim=claim))
+        return "an answer"
+
+    attempts = [runtime.idempotency.once(request, generate) for _ in range(10)]
+    outcomes = await asyncio.gather(*attempts, return_exceptions=True)
+    assert outcomes.count("an answer") == len(calls) == 1
+    assert all(isinstance(other, IdempotencyKeyInUse) for other in outcomes if other != "an answer")
+
+
+# --- keys do not get stuck ----------------------------------------------------------------------
+
+
+async def until_it_runs_again(runtime, request) -> None:
+    async def generate(_claim):
+        return "again"
+
+    async with asyncio.timeout(5):
+        while True:
+            try:
+                assert await runtime.idempotency.once(request, generate) == "again"
+            except IdempotencyKeyInUse as error:
+                assert error.retry_after_header == "1"  # it is about to be freed
+                await asyncio.sleep(0.05)
+            else:
+                return
+
+
+async def test_a_key_that_could_not_be_freed_is_freed_once_the_database_is_back(
+    runtime, monkeypatch
+):
+    async def fail(_claim):
+        raise LLMTimedOut("over")
+
+    async def away(_claims):
+        raise DatabaseUnavailable("a test says so")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(runtime.store.claims._releases, "_flush", away)
+        with pytest.raises(LLMTimedOut):
+            await runtime.idempotency.once(a_request(), fail)
+        with pytest.raises(IdempotencyKeyInUse):
+            await runtime.idempotency.once(a_request(), fail)
+    await until_it_runs_again(runtime, a_request())
+
+
+async def test_a_claim_whose_reply_was_lost_is_given_back(runtime, monkeypatch):
+    flush = runtime.store.claims._claims._flush
+
+    async def lose_the_reply(claims):
+        await flush(claims)
+        raise DatabaseUnavailable("a test says so")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(runtime.store.claims._claims, "_flush", lose_the_reply)
+        with pytest.raises(DatabaseUnavailable):
+            await runtime.idempotency.once(a_request(), never)
+    await until_it_runs_again(runtime, a_request())
+
+
+async def test_a_key_that_could_not_be_freed_is_freed_at_the_latest_when_the_process_ends(
+    runtime, monkeypatch
+):
+    runtime.idempotency._release_later(claim := make_claim())
+    runtime.idempotency._releasing.cancel()
+    assert (await runtime.store.claims.claim(claim)).won
+    await runtime.idempotency.close()
+    assert not await IdempotencyKey.objects.aexists()
+
+
+async def test_retry_after_says_how_long_another_processs_lease_still_has(runtime):
+    assert (await runtime.store.claims.claim(make_claim())).won
+    for seconds, header in ((3600, "60"), (7, "7"), (0.5, "1")):
+        await IdempotencyKey.objects.aupdate(leased_until=Now() + timedelta(seconds=seconds))
+        with pytest.raises(IdempotencyKeyReused):  # it is another request's
+            await runtime.idempotency.once(a_request(), never)
+        await IdempotencyKey.objects.aupdate(fingerprint=fingerprint(a_request()))
+        with pytest.raises(IdempotencyKeyInUse) as caught:
+            await runtime.idempotency.once(a_request(), never)
+        assert caught.value.retry_after_header == header
+        await IdempotencyKey.objects.aupdate(fingerprint="")
