@@ -180,6 +180,8 @@ def _fail(batch: Sequence[_Waiting[Item, Result]], error: Exception) -> None:
     for waiting in batch:
         if not waiting.future.done():
             waiting.future.set_exception(error)
+            # Its caller may have given up; asyncio would log that nobody looked at the error.
+            waiting.future.exception()
 
 
 @contextlib.asynccontextmanager

@@ -1,6 +1,7 @@
 import asyncio
 import contextlib
 import contextvars
+import gc
 
 import pytest
 
@@ -108,6 +109,23 @@ async def test_a_failed_flush_fails_its_callers_and_the_next_one_works(error):
         assert list(outcomes) == [error, error]
         statement.error = None
         assert await batcher.submit("c") == "result of c"
+
+
+async def test_a_failure_that_nobody_waits_for_any_more_is_not_logged_as_a_fault():
+    unhandled = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _loop, context: unhandled.append(context)
+    )
+    statement = Statement()
+    statement.error = DatabaseUnavailable("the database is away")
+    async with running(statement) as batcher:
+        statement.may_end.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await asyncio.shield(batcher.submit("a"))
+    del statement, batcher  # the error knows its frames, and they the future
+    gc.collect()
+    assert unhandled == []
 
 
 async def test_an_item_whose_caller_has_given_up_is_left_out_before_its_flush():
