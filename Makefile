@@ -7,7 +7,7 @@ PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11
 
 # What docs/operations.md asks of a production, and nothing else.
 PRODUCTION = DEBUG=0 SECRET_KEY=$$($(PY) -c 'import secrets; print(secrets.token_urlsafe(64))') \
-  DATABASE_URL=postgresql://user@host/name ALLOWED_HOSTS=example.org
+  DATABASE_URL=postgresql://user@host/name ALLOWED_HOSTS=example.org LLM_PROVIDER=simulated
 PY = $(VENV)/bin/python
 # What a run needs, and on top of it what else tests and checks need.
 INSTALLED = $(VENV)/installed

@@ -1,1 +1,3 @@
-"""LLM calls in Django that never hold a database connection while the model thinks."""
+"""LLM calls without holding a database connection."""
+
+__version__ = "0.1.0"

@@ -13,9 +13,10 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import models
 
 from generation import conf
-from generation.database import dsn, sizing
+from generation.database import dsn
 from generation.llm.providers import registry as providers
 from generation.llm.transport import has_certificates
+from generation.runtime import server
 from generation.runtime.connections import budget as connection_budget
 
 if TYPE_CHECKING:
@@ -31,6 +32,43 @@ def check_settings(**_kwargs: Any) -> list[CheckMessage]:
     except ImproperlyConfigured as error:
         fault = str(error)
     return [Error(fault, hint="See settings.STACCATO.", id="staccato.E001")] if fault else []
+
+
+@register("staccato", deploy=True)
+def check_llm(**_kwargs: Any) -> list[CheckMessage]:
+    """Made-up answers are for development, unless they are asked for by name."""
+    try:
+        hot_path = conf.load()
+    except ImproperlyConfigured:  # E001 says so
+        return []
+    if settings.DEBUG or hot_path.llm_provider != "auto":
+        return []
+    if providers.default_provider(hot_path) != "simulated":
+        return []
+    return [
+        Error(
+            "No LLM is configured and DEBUG is off.",
+            hint="Set ANTHROPIC_API_KEY or OPENAI_API_KEY, or LLM_PROVIDER=openai with the"
+            " OPENAI_BASE_URL of a server of your own; LLM_PROVIDER=simulated invents answers.",
+            id="staccato.E006",
+        )
+    ]
+
+
+@register("staccato")
+def check_unused_providers(**_kwargs: Any) -> list[CheckMessage]:
+    try:
+        unused = providers.unused(conf.load())
+    except ImproperlyConfigured:  # E001 says so
+        return []
+    return [
+        Concern(
+            f"{setting} is set, but {name} is never asked.",
+            hint=f"Name {name} in LLM_PROVIDER, LLM_ALLOWED or LLM_FALLBACKS.",
+            id="staccato.W004",
+        )
+        for setting, name in unused.items()
+    ]
 
 
 @register("staccato")
@@ -170,7 +208,7 @@ def check_connections(
     hot_path = conf.load()
     if hot_path.database not in (databases or ()):
         return []
-    found = connection_budget(hot_path, sizing.expected_workers())
+    found = connection_budget(hot_path, server.expected_workers())
     if found is None or found.fits:
         return []
     return [Concern(f"{found.verdict}.", hint=found.remedy, id="staccato.W001")]

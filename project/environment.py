@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _MAX_DIGITS = 9
+_VERY_CLOSE = 0.9  # of names that may be anybody's
+_OURS = ("ANTHROPIC_", "OPENAI_", "LLM_", "STACCATO_")
+_CLOSE = 0.75  # e.g. OPENAI_KEY
 
 
 class Variable(NamedTuple):
@@ -67,10 +70,16 @@ class Environment:
         return [word.strip() for word in text.split(",") if word.strip()]
 
     def misspelt(self) -> dict[str, str]:
-        """Returns names that almost match a setting, and the setting that was probably meant."""
+        """Returns names that almost match one that is read, and the one that was probably meant.
+
+        Call it when all variables have been read.
+        """
         known = {conf.environment_name(field.upper()) for field in conf.Settings.model_fields}
+        known |= {variable.name for variable in self.variables}
         found = {
-            name: get_close_matches(name, known, n=1, cutoff=0.9)
+            name: get_close_matches(
+                name, known, n=1, cutoff=_CLOSE if name.startswith(_OURS) else _VERY_CLOSE
+            )
             for name in self._values.keys() - known
         }
         return {name: matches[0] for name, matches in sorted(found.items()) if matches}

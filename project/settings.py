@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
 from ipaddress import ip_network
 from pathlib import Path
@@ -99,7 +100,6 @@ def database(url: str) -> dict[str, Any]:
 
 DATABASES = {"default": database(DATABASE_URL)}
 STACCATO = {"JOURNAL_DIR": str(BASE_DIR / "var" / "journal"), **env.staccato()}
-MISSPELT = env.misspelt()
 # A server-side cursor belongs to one connection, which PgBouncer lends per transaction.
 DATABASES["default"]["DISABLE_SERVER_SIDE_CURSORS"] = (
     STACCATO.get("DB_POOL_MODE") == "pgbouncer-transaction"
@@ -276,11 +276,34 @@ LOG_LEVEL = env.choice(
     *("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
     meaning="`DEBUG`, `INFO`, `WARNING`, `ERROR` or `CRITICAL`; goes to standard error.",
 )
+UVICORN_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
+
+
+def as_root_logs(logger: logging.Logger) -> dict[str, Any]:
+    """Returns the logger's settings with the root's handler and format in place of its own.
+
+    uvicorn has set it up before. What its command line asks for stays: the level, and no access
+    log, for which it takes the logger's handlers away.
+    """
+    is_heard = logger.propagate or bool(logger.handlers)
+    return {"handlers": [], "level": logger.level, "propagate": is_heard}
+
+
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "{asctime} {levelname:7} {name}: {message}", "style": "{"}},
+    "formatters": {
+        "line": {
+            "()": "generation.telemetry.logs.LineFormatter",
+            "format": "{asctime} {levelname:7} {name}: {message}",
+            "style": "{",
+        }
+    },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
-    "loggers": {"django": {"handlers": []}},  # else each message would appear twice
+    "loggers": {
+        "django": {"handlers": []},  # else each message would appear twice
+        **{name: as_root_logs(logging.getLogger(name)) for name in UVICORN_LOGGERS},
+    },
 }
+MISSPELT = env.misspelt()

@@ -25,6 +25,7 @@ from generation.errors import StaccatoError, release_frames
 from generation.runtime.collector import rare_collections
 from generation.runtime.process import Runtime
 from generation.telemetry import metrics
+from generation.telemetry.logs import request_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,6 +67,7 @@ class Application:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             head = scope[HEAD] = Head(scope)
+            request_id.set(head.request_id)  # a server serves each request in a context of its own
             body = RequestBody(head, receive, self._limits)
             match, route = _resolve(scope, head)
             if match is not None and route is not None:

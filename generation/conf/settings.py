@@ -89,7 +89,7 @@ class Settings(BaseModel):
     llm_provider: Literal["auto", ProviderName] = Field(
         "auto",
         description="`auto`: Anthropic if its key is set, else OpenAI if its key is set, else "
-        "simulated.",
+        "simulated while DEBUG is on. With DEBUG off, made-up answers must be asked for: `simulated`.",
     )
     llm_model: str = Field(
         "",
@@ -166,7 +166,7 @@ class Settings(BaseModel):
     openai_max_tokens_field: Literal["auto", "max_completion_tokens", "max_tokens"] = Field(
         "auto",
         description="The server's name for the token limit. `auto`: max_completion_tokens at "
-        "OpenAI's own address, max_tokens elsewhere.",
+        "OpenAI's own address and at Azure's, max_tokens elsewhere.",
     )
 
     max_in_flight: int = Field(

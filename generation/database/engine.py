@@ -32,6 +32,7 @@ from generation.database.sqlstate import (
     to_staccato_error,
 )
 from generation.errors import DatabaseUnavailable
+from generation.telemetry.logs import throttled_logger
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
     from generation.conf import Settings
 
+logger = throttled_logger(__name__)
 Result = TypeVar("Result")
 
 LEAVE_AFTER_S = 1.0  # a connection to a read-only server is given up once it is this old
@@ -156,6 +158,7 @@ class Database:
             async with asyncio.timeout(limit_s - passed_s):
                 return await result
         except TimeoutError:
+            logger.warning("the database did not answer within %g s", limit_s)
             raise DatabaseUnavailable(
                 f"the database did not answer within {limit_s:g} s", retry_after=1
             ) from None

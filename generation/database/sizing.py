@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -97,12 +96,6 @@ class Budget:
             f"DB_POOL_SIZE={pool} DB_MAX_OVERFLOW={bound - pool} would fit; or raise"
             " max_connections, or put PgBouncer in between."
         )
-
-
-def expected_workers() -> int:
-    """Returns WEB_CONCURRENCY, which uvicorn and others read unless the command line says more."""
-    given = os.environ.get("WEB_CONCURRENCY", "")
-    return int(given) if given.isdecimal() and int(given) else 1
 
 
 def tightest(server: int, database: int, role: int) -> tuple[int, str]:

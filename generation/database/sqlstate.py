@@ -11,6 +11,7 @@ from generation.telemetry.logs import throttled_logger
 logger = throttled_logger(__name__)
 
 READ_ONLY = "25006"
+_PREPARED_ELSEWHERE = {"26000", "42P05"}  # a prepared statement is unknown, or there already
 _CONNECTION_LOST = {"57P01", "57P02", "57P03"}  # admin shutdown, crash shutdown, cannot connect now
 _CONNECTION_CLASS = "08"
 # SQLSTATE classes in which the row is at fault: data exception, constraint violation, check
@@ -22,11 +23,17 @@ _ROW_FAULT_CLASSES = {"22", "23", "44", "54", "P0"}
 def to_staccato_error(error: Exception) -> StaccatoError | None:
     """Returns `RowRefused` or `DatabaseUnavailable`; None for an error that is a bug of ours."""
     if isinstance(error, exc.TimeoutError):
+        logger.warning("no database connection was free in time: %s", error)
         return DatabaseUnavailable("no database connection was free in time", retry_after=1)
     if isinstance(error, exc.DBAPIError):
         state = sqlstate(error)
         if state[:2] in _ROW_FAULT_CLASSES or (not state and _is_encoding_error(error)):
             return RowRefused(f"PostgreSQL can't store the row ({state or 'encoding'})")
+        if state in _PREPARED_ELSEWHERE:
+            logger.error(
+                "the database loses prepared statements, as PgBouncer does in transaction mode:"
+                " set DB_POOL_MODE=pgbouncer-transaction"
+            )
         logger.warning("the database answered with an error: %s", error.orig)
         if state == READ_ONLY:
             return DatabaseUnavailable(
@@ -35,6 +42,7 @@ def to_staccato_error(error: Exception) -> StaccatoError | None:
             )
         return DatabaseUnavailable("the database does not answer as it should", retry_after=1)
     if isinstance(error, OSError | asyncpg.PostgresError | asyncpg.InterfaceError):
+        logger.warning("the database can't be reached: %s", str(error) or type(error).__name__)
         return DatabaseUnavailable("the database can't be reached", retry_after=1)
     return None
 

@@ -66,8 +66,12 @@ class CircuitBreaker:
     Holds no lock: it lives in one event loop. `clock` returns seconds, as `loop.time` does.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, clock: Callable[[], float], on_change: Callable[[float | None], None] | None = None
+    ) -> None:
         self._clock = clock
+        self._on_change = on_change  # told how many seconds it was open; None: it opens
+        self._opened_at = 0.0
         self._slots: dict[int, Slot] = {}  # by number, in order
         self._answered_slot = -1  # the latest one in which an answered call began
         self._epoch = 0  # advances when the circuit opens or closes, and with each probe
@@ -137,11 +141,16 @@ class CircuitBreaker:
 
     def _open(self) -> None:
         self._start_epoch()
-        self._probe_at = self._clock() + PROBE_INTERVAL_S
+        self._opened_at = self._clock()
+        self._probe_at = self._opened_at + PROBE_INTERVAL_S
+        if self._on_change:
+            self._on_change(None)
 
     def _close(self) -> None:
         self._start_epoch()
         self._probe_at = None
+        if self._on_change:
+            self._on_change(self._clock() - self._opened_at)
 
     def _start_epoch(self) -> None:
         self._epoch += 1

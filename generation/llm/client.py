@@ -53,7 +53,16 @@ class LLMClient:
     async def open(cls, settings: Settings) -> AsyncIterator[LLMClient]:
         transport = Transport(connect_timeout=settings.llm_connect_timeout)
         async with transport:
-            yield cls(settings, transport)
+            client = cls(settings, transport)
+            try:
+                yield client
+            finally:
+                client.close()
+
+    def close(self) -> None:
+        """Log the failures that were not logged yet."""
+        for upstream in self._upstreams.values():
+            upstream.failures.close()
 
     async def complete(self, prompt: Prompt) -> Outcome:
         """Ask the prompt's provider, then the fallbacks, within LLM_TIMEOUT in total.

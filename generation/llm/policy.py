@@ -270,9 +270,9 @@ def quotes(error: LLMError) -> bool:
     return error.finding is not None and RULES[error.finding].told is Told.QUOTE
 
 
-def alarms(error: LLMError) -> bool:
-    """Whether an operator has to act."""
-    return error.finding is not None and RULES[error.finding].logged is Logged.ALARM
+def logged(error: LLMError) -> Logged:
+    """What the log says about it; of a bug of ours, its traceback says all."""
+    return Logged.NOTHING if error.finding is None else RULES[error.finding].logged
 
 
 def _parse_decimal(value: str) -> float | None:

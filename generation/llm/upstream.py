@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from generation.errors import LLMError
 from generation.llm import policy
-from generation.llm.circuit_breaker import CircuitBreaker
+from generation.llm.circuit_breaker import PROBE_INTERVAL_S, CircuitBreaker
+from generation.llm.failures import FailureLog
 from generation.llm.providers.parsing import without_quotes
 from generation.llm.retry_budget import RetryBudget
 from generation.records import Attempt, Finding
@@ -50,8 +51,10 @@ class Upstream:
             else None
         )
         self._budget = RetryBudget(self._clock)
-        self._circuit = CircuitBreaker(self._clock)
+        self._circuit = CircuitBreaker(self._clock, self._report_circuit)
+        self.failures = FailureLog(provider.name, provider.url)
         self._alarm_due = 0.0
+        self._alarms_withheld = 0
         self._counters: dict[str, Counter] = {}
         circuit = self._circuit
         gauge = metrics.LLM_CIRCUIT_OPEN.labels(provider.name)
@@ -96,9 +99,10 @@ class Upstream:
         try:
             answer = await self._ask_within_limit(context, model, attempt, request)
             slug, status = "", 200
+            self.failures.answered += 1
         except LLMError as error:
             slug, status = error.slug, error.status_code
-            self._raise_alarm(error, context.prompt, model)
+            self._log(error, context.prompt, model)
             raise
         else:
             return answer
@@ -171,16 +175,41 @@ class Upstream:
             self._counters[outcome] = counter
         return counter
 
+    def _log(self, error: LLMError, prompt: Prompt, model: str) -> None:
+        match policy.logged(error):
+            case policy.Logged.COUNT:
+                self.failures.add(error)
+            case policy.Logged.ALARM:
+                self._raise_alarm(error, prompt, model)
+
     def _raise_alarm(self, error: LLMError, prompt: Prompt, model: str) -> None:
         """Log what only an operator can fix, at most once a minute."""
         now = self._clock()
-        if policy.alarms(error) and now >= self._alarm_due:
-            self._alarm_due = now + _ALARM_INTERVAL_S
+        if now < self._alarm_due:
+            self._alarms_withheld += 1
+            return
+        logger.error(
+            "%s: %s. An operator has to fix this. The call was for %s at %s; the reply says %r."
+            " %d calls failed so since the last such line",
+            error.slug,
+            error.detail,
+            model,
+            self.provider.url,
+            without_quotes(error.said, prompt.text, prompt.system),
+            self._alarms_withheld,
+        )
+        self._alarm_due = now + _ALARM_INTERVAL_S
+        self._alarms_withheld = 0
+
+    def _report_circuit(self, open_for_s: float | None) -> None:
+        if open_for_s is None:
             logger.error(
-                "%s: %s. An operator has to fix this. The call was for %s at %s; the reply says %r",
-                error.slug,
-                error.detail,
-                model,
-                self.provider.url,
-                without_quotes(error.said, prompt.text, prompt.system),
+                "%s: nearly all recent calls failed, so the circuit opens: further calls are"
+                " refused, and one every %g s is tried",
+                self.provider.name,
+                PROBE_INTERVAL_S,
+            )
+        else:
+            logger.warning(
+                "%s answers again: the circuit closes after %.0f s", self.provider.name, open_for_s
             )

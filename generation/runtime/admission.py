@@ -4,13 +4,13 @@ money is spent."""
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from typing import TYPE_CHECKING, Self
 
 from generation.errors import Draining, StaccatoError, TooManyInFlight, release_frames
 from generation.pipeline.call import GenerationCall
 from generation.telemetry.durations import Durations
+from generation.telemetry.logs import throttled_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from generation.records import Generation, GenerationRequest
 
-logger = logging.getLogger(__name__)
+logger = throttled_logger(__name__)
 
 
 class Admission:
@@ -51,6 +51,7 @@ class Admission:
         """Take a place. Raises `Draining`, `JournalUnavailable` or `TooManyInFlight`."""
         self._require_accepting()
         if len(self.calls) + self._entered >= self.limit:
+            logger.warning("%d requests are in flight: more are refused", self.limit)
             raise TooManyInFlight(f"{self.limit} requests are in flight", retry_after=1)
         self._entered += 1
         return Place(self)

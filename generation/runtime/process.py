@@ -13,7 +13,6 @@ from prometheus_client import generate_latest
 
 from generation import conf
 from generation.api_keys.cache import RECORD_USE_S, ApiKeyCache
-from generation.database import sizing
 from generation.database.batching import running
 from generation.database.engine import Database
 from generation.errors import RuntimeNotOpen
@@ -21,7 +20,7 @@ from generation.journal.durable_log import DurableLog
 from generation.llm.client import LLMClient
 from generation.pipeline.idempotency import Idempotency
 from generation.pipeline.phases import Pipeline
-from generation.runtime import startup
+from generation.runtime import server, startup
 from generation.runtime.admission import Admission
 from generation.runtime.draining import Drain, on_stop_signal
 from generation.runtime.housekeeping import repeating, tolerating
@@ -84,7 +83,7 @@ class Runtime:
         async with contextlib.AsyncExitStack() as stack:
             # First in, last out: what later parts call, they find open, also while they close.
             # A look at the database through Django, and the end of Django's own connections.
-            pending = await startup.prepare(settings, sizing.expected_workers())
+            pending = await startup.prepare(settings, server.expected_workers())
             stack.push_async_callback(startup.release, settings.database)
             # What generations need: the pool and the HTTP client.
             database = await stack.enter_async_context(
@@ -113,6 +112,7 @@ class Runtime:
             stack.enter_context(metrics.exposing_gauges(runtime.snapshot))
             stack.enter_context(on_stop_signal(runtime.drain.begin))
             stack.enter_context(_current(runtime))
+            startup.announce(settings, database.address)
             yield runtime
 
     def snapshot(self) -> Snapshot:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from typing import TYPE_CHECKING
 
 from django.conf import settings as django_settings
@@ -14,7 +15,10 @@ from django.db.migrations.executor import MigrationExecutor
 from psycopg import Error as PsycopgError
 from psycopg_pool import PoolTimeout
 
-from generation.llm.providers.registry import default_provider
+import generation
+from generation.llm.offer import Offer
+from generation.llm.providers.registry import PROVIDERS, default_provider
+from generation.runtime import server
 from generation.runtime.connections import budget as connection_budget
 
 if TYPE_CHECKING:
@@ -29,10 +33,11 @@ def run_checks() -> None:
     """Raises `ImproperlyConfigured` if a system check tagged `staccato` finds an error."""
     found = checks.run_checks(tags=["staccato"], include_deployment_checks=True)
     serious = [message for message in found if message.is_serious()]
+    for message in found:
+        if not message.is_serious():
+            logger.warning("%s", _in_a_line(message))  # it may explain what is serious
     if serious:
         raise ImproperlyConfigured("; ".join(map(_in_a_line, serious)))
-    for message in found:
-        logger.warning("%s", _in_a_line(message))
 
 
 def _in_a_line(message: checks.CheckMessage) -> str:
@@ -48,6 +53,22 @@ def warn_about(settings: Settings) -> None:
         )
     if default_provider(settings) == "simulated":
         logger.warning("the LLM is simulated: it invents its answers")
+
+
+def announce(settings: Settings, database: str) -> None:
+    """Log what serves, where, and with what."""
+    default = Offer(settings).targets[0]
+    url = PROVIDERS[default.provider].address(settings)
+    at = server.address()
+    logger.info(
+        "Staccato %s serves%s as process %d; LLM: %s%s; database: %s",
+        generation.__version__,
+        f" at {at}" if at else "",
+        os.getpid(),
+        default,
+        f" at {url}" if url else "",
+        database,
+    )
 
 
 async def prepare(settings: Settings, workers: int) -> list[str]:

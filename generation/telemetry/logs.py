@@ -1,11 +1,15 @@
-"""Log throttling: during an outage, log each message at most once every ten seconds."""
+"""The log: its lines name the request that they belong to, and an outage does not fill it."""
 
 from __future__ import annotations
 
 import logging
+from contextvars import ContextVar
 from time import monotonic
 
 THROTTLE_S = 10.0
+# The request that is served in this context; '' in none.
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+
 REMEMBERED = 16  # messages; beyond that the oldest is forgotten, and logged again when it recurs
 
 
@@ -38,3 +42,12 @@ class Throttle(logging.Filter):
         if len(self._quiet_until) > REMEMBERED:
             del self._quiet_until[next(iter(self._quiet_until))]
         return True
+
+
+class LineFormatter(logging.Formatter):
+    """Appends the request's id, so that it finds all of a request's lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the base's name
+        line = super().formatMessage(record)
+        request = request_id.get()
+        return f"{line} [request {request}]" if request else line

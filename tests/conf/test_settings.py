@@ -123,6 +123,23 @@ def test_a_misspelt_variable_is_reported_with_what_it_may_mean():
     assert "OPENAI_ORG_ID" not in ended.output, "other programs have variables, too"
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("DATABSE_URL", "DATABASE_URL"),
+        ("ALLOWED_HOST", "ALLOWED_HOSTS"),
+        ("LOGLEVEL", "LOG_LEVEL"),
+        ("SECRETKEY", "SECRET_KEY"),
+        ("OPENAI_KEY", "OPENAI_API_KEY"),
+    ],
+)
+def test_a_misspelt_variable_of_the_deployment_is_reported_too(name, meant):
+    ended = in_a_process("manage.py check", **{name: "canary"})
+    assert f"{name} in the environment is not a setting" in ended.output
+    assert f"Did you mean {meant}?" in ended.output
+    assert "canary" not in ended.output
+
+
 def test_a_command_without_its_database_ends_with_one_line_and_no_traceback():
     ended = in_a_process("manage.py migrate", DATABASE_URL="postgresql://user@127.0.0.1:1/name")
     assert ended.returncode == 1
@@ -139,6 +156,7 @@ def test_without_a_key_and_a_database_check_and_collectstatic_still_work():
 def test_the_documented_production_configuration_passes_the_deploy_checks():
     ended = in_a_process(
         "manage.py check --deploy --fail-level WARNING",
+        ANTHROPIC_API_KEY="canary",
         SECRET_KEY="k9" * 30 + "".join(map(chr, range(40, 90))),
         DATABASE_URL="postgresql://user@host/name",
         ALLOWED_HOSTS="example.org",

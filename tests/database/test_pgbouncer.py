@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from django.contrib.auth import get_user_model
 from django.core.checks import run_checks
 from django.db import connection, connections
 
+from generation.errors import DatabaseUnavailable
 from generation.models import Profile
 from generation.records import KeyedRow, LogRow
 from generation.runtime.process import Runtime
@@ -129,6 +131,21 @@ async def test_the_mode_sets_both_caches_to_nothing_and_leaves_out_the_ping(behi
             raw = await borrowed.get_raw_connection()
             assert not raw.driver_connection._stmt_cache_enabled
             assert raw.dbapi_connection._prepared_statement_cache is None
+
+
+async def test_without_the_mode_the_log_names_the_setting(behind_bouncer, settings, caplog):
+    settings.STACCATO = {**settings.STACCATO, "DB_POOL_MODE": "direct"}
+
+    async def call(first: int) -> None:
+        for number in range(first, 400, CALLERS):
+            with contextlib.suppress(DatabaseUnavailable):
+                await runtime.store.profiles._read_batch([USERS[number % len(USERS)]])
+
+    async with Runtime.open() as runtime, asyncio.TaskGroup() as callers:
+        for first in range(CALLERS):
+            callers.create_task(call(first))
+    assert "PgBouncer" in caplog.text
+    assert "DB_POOL_MODE=pgbouncer-transaction" in caplog.text
 
 
 async def test_djangos_own_connections_leave_nothing_on_the_server(behind_bouncer):

@@ -16,6 +16,7 @@ from django.db import connection
 from generation import conf
 from generation.database import sizing
 from generation.database.sizing import Budget, PoolSize
+from generation.runtime import server
 from generation.runtime.connections import budget as connection_budget
 from generation.runtime.process import Runtime
 from tests.support.keys import amake_key
@@ -145,7 +146,7 @@ def test_the_check_counts_the_workers_of_the_environment(committed, monkeypatch)
 @pytest.mark.parametrize(("given", "workers"), [("", 1), ("4", 4), ("0", 1), ("many", 1)])
 def test_workers_are_what_the_server_will_make_of_the_environment(monkeypatch, given, workers):
     monkeypatch.setenv("WEB_CONCURRENCY", given)
-    assert sizing.expected_workers() == workers
+    assert server.expected_workers() == workers
 
 
 def test_behind_pgbouncer_there_is_nothing_to_compare(committed, settings):

@@ -127,7 +127,8 @@ async def test_a_provider_that_is_not_there_is_told_to_operators_with_address_an
         with pytest.raises(errors.LLMUnreachable) as caught:
             (await llm.complete(PROMPT)).require_reply()
     assert url not in caught.value.detail, "addresses are none of a caller's business"
-    [message] = [r.getMessage() for r in caplog.records if r.name.startswith("generation.")]
+    [message, rest] = [r.getMessage() for r in caplog.records if r.name.startswith("generation.")]
+    assert "1 more calls failed" in rest
     assert f"anthropic at {url}/v1/messages: " in message
     assert "refused" in message
 

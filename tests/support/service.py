@@ -18,6 +18,7 @@ PRODUCTION = {
     "SECRET_KEY": "canary-secret-key",
     "STACCATO_API_KEY_PEPPER": "canary-pepper",
     "SECURE_SSL_REDIRECT": "0",
+    "LLM_PROVIDER": "simulated",
 }
 
 

@@ -37,6 +37,10 @@ class Anthropic(HttpProvider):
     def lacks(cls, settings: Settings, *, is_default: bool) -> str:  # noqa: ARG003  # any target
         return "" if cls.is_configured(settings) else "ANTHROPIC_API_KEY is not set"
 
+    @classmethod
+    def address(cls, settings: Settings) -> str:
+        return settings.anthropic_base_url
+
     def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport) -> None:
         key = settings.anthropic_api_key.get_secret_value()
         super().__init__(

@@ -24,7 +24,6 @@ from generation.llm.providers.parsing import (
 )
 from generation.records import Finding, Reply
 from generation.telemetry import metrics
-from generation.telemetry.logs import throttled_logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
     from generation.conf import Settings
     from generation.errors import LLMError
     from generation.records import Prompt, Usage
-
-logger = throttled_logger(__name__)
 
 _SENTENCE_CHARS = 300
 _ERROR_BODY_TIMEOUT_S = 1.0  # short, because the status of an error says enough
@@ -59,6 +56,11 @@ class Provider(Protocol):
     @classmethod
     def lacks(cls, settings: Settings, *, is_default: bool) -> str:
         """What has to be set before it can be called, as a clause; '' if nothing."""
+        ...
+
+    @classmethod
+    def address(cls, settings: Settings) -> str:
+        """Where its API is; '' if it calls nothing."""
         ...
 
     async def ask(self, prompt: Prompt, model: str, idempotency_key: str) -> Answer:
@@ -253,7 +255,6 @@ class HttpProvider(ABC):
         try:
             response = await self._transport.handle_async_request(request)
         except httpx.HTTPError as error:
-            logger.warning("%s at %s: %s", self.name, self.url, _root_cause(error))
             raise to_llm_error(error, self.name) from error
         stream = cast("httpx.AsyncByteStream", response.stream)
         body = bytearray()
@@ -316,9 +317,12 @@ def to_llm_error(error: Exception, name: str) -> LLMError:
         return policy.to_error(
             Finding.PROXY, f"the proxy refuses the connection to {name}", said=str(error)
         )
+    said = _root_cause(error)
     if isinstance(error, httpx.ConnectError):
-        return policy.to_error(Finding.UNREACHABLE, f"no connection to {name}")
-    return policy.to_error(Finding.FAILED, f"{name} closed the connection before it answered")
+        return policy.to_error(Finding.UNREACHABLE, f"no connection to {name}", said=said)
+    return policy.to_error(
+        Finding.FAILED, f"{name} closed the connection before it answered", said=said
+    )
 
 
 def broken_reply(error: Exception, name: str, response: httpx.Response, raw_reply: str) -> LLMError:

@@ -58,6 +58,10 @@ class OpenAI(HttpProvider):
             return "LLM_MODEL is not set (models at OPENAI_BASE_URL vary)"
         return ""
 
+    @classmethod
+    def address(cls, settings: Settings) -> str:
+        return settings.openai_base_url
+
     def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport) -> None:
         key = settings.openai_api_key.get_secret_value()
         super().__init__(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pydantic import SecretStr
+
 from generation.llm.providers.anthropic import Anthropic
 from generation.llm.providers.openai import OpenAI
 from generation.llm.providers.simulated import Simulated
@@ -35,6 +37,22 @@ def named_providers(settings: Settings) -> dict[str, str]:
         **{target.provider: "LLM_ALLOWED" for target in settings.llm_allowed},
         **{target.provider: "LLM_FALLBACKS" for target in settings.llm_fallbacks},
     }
+
+
+def unused(settings: Settings) -> dict[str, str]:
+    """Returns the keys and addresses that are set for a provider that is never asked."""
+    named = named_providers(settings)
+    return {
+        field.upper(): name
+        for name in PROVIDERS
+        if name not in named
+        for field in (f"{name}_api_key", f"{name}_base_url")
+        if field in settings.model_fields_set and _is_given(getattr(settings, field))
+    }
+
+
+def _is_given(value: object) -> bool:
+    return bool(value.get_secret_value() if isinstance(value, SecretStr) else value)
 
 
 def faults(settings: Settings) -> list[str]:

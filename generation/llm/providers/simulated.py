@@ -51,6 +51,10 @@ class Simulated:
     def lacks(cls, settings: Settings, *, is_default: bool) -> str:  # noqa: ARG003  # it needs none of them
         return ""
 
+    @classmethod
+    def address(cls, settings: Settings) -> str:  # noqa: ARG003  # it has none
+        return ""
+
     def __init__(self, settings: Settings, _: httpx.AsyncBaseTransport) -> None:
         self._latency_s = settings.llm_simulated_latency
         self._faults = settings.llm_simulated_faults

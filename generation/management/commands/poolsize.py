@@ -13,6 +13,7 @@ from generation.database import sizing
 from generation.loadtest import target
 from generation.loadtest.demand import Demand
 from generation.loadtest.target import Service, Unusable
+from generation.runtime import server
 from generation.runtime.connections import budget as connection_budget
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Command(BaseCommand):
         given = {name: options[name] for name in names if options[name] is not None}
         if not given.keys() >= set(names[:3]):
             given = self.measure(options) | given
-        given.setdefault("workers", sizing.expected_workers())
+        given.setdefault("workers", server.expected_workers())
         if min(given.values()) <= 0:
             raise CommandError("concurrency, times and workers must be greater than 0")
         if given["db_ms"] > given["total_ms"]:
