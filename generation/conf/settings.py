@@ -89,7 +89,8 @@ class Settings(BaseModel):
     llm_provider: Literal["auto", ProviderName] = Field(
         "auto",
         description="`auto`: Anthropic if its key is set, else OpenAI if its key is set, else "
-        "simulated while DEBUG is on. With DEBUG off, made-up answers must be asked for: `simulated`.",
+        "simulated while DEBUG is on. With DEBUG off, made-up answers must be asked for: "
+        "`simulated`.",
     )
     llm_model: str = Field(
         "",

@@ -23,6 +23,7 @@ class Failing:
     name = "simulated"
     default_model = "simulated"
     price_list = ""
+    url = ""
     began, ended = 10.0, 70.0
 
     def __init__(self, status: int, latency_s: float) -> None:

@@ -30,7 +30,13 @@ BEHAVIOURS = [
     sends(b""),
     resets,
 ]
-LOUD = {**PRODUCTION, "LOG_LEVEL": "DEBUG", "ANTHROPIC_API_KEY": PROVIDER_KEY, "LLM_TIMEOUT": "2"}
+LOUD = {
+    **PRODUCTION,
+    "LLM_PROVIDER": "anthropic",
+    "LOG_LEVEL": "DEBUG",
+    "ANTHROPIC_API_KEY": PROVIDER_KEY,
+    "LLM_TIMEOUT": "2",
+}
 
 
 def found_in(text: str, key: str) -> list[str]:
