@@ -204,9 +204,9 @@ class Spool:
             rows = sum(line.record is not None for line in foreign.read())
             foreign.close()
             logger.error(
-                "%s has %d rows for the database %s, and this is %s: they are not stored. If that"
-                " database was renamed to this one, stop the service, and replace the old name in"
-                " the file's name and in its first line; else delete the file",
+                "%s has %d rows for the database %s, and this is %s: they are not stored; if it is"
+                " the same one under a new name, run `manage.py staccato_journal adopt` with the"
+                " file, else delete it",
                 *(path, rows, foreign.database or "of a damaged first line"),
                 self._journal.database,
             )

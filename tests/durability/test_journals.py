@@ -24,7 +24,7 @@ from tests.durability.support import (
     stored,
     until_stored,
 )
-from tests.support import http
+from tests.support import http, service
 from tests.support.dialects import AnthropicDialect
 from tests.support.locks import locked, until_blocked
 from tests.support.provider import says
@@ -176,6 +176,27 @@ async def test_a_row_is_in_memory_until_the_new_journal_has_it(monkeypatch, tmp_
     now = rows.snapshot(rows_refused=0)
     assert (now.rows, now.rows_in_memory_only) == (1, 0)
     await rows.close()
+
+
+async def test_a_journal_of_a_renamed_database_is_stored_by_a_command(
+    serve, llm, postgres, journal_dir
+):
+    async with serve() as running:
+        ids = await answered_without_a_database(running, llm, postgres, 5)
+        running.process.kill()
+        await running.ended()
+    postgres.start()
+    async with looking(postgres) as sql:  # as good as another name
+        await sql.execute("DELETE FROM generation_deployment")
+    (old,) = journal_dir.glob("*.journal")
+    async with serve() as running:
+        await running.until_logged(f"{old} has 5 rows for the database")
+        assert "5 stored" in service.manage(postgres.url, "staccato_journal", "adopt", str(old))
+        assert await stored(postgres) == ids
+        assert not old.exists()
+        (living,) = journal_dir.glob("*.journal")
+        with pytest.raises(AssertionError, match="its process lives"):
+            service.manage(postgres.url, "staccato_journal", "adopt", str(living))
 
 
 # --- no room -----------------------------------------------------------------------------------

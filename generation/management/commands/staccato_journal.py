@@ -1,4 +1,5 @@
-"""`manage.py staccato_journal list|show|replay|discard`: the rows that PostgreSQL refused."""
+"""`manage.py staccato_journal list|show|replay|discard|adopt`: rows that PostgreSQL refused, and
+journals that no process takes up by itself."""
 
 from __future__ import annotations
 
@@ -14,11 +15,15 @@ from django.db import connections
 from generation import conf
 from generation.database.batching import running
 from generation.database.engine import Database
+from generation.journal import lines
 from generation.journal.dead_letters import SUFFIX, DeadLetter, DeadLetters
+from generation.journal.file import JournalFile
 from generation.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from generation.records import KeyedRow
 
 
 class Command(BaseCommand):
@@ -40,8 +45,15 @@ class Command(BaseCommand):
             action = actions.add_parser(name, help=text)
             action.add_argument("ids", nargs="*", type=UUID, metavar="ID", help="the id of a row")
             action.add_argument("--all", action="store_true", help="all refused rows")
+        adopt = actions.add_parser(
+            "adopt", help="store the rows of a journal whose database had another name, in this one"
+        )
+        adopt.add_argument("path", type=Path, metavar="FILE")
 
     def handle(self, *_args: Any, action: str, **options: Any) -> None:
+        if action == "adopt":
+            self._adopt(options["path"])
+            return
         files = self._files()
         found = [(file, entry) for file in files for entry in file.read()]
         if action == "list":
@@ -56,7 +68,8 @@ class Command(BaseCommand):
         for file in files:
             mine = [entry for owner, entry in chosen if owner is file]
             if action == "replay":
-                mine = asyncio.run(self._replay(mine))
+                stored = asyncio.run(self._store([entry.keyed for entry in mine]))
+                mine = [entry for entry in mine if entry.keyed in stored]
             if mine:
                 # Answers wait for this lock when the service adds to the file, so don't hold it
                 # while the database stores the rows.
@@ -93,7 +106,20 @@ class Command(BaseCommand):
             raise CommandError(f"not among the refused rows: {', '.join(map(str, missing))}")
         return [(file, entry) for file, entry in found if entry.keyed.row.id in ids]
 
-    async def _replay(self, entries: Sequence[DeadLetter]) -> list[DeadLetter]:
+    def _adopt(self, path: Path) -> None:
+        file = JournalFile.adopt(path)
+        if file is None:
+            raise CommandError(f"{path} does not exist, or its process lives")
+        found = [lines.to_row(line.record) for line in file.read() if line.record]
+        rows = [keyed for keyed in found if keyed is not None]
+        stored = asyncio.run(self._store(rows))
+        if len(stored) < len(found):
+            file.close()
+            raise CommandError(f"{len(found) - len(stored)} are not stored, and {path} stays")
+        file.remove()
+        self.stdout.write(f"{len(stored)} stored")
+
+    async def _store(self, rows: list[KeyedRow]) -> list[KeyedRow]:
         """Store rows as the service does, with all that follows from one. Returns those stored."""
         settings = conf.load()
         django_database = connections.settings[settings.database]
@@ -101,12 +127,12 @@ class Command(BaseCommand):
             store = Store(database, settings)
             async with running(store.batchers):
                 outcomes = await asyncio.gather(
-                    *(store.logs.insert(entry.keyed) for entry in entries), return_exceptions=True
+                    *(store.logs.insert(keyed) for keyed in rows), return_exceptions=True
                 )
-        for entry, outcome in zip(entries, outcomes, strict=True):
+        for keyed, outcome in zip(rows, outcomes, strict=True):
             if isinstance(outcome, BaseException):
-                self.stderr.write(f"{entry.keyed.row.id}: {outcome}")
-        return [entry for entry, outcome in zip(entries, outcomes, strict=True) if outcome is None]
+                self.stderr.write(f"{keyed.row.id}: {outcome}")
+        return [keyed for keyed, outcome in zip(rows, outcomes, strict=True) if outcome is None]
 
 
 def _as_json(entry: DeadLetter) -> str:
