@@ -98,9 +98,8 @@ class Soak:
         rows = await stored_rows(self.postgres.url)
         self._tell(closed_s, replayed_s)
         states = (before, after)
-        return report(
-            check(self.callers, self.provider, rows, states, self.logs), states, self.sizes_mib
-        )
+        laws = check(self.callers, self.provider, rows, states, self.sizes_mib, self.logs)
+        return report(laws, states, self.sizes_mib)
 
     async def _trouble(self, seconds: float) -> None:
         """Everything at once, while the callers call."""
