@@ -15,7 +15,7 @@ from soak_provider import Moody
 from tests.support import http
 
 # What the living worker may have more of at the end. Its pools keep connections up to their sizes.
-# Memory fills in the first minutes and then stays: its end is compared with the first quarter's peak.
+# Memory fills in the first minutes and then stays: its end is compared with its early peak.
 MORE = {
     "rss_mib": 16,
     "tasks": 2,
