@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -46,14 +47,13 @@ _BEYOND_ASYNCPG = {
     "sslsni": {"1"},
     "min_protocol_version": {"3.0"},
     "replication": {"false", "off", "no", "0"},
-    "service": set[str](),
     "scram_client_key": set[str](),
     "scram_server_key": set[str](),
     "oauth_issuer": set[str](),
     "oauth_client_id": set[str](),
     "sslkeylogfile": set[str](),
 }
-_HARMLESS = {"client_encoding", "max_protocol_version", "sslcompression", "oauth_scope"}
+_HARMLESS = {"service", "client_encoding", "max_protocol_version", "sslcompression", "oauth_scope"}
 _TRANSLATED = {
     *("host", "hostaddr", "port", "dbname", "user", "password", "passfile", "options"),
     *("application_name", "fallback_application_name", "krbsrvname", "gsslib", "assume_role"),
@@ -106,13 +106,13 @@ def from_django(database: Mapping[str, Any]) -> Target:
         name: str(value)
         for name, value in {
             **database.get("OPTIONS", {}),
-            "dbname": database["NAME"],
-            "user": database["USER"],
-            "password": database["PASSWORD"],
-            "host": database["HOST"],
-            "port": database["PORT"],
+            "dbname": database.get("NAME"),
+            "user": database.get("USER"),
+            "password": database.get("PASSWORD"),
+            "host": database.get("HOST"),
+            "port": database.get("PORT"),
         }.items()
-        if name not in _DJANGO and value not in {None, ""}
+        if name not in _DJANGO and value is not None and value != ""  # 0 counts
     }
     parameters = {**_defaults(given), **given}
     _judge(parameters)
@@ -155,6 +155,8 @@ def _defaults(given: Mapping[str, str]) -> dict[str, str]:
 
 
 def _judge(parameters: Mapping[str, str]) -> None:
+    if parameters.get("service", "") != os.environ.get("PGSERVICE", ""):
+        raise BadDatabase("its service is not read by asyncpg; set PGSERVICE, which both read")
     for name, choices in _CHOICES.items():
         if parameters.get(name, choices[0]) not in choices:
             hint = "; use require" if parameters[name] == "no-verify" else ""

@@ -71,6 +71,14 @@ def test_what_asks_for_nothing_that_asyncpg_can_not_do_is_not_spoken_of(query, c
     assert not caplog.text
 
 
+def test_an_entry_may_leave_out_what_django_fills_in():
+    entry = {"ENGINE": "django.db.backends.postgresql", "NAME": "n", "PORT": 6432}
+    entry["OPTIONS"] = {"connect_timeout": 0, "context": object(), "pool": {"max_size": 4}}
+    target = dsn.from_django(entry)
+    assert (target["dbname"], target["port"], target["host"]) == ("n", "6432", "")
+    assert target.connect_timeout_s is None
+
+
 def test_djangos_role_is_the_hot_paths_too():
     entry = database("postgresql://h/n")
     entry["OPTIONS"]["assume_role"] = "writer"
@@ -95,6 +103,7 @@ CANARY = "canary"
         ("@h/n?keepalives_idle=x", "its keepalives_idle is not a whole number"),
         ("@h1,h2,h3/n?port=1,2", "it has 2 ports for 3 hosts"),
         ("@h1,h2/n?hostaddr=127.0.0.1", "its host and hostaddr are not equally many"),
+        ("@h/n?service=ours", "set PGSERVICE, which both read"),
         ("@h:99999/n", "its port is not a number"),
         ("@/n?host=@abstract", "its host is an abstract socket"),
         ("@h/n?sslmode=require&sslrootcert=system", "needs sslmode=verify-full"),
