@@ -50,24 +50,26 @@ async def test_uvicorns_own_level_is_kept(serve):
 @pytest.mark.parametrize(
     ("env", "words"),
     [
-        ({"LLM_PROVIDER": ""}, "staccato.E006: No LLM is configured and DEBUG is off"),
-        ({"LLM_PROVIDER": "", "OPENAI_KEY": "k"}, "Did you mean OPENAI_API_KEY?"),
+        ({}, "staccato.E006: No LLM is configured and DEBUG is off"),
+        ({"OPENAI_KEY": "k"}, "Did you mean OPENAI_API_KEY?"),
         (
-            {"LLM_PROVIDER": "", "OPENAI_BASE_URL": "http://h/v1"},
+            {"OPENAI_BASE_URL": "http://h/v1"},
             "OPENAI_BASE_URL is set, but openai",
         ),
     ],
 )
 async def test_production_does_not_start_with_made_up_answers(database_url, env, words):
+    chosen = {**service.PRODUCTION, "LLM_PROVIDER": "auto", **env}
     with pytest.raises(AssertionError, match="did not start") as ended:
-        async with service.running(database_url, **{**service.PRODUCTION, **env}):
+        async with service.running(database_url, **chosen):
             pass
     assert words in str(ended.value)
     assert "staccato.E006" in str(ended.value)
 
 
 async def test_production_serves_made_up_answers_where_it_is_told_to(users, database_url):
-    env = {**service.PRODUCTION, "STACCATO_API_KEYS_REQUIRED": "0"}
+    told = {"LLM_PROVIDER": "simulated", "STACCATO_API_KEYS_REQUIRED": "0"}
+    env = {**service.PRODUCTION, **told}
     async with service.running(database_url, **env) as running:
         assert (await http.generate(running.port)).status == 200
         assert "the LLM is simulated" in running.log

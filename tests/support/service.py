@@ -18,7 +18,6 @@ PRODUCTION = {
     "SECRET_KEY": "canary-secret-key",
     "STACCATO_API_KEY_PEPPER": "canary-pepper",
     "SECURE_SSL_REDIRECT": "0",
-    "LLM_PROVIDER": "simulated",
 }
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from generation.conf import Settings
     from generation.errors import LLMError
+    from generation.llm.providers.error_bodies import ErrorObject
     from generation.records import Prompt, Usage
 
 _SENTENCE_CHARS = 300
@@ -182,38 +183,54 @@ class HttpProvider(ABC):
     def _read(self, status: int, headers: httpx.Headers, body: bytearray) -> Answer:
         """Returns the answer. Raises the error that the reply amounts to."""
         decoration = Decoration(self._excerpt)
-        facts: dict[str, Any] = {"status_code": status, "raw_reply": self._excerpt(body)}
         try:
             payload = self._parse(headers, body, decoration)
             error = read_error(payload, status, beside_an_answer=self._holds_answer(payload))
             if error is None and policy.is_success(status):
                 answer = self.decode(payload, decoration)
-                self._count_doubtful(decoration)
+                if decoration.doubtful:
+                    self._count_doubtful(decoration)
                 return answer
         except UnusableReply as fault:
             payload = error = None
             if policy.is_success(status):
+                raw_reply = self._excerpt(body)
                 raise policy.to_error(
                     fault.finding,
                     str(fault),
+                    status_code=status,
+                    raw_reply=raw_reply,
                     partial=_as_reply(fault.answer),
-                    said=self._said(facts["raw_reply"], fault.finding),
-                    **facts,
+                    said=self._said(raw_reply, fault.finding),
                 ) from None
+        raise self._failure(status, headers, body, payload, error)
+
+    def _failure(
+        self,
+        status: int,
+        headers: httpx.Headers,
+        body: bytearray,
+        payload: Any,
+        error: ErrorObject | None,
+    ) -> LLMError:
+        """Returns the error of a reply that says it is one; `payload` is None if it is no JSON."""
+        raw_reply = self._excerpt(body)
+        sentence = error.message if error else "" if payload else raw_reply
         finding = policy.find(status, error.finding if error else None)
-        sentence = error.message if error else "" if payload else facts["raw_reply"]
         failure = policy.to_error(
             finding,
-            f"{self.name} answered {status}",
+            f"{self.name} answered {status}{' with an error' * policy.is_success(status)}",
+            status_code=status,
+            raw_reply=raw_reply,
             partial=_as_reply(self._salvage(payload)) if policy.is_success(status) else None,
             said=self._said(sentence, finding),
             retry_after=policy.retry_after(headers, datetime.now(UTC)),
             should_retry=policy.should_retry(headers),
-            **facts,
         )
         if error and error.message and policy.quotes(failure):
-            failure.detail += f": {without_account(self._excerpt(sentence, limit=_SENTENCE_CHARS))}"
-        raise failure
+            quoted = without_account(self._excerpt(sentence, limit=_SENTENCE_CHARS))
+            failure.detail += f": {quoted}"
+        return failure
 
     def _parse(self, headers: httpx.Headers, body: bytearray, decoration: Decoration) -> Any:
         if body.startswith(BYTE_ORDER_MARK):

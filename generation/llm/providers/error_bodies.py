@@ -140,8 +140,10 @@ def read_error(payload: Any, status: int, *, beside_an_answer: bool = False) -> 
         payload = payload[0] if payload else None
     if not isinstance(payload, dict):
         return None
-    is_success = policy.is_success(status)
     error = payload.get("error")
+    if beside_an_answer and not error and "base_resp" not in payload:  # nearly every reply
+        return None
+    is_success = policy.is_success(status)
     if isinstance(error, list) and error:
         error = error[0]
     if isinstance(error, dict):

@@ -119,7 +119,8 @@ class OpenAI(HttpProvider):
 
     def _refuse_half(self, choice: dict[str, Any], answer: Answer, decoration: Decoration) -> None:
         """Raise `UnusableReply` for an answer that an error ended."""
-        error = read_error({"error": choice.get("error")}, 200)
+        said = choice.get("error")
+        error = read_error({"error": said}, 200) if said else None
         if error is None:
             return
         if answer.text and answer.stop_reason in _CLEAN_STOPS:
