@@ -63,7 +63,7 @@ async def test_a_journal_of_another_database_is_left_alone(serve, llm, postgres,
     async with looking(postgres) as sql:
         await sql.execute("DELETE FROM generation_deployment")
     async with serve() as running:
-        await asyncio.sleep(0.5)  # it looks at its start
+        await running.until_logged("they are not stored")
         assert (await http.generate(running.port)).status == 200
         assert foreign.exists()
         assert len(await stored(postgres)) == 1

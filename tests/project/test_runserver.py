@@ -23,8 +23,16 @@ from django.core.exceptions import ImproperlyConfigured
 from generation import locks
 from project.embedded_postgres.layout import Layout
 from project.management.commands import runserver
+from tests.support import forked
 
 ROOT = Path(__file__).parents[2]
+UNSET = {
+    "DATABASE_URL",
+    "ANTHROPIC_API_KEY",
+    "OPENAI_API_KEY",
+    "DJANGO_SETTINGS_MODULE",
+    "PYTHONDONTWRITEBYTECODE",  # or each start compiles the copy
+}
 START_S = 60.0
 GONE_S = 10.0
 
@@ -48,9 +56,7 @@ class Checkout:
         shutil.copy(ROOT / "manage.py", folder)
 
     def start(self, *arguments: str, through: str = "", **more: str) -> subprocess.Popen[bytes]:
-        unset = {"DATABASE_URL", "ANTHROPIC_API_KEY", "OPENAI_API_KEY", "DJANGO_SETTINGS_MODULE"}
-        unset.add("PYTHONDONTWRITEBYTECODE")  # or each start compiles the copy
-        env = {name: value for name, value in os.environ.items() if name not in unset}
+        env = {name: value for name, value in os.environ.items() if name not in UNSET}
         command = [sys.executable, "manage.py", *arguments]
         with self.output.open("wb") as output:
             return subprocess.Popen(
@@ -222,27 +228,34 @@ def test_without_reload_it_ends_with_who_started_it_where_asked_to(checkout, ser
     eventually(checkout.no_postgres_runs, GONE_S, "PostgreSQL is gone")
 
 
-def test_a_port_in_use_is_one_line_that_says_what_to_do(checkout):
+def refused(address: str, **more: str) -> str:
+    """What it says where it does not start."""
+    env = {name: value for name, value in os.environ.items() if name not in UNSET}
+    ended = forked.run("manage.py", "runserver", address, env={**env, "DEBUG": "1", **more})
+    assert ended.returncode == 1
+    return ended.output
+
+
+def test_a_port_in_use_is_one_line_that_says_what_to_do():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert checkout.start("runserver", str(port)).wait(START_S) == 1
-    assert f"runserver {port + 1}" in checkout.said
-    assert len(checkout.said.splitlines()) == 1
+        said = refused(str(port))
+    assert f"runserver {port + 1}" in said
+    assert len(said.splitlines()) == 1
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0"])
-def test_other_machines_are_not_served_without_keys(checkout, address):
-    assert checkout.start("runserver", address).wait(START_S) == 1
-    assert "set STACCATO_API_KEYS_REQUIRED=1" in checkout.said
-    assert len(checkout.said.splitlines()) == 1
+def test_other_machines_are_not_served_without_keys(address):
+    said = refused(address)
+    assert "set STACCATO_API_KEYS_REQUIRED=1" in said
+    assert len(said.splitlines()) == 1
 
 
 @pytest.mark.parametrize("variables", [{"STACCATO_API_KEYS_REQUIRED": "1"}, {"DEBUG": "0"}])
-def test_other_machines_are_served_where_keys_are_required(checkout, variables):
+def test_other_machines_are_served_where_keys_are_required(variables):
     with socket.create_server(("0.0.0.0", 0)) as taken:
-        port = taken.getsockname()[1]
-        assert checkout.start("runserver", f"0.0.0.0:{port}", **variables).wait(START_S) == 1
-    assert "another process listens there" in checkout.said, "it was refused before it listened"
+        said = refused(f"0.0.0.0:{taken.getsockname()[1]}", **variables)
+    assert "another process listens there" in said, "it was refused before it listened"
 
 
 @pytest.mark.parametrize(

