@@ -17,7 +17,7 @@ from django.test.utils import setup_databases, teardown_databases
 
 from generation.models import Profile
 from generation.runtime.process import Runtime
-from tests.support import emptying, service
+from tests.support import emptying, postgres, service
 from tests.support.dialects import AnthropicDialect
 from tests.support.in_process import in_process_client
 from tests.support.provider import Provider, says
@@ -41,6 +41,12 @@ def _many_files() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < 20_000:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(20_000, hard), hard))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_folders_left() -> Iterator[None]:
+    yield
+    postgres.remove_kept()
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import functools
 import os
@@ -18,6 +17,7 @@ from project.embedded_postgres import holding
 from project.embedded_postgres.account import Account
 
 PORT = "5432"
+_kept: list[Path] = []
 
 
 def free_port() -> int:
@@ -34,9 +34,14 @@ def _new_folder() -> Path:
 
 def _kept_folder() -> Path:
     """What is in it is made once for all servers of this process."""
-    folder = _new_folder()
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+    _kept.append(_new_folder())
+    return _kept[-1]
+
+
+def remove_kept() -> None:
+    """At the end of the process; a worker of pytest-xdist runs no `atexit`."""
+    for folder in _kept:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @functools.cache
