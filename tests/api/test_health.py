@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from django.contrib.auth import get_user_model
 
@@ -58,6 +60,28 @@ async def test_asking_often_asks_the_database_once(client, runtime, monkeypatch)
     for _ in range(20):
         await client.get("/readyz")
     assert len(pings) <= 2
+
+
+async def test_asking_at_once_asks_the_database_once(client, runtime, monkeypatch):
+    pings = []
+    ping = runtime.store.ping
+    may_answer = asyncio.Event()
+
+    async def counted():
+        pings.append(1)
+        await may_answer.wait()
+        await ping()
+
+    monkeypatch.setattr(runtime.store, "ping", counted)
+    asking = [asyncio.create_task(client.get("/readyz")) for _ in range(200)]
+    while not pings:
+        await asyncio.sleep(0)
+    asking.pop(0).cancel()  # the one that began may leave
+    await asyncio.sleep(0.05)
+    may_answer.set()
+    answers = await asyncio.gather(*asking)
+    assert {answer.status_code for answer in answers} == {200}
+    assert len(pings) == 1
 
 
 async def test_the_pool_page_shows_the_pool_and_the_process(client):

@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from generation.asgi.body import LARGE_BODIES_BYTES
+from generation.asgi.body import LARGE_BODIES_BYTES, Room
 from tests.support import http, service
 from tests.support.http import GENERATE, Wire, exchange, head
 from tests.support.problems import problem
@@ -64,6 +64,17 @@ async def test_a_body_of_just_the_limit_is_read(serve):
         assert slug(reply) == (422, "invalid-request")
 
 
+@pytest.mark.parametrize("size", [2_600_000, 4_000_000])
+async def test_a_limit_above_djangos_own_holds(serve, size):
+    body = b'{"input": "%s"}' % (b"x" * size)
+    async with serve(STACCATO_MAX_BODY_BYTES="5000000") as service:
+        reply = await exchange(service.port, head(f"Content-Length: {len(body)}") + body, 30)
+        assert reply.status == 200
+        form = head(f"Content-Length: {size}", path="/admin/login/") + b"x" * size
+        assert (await exchange(service.port, form, 30)).status < 500
+        assert "Traceback" not in service.log
+
+
 # --- time ---------------------------------------------------------------------------------------
 
 
@@ -115,6 +126,61 @@ async def test_strangers_take_no_room_from_admitted_callers(edge):
             )
         reply = await exchange(edge.port, head(f"Content-Length: {len(body)}") + body)
         assert reply.status == 200
+
+
+@pytest.fixture
+def room() -> Room:
+    return Room(10)
+
+
+async def test_a_room_is_shared_first_come_first_served(room):
+    await room.acquire(8)
+    large, small = (asyncio.create_task(room.acquire(size)) for size in (9, 1))
+    await asyncio.sleep(0)
+    assert not small.done(), "else small ones could keep a large one waiting without end"
+    room.release(8)
+    await asyncio.gather(large, small)
+    late = asyncio.create_task(room.acquire(1))
+    await asyncio.sleep(0)
+    assert not late.done()
+    room.release(1)
+    await late
+
+
+async def test_one_that_stops_waiting_for_room_makes_way_and_loses_none(room):
+    await room.acquire(8)
+    large, small, granted = (asyncio.create_task(room.acquire(size)) for size in (9, 1, 1))
+    await asyncio.sleep(0)
+    large.cancel()
+    await asyncio.sleep(0)
+    granted.cancel()  # it has its share, but does not know yet
+    await asyncio.gather(large, small, granted, return_exceptions=True)
+    assert granted.cancelled()
+    room.release(8)
+    room.release(1)
+    await asyncio.wait_for(room.acquire(10), 1)
+
+
+@pytest.mark.parametrize(
+    ("header", "path"),
+    [
+        (f"Content-Length: {MIB}", "/admin/login/"),
+        ("Content-Length: 65536", "/admin/login/"),
+        ("Transfer-Encoding: chunked", "/nowhere"),
+    ],
+)
+async def test_strangers_bodies_take_bounded_memory(serve, header, path):
+    async with serve(STACCATO_BODY_TIMEOUT="3") as service, contextlib.AsyncExitStack() as stack:
+        await exchange(service.port, head(path="/admin/login/", method="GET"))
+        before = service.memory()
+        size = b"100000\r\n" if "chunked" in header else b""
+        for _ in range(300):
+            wire = await stack.enter_async_context(Wire.to(service.port))
+            with contextlib.suppress(TimeoutError, ConnectionError):
+                async with asyncio.timeout(0.05):
+                    await wire.send(head(header, path=path) + size + b"x" * 1_000_000)
+        assert service.memory() - before < 150 * MIB
+        assert (await http.generate(service.port)).status == 200
 
 
 # --- admission ----------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from pathlib import Path
 
 import pytest
 
@@ -68,21 +67,6 @@ TARGETS = [
     b"/static/%2e%2e/manage.py", b"/api/v1/openapi.json?" + b"\xff", b"/metrics/x", b"/readyz%00",
 ]  # fmt: skip
 METHODS = b"GET HEAD POST PUT PATCH DELETE OPTIONS TRACE CONNECT FOO".split()
-
-
-def resident(service) -> int:
-    """Bytes of memory that the service's process holds."""
-    status = Path(f"/proc/{service.process.pid}/status").read_text()
-    return next(
-        int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmRSS")
-    )
-
-
-def peak(service) -> int:
-    status = Path(f"/proc/{service.process.pid}/status").read_text()
-    return next(
-        int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM")
-    )
 
 
 async def statuses(port: int, requests: list[bytes]) -> dict[bytes, int]:
@@ -176,7 +160,7 @@ async def first_status(port: int, request: bytes) -> int:
 
 
 async def test_two_hundred_endless_bodies_at_once_take_no_memory(fuzzed):
-    before = resident(fuzzed)
+    before = fuzzed.memory()
 
     async def flood() -> int:
         async with Wire.to(fuzzed.port) as wire:
@@ -190,19 +174,19 @@ async def test_two_hundred_endless_bodies_at_once_take_no_memory(fuzzed):
     found = await asyncio.gather(*(flood() for _ in range(AT_ONCE)))
     assert set(found) <= {413, 0}  # 0: reset, for a sender that did not listen
     assert found.count(413) > AT_ONCE / 2
-    grown = peak(fuzzed) - before
+    grown = fuzzed.memory("VmHWM") - before
     assert grown < MORE_MEMORY, f"{grown / 1024 / 1024:.0f} MB more"
 
 
 async def test_two_hundred_strangers_bodies_at_once_take_no_memory(fuzzed):
-    before = resident(fuzzed)
+    before = fuzzed.memory()
     body = b'{"input": "%s"}' % (b"x" * 1_000_000)
     found = await asyncio.gather(
         *(exchange(fuzzed.port, head(f"Content-Length: {len(body)}") + body, 60)
           for _ in range(AT_ONCE))
     )  # fmt: skip
     assert {reply.status for reply in found} == {401}
-    grown = peak(fuzzed) - before
+    grown = fuzzed.memory("VmHWM") - before
     assert grown < MORE_MEMORY, f"{grown / 1024 / 1024:.0f} MB more"
 
 

@@ -49,6 +49,12 @@ class Service:
     def log(self) -> str:
         return self._log.read_text() if self._log.exists() else ""
 
+    def memory(self, name: str = "VmRSS") -> int:
+        """Bytes that the process holds; by "VmHWM" those that it ever held."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith(name))
+        return int(line.split()[1]) * 1024
+
     async def pool(self) -> dict:
         return (await http.request(self.port, "GET", "/api/v1/pool")).json()
 

@@ -1,0 +1,115 @@
+"""Pages of Django's own handler have a bounded place of their own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from generation.asgi import stock_places
+from generation.asgi.stock_places import AT_WORK, WAITING_OR_SENDING, StockPlaces
+from generation.errors import TooManyInFlight
+from tests.support.http import Wire, exchange, generate, head, request
+
+LOGIN = "/admin/login/"
+ALL = AT_WORK + WAITING_OR_SENDING
+
+
+@pytest.fixture
+def places() -> StockPlaces:
+    return StockPlaces()
+
+
+async def fill(places: StockPlaces):
+    """Those at work, and the tasks of those that wait."""
+    working = [await places.take() for _ in range(AT_WORK)]
+    waiting = [asyncio.create_task(places.take()) for _ in range(WAITING_OR_SENDING)]
+    await asyncio.sleep(0)
+    return working, waiting
+
+
+async def respond(_scope, _receive, send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def test_few_work_more_wait_and_the_rest_is_refused_at_once(places):
+    working, waiting = await fill(places)
+    with pytest.raises(TooManyInFlight):
+        await places.take()
+    assert not any(task.done() for task in waiting)
+    working[0].leave()
+    working[0].leave()  # frees one place, not two
+    await asyncio.sleep(0)
+    assert sum(task.done() for task in waiting) == 1
+    again = asyncio.create_task(places.take())
+    await asyncio.sleep(0)
+    assert not again.done()
+    for task in (*waiting, again):
+        task.cancel()
+
+
+async def test_one_that_waits_too_long_or_leaves_gives_its_place_back(places, monkeypatch):
+    monkeypatch.setattr(stock_places, "WAIT_S", 0.05)
+    working, waiting = await fill(places)
+    waiting.pop().cancel()
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert {type(result) for result in results} == {TooManyInFlight}
+    for place in working:
+        place.leave()
+    for place in [await places.take() for _ in range(AT_WORK)]:
+        place.leave()
+    await fill(places)  # as many as at first
+
+
+async def test_a_client_that_reads_slowly_keeps_nobody_from_working(places, monkeypatch):
+    reading = asyncio.Event()
+
+    async def slow_send(message) -> None:
+        if message["type"] == "http.response.body":
+            await reading.wait()
+
+    for _ in range(AT_WORK):
+        place = await places.take()
+        asyncio.create_task(place.serve(respond, {}, None, slow_send))  # noqa: RUF006  # ends below
+    await asyncio.sleep(0)
+    place = await asyncio.wait_for(places.take(), 1)
+    place.leave()
+    reading.set()
+    monkeypatch.setattr(stock_places, "SEND_S", 0.05)
+    place = await places.take()
+    reading.clear()
+    await asyncio.wait_for(place.serve(respond, {}, None, slow_send), 1)
+
+
+async def test_five_hundred_at_the_login_leave_room_for_generations(serve):
+    async with serve() as service:
+        assert (await request(service.port, "GET", LOGIN)).status == 200
+        crowd = [
+            asyncio.create_task(exchange(service.port, head(path=LOGIN, method="GET"), 60))
+            for _ in range(500)
+        ]
+        replies = [await generate(service.port) for _ in range(5)]
+        assert {reply.status for reply in replies} == {200}
+        statuses = Counter(reply.status for reply in await asyncio.gather(*crowd))
+        threads = len(list(Path(f"/proc/{service.process.pid}/task").iterdir()))
+        assert threads < 60
+        assert set(statuses) == {200, 503}
+        assert statuses[200] >= ALL
+        assert (await request(service.port, "GET", LOGIN)).status == 200
+
+
+async def test_clients_that_leave_while_they_wait_give_their_places_back(serve):
+    async with serve() as service:
+        for _ in range(3):
+            wires = [await Wire.begin(service.port, "GET", LOGIN) for _ in range(ALL)]
+            await asyncio.gather(*(wire.leave() for wire in wires))
+        for _ in range(50):  # what is at work ends first
+            reply = await request(service.port, "GET", LOGIN)
+            if reply.status == 200:
+                break
+            await asyncio.sleep(0.1)
+        assert reply.status == 200
+        assert "Traceback" not in service.log
