@@ -22,7 +22,7 @@ MORE = {
     "threads": 32,  # executors start threads when they have work
     "files": 2,
     "clients": 0,
-    "providers": 25,
+    "providers": 2,
     "database": 10,
     "other_sockets": 2,
 }
