@@ -57,10 +57,10 @@ BETWEEN_KILLS_S = (8.0, 20.0)
 DOWN_S = (0.2, 4.0)
 GRACE_S = 1.0  # from the last request to a worker until it is told to stop
 WARM_UP_S = 60.0
-IDLE_S = 35.0  # longer than connections to a provider are kept
+IDLE_S = 65.0  # the pool looks for idle connections to a provider every 30 s, after 30 s
 CLOSING_S = 120.0  # for the last keys
 REPLAY_S = 60.0  # for the journals to be stored
-REST_S = 420.0  # all the above but the soak itself, and the start
+REST_S = 480.0  # all the above but the soak itself, and the start
 
 
 class Soak:
