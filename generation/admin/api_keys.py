@@ -53,8 +53,13 @@ class ApiKeyForm(ModelForm):
         scope = fields.get("scope", self.instance.scope)
         if "user" in self.fields and (scope == ApiKey.Scope.USER) != bool(fields.get("user")):
             self.add_error("user", "Name a user here if the scope is “one user”, and only then.")
-        if "users" in self.fields and scope != ApiKey.Scope.USERS and fields.get("users"):
-            self.add_error("users", "Name users here only if the scope is “the users named below”.")
+        if "users" in self.fields and (scope == ApiKey.Scope.USERS) != bool(fields.get("users")):
+            self.add_error(
+                "users", "Name users here if the scope is “the users named below”, and only then."
+            )
+        expires = fields.get("expires_at")
+        if self.instance.pk is None and expires is not None and expires <= now():
+            self.add_error("expires_at", "This moment has passed: the key would never work.")
         return fields
 
 

@@ -46,6 +46,8 @@ def test_a_key_made_in_the_admin_is_shown_once_and_in_no_cookie(staff):
         ({"scope": "user", "user": ""}, "Name a user here"),
         ({"scope": "all", "user": "1"}, "Name a user here"),
         ({"scope": "all", "users": "1"}, "scope"),
+        ({"scope": "users", "users": ""}, "Name users here"),
+        ({"scope": "all", "expires_at_0": "2020-01-31", "expires_at_1": "12:00"}, "has passed"),
         ({"scope": "all", "allowed_models": "oracle:9i"}, "oracle"),
     ],
 )

@@ -54,6 +54,8 @@ def test_the_command_takes_an_end_and_models(users):
     [
         (["create", "x", "--user", "nobody"], "no user nobody"),
         (["create", "x", "--all-users", "--expires", "soon"], "--expires soon"),
+        (["create", "x", "--all-users", "--expires", "0d"], "--expires 0d"),
+        (["create", "x", "--all-users", "--expires", "99999999999d"], "--expires 9"),
         (["create", "x", "--all-users", "--expires", "2020-01-31"], "in the past"),
         (["create", "x", "--all-users", "--expires", "2027-02-31"], "--expires 2027-02-31"),
         (["create", "x", "--all-users", "--models", "oracle:x"], "oracle"),

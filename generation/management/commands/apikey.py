@@ -18,6 +18,8 @@ from generation.models import ApiKey
 if TYPE_CHECKING:
     from argparse import ArgumentParser
 
+MAX_DAYS = 36_500
+
 
 class Command(BaseCommand):
     help = "Create, list and revoke API keys."
@@ -98,7 +100,7 @@ class Command(BaseCommand):
 
 
 def parse_moment(text: str) -> datetime:
-    if text.endswith("d") and text[:-1].isdigit():
+    if text.endswith("d") and text[:-1].isdecimal() and 0 < int(text[:-1]) <= MAX_DAYS:
         return now() + timedelta(days=int(text[:-1]))
     try:
         day = parse_date(text)
