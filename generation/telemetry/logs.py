@@ -45,9 +45,9 @@ class Throttle(logging.Filter):
 
 
 class LineFormatter(logging.Formatter):
-    """Appends the request's id, so that it finds all of a request's lines."""
+    """One line for each message. Its end names the request, so that an id finds all its lines."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the base's name
-        line = super().formatMessage(record)
+        line = " ".join(super().formatMessage(record).split("\n"))  # libpq's messages have several
         request = request_id.get()
         return f"{line} [request {request}]" if request else line

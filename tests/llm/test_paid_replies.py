@@ -91,6 +91,24 @@ async def test_a_filtered_choice_without_a_message_is_declined(server, client, p
     assert outcome.reply.usage == Usage(10, 20)
 
 
+@pytest.mark.parametrize("reason", ["SAFETY", "content_filter: RECITATION", "sensitive"])
+@pytest.mark.parametrize("dialect", [OpenAIDialect()], ids=["openai"])
+async def test_a_filter_in_other_words_is_a_filter(client, server, dialect, prompt, reason):
+    server.behave = says(200, dialect.answer("", stop=reason))
+    async with client() as llm:
+        assert type((await llm.complete(prompt)).error) is errors.LLMRefused
+
+
+@pytest.mark.parametrize("choices", [[], [None], [{}], [{"finish_reason": "stop"}]], ids=repr)
+@pytest.mark.parametrize("dialect", [OpenAIDialect()], ids=["openai"])
+async def test_no_choice_is_an_empty_answer(client, server, dialect, prompt, choices):
+    server.behave = says(200, dialect.answer(choices=choices))
+    async with client() as llm:
+        outcome = await llm.complete(prompt)
+    assert type(outcome.error) is errors.LLMBadReply
+    assert (outcome.reply.usage, len(server.requests)) == (Usage(10, 20), 1)
+
+
 HALVES = [
     OpenAIDialect().answer("Half an", stop="error"),
     OpenAIDialect().answer("Half an", stop="network_error"),

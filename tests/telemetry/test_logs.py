@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from generation.telemetry import logs
@@ -38,3 +40,14 @@ def test_no_traceback_is_dropped(logger, caplog):
     for fault in (ValueError(), TypeError()):
         logger.error("a bug", exc_info=fault)
     assert [record.exc_info[0] for record in caplog.records] == [ValueError, TypeError]
+
+
+def test_a_message_is_one_line_and_its_end_names_the_request():
+    formatter = logs.LineFormatter("{levelname}: {message}", style="{")
+    record = logging.makeLogRecord({"msg": "failed:\n%s", "args": ("why",), "levelname": "INFO"})
+    assert formatter.format(record) == "INFO: failed: why"
+    token = logs.request_id.set("mine-7")
+    try:
+        assert formatter.format(record) == "INFO: failed: why [request mine-7]"
+    finally:
+        logs.request_id.reset(token)
