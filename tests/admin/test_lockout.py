@@ -212,7 +212,7 @@ def test_no_password_is_written_down(admin_user):
 async def test_the_lockout_works_over_the_wire(serve, orm, settings):
     settings.PASSWORD_HASHERS = global_settings.PASSWORD_HASHERS  # the service's, not the tests'
     await sync_to_async(User.objects.create_superuser)("boss", password=PASSWORD, id=50)
-    async with serve(LOG_LEVEL="WARNING") as service, httpx.AsyncClient() as browser:
+    async with serve(LOG_LEVEL="WARNING") as service, httpx.AsyncClient(timeout=60) as browser:
         url = f"http://127.0.0.1:{service.port}{LOGIN}"
         token = (await browser.get(url)).cookies["csrftoken"]
         statuses = []

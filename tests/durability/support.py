@@ -50,7 +50,7 @@ async def stored(postgres) -> set[str]:
         }
 
 
-async def until_stored(postgres, ids: set[str], seconds: float = 15) -> None:
+async def until_stored(postgres, ids: set[str], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not ids <= (found := await stored(postgres)):
         assert time.monotonic() < deadline, f"{len(ids - found)} answered rows are not stored"
@@ -59,7 +59,7 @@ async def until_stored(postgres, ids: set[str], seconds: float = 15) -> None:
 
 async def until_used(sql, count: int) -> None:
     """So many usage records, written after the answers, and not one more."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await sql.fetchval("SELECT count(*) FROM generation_usagelog") < count:
             await asyncio.sleep(0.05)
     assert await sql.fetchval("SELECT count(*) FROM generation_usagelog") == count

@@ -99,7 +99,7 @@ async def test_a_journal_that_is_removed_under_its_process_is_replaced_with_its_
         ids = await answered_without_a_database(running, llm, postgres, 10)
         (removed,) = journal_dir.glob("*.journal")
         removed.unlink()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while rows_in(journal_dir) < 10:
                 await asyncio.sleep(0.1)
         assert f"{removed} was removed" in running.log
@@ -155,7 +155,7 @@ async def test_a_journal_that_fails_is_replaced_though_the_database_is_away(runt
     monkeypatch.setattr(os, "fdatasync", fail)
     row = make_row()
     await runtime.log._keep(row)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while runtime.log.snapshot().rows_in_memory_only:
             await asyncio.sleep(0.02)
     assert runtime.log.snapshot().rows == 1
@@ -386,7 +386,7 @@ async def test_rows_that_only_memory_has_are_not_forgotten_for_others_that_come_
         runtime.log._spool.remember(rows[:1], "a test says so")
         await until_blocked(sql)
         runtime.log._spool.remember(rows[1:], "a test says so")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while runtime.log.snapshot().rows_in_memory_only:
             await asyncio.sleep(0.02)
     found = await sql.fetch("SELECT result FROM generation_generationlog ORDER BY result")

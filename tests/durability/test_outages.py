@@ -122,7 +122,7 @@ async def test_a_key_whose_row_waits_in_the_journal_is_not_given_to_another(
             first = await http.generate(one.port, headers=headers)
             assert first.status == 200
             await sql.execute(expire)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while not await sql.fetchval(renewed):
                     await asyncio.sleep(0.05)
             for process in (one, two):
@@ -141,7 +141,7 @@ async def test_a_server_that_was_demoted_is_left_for_its_successor(serve, llm, p
             assert (ready.status, ready.json()["database"]) == (503, READ_ONLY)
             assert not await stored(postgres)
         await until_stored(postgres, ids)  # though the pool's connections were read-only for good
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while (await http.request(running.port, "GET", "/readyz")).status != 200:
                 await asyncio.sleep(0.1)
 
@@ -155,7 +155,7 @@ async def test_a_read_only_server_is_not_asked_for_a_connection_at_each_write(se
             opened = await sql.fetchval(sessions) - before
             seconds = time.monotonic() - began
         # Each second the pool's few, where every write used to open one.
-        assert opened < 12 * (1 + seconds) < 200, f"{opened} connections in {seconds:.1f} s"
+        assert opened < min(200, 12 * (1 + seconds)), f"{opened} connections in {seconds:.1f} s"
         await until_stored(postgres, ids)
 
 
@@ -179,7 +179,7 @@ async def test_keys_that_were_answered_in_a_long_outage_are_paid_for_once(serve,
         await dead.ended()
         postgres.start()
         pending = dict(enumerate(keys))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while pending:
                 order = list(pending)
                 again = await asyncio.gather(
@@ -210,7 +210,7 @@ async def test_a_server_that_answers_and_stores_nothing_is_not_ready(serve, llm,
                 ready = await http.request(running.port, "GET", "/readyz")
                 return ready.status == 200
 
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while await is_ready():
                     await asyncio.sleep(0.05)
             ready = (await http.request(running.port, "GET", "/readyz")).json()
@@ -218,7 +218,7 @@ async def test_a_server_that_answers_and_stores_nothing_is_not_ready(serve, llm,
             assert "takes no rows" in ready["journal"]
         finally:
             await sql.execute("DROP FUNCTION refuse CASCADE")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not await is_ready():
                 await asyncio.sleep(0.05)
         await until_stored(postgres, {answer.json()["id"]})

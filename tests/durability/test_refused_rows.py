@@ -93,7 +93,7 @@ async def test_an_operators_replay_that_waits_for_the_database_makes_no_answer_w
                 )
             )
             await until_blocked(sql)
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(60):
                 await asyncio.to_thread(refused.add, make_row("meanwhile"), "why")
         assert "1 replayed" in await replay
         assert [entry.keyed.row.result for entry in refused.read()] == ["meanwhile"]

@@ -47,9 +47,10 @@ async def test_fifty_callers_wait_in_the_llm_and_no_connection_is_held(serve, ll
 
 async def test_two_thousand_requests_in_flight_need_a_handful_of_connections(serve, llm, sql):
     llm.release.clear()
-    async with serve(LLM_TIMEOUT="120", DB_POOL_SIZE="5") as service:
+    patient = {"LLM_TIMEOUT": "120", "STACCATO_WRITE_TIMEOUT": "60", "DB_POOL_TIMEOUT": "60"}
+    async with serve(DB_POOL_SIZE="5", **patient) as service:
         callers = [asyncio.create_task(http.generate(service.port)) for _ in range(2000)]
-        await llm.until(lambda: llm.waiting == 2000, "2,000 callers in the LLM", 60)
+        await llm.until(lambda: llm.waiting == 2000, "2,000 callers in the LLM", 120)
         assert await sql.fetchval(OPEN) <= 5
         assert (await service.pool())["checked_out"] == 0
 

@@ -241,7 +241,7 @@ async def test_a_body_that_is_too_large_is_refused_while_it_arrives(serve):
             for _ in range(64):
                 yield b"x" * 1024
 
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=60) as client:
             answer = await client.post(
                 f"http://127.0.0.1:{service.port}{GENERATE}", content=endless()
             )

@@ -83,7 +83,7 @@ class Wire:
         answer.body = rest
         return answer
 
-    async def reply(self, seconds: float = 10) -> Answer:
+    async def reply(self, seconds: float = 60) -> Answer:
         """The next response. A connection that was closed or reset without one has status 0."""
         async with asyncio.timeout(seconds):
             try:
@@ -106,7 +106,7 @@ class Wire:
         }
         return Answer(int(first.split()[1]), headers)
 
-    async def is_closed(self, seconds: float = 10) -> bool:
+    async def is_closed(self, seconds: float = 60) -> bool:
         try:
             async with asyncio.timeout(seconds):
                 return not await self.reader.read(1)
@@ -128,7 +128,7 @@ class Wire:
             await self.writer.wait_closed()
 
 
-async def exchange(port: int, data: bytes, seconds: float = 10) -> Answer:
+async def exchange(port: int, data: bytes, seconds: float = 60) -> Answer:
     """Send bytes as they are; the response has status 0 if there is none."""
     async with Wire.to(port) as wire:
         with contextlib.suppress(ConnectionError):

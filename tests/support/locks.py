@@ -22,7 +22,7 @@ async def locked(database_url: str, table: str):
 
 async def until_blocked(sql) -> None:
     """A statement of the service waits for the lock."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not await sql.fetchval(
             "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'staccato'"
             " AND wait_event_type = 'Lock'"

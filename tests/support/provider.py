@@ -95,7 +95,7 @@ class Provider:
                 connection.transport.abort()
             await asyncio.gather(*self.tasks, return_exceptions=True)
 
-    async def until(self, condition: Callable[[], bool], what: str, seconds: float = 30) -> None:
+    async def until(self, condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
         """Wait for the server's own state; a real event, so polling it is not a guess."""
         try:
             async with asyncio.timeout(seconds):

@@ -66,7 +66,7 @@ class Service:
                 return float(line.rsplit(" ", 1)[1])
         return 0.0
 
-    async def until_pool(self, predicate, what: str, seconds: float = 10) -> dict:
+    async def until_pool(self, predicate, what: str, seconds: float = 60) -> dict:
         """Poll /api/v1/pool until it is as wanted."""
         pool = {}
         with contextlib.suppress(TimeoutError):
@@ -76,7 +76,7 @@ class Service:
                 return pool
         raise AssertionError(f"waited {seconds} s for {what}; the pool says {pool}")
 
-    async def until_logged(self, words: str, seconds: float = 10) -> None:
+    async def until_logged(self, words: str, seconds: float = 60) -> None:
         """What is done is told of a moment later."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
@@ -88,7 +88,7 @@ class Service:
     def terminate(self) -> None:
         self.process.terminate()
 
-    async def ended(self, seconds: float = 30) -> int:
+    async def ended(self, seconds: float = 60) -> int:
         async with asyncio.timeout(seconds):
             return await self.process.wait()
 
@@ -111,7 +111,7 @@ async def running(database_url: str, *options: str, application="project.asgi:ap
             if process.returncode is None:
                 process.terminate()
                 try:
-                    await service.ended(20)
+                    await service.ended()
                 except TimeoutError:
                     process.kill()
                     await process.wait()
@@ -131,7 +131,7 @@ def shared(database_url: str, **env: str):
 
 
 async def _until_alive(service: Service) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while service.process.returncode is None:
             if found := re.search(r"running on http://127\.0\.0\.1:(\d+)", service.log):
                 service.port = int(found[1])
