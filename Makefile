@@ -39,7 +39,7 @@ run: $(INSTALLED) $(PREPARED) ## serve on http://127.0.0.1:8000 (PORT=8001: else
 	@exec $(PY) manage.py runserver --stop-with-parent $(PORT)
 
 test: $(TOOLS) ## run the tests
-	$(PY) -m pytest
+	$(PY) -m pytest $(PYTEST)
 
 check: $(TOOLS) ## run the static checks and the tests
 	$(PY) -m ruff check .
@@ -48,7 +48,7 @@ check: $(TOOLS) ## run the static checks and the tests
 	$(VENV)/bin/lint-imports
 	$(PY) manage.py makemigrations --check --dry-run
 	$(PRODUCTION) $(PY) manage.py check --deploy --fail-level WARNING
-	COVERAGE_CORE=$(CORE) $(PY) -m pytest --cov
+	@COVERAGE_CORE=$(CORE) $(MAKE) --no-print-directory test PYTEST=--cov
 
 bench: ## measure it beside what else one might use (needs wrk and half an hour; QUICK=1: three minutes)
 	@command -v wrk >/dev/null || { \
