@@ -40,6 +40,11 @@ class ApiKeyForm(ModelForm):
             "users": "Only for the scope “the users named below”. Type to search.",
         }
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "allowed_models" in self.fields:  # a list of a few names, not a text
+            self.fields["allowed_models"].widget.attrs["rows"] = 2
+
     def clean_allowed_models(self) -> str:
         text: str = self.cleaned_data["allowed_models"]
         try:
