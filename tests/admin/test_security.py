@@ -14,7 +14,6 @@ from django.urls import reverse
 from project import proxies
 from tests.support import http
 from tests.support.admin import KEYS, get, save_log
-from tests.support.in_process import in_process_client
 
 User = get_user_model()
 LOGIN = "/admin/login/"
@@ -75,9 +74,8 @@ def directives(response) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("path", ["/", LOGIN, "/api/v1/docs"])
-async def test_every_page_forbids_scripts_that_are_not_files_of_ours(path):
-    async with in_process_client() as client:
-        policy = directives(await client.get(path))
+async def test_every_page_forbids_scripts_that_are_not_files_of_ours(client, path):
+    policy = directives(await client.get(path))
     assert policy["script-src"] == ["'self'", "'unsafe-eval'"]
     assert policy["default-src"] == ["'self'"]
     assert policy["object-src"] == policy["base-uri"] == policy["frame-ancestors"] == ["'none'"]

@@ -317,7 +317,9 @@ async def test_the_metrics_do_not_fall_when_all_workers_are_replaced_at_once(
         assert await service.metric(SUCCEEDED) == 21
 
 
-async def test_processes_may_come_and_go_at_the_same_moment(short_tmp):
+async def test_processes_may_come_and_go_at_the_same_moment(short_tmp, monkeypatch):
+    monkeypatch.setattr(siblings, "ASK_LIMIT_S", 60)  # none is frozen, only slow
+
     async def come_and_go() -> None:
         one = lonely()
         async with one.answering():
