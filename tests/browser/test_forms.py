@@ -46,6 +46,11 @@ async def person(request, watched):
     return watched
 
 
+TOO_WIDE = """[...document.querySelectorAll("body *")].filter(
+  one => one.getBoundingClientRect().right > innerWidth
+).map(one => `${one.tagName}.${one.className}#${one.id}`).slice(0, 8)"""
+
+
 async def look(person, path: str) -> None:
     """Open a page; all of it is within the window, can be seen, and is allowed."""
     await person.open(path)
@@ -54,7 +59,7 @@ async def look(person, path: str) -> None:
 
 async def check(person, path: str) -> None:
     width, window = await person.page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
-    assert width <= window, path
+    assert width <= window, f"{path} is too wide: {await person.page.evaluate(TOO_WIDE)}"
     assert await person.page.evaluate(UNSEEN) == [], path
     assert person.faults == [], path
 
