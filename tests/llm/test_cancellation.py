@@ -20,6 +20,7 @@ from tests.support.provider import hangs, says, waits_for
 class Limiting:
     """Answers each call with a 429 that says when to come again."""
 
+    url = ""
     name = "simulated"
     default_model = "simulated"
     price_list = ""
