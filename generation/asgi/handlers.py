@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from io import BytesIO
+from time import monotonic
 from typing import IO, TYPE_CHECKING, Any
 
 from django.core.exceptions import BadRequest as DjangoBadRequest
@@ -70,13 +70,13 @@ class StockHandler(_Handler):
     def _report(self, host: str) -> None:
         """At most once every ten seconds."""
         self._refused_hosts += 1
-        if time.monotonic() >= self._report_at:
+        if monotonic() >= self._report_at:
             logger.warning(
                 "%d requests for hosts that are not in ALLOWED_HOSTS; the last was for %r",
                 self._refused_hosts,
                 host,
             )
-            self._refused_hosts, self._report_at = 0, time.monotonic() + THROTTLE_S
+            self._refused_hosts, self._report_at = 0, monotonic() + THROTTLE_S
 
 
 class LeanHandler(_Handler):

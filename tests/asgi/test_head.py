@@ -90,7 +90,7 @@ async def test_a_foreign_host_is_reported_with_the_count_since_the_last_report(
     client, caplog, monkeypatch
 ):
     now = [100.0]
-    monkeypatch.setattr("generation.asgi.handlers.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("generation.asgi.handlers.monotonic", lambda: now[0])
     caplog.set_level(logging.WARNING)
     for later in (0, 1, 1, 20):
         now[0] += later
