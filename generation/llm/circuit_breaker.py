@@ -70,7 +70,7 @@ class CircuitBreaker:
         self, clock: Callable[[], float], on_change: Callable[[float | None], None] | None = None
     ) -> None:
         self._clock = clock
-        self._on_change = on_change  # told how many seconds it was open; None: it opens
+        self._on_change = on_change  # gets the seconds it was open; None: it opens
         self._opened_at = 0.0
         self._slots: dict[int, Slot] = {}  # by number, in order
         self._answered_slot = -1  # the latest one in which an answered call began
