@@ -158,7 +158,7 @@ def list_files(folder: Path, database: str) -> list[Path]:
 
 
 def keys_in(folder: Path, database: str) -> set[KeyRef]:
-    """Returns the idempotency keys of all rows in all journals for a database, also of other processes.
+    """Returns the idempotency keys of all rows in all journals for a database.
 
     Living processes write meanwhile: a line that is not whole yet is left out.
     """

@@ -26,7 +26,7 @@ class FailureLog:
         self._failed: Counter[str] = Counter()  # by slug, since the last line
         self._last = self._last_request = ""
         self._timer: asyncio.TimerHandle | None = None
-        self.answered = 0  # since the last report, too; the owner counts it up
+        self.answered = 0  # the owner counts it up
 
     def add(self, error: LLMError) -> None:
         said = f" ({error.said})" if error.said else ""
