@@ -261,6 +261,10 @@ class DatabaseUnavailable(StaccatoError):
     retryable = True
 
 
+class PartitionMissing(DatabaseUnavailable):
+    """The log has no partition for a row yet. The row is without fault, so it waits."""
+
+
 class RowRefused(StaccatoError):
     """The database refuses the data of a row."""
 

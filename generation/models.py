@@ -9,6 +9,7 @@ from django.contrib.postgres.indexes import BrinIndex
 from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import Q
+from django.db.models.functions import Now
 from django.utils.timezone import now
 
 NAMED_USERS = 3  # of an API key for several users; the others are counted
@@ -48,7 +49,10 @@ class Profile(models.Model):
 
 
 class GenerationLog(models.Model):
-    """The outcome of one request that passed phase 1."""
+    """The outcome of one request that passed phase 1, without its texts: see `GenerationBody`.
+
+    The table has a partition for each week of the ids; `partitions/` makes and drops them.
+    """
 
     class Status(models.TextChoices):
         SUCCEEDED = "succeeded"
@@ -66,27 +70,34 @@ class GenerationLog(models.Model):
         db_index=False,  # the index on (user, -id) serves
         related_name="+",
     )
-    prompt = models.TextField(help_text="As sent to the LLM.")
-    system = models.TextField("system prompt", blank=True)
-    result = models.TextField(blank=True)
-    result_cleaned = models.BooleanField(
-        default=False,
-        help_text="The model's text contained characters that PostgreSQL can't store.",
+    # No constraint: a key may be deleted, and what it spent stays.
+    api_key = models.ForeignKey(
+        "ApiKey",
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        db_index=False,  # the index on (api_key, -id) serves
+        null=True,
+        verbose_name="API key",
+        related_name="+",
+        help_text="Empty: the request needed none.",
     )
     provider = models.CharField(max_length=32)
     model = models.CharField(max_length=200)
     input_tokens = models.BigIntegerField(null=True)
     output_tokens = models.BigIntegerField(null=True)
     total_tokens = models.BigIntegerField(null=True)
+    cache_read_tokens = models.BigIntegerField(
+        null=True, help_text="The part of the input that the provider read from its cache."
+    )
+    cache_write_tokens = models.BigIntegerField(
+        null=True, help_text="The part of the input that the provider wrote to its cache."
+    )
+    max_tokens = models.IntegerField(null=True, help_text="The limit on the answer's length.")
     status = models.CharField(max_length=16, choices=Status.choices)
     error_type = models.CharField(max_length=64, blank=True)
-    error = models.TextField(blank=True)
     stop_reason = models.CharField(max_length=64, blank=True)
     attempts = models.JSONField(
         default=list, help_text="Every call made: provider, model, HTTP status, error, ms."
-    )
-    raw_reply = models.TextField(
-        blank=True, help_text="What the provider sent, shortened, if it was not a valid answer."
     )
     cost_usd = models.DecimalField(
         "cost (USD)", max_digits=18, decimal_places=9, null=True, help_text="Empty: price unknown."
@@ -96,12 +107,25 @@ class GenerationLog(models.Model):
     )
     llm_latency_ms = models.IntegerField("LLM latency (ms)")
     request_id = models.CharField(max_length=128)
+    trace_id = models.CharField(
+        max_length=32, blank=True, help_text="Of the caller's traceparent header."
+    )
+    replay_of = models.UUIDField(null=True, help_text="The log row whose prompt was sent again.")
+    metadata = models.JSONField(
+        default=dict, blank=True, help_text="The caller's own names and values."
+    )
     created_at = models.DateTimeField(help_text="When the request arrived.")
+    # By the database's clock. A row that waited in a journal is stored long after it arrived, and
+    # whoever reads the log in steps must not miss it.
+    stored_at = models.DateTimeField(
+        db_default=Now(), editable=False, help_text="When the row was stored."
+    )
 
     class Meta:
         ordering: ClassVar = ["-id"]
         indexes: ClassVar = [
             models.Index(fields=["user", "-id"], name="generation_log_user"),
+            models.Index(fields=["api_key", "-id"], name="generation_log_key"),
             models.Index(fields=["request_id"], name="generation_log_request"),
             # Failures are rare, so a list of them reads a small index.
             models.Index(
@@ -111,10 +135,45 @@ class GenerationLog(models.Model):
             ),
             # Rows arrive in time order, so block ranges serve the date filter and cost no writes.
             BrinIndex(fields=["created_at"], name="generation_log_created"),
+            BrinIndex(fields=["stored_at"], name="generation_log_stored"),
         ]
 
     def __str__(self) -> str:
         return str(self.id)
+
+
+class GenerationBody(models.Model):
+    """The texts of a generation. They are large and private, so they are kept for a shorter time
+    than their log row, in a partition for each day of the ids.
+    """
+
+    # No constraint: the row and its texts are dropped at different times.
+    log = models.OneToOneField(
+        GenerationLog,
+        on_delete=models.DO_NOTHING,
+        primary_key=True,
+        db_column="id",
+        db_constraint=False,
+        related_name="body",
+    )
+    excerpt = models.CharField(max_length=240, blank=True, help_text="The start of the prompt.")
+    prompt = models.TextField(blank=True, help_text="As sent to the LLM.")
+    system = models.TextField("system prompt", blank=True)
+    result = models.TextField(blank=True)
+    result_cleaned = models.BooleanField(
+        default=False,
+        help_text="The model's text contained characters that PostgreSQL can't store.",
+    )
+    error = models.TextField(blank=True)
+    raw_reply = models.TextField(
+        blank=True, help_text="What the provider sent, shortened, if it was not a valid answer."
+    )
+
+    class Meta:
+        verbose_name_plural = "generation bodies"
+
+    def __str__(self) -> str:
+        return str(self.log_id)
 
 
 class UsageLog(models.Model):
@@ -259,3 +318,22 @@ class Deployment(models.Model):
 
     def __str__(self) -> str:
         return str(self.identity)
+
+
+class Maintenance(models.Model):
+    """A periodic task that one process at a time does, for all processes of all hosts.
+
+    Its lease is a row, because a lock of a database session would be lost behind PgBouncer.
+    """
+
+    task = models.CharField(max_length=32, primary_key=True)
+    # A fencing token: who lost the lease to another can no longer end the task.
+    holder = models.UUIDField()
+    leased_until = models.DateTimeField()
+    done_at = models.DateTimeField(null=True, help_text="When the task was last done to its end.")
+
+    class Meta:
+        verbose_name_plural = "maintenance"
+
+    def __str__(self) -> str:
+        return self.task

@@ -81,6 +81,8 @@ class GenerationRequest:
     max_tokens: int | None = None
     idempotency_key: str = ""
     grant: Grant = ANYBODY
+    trace_id: str = ""  # 32 hex digits, if the caller sent a traceparent
+    metadata: Mapping[str, str] = field(default_factory=dict)  # the caller's own, for the row
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +157,9 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class LogRow:
-    """One row of GenerationLog: what became of one request that passed phase 1."""
+    """What became of one request that passed phase 1. The store puts its texts into
+    GenerationBody, and all else into GenerationLog.
+    """
 
     id: UUID
     user_id: int
@@ -178,9 +182,17 @@ class LogRow:
     total_tokens: int | None = None
     stop_reason: str = ""
     cost_usd: Decimal | None = None
+    cache_read_tokens: int | None = None
+    cache_write_tokens: int | None = None
     # If there is an error.
     error_type: str = ""
     error: str = ""
+    # Where the request came from.
+    api_key_id: int | None = None
+    max_tokens: int | None = None
+    trace_id: str = ""
+    replay_of: UUID | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 class KeyRef(NamedTuple):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import resource
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from urllib.parse import urlencode
 
 import asyncpg
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
+from django.core.management import call_command
 from django.db import connection, connections
 from django.db.backends.signals import connection_created
 from django.test.utils import setup_databases, teardown_databases
@@ -18,8 +21,10 @@ from django.test.utils import setup_databases, teardown_databases
 from generation.models import Profile
 from generation.runtime.process import Runtime
 from tests.support import emptying, postgres, service
+from tests.support.admin import NOON
 from tests.support.dialects import AnthropicDialect
 from tests.support.in_process import in_process_client
+from tests.support.partitions import make_room
 from tests.support.provider import Provider, says
 
 SERVED = {"django_db_setup", "own_postgres", "serve", "browser"}
@@ -54,6 +59,9 @@ def django_db_setup(django_test_environment, django_db_blocker) -> Iterator[None
     """pytest-django's own sets up only what its marks and fixtures name; `committed` is ours."""
     with django_db_blocker.unblock():
         previous = setup_databases(verbosity=0, interactive=False)
+        call_command("staccato_groups", verbosity=0, stdout=io.StringIO())
+        with connection.cursor() as cursor:
+            make_room(cursor, *(NOON - timedelta(days=days) for days in range(3)))
     yield
     with django_db_blocker.unblock():
         with connection.cursor() as cursor:  # what a killed service left would block the drop

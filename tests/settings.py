@@ -24,6 +24,9 @@ STACCATO = {
     "LLM_SIMULATED_LATENCY": "0",
     "JOURNAL_DIR": tempfile.mkdtemp(prefix="staccato-journal-"),
     "JOURNAL_MAX_BYTES": 1_048_576,
+    # The tests' rows of a fixed day stay, whatever the day.
+    "LOG_RETENTION_DAYS": 36_500,
+    "BODY_RETENTION_DAYS": 36_500,
 }
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 # Each client makes the application anew, which would list all static files: 0.1 s for every test.

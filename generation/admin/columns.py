@@ -39,6 +39,14 @@ def user_name(row: GenerationLog | UsageLog) -> str:
         return f"deleted user {row.user_id}"
 
 
+def api_key_name(log: GenerationLog) -> str:
+    """Returns the name of the request's API key, also of one that was deleted: the row stays."""
+    try:
+        return log.api_key.name if log.api_key else ""
+    except ObjectDoesNotExist:
+        return f"deleted key {log.api_key_id}"
+
+
 def tokens(count: int | None) -> str:
     return "–" if count is None else f"{count:,}"
 

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from datetime import date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 from django.contrib import messages
 from django.utils.timezone import make_aware
 
 from generation.admin.theme import DropdownFilter, RangeDateTimeFilter
 from generation.models import GenerationLog
+from generation.partitions.intervals import first_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -105,9 +105,3 @@ class ArrivalFilter(RangeDateTimeFilter):
             date.fromisoformat(day), time.fromisoformat(clock) if clock else time()
         )
         return make_aware(moment if clock else moment + timedelta(days=days))
-
-
-def first_id(moment: datetime) -> UUID:
-    """Returns a lower bound for the UUIDv7s made since `moment`: their first 48 bits are its Unix
-    time in milliseconds."""
-    return UUID(int=max(0, int(moment.timestamp() * 1000)) << 80)

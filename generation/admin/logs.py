@@ -11,14 +11,13 @@ from uuid import UUID
 from django.contrib import admin
 from django.contrib.auth import get_user_model
 from django.db.models import Q
-from django.db.models.functions import Left
 from django.utils.html import format_html
 
 from generation.admin import columns
 from generation.admin.filters import ArrivalFilter, ModelFilter, ProviderFilter, StatusFilter
 from generation.admin.pagination import NewestFirst
 from generation.admin.read_only import ReadOnlyAdmin
-from generation.models import GenerationLog
+from generation.models import GenerationBody, GenerationLog
 from generation.records import Attempt
 
 if TYPE_CHECKING:
@@ -30,16 +29,21 @@ BIGINT_MAX = 2**63 - 1
 
 
 class LogList(NewestFirst):
-    """Leaves the long texts in the database, because a page needs only each prompt's start."""
+    """Reads few columns of the page's logs, and of their texts only each prompt's start."""
 
     def get_queryset(
         self, request: HttpRequest, exclude_parameters: list[str | None] | None = None
     ) -> QuerySet[GenerationLog]:
         queryset: QuerySet[GenerationLog] = super().get_queryset(request, exclude_parameters)
         shown = ("user_id", "provider", "model", "total_tokens", "status", "cost_usd")
-        return queryset.only(*shown, "latency_ms", "created_at").annotate(
-            prompt_start=Left("prompt", 2 * columns.EXCERPT_CHARS)
-        )
+        return queryset.only(*shown, "latency_ms", "created_at")
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        bodies = GenerationBody.objects.filter(pk__in=[log.pk for log in self.result_list])
+        excerpts = dict(bodies.values_list("pk", "excerpt"))
+        for log in self.result_list:
+            log.excerpt = excerpts.get(log.pk, "")  # kept for a shorter time than the log
 
 
 @admin.register(GenerationLog)
@@ -92,7 +96,7 @@ class GenerationLogAdmin(ReadOnlyAdmin):
 
     @admin.display(description="prompt")
     def prompt_excerpt(self, log: GenerationLog) -> SafeString:
-        return columns.excerpt(log.prompt_start)  # type: ignore[attr-defined]  # annotated by LogList
+        return columns.excerpt(log.excerpt)  # type: ignore[attr-defined]  # set by LogList
 
     @admin.display(description="tokens")
     def token_count(self, log: GenerationLog) -> SafeString:
@@ -107,7 +111,9 @@ class GenerationLogAdmin(ReadOnlyAdmin):
     ) -> HttpResponse:
         log = context["original"]
         context |= {
+            "body": GenerationBody.objects.filter(pk=log.pk).first(),
             "user_name": columns.user_name(log),
+            "api_key_name": columns.api_key_name(log),
             "was_cancelled": log.status == GenerationLog.Status.CANCELLED,  # nothing failed
             "status_kind": columns.LABEL_KINDS.get(log.status, ""),
             "latency": f"{log.latency_ms:,} ms",
@@ -116,6 +122,8 @@ class GenerationLogAdmin(ReadOnlyAdmin):
             "total_tokens": columns.tokens(log.total_tokens),
             "input_tokens": columns.tokens(log.input_tokens),
             "output_tokens": columns.tokens(log.output_tokens),
+            "cached_tokens": columns.tokens(log.cache_read_tokens),
+            "max_tokens": columns.tokens(log.max_tokens),
             "attempts": attempts_table(log.attempts),
         }
         return super().render_change_form(request, context, *args, **kwargs)

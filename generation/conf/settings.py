@@ -11,7 +11,15 @@ import re
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from generation.conf.fields import (
     OFFICIAL_OPENAI_URL,
@@ -84,6 +92,24 @@ class Settings(BaseModel):
         67_108_864,
         ge=65_536,
         description="Disk space that each process reserves in that folder at start.",
+    )
+
+    log_retention_days: int = Field(
+        400,
+        ge=2,
+        le=36_500,
+        description="How long log rows are kept, without their texts. A week of them is dropped "
+        "at once, so some are kept for a week longer.",
+    )
+    body_retention_days: int = Field(
+        30,
+        ge=2,
+        le=36_500,
+        description="How long prompts and results are kept, in whole days; at most as long as log "
+        "rows. At least 2, because a repeated Idempotency-Key gets the first answer for a day.",
+    )
+    usage_retention_days: int = Field(
+        400, ge=1, le=36_500, description="How long the usage log is kept."
     )
 
     llm_provider: Literal["auto", ProviderName] = Field(
@@ -219,6 +245,19 @@ class Settings(BaseModel):
         description="Who sees `/api/v1/docs` and `/api/v1/openapi.json`, in the same words; here "
         "any API key will do.",
     )
+
+    @field_validator("body_retention_days")
+    @classmethod
+    def _check_body_retention(cls, days: int, info: ValidationInfo) -> int:
+        log_days = info.data.get("log_retention_days", days)  # missing where it is at fault itself
+        if days > log_days:
+            raise ValueError(f"texts can't outlive their log rows, which are kept {log_days} days")
+        return days
+
+    @property
+    def body_days(self) -> int:
+        """How many days texts are kept: by default, no longer than their log rows."""
+        return min(self.body_retention_days, self.log_retention_days)
 
     @property
     def keys_required(self) -> bool:

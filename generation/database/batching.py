@@ -49,7 +49,8 @@ class _Waiting(Generic[Item, Result]):
 
 
 class Batcher(Generic[Item, Result]):
-    """Turns single items into batches for `flush`, which returns one result per item, in order.
+    """Turns single items into batches for `flush`, which returns one result per item, in order; a
+    `StaccatoError` among them is raised to that item's caller alone.
 
     Where `flush` raises `RowRefused`, the batch is halved until the row at fault stands alone, so
     that its neighbours succeed.
@@ -58,7 +59,7 @@ class Batcher(Generic[Item, Result]):
     def __init__(
         self,
         name: str,
-        flush: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
+        flush: Callable[[Sequence[Item]], Awaitable[Sequence[Result | StaccatoError]]],
         bounds: Bounds,
         *,
         weigh: Callable[[Item], int],
@@ -172,7 +173,9 @@ class Batcher(Generic[Item, Result]):
             _fail(batch, error)
         else:
             for waiting, result in zip(batch, results, strict=True):
-                if not waiting.future.done():
+                if isinstance(result, StaccatoError):
+                    _fail([waiting], result)
+                elif not waiting.future.done():
                     waiting.future.set_result(result)
 
 

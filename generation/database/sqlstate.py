@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncpg
 from sqlalchemy import exc
 
-from generation.errors import DatabaseUnavailable, RowRefused, StaccatoError
+from generation.errors import DatabaseUnavailable, PartitionMissing, RowRefused, StaccatoError
 from generation.telemetry.logs import throttled_logger
 
 logger = throttled_logger(__name__)
 
 READ_ONLY = "25006"
+_CHECK_VIOLATION = "23514"
 _PREPARED_ELSEWHERE = {"26000", "42P05"}  # a prepared statement is unknown, or there already
 _CONNECTION_LOST = {"57P01", "57P02", "57P03"}  # admin shutdown, crash shutdown, cannot connect now
 _CONNECTION_CLASS = "08"
@@ -26,25 +27,34 @@ def to_staccato_error(error: Exception) -> StaccatoError | None:
         logger.warning("no database connection was free in time: %s", error)
         return DatabaseUnavailable("no database connection was free in time", retry_after=1)
     if isinstance(error, exc.DBAPIError):
-        state = sqlstate(error)
-        if state[:2] in _ROW_FAULT_CLASSES or (not state and _is_encoding_error(error)):
-            return RowRefused(f"PostgreSQL can't store the row ({state or 'encoding'})")
-        if state in _PREPARED_ELSEWHERE:
-            logger.error(
-                "the database loses prepared statements, as PgBouncer does in transaction mode:"
-                " set DB_POOL_MODE=pgbouncer-transaction"
-            )
-        logger.warning("the database answered with an error: %s", error.orig)
-        if state == READ_ONLY:
-            return DatabaseUnavailable(
-                "the database is read-only: perhaps another server is the primary now",
-                retry_after=1,
-            )
-        return DatabaseUnavailable("the database does not answer as it should", retry_after=1)
+        return _from_server(error)
     if isinstance(error, OSError | asyncpg.PostgresError | asyncpg.InterfaceError):
         logger.warning("the database can't be reached: %s", str(error) or type(error).__name__)
         return DatabaseUnavailable("the database can't be reached", retry_after=1)
     return None
+
+
+def _from_server(error: exc.DBAPIError) -> StaccatoError:
+    state = sqlstate(error)
+    if state == _CHECK_VIOLATION and _lacks_partition(error):
+        logger.error("the log has no partition for a row: %s", error.orig)
+        return PartitionMissing(
+            "the log has no partition for a row; see manage.py staccato_maintain", retry_after=1
+        )
+    if state[:2] in _ROW_FAULT_CLASSES or (not state and _is_encoding_error(error)):
+        return RowRefused(f"PostgreSQL can't store the row ({state or 'encoding'})")
+    if state in _PREPARED_ELSEWHERE:
+        logger.error(
+            "the database loses prepared statements, as PgBouncer does in transaction mode:"
+            " set DB_POOL_MODE=pgbouncer-transaction"
+        )
+    logger.warning("the database answered with an error: %s", error.orig)
+    if state == READ_ONLY:
+        return DatabaseUnavailable(
+            "the database is read-only: perhaps another server is the primary now",
+            retry_after=1,
+        )
+    return DatabaseUnavailable("the database does not answer as it should", retry_after=1)
 
 
 def is_lost(error: StaccatoError) -> bool:
@@ -72,6 +82,13 @@ def is_outdated_plan(error: exc.DBAPIError) -> bool:
 def sqlstate(error: exc.DBAPIError) -> str:
     """Returns the five characters that PostgreSQL answered with, '' where it did not answer."""
     return getattr(_driver_error(error), "sqlstate", None) or ""
+
+
+def _lacks_partition(error: exc.DBAPIError) -> bool:
+    """Whether PostgreSQL found no partition for a row. It calls that a check violation, too, but
+    names a table and no constraint."""
+    cause = _driver_error(error)
+    return bool(getattr(cause, "table_name", None)) and not getattr(cause, "constraint_name", None)
 
 
 def _driver_error(error: exc.DBAPIError) -> BaseException | None:

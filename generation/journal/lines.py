@@ -91,6 +91,8 @@ def to_row(record: dict[str, Any]) -> KeyedRow | None:
     values["attempts"] = tuple(Attempt(**attempt) for attempt in values["attempts"])
     if values["cost_usd"] is not None:
         values["cost_usd"] = Decimal(values["cost_usd"])
+    if values.get("replay_of") is not None:
+        values["replay_of"] = UUID(values["replay_of"])
     claim = record["claim"]
     if claim is not None:
         claim = Claim(**{**claim, "token": UUID(claim["token"])})

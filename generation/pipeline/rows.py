@@ -50,6 +50,12 @@ def from_outcome(
         cost_usd=reply.cost_usd if reply else None,
         error_type=error.slug if error else "",
         error=clean(error.detail)[0] if error else "",
+        cache_read_tokens=usage.cache_read_tokens if usage else None,
+        cache_write_tokens=usage.cache_write_tokens if usage else None,
+        api_key_id=request.grant.key_id,
+        max_tokens=prompt.max_tokens,
+        trace_id=request.trace_id,
+        metadata=request.metadata,
     )
 
 

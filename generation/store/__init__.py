@@ -32,7 +32,12 @@ class Store:
         longest_s = settings.db_pool_timeout + settings.llm_timeout + settings.write_timeout
         self.profiles = Profiles(database)
         self.usage = UsageLogs(database)
-        self.logs = Logs(database, self.usage)
+        self.logs = Logs(
+            database,
+            self.usage,
+            kept=timedelta(days=settings.log_retention_days),
+            bodies_kept=timedelta(days=settings.body_days),
+        )
         self.claims = Claims(database, lease=timedelta(seconds=longest_s + LEASE_SLACK_S))
         self.api_keys = ApiKeys(database)
 

@@ -22,6 +22,7 @@ from sqlalchemy import (
     extract,
     func,
     select,
+    true,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert
@@ -170,7 +171,7 @@ def _claim_statement(tables: Tables) -> Executable:
 
     Rows are inserted in the order of their keys, so that two processes can't deadlock.
     """
-    keys, log = tables.idempotency_key, tables.generation_log
+    keys, log, body = tables.idempotency_key, tables.generation_log, tables.generation_body
     asked = select(rows_of("rows", keys, (*_REF, "fingerprint"), token=Uuid())).cte("asked")
     lease = func.now() + bindparam("lease", type_=Interval)
     expired = keys.c.created_at < func.now() - bindparam("kept", type_=Interval)
@@ -179,7 +180,7 @@ def _claim_statement(tables: Tables) -> Executable:
         & keys.c.log_id.is_(None)
         & (keys.c.leased_until < func.now())
     )
-    emptied = keys.c.log_id.is_not(None) & ~exists().where(log.c.id == keys.c.log_id)
+    emptied = keys.c.log_id.is_not(None) & ~exists().where(body.c.id == keys.c.log_id)
     values = {
         **{name: asked.c[name] for name in (*_REF, "fingerprint")},
         "claim": asked.c.token,
@@ -202,24 +203,35 @@ def _claim_statement(tables: Tables) -> Executable:
         .returning(keys.c.claim)
         .cte("claimed")
     )
-    return (
+    # LATERAL with LIMIT: each answer is found through its key, in its one partition; a join might
+    # be planned to read all partitions.
+    answer = (
         select(
-            asked.c.token,
-            claimed.c.claim.is_not(None).label("won"),
-            keys.c.fingerprint,
-            extract("epoch", keys.c.leased_until - func.now()).label("lease_s"),
             log.c.id,
-            log.c.result,
+            body.c.result,
             log.c.input_tokens,
             log.c.output_tokens,
             log.c.provider,
             log.c.model,
             log.c.latency_ms,
         )
+        .join(body, body.c.id == log.c.id)
+        .where((log.c.id == keys.c.log_id) & (body.c.id == keys.c.log_id))
+        .limit(1)
+        .lateral("answer")
+    )
+    return (
+        select(
+            asked.c.token,
+            claimed.c.claim.is_not(None).label("won"),
+            keys.c.fingerprint,
+            extract("epoch", keys.c.leased_until - func.now()).label("lease_s"),
+            *answer.c,
+        )
         .select_from(asked)
         .outerjoin(claimed, claimed.c.claim == asked.c.token)
         .outerjoin(keys, (keys.c.user_id == asked.c.user_id) & (keys.c.key == asked.c.key))
-        .outerjoin(log, log.c.id == keys.c.log_id)
+        .outerjoin(answer, true())
     )
 
 

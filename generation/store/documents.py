@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import CTE, ColumnClause, Table
+    from sqlalchemy import CTE, ColumnClause, Select, Table
     from sqlalchemy.dialects.postgresql import Insert
     from sqlalchemy.sql.selectable import TableValuedAlias
     from sqlalchemy.types import TypeEngine
@@ -42,7 +42,11 @@ def rows_of(
     return rows.render_derived(with_types=True)
 
 
+def values_of(rows: TableValuedAlias | CTE, table: Table, names: Sequence[str]) -> Select[Any]:
+    """Returns a SELECT of these columns of the rows, each cast to its type in a table."""
+    return select(*(cast(rows.c[name], table.c[name].type) for name in names))
+
+
 def insert_from(rows: TableValuedAlias | CTE, table: Table, names: Sequence[str]) -> Insert:
     """Returns an INSERT of these rows, each value cast to its column's type."""
-    values = [cast(rows.c[name], table.c[name].type) for name in names]
-    return insert(table).from_select(list(names), select(*values))
+    return insert(table).from_select(list(names), values_of(rows, table, names))

@@ -1,24 +1,27 @@
-"""Phase 3's write: log rows, and what their insertion entails."""
+"""Phase 3's write: log rows and their texts, and what their insertion entails."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Uuid, select, update
+from sqlalchemy import Uuid, cast, false, literal_column, select, true, update
+from sqlalchemy.dialects.postgresql import insert
 
 from generation.database.batching import MIB, Batcher, Bounds
-from generation.errors import RowRefused, StaccatoError
+from generation.errors import PartitionMissing, RowRefused, StaccatoError
+from generation.partitions.intervals import day_number
 from generation.store import tables
-from generation.store.documents import as_document, insert_from, rows_of
+from generation.store.documents import as_document, rows_of, values_of
+from generation.telemetry import metrics
 from generation.telemetry.logs import throttled_logger
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Mapping, Sequence
+    from datetime import timedelta
 
-    from sqlalchemy import CTE, Executable
-    from sqlalchemy.sql.dml import ReturningInsert
-    from sqlalchemy.sql.selectable import TableValuedAlias
+    from sqlalchemy import CTE, ColumnElement, Executable
 
     from generation.database.engine import Database
     from generation.records import KeyedRow
@@ -28,35 +31,45 @@ if TYPE_CHECKING:
 logger = throttled_logger(__name__)
 
 BOUNDS = Bounds(batch_rows=500, batch_bytes=8 * MIB, queue_rows=100_000, queue_bytes=1024 * MIB)
-_FIXED_BYTES = 1000  # of a row, beside its four long texts
+_FIXED_BYTES = 1000  # of a row, beside its long texts and the caller's metadata
+_MS_PER_S = 1000
 
 
 def size_of(keyed: KeyedRow) -> int:
     """Returns about how many bytes a row takes in memory and on the wire."""
     row = keyed.row
-    return _FIXED_BYTES + len(row.prompt) + len(row.system) + len(row.result) + len(row.raw_reply)
+    texts = len(row.prompt) + len(row.system) + len(row.result) + len(row.raw_reply)
+    if row.metadata:
+        texts += sum(len(name) + len(value) for name, value in row.metadata.items())
+    return _FIXED_BYTES + texts
 
 
 class Logs:
-    """Inserts rows, many in one statement."""
+    """Inserts rows, many in one statement.
 
-    def __init__(self, database: Database, usage: UsageLogs) -> None:
+    A row that is older than its retention, by the database's clock, is not stored but counted.
+    """
+
+    def __init__(
+        self, database: Database, usage: UsageLogs, *, kept: timedelta, bodies_kept: timedelta
+    ) -> None:
         self._database = database
         self._usage = usage
-        known = tables.load()
-        self._statement = _insert(known, _given_rows(known))
-        self._keyed_statement = _insert_and_complete(known)
+        statements = _Statements(tables.load(), kept, bodies_kept)
+        self._statement = statements.insert()
+        self._keyed_statement = statements.insert_and_complete()
         self._inserts: Batcher[KeyedRow, None] = Batcher(
             "write", self._insert_batch, BOUNDS, weigh=size_of
         )
         # Apart, so that no row without a key waits for the lock of another row's key.
         self._keyed_inserts: Batcher[KeyedRow, None] = Batcher(
-            "keyed write", self._insert_keyed_batch, BOUNDS, weigh=size_of
+            "keyed write", self._insert_batch, BOUNDS, weigh=size_of
         )
         self.batchers: tuple[Batcher[Any, Any], ...] = (self._inserts, self._keyed_inserts)
 
     def insert(self, keyed: KeyedRow) -> asyncio.Future[None]:
-        """Returns a future that is done when the row is committed, or was there before.
+        """Returns a future that is done when the row is committed, or was there before, or is
+        older than its retention.
 
         The future raises `DatabaseUnavailable` or `RowRefused`; cancelling it takes the row back
         unless its flush has begun. Raises `DatabaseUnavailable` when the queue is full.
@@ -68,10 +81,35 @@ class Logs:
         """Inserts no rows. Raises `DatabaseUnavailable` if a row could not be stored now."""
         await self._database.run(self._statement, {"rows": as_document([])})
 
-    async def _insert_batch(self, batch: Sequence[KeyedRow]) -> list[None]:
-        return await self._run(self._statement, batch, {})
+    async def _insert_batch(self, batch: Sequence[KeyedRow]) -> list[StaccatoError | None]:
+        try:
+            await self._store(batch)
+        except PartitionMissing as missing:
+            return await self._insert_by_day(batch, missing)
+        return [None] * len(batch)
 
-    async def _insert_keyed_batch(self, batch: Sequence[KeyedRow]) -> list[None]:
+    async def _insert_by_day(
+        self, batch: Sequence[KeyedRow], missing: PartitionMissing
+    ) -> list[StaccatoError | None]:
+        """Rows of one day have the same partitions, or lack them together."""
+        days: defaultdict[int, list[KeyedRow]] = defaultdict(list)
+        for keyed in batch:
+            days[day_number(keyed.row.id)].append(keyed)
+        if len(days) == 1:
+            return [missing] * len(batch)
+        lacking: dict[int, StaccatoError] = {}
+        for day, rows in days.items():
+            try:
+                await self._store(rows)
+            except PartitionMissing as error:
+                lacking[day] = error
+        return [lacking.get(day_number(keyed.row.id)) for keyed in batch]
+
+    async def _store(self, batch: Sequence[KeyedRow]) -> None:
+        """Raises `DatabaseUnavailable`, e.g. `PartitionMissing`, or `RowRefused`."""
+        if batch[0].claim is None:  # as in all rows of a batch
+            await self._run(self._statement, batch, {})
+            return
         claims = [
             {
                 "log_id": keyed.row.id,
@@ -82,71 +120,121 @@ class Logs:
             for keyed in batch
             if keyed.claim is not None and keyed.row.status == "succeeded"
         ]
-        return await self._run(self._keyed_statement, batch, {"claims": claims})
+        await self._run(self._keyed_statement, batch, {"claims": claims})
 
     async def _run(
         self,
         statement: Executable,
         batch: Sequence[KeyedRow],
         more: Mapping[str, Sequence[object]],
-    ) -> list[None]:
+    ) -> None:
         rows = [keyed.row for keyed in batch]
         try:
             documents = {name: as_document(each) for name, each in {"rows": rows, **more}.items()}
-            inserted = await self._database.run(statement, documents)
+            found = await self._database.run(statement, documents)
         except StaccatoError:
             raise
         except Exception as bug:
             # Refused, so that the neighbours are stored and the row is set aside, not lost.
             logger.exception("rows could not be inserted because of a bug")
             raise RowRefused(f"a bug keeps the row from PostgreSQL ({type(bug).__name__})") from bug
-        new = {row.id for row in inserted}
+        new = {row.id for row in found if not row.is_expired}
+        if expired := len(found) - len(new):
+            metrics.EXPIRED_ROWS.inc(expired)
+            logger.warning("%d rows are older than the log's retention: not stored", expired)
         for row in rows:
             if row.id in new and row.status == "succeeded":
                 self._usage.record(row)
-        return [None] * len(rows)
 
 
-def _given_rows(tables: Tables) -> TableValuedAlias:
-    return rows_of("rows", tables.generation_log, tables.generation_log.c.keys())
-
-
-def _insert(tables: Tables, rows: TableValuedAlias | CTE) -> ReturningInsert[Any]:
-    """Returns the ids of the rows that were not there before: only these entail anything."""
-    log = tables.generation_log
-    return (
-        insert_from(rows, log, log.c.keys())
-        .on_conflict_do_nothing(index_elements=["id"])
-        .returning(log.c.id)
-    )
-
-
-def _insert_and_complete(tables: Tables) -> Executable:
-    """Insert rows and complete their idempotency keys, in one statement and so one commit.
-
-    A key is completed by the claim that holds it now: an owner whose lease has passed to another
-    stores its row and no more. Keys are locked in order, as claims lock them.
+class _Statements:
+    """Both return the ids of the rows that were not there before, as only these entail anything,
+    and the ids of those that are older than their retention.
     """
-    keys = tables.idempotency_key
-    rows = select(_given_rows(tables)).cte("rows")
-    claims = select(rows_of("claims", keys, ("user_id", "key", "log_id"), token=Uuid())).cte(
-        "claims"
-    )
-    logged = _insert(tables, rows).cte("logged")
-    owned = (
-        select(keys.c.id, logged.c.id.label("log_id"))
-        .join(claims, (claims.c.user_id == keys.c.user_id) & (claims.c.key == keys.c.key))
-        .join(logged, logged.c.id == claims.c.log_id)
-        .where(keys.c.claim == claims.c.token)
-        .order_by(keys.c.user_id, keys.c.key)
-        .with_for_update(of=keys)
-        .cte("owned")
-    )
-    completed = (
-        update(keys)
-        .where(keys.c.id == owned.c.id)
-        .values(log_id=owned.c.log_id)
-        .returning(keys.c.id)
-        .cte("completed")
-    )
-    return select(logged.c.id).add_cte(completed)
+
+    def __init__(self, known: Tables, kept: timedelta, bodies_kept: timedelta) -> None:
+        self._known = known
+        self._kept = kept
+        self._bodies_kept = bodies_kept
+        log, body = known.generation_log, known.generation_body
+        self._log_columns = [each.key for each in log.c if each.key != "stored_at"]
+        self._body_columns = [each.key for each in body.c if each.key != "excerpt"]
+        texts = {name: body.c[name].type for name in self._body_columns if name != "id"}
+        self._rows = select(rows_of("rows", log, self._log_columns, **texts)).cte("rows")
+        self._logged = self._insert_logs().cte("logged")
+        self._bodies = self._insert_bodies().cte("bodies")
+
+    def insert(self) -> Executable:
+        return self._outcome()
+
+    def insert_and_complete(self) -> Executable:
+        """Insert rows and complete their idempotency keys, in one statement and so one commit.
+
+        A key is completed by the claim that holds it now: an owner whose lease has passed to
+        another stores its row and no more. Keys are locked in order, as claims lock them.
+        """
+        keys, logged = self._known.idempotency_key, self._logged
+        claims = select(rows_of("claims", keys, ("user_id", "key", "log_id"), token=Uuid())).cte(
+            "claims"
+        )
+        owned = (
+            select(keys.c.id, logged.c.id.label("log_id"))
+            .join(claims, (claims.c.user_id == keys.c.user_id) & (claims.c.key == keys.c.key))
+            .join(logged, logged.c.id == claims.c.log_id)
+            .where(keys.c.claim == claims.c.token)
+            .order_by(keys.c.user_id, keys.c.key)
+            .with_for_update(of=keys)
+            .cte("owned")
+        )
+        completed = (
+            update(keys)
+            .where(keys.c.id == owned.c.id)
+            .values(log_id=owned.c.log_id)
+            .returning(keys.c.id)
+            .cte("completed")
+        )
+        return self._outcome(completed)
+
+    def _insert_logs(self) -> Any:
+        log = self._known.generation_log
+        given = values_of(self._rows, log, self._log_columns)
+        return (
+            insert(log)
+            .from_select(self._log_columns, given.where(self._rows.c.id >= _oldest(self._kept)))
+            .on_conflict_do_nothing(index_elements=["id"])
+            .returning(log.c.id)
+        )
+
+    def _insert_bodies(self) -> Any:
+        """Of new rows only: texts that were erased must not come back with a row's repetition."""
+        body, rows, logged = self._known.generation_body, self._rows, self._logged
+        given = (
+            values_of(rows, body, self._body_columns)
+            .add_columns(cast(rows.c.prompt, body.c.excerpt.type))  # which cuts it
+            .join(logged, logged.c.id == rows.c.id)
+            .where(rows.c.id >= _oldest(self._bodies_kept))
+        )
+        return (
+            insert(body)
+            .from_select([*self._body_columns, "excerpt"], given)
+            .on_conflict_do_nothing(index_elements=["id"])
+            .returning(body.c.id)
+        )
+
+    def _outcome(self, *also: CTE) -> Executable:
+        new = select(self._logged.c.id, false().label("is_expired"))
+        expired = select(self._rows.c.id, true().label("is_expired")).where(
+            self._rows.c.id < _oldest(self._kept)
+        )
+        return new.union_all(expired).add_cte(self._bodies, *also)
+
+
+def _oldest(kept: timedelta) -> ColumnElement[Any]:
+    """Returns the id that rows made so long ago have, by the database's clock.
+
+    A subquery, so that it is evaluated once and not for each row.
+    """
+    kept_ms = round(kept.total_seconds() * _MS_PER_S)
+    now_ms = "CAST(extract(epoch FROM statement_timestamp()) * 1000 AS bigint)"
+    digits = f"lpad(to_hex(greatest({now_ms} - {kept_ms}, 0)), 12, '0') || repeat('0', 20)"
+    return literal_column(f"(SELECT CAST({digits} AS uuid))", Uuid())

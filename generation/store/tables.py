@@ -60,6 +60,7 @@ class Tables:
 
     profile: Table
     generation_log: Table
+    generation_body: Table
     usage_log: Table
     idempotency_key: Table
     deployment: Table
@@ -91,6 +92,7 @@ def load() -> Tables:
     return Tables(
         profile=derive(models.Profile, metadata),
         generation_log=derive(models.GenerationLog, metadata),
+        generation_body=derive(models.GenerationBody, metadata),
         usage_log=derive(models.UsageLog, metadata),
         idempotency_key=derive(models.IdempotencyKey, metadata),
         deployment=derive(models.Deployment, metadata),

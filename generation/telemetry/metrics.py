@@ -70,6 +70,10 @@ GUARD_VIOLATIONS = Counter(
 JOURNALED = Counter("staccato_journaled_rows_total", "Rows that went to the journal.")
 REPLAYED = Counter("staccato_replayed_rows_total", "Rows stored from the journal.")
 REFUSED_ROWS = Counter("staccato_refused_rows_total", "Rows that PostgreSQL refused.")
+EXPIRED_ROWS = Counter(
+    "staccato_expired_rows_total",
+    "Rows that came from a journal so late that their retention was over, and were not stored.",
+)
 USAGE_LOGS_LOST = Counter("staccato_usage_logs_lost_total", "Usage rows that were not stored.")
 
 

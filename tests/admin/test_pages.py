@@ -137,9 +137,9 @@ def test_logs_are_read_only(staff, user, url):
     assert staff.post(f"{url}{key}/change/", {"prompt": "changed"}).status_code == 403
     assert staff.post(f"{url}{key}/delete/", {"post": "yes"}).status_code == 403
     staff.post(url, {"action": "delete_selected", "_selected_action": str(key), "post": "yes"})
-    log.refresh_from_db()
+    log.body.refresh_from_db()
     usage.refresh_from_db()
-    assert log.prompt == "A prompt."
+    assert log.body.prompt == "A prompt."
 
 
 def test_only_who_may_view_logs_sees_them(user):

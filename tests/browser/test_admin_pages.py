@@ -11,10 +11,10 @@ from asgiref.sync import sync_to_async
 from django.conf import global_settings
 from django.contrib.auth import get_user_model
 
-from generation.admin.filters import first_id
 from generation.models import GenerationLog, Profile
+from generation.partitions.intervals import first_id
 from project.management.commands.seed_demo import PROFILES
-from tests.support.admin import make_id, make_log
+from tests.support.admin import make_id, save, save_log, with_body
 
 LOGS = "/admin/generation/generationlog/"
 PAGES = [
@@ -90,7 +90,7 @@ async def test_no_page_asks_for_anything_that_its_policy_forbids(watched):
 
 
 async def test_the_look_is_alive_under_the_policy(watched):
-    await sync_to_async(make_log().save)(force_insert=True)
+    await sync_to_async(save_log)()
     await watched.open(LOGS)
     filters = watched.page.get_by_text("Apply filters").first
     assert not await filters.is_visible()
@@ -103,12 +103,11 @@ async def test_the_look_is_alive_under_the_policy(watched):
 async def test_no_output_of_a_model_runs(visitor, settings):
     await log_in(visitor, settings)
     text = "\n".join(HOSTILE)
-    log = make_log(
+    log = await sync_to_async(save_log)(
         prompt=text, system=text, result=text, error=text, error_type=HOSTILE[1][:64],
         raw_reply=text, model=HOSTILE[0], stop_reason=HOSTILE[2][:64], request_id=HOSTILE[3],
         attempts=[{"provider": HOSTILE[0], "error": text, HOSTILE[1]: 1}],
     )  # fmt: skip
-    await sync_to_async(log.save)(force_insert=True)
     for path in ("/admin/", LOGS, f"{LOGS}{log.pk}/change/", f"{LOGS}?q={HOSTILE[0]}"):
         visitor.faults.clear()
         await visitor.open(path)
@@ -201,11 +200,11 @@ def fill() -> GenerationLog:
             late = {"status": "timed_out", "error_type": "llm-timed-out", "latency_ms": 30_010}
             values |= fate if n == 3 else late
             values |= {"total_tokens": None, "cost_usd": None, "result": ""}
-        logs.append(GenerationLog(**values))
+        logs.append(with_body(**values))
     chosen = logs[26]
     chosen.user_id = 9
     chosen.provider, chosen.model, chosen.attempts = "anthropic", "claude-sonnet-5-5", ATTEMPTS
-    GenerationLog.objects.bulk_create(logs)
+    save(*logs)
     assert chosen.pk > first_id(now - timedelta(days=1))
     return chosen
 

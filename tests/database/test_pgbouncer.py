@@ -113,7 +113,8 @@ async def test_no_phase_fails_or_gets_what_belongs_to_another(behind_bouncer, sq
     assert passed >= PHASES
     assert wrong == []
     found = await sql.fetch(
-        "SELECT id, user_id, prompt, result, input_tokens, request_id FROM generation_generationlog"
+        "SELECT id, user_id, prompt, result, input_tokens, request_id"
+        " FROM generation_generationlog JOIN generation_generationbody USING (id)"
     )
     assert len(found) == len(written) == PHASES // 2
     assert {tuple(stored) for stored in found} == {

@@ -35,9 +35,8 @@ async def postgres(own_postgres):
         own_postgres.start()
     own_postgres.thaw()
     async with looking(own_postgres) as sql:
-        await sql.execute(
-            "TRUNCATE generation_generationlog, generation_usagelog, generation_idempotencykey"
-        )
+        for table in ("generationlog", "generationbody", "usagelog", "idempotencykey"):
+            await sql.execute(f"DELETE FROM generation_{table}")
 
 
 @pytest.fixture

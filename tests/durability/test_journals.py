@@ -389,5 +389,5 @@ async def test_rows_that_only_memory_has_are_not_forgotten_for_others_that_come_
     async with asyncio.timeout(60):
         while runtime.log.snapshot().rows_in_memory_only:
             await asyncio.sleep(0.02)
-    found = await sql.fetch("SELECT result FROM generation_generationlog ORDER BY result")
+    found = await sql.fetch("SELECT result FROM generation_generationbody ORDER BY result")
     assert [row["result"] for row in found] == ["first", "second"]

@@ -73,7 +73,7 @@ async def test_a_bug_of_ours_costs_a_row_its_place_and_not_its_neighbours(runtim
     """What no translator knows: the row is set aside, where an operator finds it."""
     rows = [make_row("good"), make_row("bad", latency_ms="soon"), make_row("better")]
     await asyncio.gather(*(runtime.log.write(row) for row in rows))
-    found = await sql.fetch("SELECT result FROM generation_generationlog ORDER BY result")
+    found = await sql.fetch("SELECT result FROM generation_generationbody ORDER BY result")
     assert [row["result"] for row in found] == ["better", "good"]
     assert runtime.log.snapshot().rows_refused == 1
 

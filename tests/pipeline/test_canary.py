@@ -36,7 +36,10 @@ async def test_a_key_is_nowhere_after_every_error(serve, sql, dialect):
                 answer = await http.generate(service.port)
                 shown.append(str(answer.headers) + answer.body.decode())
             asked = len(provider.requests)
-            rows = await sql.fetch("SELECT t::text FROM generation_generationlog AS t")
+            rows = await sql.fetch(
+                "SELECT log::text || body::text FROM generation_generationlog AS log"
+                " JOIN generation_generationbody AS body USING (id)"
+            )
             shown += [row[0] for row in rows]
             shown.append((await http.request(service.port, "GET", "/metrics")).body.decode())
             shown.append((await http.request(service.port, "GET", "/api/v1/pool")).body.decode())

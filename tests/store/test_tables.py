@@ -31,6 +31,7 @@ UDT = {
 DERIVED = (
     "profile",
     "generation_log",
+    "generation_body",
     "usage_log",
     "idempotency_key",
     "deployment",
@@ -60,7 +61,10 @@ def test_derived_tables_are_what_the_migrations_made(committed, name):
 
 def test_the_store_passes_every_value_of_a_row():
     known = tables.load()
-    assert set(LogRow.__dataclass_fields__) == set(known.generation_log.c.keys())
+    log, body = (set(each.c.keys()) for each in (known.generation_log, known.generation_body))
+    by_the_database = {"stored_at", "excerpt"}
+    assert set(LogRow.__dataclass_fields__) == (log | body) - by_the_database
+    assert log & body == {"id"}
     assert set(UsageRow.__dataclass_fields__) == set(known.usage_log.c.keys()) - {"id"}
 
 

@@ -12,14 +12,15 @@ from uuid import UUID, uuid4
 from django.contrib import admin
 from django.test import AsyncClient, Client, RequestFactory
 
-from generation.admin.filters import first_id
-from generation.models import GenerationLog
+from generation.models import GenerationBody, GenerationLog
+from generation.partitions.intervals import first_id
 
 LOGS = "/admin/generation/generationlog/"
 PROFILES = "/admin/generation/profile/"
 KEYS = "/admin/generation/apikey/"
 USAGE = "/admin/generation/usagelog/"
 NOON = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
+TEXTS = {field.name for field in GenerationBody._meta.get_fields()} - {"log"}
 
 
 def make_id(moment: datetime) -> UUID:
@@ -27,8 +28,9 @@ def make_id(moment: datetime) -> UUID:
 
 
 def make_log(minutes_ago: float = 0, **values: Any) -> GenerationLog:
+    """With its `body`; neither is saved."""
     moment = NOON - timedelta(minutes=minutes_ago)
-    return GenerationLog(
+    return with_body(
         **{
             "id": make_id(moment + timedelta(seconds=5)),
             "user_id": 1,
@@ -49,15 +51,30 @@ def make_log(minutes_ago: float = 0, **values: Any) -> GenerationLog:
     )
 
 
+def with_body(**values: Any) -> GenerationLog:
+    texts = {name: value for name, value in values.items() if name in TEXTS}
+    log = GenerationLog(**{name: value for name, value in values.items() if name not in TEXTS})
+    excerpt = values.get("prompt", "")[:240]
+    log.body = GenerationBody(**{"log": log, "excerpt": excerpt, **texts})
+    return log
+
+
+def save(*logs: GenerationLog) -> None:
+    GenerationLog.objects.bulk_create(logs)
+    GenerationBody.objects.bulk_create(log.body for log in logs)
+
+
 def save_log(minutes_ago: float = 0, **values: Any) -> GenerationLog:
     log = make_log(minutes_ago, **values)
-    log.save(force_insert=True)
+    save(log)
     return log
 
 
 def save_logs(count: int, **values) -> list[GenerationLog]:
     """Newest first."""
-    return GenerationLog.objects.bulk_create(make_log(n, **values) for n in range(count))
+    logs = [make_log(n, **values) for n in range(count)]
+    save(*logs)
+    return logs
 
 
 def log_in(user) -> Client:

@@ -9,6 +9,7 @@ from typing import Any
 
 FILLED = [
     "generation_generationlog",
+    "generation_generationbody",
     "generation_usagelog",
     "generation_profile",
     "generation_idempotencykey",

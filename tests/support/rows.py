@@ -7,12 +7,14 @@ from decimal import Decimal
 from time import monotonic
 from uuid import uuid4
 
+from uuid_utils.compat import uuid7
+
 from generation.records import Attempt, Claim, GenerationRequest, KeyedRow, LogRow
 
 
 def make_row(text: str = "a result", *, claim: Claim | None = None, **changes) -> KeyedRow:
     values = {
-        "id": uuid4(),
+        "id": uuid7(),
         "user_id": 1,
         "prompt": "a prompt",
         "system": "",
@@ -34,6 +36,13 @@ def make_row(text: str = "a result", *, claim: Claim | None = None, **changes) -
         "llm_latency_ms": 12,
         "request_id": "r",
         "created_at": datetime.now(UTC),
+        "cache_read_tokens": 2,
+        "cache_write_tokens": 1,
+        "api_key_id": 5,
+        "max_tokens": 1024,
+        "trace_id": "0af7651916cd43dd8448eb211c80319c",
+        "replay_of": uuid4(),
+        "metadata": {"ticket": "4711"},
     }
     return KeyedRow(LogRow(**{**values, **changes}), claim)
 

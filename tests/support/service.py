@@ -28,6 +28,8 @@ def environment(database_url: str, **env: str) -> dict[str, str]:
         "DEBUG": "1",
         "DATABASE_URL": database_url,
         "LLM_SIMULATED_LATENCY": "0",
+        "STACCATO_LOG_RETENTION_DAYS": "36500",
+        "STACCATO_BODY_RETENTION_DAYS": "36500",
         **env,
     }
 

@@ -11,6 +11,7 @@ REQUEST: dict[str, Any] = {
     "input": "Why is the sky blue?",
     "variables": {"tone": "friendly"},
     "max_tokens": 300,
+    "metadata": {"ticket": "4711"},
 }
 
 ANSWER = {

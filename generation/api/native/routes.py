@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import orjson
 from django.http import HttpResponse
 
-from generation.api import auth
+from generation.api import auth, trace_context
 from generation.api.base import API, JSONParser
 from generation.api.documentation import documented
 from generation.api.native import openapi
@@ -67,6 +67,8 @@ async def generate(
             max_tokens=body.max_tokens,
             idempotency_key=key,
             grant=request.grant,
+            trace_id=trace_context.trace_id(request.META.get("HTTP_TRACEPARENT")),
+            metadata=body.metadata,
         )
     )
     try:

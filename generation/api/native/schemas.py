@@ -15,6 +15,7 @@ from generation.api.native import examples
 from generation.pipeline import prompts
 
 MAX_VARIABLES = 100
+MAX_METADATA = 16
 _BIGINT_MAX = 2**63 - 1
 _USER_ID = re.compile(r"0|[1-9][0-9]{0,18}")
 
@@ -29,13 +30,19 @@ Text = Annotated[
     str, AfterValidator(_storable), Field(json_schema_extra={"pattern": r"^[^\u0000]*$"})
 ]
 Name = Annotated[Text, Field(max_length=100)]
+Label = Annotated[Text, Field(min_length=1, max_length=64)]
+LabelValue = Annotated[Text, Field(max_length=512)]
 
 
-def _few(given: object) -> object:
-    """Refuses too many before each is looked at."""
-    if isinstance(given, dict) and len(given) > MAX_VARIABLES:
-        raise PydanticCustomError("too_many", f"there are more than {MAX_VARIABLES} variables")
-    return given
+def _at_most(limit: int, what: str) -> BeforeValidator:
+    """Refuses too many members before each is looked at."""
+
+    def check(given: object) -> object:
+        if isinstance(given, dict) and len(given) > limit:
+            raise PydanticCustomError("too_many", f"there are more than {limit} {what}")
+        return given
+
+    return BeforeValidator(check)
 
 
 def _one_spelling(given: object) -> object:
@@ -60,13 +67,19 @@ class GenerateIn(Body):
     model_config = ConfigDict(json_schema_extra={"examples": [examples.REQUEST]})
 
     input: Text = Field("", description="Fills `$input`, or follows the template.")
-    variables: Annotated[dict[Name, Text], BeforeValidator(_few)] = Field(
+    variables: Annotated[dict[Name, Text], _at_most(MAX_VARIABLES, "variables")] = Field(
         default_factory=dict, max_length=MAX_VARIABLES, description="Fill the template's `$name`s."
     )
     provider: Text = Field("", max_length=32, description="One that the service offers.")
     model: Text = Field("", max_length=200, description="One that the service offers.")
     max_tokens: int | None = Field(
         None, ge=1, le=1_000_000, description="Longest answer, in tokens."
+    )
+    metadata: Annotated[dict[Label, LabelValue], _at_most(MAX_METADATA, "members")] = Field(
+        default_factory=dict,
+        max_length=MAX_METADATA,
+        description="Your own names and values for the log row, e.g. a ticket's number. The LLM"
+        " does not get them, and a repetition under the same Idempotency-Key may change them.",
     )
 
 
