@@ -13,6 +13,7 @@ from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import asyncpg
 from sqlalchemy import URL, event, exc
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
@@ -145,6 +146,26 @@ class Database:
             if not is_lost(error):
                 raise
         return await self.run(statement, parameters)
+
+    async def administer(self, sql: str, *, limit_s: float) -> None:
+        """Run a statement on tables rather than rows, without a transaction around it.
+
+        It may take longer than DB_COMMAND_TIMEOUT, and is cancelled after `limit_s`. Raises
+        `DatabaseUnavailable` with PostgreSQL's own words.
+        """
+        try:
+            async with self.engine.connect() as connection:
+                raw = await connection.get_raw_connection()
+                await raw.driver_connection.execute(sql, timeout=limit_s)  # type: ignore[union-attr]  # asyncpg's
+        except asyncpg.PostgresError as error:
+            raise DatabaseUnavailable(f"PostgreSQL refuses: {error}") from error
+        except TimeoutError as error:
+            raise DatabaseUnavailable(f"PostgreSQL did not do it in {limit_s:g} s") from error
+        except Exception as error:
+            translated = to_staccato_error(error)
+            if translated is None:
+                raise
+            raise translated from error
 
     async def within(self, result: Awaitable[Result], *, since: float | None = None) -> Result:
         """Wait for a result of the database for at most DB_POOL_TIMEOUT.

@@ -70,6 +70,11 @@ def is_lost(error: StaccatoError) -> bool:
     return isinstance(cause, ConnectionError) and not isinstance(cause, ConnectionRefusedError)
 
 
+def is_lock_timeout(error: StaccatoError) -> bool:
+    """Whether a lock was not free within the statement's `lock_timeout`."""
+    return isinstance(error.__cause__, asyncpg.LockNotAvailableError)
+
+
 def is_outdated_plan(error: exc.DBAPIError) -> bool:
     """Whether a migration has changed a column since the connection prepared the statement.
 

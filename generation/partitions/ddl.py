@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from generation.partitions.intervals import Interval
 
 AHEAD = timedelta(weeks=8)
+# Whoever asks for a lock waits behind those who asked before, so we ask for a short time only.
+LOCK_TIMEOUT_MS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class Parent:
 
 
 def make(parent: Parent, interval: Interval) -> list[str]:
-    """Returns the statements that add an empty partition; to be run in one transaction.
+    """Returns the statements that add an empty partition; for one transaction.
 
     No insertion waits: unlike CREATE TABLE … PARTITION OF, which locks the parent against all,
     ATTACH PARTITION takes a SHARE UPDATE EXCLUSIVE lock, and an empty table is not scanned.
@@ -58,8 +60,26 @@ def finish_detaching(parent: Parent, name: str) -> str:
     return f"{_alter(parent)} DETACH PARTITION {parent.quoted(name)} FINALIZE"
 
 
+def mark(parent: Parent, name: str, comment: str) -> str:
+    return f"COMMENT ON TABLE {parent.quoted(name)} IS '{comment}'"
+
+
 def drop(parent: Parent, name: str) -> str:
     return f"DROP TABLE {parent.quoted(name)}"
+
+
+def together(statements: list[str]) -> str:
+    """Returns one statement that runs all of these or none, and waits shortly for their locks.
+
+    Behind PgBouncer, a setting lasts safely only within a statement.
+    """
+    return f"""
+DO $do$
+BEGIN
+    PERFORM set_config('lock_timeout', '{LOCK_TIMEOUT_MS}ms', true);
+    {"; ".join(statements)};
+END
+$do$"""
 
 
 def analyze(parent: Parent) -> str:

@@ -19,6 +19,8 @@ _MONDAY = date(1970, 1, 5)
 _MS = timedelta(milliseconds=1)
 _TIME_SHIFT = 80  # of the time within a UUIDv7
 _LATEST_MS = (1 << 48) - 1
+ZERO_ID = UUID(int=0)
+LAST_ID = UUID(int=(1 << 128) - 1)
 
 DAY = timedelta(days=1)
 WEEK = timedelta(weeks=1)
@@ -51,8 +53,11 @@ def first_id(moment: datetime) -> UUID:
 
 
 def moment_of(key: UUID) -> datetime:
-    """Returns when a UUIDv7 was made. Raises `OverflowError` for one after the year 9999."""
-    return _EPOCH + (key.int >> _TIME_SHIFT) * _MS
+    """Returns when a UUIDv7 was made; the last moment of all for one after the year 9999."""
+    try:
+        return _EPOCH + (key.int >> _TIME_SHIFT) * _MS
+    except OverflowError:
+        return datetime.max.replace(tzinfo=UTC)
 
 
 def day_number(key: UUID) -> int:

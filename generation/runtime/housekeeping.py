@@ -12,7 +12,7 @@ from generation.errors import StaccatoError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    Work = Callable[[], Awaitable[None]]
+    Work = Callable[[], Awaitable[object]]
 
 logger = logging.getLogger(__name__)
 

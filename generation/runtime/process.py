@@ -18,6 +18,7 @@ from generation.database.engine import Database
 from generation.errors import RuntimeNotOpen
 from generation.journal.durable_log import DurableLog
 from generation.llm.client import LLMClient
+from generation.partitions.maintenance import LogMaintenance
 from generation.pipeline.idempotency import Idempotency
 from generation.pipeline.phases import Pipeline
 from generation.runtime import server, startup
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     from generation.conf import Settings
 
-PURGE_EVERY_S = 600.0
+TIDY_EVERY_S = 600.0
 
 
 class Runtime:
@@ -50,6 +51,7 @@ class Runtime:
         self.llm = llm
         self.pending_migrations = pending_migrations
         self.store = Store(database, settings)
+        self.maintenance = LogMaintenance(database, settings)
         self.database_probe = DatabaseProbe(self.store)
         self.keys = ApiKeyCache(database, self.store.api_keys, settings.pepper)
         self.log = DurableLog(settings, self.store)
@@ -102,7 +104,7 @@ class Runtime:
             # The journal: it takes the rows that the batchers can't store, up to the last.
             await stack.enter_async_context(runtime.log.running())
             # Housekeeping. Key use is recorded one last time, after the drain.
-            await stack.enter_async_context(repeating(runtime.store.claims.purge, PURGE_EVERY_S))
+            await stack.enter_async_context(repeating(runtime.tidy_up, TIDY_EVERY_S))
             stack.push_async_callback(tolerating(runtime.keys.record_use))
             await stack.enter_async_context(repeating(runtime.keys.record_use, RECORD_USE_S))
             stack.push_async_callback(runtime.idempotency.close)
@@ -114,6 +116,12 @@ class Runtime:
             stack.enter_context(_current(runtime))
             startup.announce(settings, database.address)
             yield runtime
+
+    async def tidy_up(self) -> None:
+        """Drop what is past its retention, and make room for what comes: one after the other, on
+        one connection. Raises nothing."""
+        for work in (self.maintenance.run, self.store.claims.purge, self.store.usage.purge):
+            await tolerating(work)()
 
     def snapshot(self) -> Snapshot:
         """Returns the figures of this process."""

@@ -31,7 +31,7 @@ class Store:
         self._database = database
         longest_s = settings.db_pool_timeout + settings.llm_timeout + settings.write_timeout
         self.profiles = Profiles(database)
-        self.usage = UsageLogs(database)
+        self.usage = UsageLogs(database, timedelta(days=settings.usage_retention_days))
         self.logs = Logs(
             database,
             self.usage,

@@ -74,6 +74,11 @@ EXPIRED_ROWS = Counter(
     "staccato_expired_rows_total",
     "Rows that came from a journal so late that their retention was over, and were not stored.",
 )
+PARTITIONS_AHEAD = Gauge(
+    "staccato_log_partitions_ahead_seconds",
+    "For how long rows to come have partitions; at 0 they wait in the journal. Eight weeks, if"
+    " maintenance works; looked up every ten minutes.",
+)
 USAGE_LOGS_LOST = Counter("staccato_usage_logs_lost_total", "Usage rows that were not stored.")
 
 

@@ -1,0 +1,59 @@
+"""A lease on a periodic task: one process at a time does it, and not more often than it is due.
+
+It is a row, by the database's clock. So it works behind PgBouncer, between hosts, and after a kill.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from datetime import timedelta
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from sqlalchemy import Interval, Uuid, bindparam, text
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from generation.database.engine import Database
+
+LASTS = timedelta(minutes=10)
+
+_TAKE = text("""
+INSERT INTO generation_maintenance AS task (task, holder, leased_until)
+VALUES (:task, :holder, statement_timestamp() + :lasts)
+ON CONFLICT (task) DO UPDATE SET holder = excluded.holder, leased_until = excluded.leased_until
+WHERE task.leased_until < statement_timestamp()
+    AND (task.done_at IS NULL OR task.done_at <= statement_timestamp() - :every)
+RETURNING task.task
+""").bindparams(
+    bindparam("holder", type_=Uuid()),
+    bindparam("lasts", type_=Interval()),
+    bindparam("every", type_=Interval()),
+)
+_END = text("""
+UPDATE generation_maintenance
+SET leased_until = statement_timestamp(),
+    done_at = CASE WHEN :is_done THEN statement_timestamp() ELSE done_at END
+WHERE task = :task AND holder = :holder
+""").bindparams(bindparam("holder", type_=Uuid()))
+
+
+@contextlib.asynccontextmanager
+async def leased(database: Database, task: str, *, every: timedelta) -> AsyncIterator[bool]:
+    """Gives whether the task is ours now: no other process has it, and it was last done at least
+    `every` ago. An error in the block leaves it due. Raises `DatabaseUnavailable`.
+    """
+    holder = uuid4()
+    taken = await database.run(
+        _TAKE, {"task": task, "holder": holder, "lasts": LASTS, "every": every}
+    )
+    if not taken:
+        yield False
+        return
+    is_done = False
+    try:
+        yield True
+        is_done = True
+    finally:
+        await database.run(_END, {"task": task, "holder": holder, "is_done": is_done})

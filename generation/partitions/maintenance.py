@@ -1,0 +1,151 @@
+"""Partitions are made ahead of time, and dropped when their rows' retention is over."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from generation.database.sqlstate import is_lock_timeout
+from generation.errors import DatabaseUnavailable
+from generation.partitions import ddl
+from generation.partitions.catalog import DOOMED, Found, look
+from generation.partitions.ddl import Parent
+from generation.partitions.intervals import DAY, WEEK
+from generation.partitions.lease import LASTS, leased
+from generation.partitions.plan import Plan, covered_until, plan
+from generation.telemetry import metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from generation.conf import Settings
+    from generation.database.engine import Database
+
+logger = logging.getLogger(__name__)
+
+Report = Callable[[str], None]
+NOW = timedelta(0)
+PARTITIONS = "partitions"
+STATISTICS = "statistics"
+DUE_AFTER = timedelta(hours=1)
+ANALYZE_AFTER = timedelta(days=1)
+
+TRIES = 5
+RETRY_S = 0.5
+# Detaching waits for the transactions that may still see the partition. It is cut off after this
+# time, which leaves the partition pending, and is finished the next time.
+STATEMENT_LIMIT_S = 60.0
+ANALYZE_LIMIT_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Something to do, and how to report it."""
+
+    rank: int  # lower ones first: rows that come now matter more than space
+    words: str
+    statements: Sequence[str]
+
+
+class LogMaintenance:
+    """The partitions of the log and of its texts. One per process; the lease lets one work."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        from generation.models import GenerationBody, GenerationLog  # need Django's apps
+
+        self._database = database
+        self._kept = {
+            Parent(GenerationLog._meta.db_table, WEEK): timedelta(days=settings.log_retention_days),
+            Parent(GenerationBody._meta.db_table, DAY): timedelta(days=settings.body_days),
+        }
+
+    async def run(self) -> None:
+        """Do what is due, unless another process does. Raises `DatabaseUnavailable`."""
+        await self.maintain(_log, due_after=DUE_AFTER, analyze_after=ANALYZE_AFTER)
+
+    async def maintain(
+        self, report: Report, *, due_after: timedelta = NOW, analyze_after: timedelta = NOW
+    ) -> bool:
+        """Do what was last done so long ago, and report each step, in words, once it is done.
+
+        Returns whether all was done, or was not due; False if another process is at work. Raises
+        `DatabaseUnavailable`; what was done until then stays.
+        """
+        try:
+            async with leased(self._database, PARTITIONS, every=due_after) as partitions:
+                if partitions:
+                    await self._work(report)
+        finally:
+            await self.measure()
+        async with leased(self._database, STATISTICS, every=analyze_after) as statistics:
+            if statistics:
+                log = next(iter(self._kept))  # texts are read by their key alone
+                await self._database.administer(ddl.analyze(log), limit_s=ANALYZE_LIMIT_S)
+                report(f"analyzed {log.table}")
+        return partitions and statistics
+
+    async def planned(self) -> list[str]:
+        """Returns the steps that `maintain()` would take now, in words."""
+        return [step.words for step in await self._steps()]
+
+    async def measure(self) -> timedelta:
+        """Returns for how long rows to come have partitions, and shows it in the metrics."""
+        found = [await look(self._database, parent) for parent in self._kept]
+        ahead = min(covered_until(each) - each.now for each in found)
+        metrics.PARTITIONS_AHEAD.set(ahead.total_seconds())
+        return ahead
+
+    async def _work(self, report: Report) -> None:
+        """Twice, because a table whose detaching is finished in the first pass is then dropped."""
+        until = time.monotonic() + LASTS.total_seconds() / 2
+        for _pass in range(2):
+            for step in await self._steps():
+                if time.monotonic() > until:
+                    raise DatabaseUnavailable("partitions are dropped at the next opportunity")
+                for sql in step.statements:
+                    await self._execute(sql)
+                report(step.words)
+
+    async def _steps(self) -> list[Step]:
+        found = [(await look(self._database, parent), kept) for parent, kept in self._kept.items()]
+        steps = [step for each, kept in found for step in _steps(each, plan(each, kept))]
+        return sorted(steps, key=lambda step: step.rank)
+
+    async def _execute(self, sql: str) -> None:
+        """Tries again where a lock was not free, because each try waits for it only shortly."""
+        for further_tries in reversed(range(TRIES)):
+            try:
+                await self._database.administer(sql, limit_s=STATEMENT_LIMIT_S)
+            except DatabaseUnavailable as error:
+                if not (is_lock_timeout(error) and further_tries):
+                    raise
+                await asyncio.sleep(RETRY_S)
+            else:
+                return
+
+
+def _steps(found: Found, plan: Plan) -> Iterator[Step]:
+    parent = found.parent
+    for interval in plan.make:
+        name = parent.partition(interval)
+        yield Step(1, f"made {name}", [ddl.together(ddl.make(parent, interval))])
+    for part in plan.finish:
+        yield Step(2, f"detached {part.name}", [ddl.finish_detaching(parent, part.name)])
+    for part in plan.detach:
+        statements = [
+            ddl.together([ddl.mark(parent, part.name, DOOMED)]),
+            ddl.detach(parent, part.name),
+            ddl.together([ddl.drop(parent, part.name)]),
+        ]
+        yield Step(3, f"dropped {part.name}", statements)
+    for name in plan.drop:
+        yield Step(4, f"dropped {name}", [ddl.together([ddl.drop(parent, name)])])
+
+
+def _log(words: str) -> None:
+    logger.info("the log's partitions: %s", words)
