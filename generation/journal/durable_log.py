@@ -9,12 +9,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from generation.database.batching import MIB, Batcher, Bounds
-from generation.errors import DatabaseUnavailable, RowRefused, StaccatoError
+from generation.errors import (
+    DatabaseUnavailable,
+    PartitionMissing,
+    RowRefused,
+    StaccatoError,
+)
 from generation.journal.dead_letters import DeadLetters
 from generation.journal.spool import Spool
+from generation.partitions.intervals import WEEK, moment_of
 from generation.store.logs import size_of
 from generation.telemetry import metrics
 
@@ -188,7 +195,7 @@ class DurableLog:
             self._dead_letter_count = await asyncio.to_thread(self._dead_letters.count)
 
     async def _hand_over(self, batch: Sequence[KeyedRow]) -> list[KeyedRow]:
-        """Returns the rows that are stored or set aside; memory has the others.
+        """Returns the rows that are stored, set aside or set apart; memory has the others.
 
         Raises `DatabaseUnavailable` if not all of them could be stored.
         """
@@ -202,17 +209,22 @@ class DurableLog:
             raise pinged
         inserted = [self._store.logs.insert(keyed) for keyed in batch]
         outcomes = await asyncio.gather(*inserted, return_exceptions=True)
-        done = []
+        done, strays = [], []
         for keyed, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, RowRefused):
                 if not await self._set_aside(keyed, outcome):
                     continue
+            elif isinstance(outcome, PartitionMissing) and _is_stray(keyed):
+                strays.append(keyed)
+                continue
             elif isinstance(outcome, BaseException):
                 self.stuck = str(outcome)
                 raise outcome
             done.append(keyed)
         metrics.REPLAYED.inc(len(done))
-        return done
+        if strays:
+            await self._spool.set_apart(strays)
+        return [*done, *strays]
 
     async def _set_aside(self, keyed: KeyedRow, refusal: RowRefused) -> bool:
         """Returns whether the row is a dead letter now; if not, it is in memory only."""
@@ -232,3 +244,11 @@ class DurableLog:
             "PostgreSQL refuses the row %s: %s; see manage.py staccato_journal", row_id, refusal
         )
         return True
+
+
+def _is_stray(keyed: KeyedRow) -> bool:
+    """Whether the row is of another time than now, so that a partition for now would not help it.
+
+    A clock was wrong, or the row has waited for long.
+    """
+    return abs(moment_of(keyed.row.id) - datetime.now(UTC)) > WEEK

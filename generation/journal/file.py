@@ -43,10 +43,10 @@ class JournalFile:
         self.garbled = 0  # lines that were torn or damaged
 
     @classmethod
-    def create(cls, folder: Path, database: str, capacity: int) -> JournalFile:
-        """Create a file with `capacity` bytes reserved, under a new name."""
+    def create(cls, folder: Path, database: str, capacity: int, *, mark: str = "") -> JournalFile:
+        """Create a file with `capacity` bytes reserved, under a new name that has the mark."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        name = f"{database}.{uuid4().hex[:12]}{SUFFIX}"
+        name = f"{database}.{mark}{uuid4().hex[:12]}{SUFFIX}"
         draft = folder / f"{_DRAFT_PREFIX}{name}"
         descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:

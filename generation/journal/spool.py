@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 REPLAY_ROWS = 200
 REPLAY_BYTES = 8 * 1024 * 1024
+APART = "apart-"  # marks the files of rows that may have to wait for weeks
+APART_RETRY_S = 600.0
 NEAR_FULL = 0.5  # of the space; what is left then is for the requests in flight
 
 # Returns the rows that are stored or set aside. Raises `DatabaseUnavailable`.
@@ -182,6 +185,8 @@ class Spool:
         found = await asyncio.to_thread(journal_file.list_files, folder, self._journal.database)
         await asyncio.to_thread(self._name_foreign)
         for path in found:
+            if _rests(path):
+                continue
             try:
                 await self._adopt(path, hand_over)
             except (JournalUnavailable, OSError) as error:  # no reason to skip the others
@@ -227,6 +232,27 @@ class Spool:
         finally:
             orphan.close()
 
+    async def set_apart(self, rows: Sequence[KeyedRow]) -> None:
+        """Move rows to a file of their own, so that those after them in a journal are stored.
+
+        The file is adopted like a dead process's, every ten minutes. Raises `OSError`.
+        """
+        apart = await self._write_file(rows, mark=APART)
+        logger.error("%d rows are of a time without partitions; they wait in %s", len(rows), apart)
+
+    async def _write_file(self, rows: Sequence[KeyedRow], mark: str = "") -> Path:
+        """Write rows to a file of just their size, for whoever adopts it. Raises `OSError`."""
+        encoded = [lines.encode(lines.from_row(keyed)) for keyed in rows]
+        size = journal_file.HEADER_BYTES + sum(map(len, encoded))
+        file = await asyncio.to_thread(
+            JournalFile.create, self.folder, self._journal.database, size, mark=mark
+        )
+        try:
+            await asyncio.to_thread(file.append, encoded)
+        finally:
+            file.close()
+        return file.path
+
     async def close(self) -> None:
         """Leave the rows that wait for the next start."""
         await self._replace_removed()
@@ -235,26 +261,26 @@ class Spool:
             journal.close()
 
     async def _save_memory(self) -> None:
-        """Write the rows in memory to a file of just their size, where the disk takes one."""
+        """Write the rows in memory to a file, where the disk takes one."""
         if not self._in_memory:
             return
         rows = list(self._in_memory.values())
-        encoded = [lines.encode(lines.from_row(keyed)) for keyed in rows]
-        size = journal_file.HEADER_BYTES + sum(map(len, encoded))
         try:
-            last = await asyncio.to_thread(
-                JournalFile.create, self.folder, self._journal.database, size
-            )
-            try:
-                await asyncio.to_thread(last.append, encoded)
-            finally:
-                last.close()
+            path = await self._write_file(rows)
         except OSError as error:
             logger.error(  # noqa: TRY400  # it says all
                 "%d answered generations are lost: no disk took them (%s)", len(rows), error
             )
         else:
-            logger.warning("%d rows wait in %s for the next start", len(rows), last.path)
+            logger.warning("%d rows wait in %s for the next start", len(rows), path)
+
+
+def _rests(path: Path) -> bool:
+    """Whether its rows were set apart, or tried again, a short while ago."""
+    try:
+        return APART in path.name and time.time() - path.stat().st_mtime < APART_RETRY_S
+    except FileNotFoundError:
+        return False
 
 
 async def _replay(file: JournalFile, start: int, hand_over: HandOver) -> int:

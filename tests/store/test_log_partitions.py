@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,6 +11,8 @@ from asgiref.sync import sync_to_async
 from django.db import connection
 
 from generation.errors import PartitionMissing
+from generation.journal.spool import APART, REPLAY_ROWS
+from generation.records import KeyRef
 from generation.telemetry import metrics
 from tests.support.admin import make_id
 from tests.support.partitions import make_room
@@ -84,3 +88,51 @@ async def test_every_value_of_a_row_is_stored(runtime, sql):
     assert found.pop("attempts").startswith("[{")
     assert found.pop("metadata") == '{"ticket": "4711"}'
     assert found == {name: getattr(row, name) for name in found}
+
+
+async def test_rows_of_a_time_without_partitions_wait_apart_and_hold_nobody_up(runtime, sql):
+    """More of them than are replayed at once; and the service stays ready."""
+    strays = [made(-365, f"early {n}") for n in range(REPLAY_ROWS)]
+    await runtime.log._spool.keep([*strays, made(0, "in time")])
+    runtime.log._work.set()
+    async with asyncio.timeout(60):
+        while runtime.log.snapshot().rows:
+            await asyncio.sleep(0.02)
+    assert await logs_and_texts(sql) == (1, ["in time"])
+    assert runtime.log.stuck == ""
+    (apart,) = runtime.log._spool.folder.glob(f"*{APART}*")
+    await runtime.log.settle(KeyRef(1, "k"))
+    assert apart.exists(), "it is not tried again at once"
+    os.utime(apart, (0, 0))
+    await runtime.log.settle(KeyRef(1, "k"))
+    (again,) = runtime.log._spool.folder.glob(f"*{APART}*")
+    day = datetime.now(UTC) + timedelta(days=365)
+    await sync_to_async(lambda: make_room(connection.cursor(), day))()
+    os.utime(again, (0, 0))
+    await runtime.log.settle(KeyRef(1, "k"))
+    assert (await logs_and_texts(sql))[0] == REPLAY_ROWS + 1
+    assert not again.exists()
+
+
+async def test_without_a_partition_for_now_rows_wait_in_the_journal_and_the_service_is_not_ready(
+    runtime, client, sql, monkeypatch
+):
+    """As after weeks without maintenance."""
+
+    async def forgotten(*_arguments):
+        raise PartitionMissing("the log has no partition for a row", retry_after=1)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runtime.store.logs, "_run", forgotten)
+        assert (await client.post("/api/v1/generate/1")).status_code == 200
+        assert runtime.log.snapshot().rows == 1
+        async with asyncio.timeout(60):
+            while not runtime.log.stuck:
+                await asyncio.sleep(0.02)
+        ready = await client.get("/readyz")
+        assert ready.status_code == 503
+        assert "no partition" in ready.json()["journal"]
+    async with asyncio.timeout(60):
+        while runtime.log.snapshot().rows:
+            await asyncio.sleep(0.02)
+    assert (await logs_and_texts(sql))[0] == 1
