@@ -84,6 +84,7 @@ endif
 
 prepare: $(INSTALLED)
 	@$(PY) manage.py migrate
+	@$(PY) manage.py staccato_groups
 	@$(PY) manage.py seed_demo
 
 var/prepared: $(INSTALLED) $(wildcard .env */migrations/*.py)

@@ -8,6 +8,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
 
+from generation.api.trace_context import trace_id
 from generation.llm.providers import simulated
 from generation.llm.providers.base import Answer
 from generation.models import GenerationLog, Profile, UsageLog
@@ -223,3 +224,57 @@ async def test_the_documentation_brings_its_own_assets(runtime, settings):
         script = page.split('<script src="')[1].split('"')[0]
         assert (await client.get(script)).status_code == 200
     assert "https://" not in page.replace("https://django-ninja", ""), "an asset comes from a CDN"
+
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+
+
+@pytest.mark.parametrize(
+    ("traceparent", "kept"),
+    [
+        (f"00-{TRACE}-b7ad6b7169203331-01", TRACE),
+        (f" 00-{TRACE}-b7ad6b7169203331-00 ", TRACE),
+        (f"01-{TRACE}-b7ad6b7169203331-01-more", TRACE),
+        (f"00-{TRACE}-b7ad6b7169203331-01-more", ""),
+        (f"ff-{TRACE}-b7ad6b7169203331-01", ""),
+        (f"00-{TRACE.upper()}-b7ad6b7169203331-01", ""),
+        (f"00-{'0' * 32}-b7ad6b7169203331-01", ""),
+        (f"00-{TRACE}-{'0' * 16}-01", ""),
+        (f"00-{TRACE}", ""),
+        ("", ""),
+    ],
+)
+def test_a_valid_traceparent_names_the_trace(traceparent, kept):
+    assert trace_id(traceparent) == kept
+
+
+async def test_a_row_keeps_the_callers_metadata_and_trace(client):
+    answer = await client.post(
+        "/api/v1/generate/1",
+        json={"metadata": {"ticket": "4711", "von": "Z\u00fcrich"}, "max_tokens": 7},
+        headers={"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"},
+    )
+    row = await GenerationLog.objects.aget(id=answer.json()["id"])
+    assert row.metadata == {"ticket": "4711", "von": "Z\u00fcrich"}
+    assert (row.trace_id, row.max_tokens, row.api_key_id) == (TRACE, 7, None)
+    assert (row.cache_read_tokens, row.replay_of) == (0, None)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "why"),
+    [
+        ({str(n): "" for n in range(17)}, "more than 16 members"),
+        ({"": "x"}, "at least 1 character"),
+        ({"n" * 65: "x"}, "at most 64 characters"),
+        ({"n": "x" * 513}, "at most 512 characters"),
+        ({"n": 1}, "valid string"),
+        ({"n": {}}, "valid string"),
+        ({"n": "\0"}, "NUL"),
+        ([], "valid dictionary"),
+    ],
+)
+async def test_metadata_is_small_and_text(client, metadata, why):
+    answer = await client.post("/api/v1/generate/1", json={"metadata": metadata})
+    assert problem(answer) == (422, "invalid-request")
+    assert why in answer.json()["errors"][0]["why"]
+    assert not await GenerationLog.objects.aexists()

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from uuid import uuid4
 
 import psycopg
 import pytest
@@ -15,9 +14,13 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
 from django.core.checks import run_checks
 from django.db import connection, connections
+from uuid_utils.compat import uuid7
 
 from generation.errors import DatabaseUnavailable
 from generation.models import Profile
+from generation.partitions import ddl
+from generation.partitions.ddl import AHEAD
+from generation.partitions.intervals import WEEK, interval_at
 from generation.records import KeyedRow, LogRow
 from generation.runtime.process import Runtime
 from tests.support import http, pgbouncer, service
@@ -76,7 +79,7 @@ def row(number: int) -> LogRow:
     user_id = USERS[number % len(USERS)]
     now = datetime.now(UTC)
     return LogRow(
-        id=uuid4(), user_id=user_id, prompt=prompt_of(user_id), system="",
+        id=uuid7(), user_id=user_id, prompt=prompt_of(user_id), system="",
         result=f"The result of row {number}.", result_cleaned=False, provider="simulated",
         model="simulated", input_tokens=number, output_tokens=1, total_tokens=number + 1,
         status="succeeded", error_type="", error="", stop_reason="end_turn", attempts=(),
@@ -207,3 +210,22 @@ async def test_the_service_is_migrated_and_serves_through_pgbouncer(bouncer, sql
             assert login.status == 200
     finally:
         await sql.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def test_partitions_are_made_and_dropped_behind_it(behind_bouncer, sql):
+    parent = ddl.Parent("parted", WEEK)
+    old = interval_at(datetime.now(UTC) - timedelta(days=60), WEEK)
+    await sql.execute("CREATE TABLE parted (id uuid PRIMARY KEY) PARTITION BY RANGE (id)")
+    for statement in ddl.make(parent, old):
+        await sql.execute(statement)
+    steps: list[str] = []
+    try:
+        async with Runtime.open() as runtime:
+            runtime.maintenance._kept = {parent: timedelta(days=30)}
+            async with asyncio.timeout(60):
+                while not await runtime.maintenance.maintain(steps.append):
+                    await asyncio.sleep(0.05)  # its own, at the start, may be under way
+    finally:
+        await sql.execute("DROP TABLE parted")
+    assert sum(step.startswith("made") for step in steps) == AHEAD // WEEK + 2
+    assert f"dropped {parent.partition(old)}" in steps

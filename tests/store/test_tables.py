@@ -8,6 +8,7 @@ from django.db import connection, models
 from sqlalchemy import MetaData
 from sqlalchemy.dialects import postgresql
 
+from generation.models import GenerationBody, GenerationLog
 from generation.records import LogRow, UsageRow
 from generation.store import tables
 
@@ -57,6 +58,45 @@ def test_derived_tables_are_what_the_migrations_made(committed, name):
             assert kind == f"NUMERIC({precision}, {scale})", column
         else:
             assert UDT[kind] == udt, column
+
+
+COLUMNS_OF = """
+    SELECT attname, format_type(atttypid, atttypmod), attnotnull,
+           pg_get_expr(adbin, adrelid), attcompression, attstorage
+    FROM pg_attribute LEFT JOIN pg_attrdef ON (adrelid, adnum) = (attrelid, attnum)
+    WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY 1
+"""
+INDEXES_OF = """
+    SELECT indisprimary, indisunique, indisvalid, regexp_replace(
+        pg_get_indexdef(indexrelid), '^CREATE (UNIQUE )?INDEX .* USING ', '')
+    FROM pg_index WHERE indrelid = %s::regclass ORDER BY 4
+"""
+
+
+@pytest.mark.parametrize("model", [GenerationLog, GenerationBody])
+def test_each_partition_is_what_the_whole_is(committed, model):
+    whole = model._meta.db_table
+    with connection.cursor() as cursor:
+
+        def found(query: str, table: str) -> list:
+            cursor.execute(query, [table])
+            return cursor.fetchall()
+
+        partitions = [
+            name
+            for (name,) in found(
+                "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = %s::regclass",
+                whole,
+            )
+        ]
+        assert len(partitions) >= 8
+        for query in (COLUMNS_OF, INDEXES_OF):
+            of_the_whole = found(query, whole)
+            for name in partitions:
+                assert found(query, name) == of_the_whole, name
+        columns = [field.column for field in model._meta.local_concrete_fields]
+        assert [row[0] for row in found(COLUMNS_OF, whole)] == sorted(columns)
+        assert len(found(INDEXES_OF, whole)) == len(model._meta.indexes) + 1, "and the key's"
 
 
 def test_the_store_passes_every_value_of_a_row():

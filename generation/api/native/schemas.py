@@ -26,12 +26,12 @@ def _storable(text: str) -> str:
     return text
 
 
-Text = Annotated[
-    str, AfterValidator(_storable), Field(json_schema_extra={"pattern": r"^[^\u0000]*$"})
-]
+_STORABLE = AfterValidator(_storable)
+_NO_NUL = Field(json_schema_extra={"pattern": r"^[^\u0000]*$"})
+Text = Annotated[str, _STORABLE, _NO_NUL]
 Name = Annotated[Text, Field(max_length=100)]
-Label = Annotated[Text, Field(min_length=1, max_length=64)]
-LabelValue = Annotated[Text, Field(max_length=512)]
+Label = Annotated[str, Field(min_length=1, max_length=64), _STORABLE, _NO_NUL]
+LabelValue = Annotated[str, Field(max_length=512), _STORABLE, _NO_NUL]
 
 
 def _at_most(limit: int, what: str) -> BeforeValidator:

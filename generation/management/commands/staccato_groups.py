@@ -6,14 +6,11 @@ members must not be able to read prompts because of an update.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.contrib.auth.models import Group, Permission
 from django.core.management.base import BaseCommand
-from django.db import transaction
-
-if TYPE_CHECKING:
-    from argparse import ArgumentParser
+from django.db import router, transaction
 
 # By group, the codenames of the permissions that it gets. It keeps those that it has.
 GROUPS = {
@@ -25,14 +22,11 @@ GROUPS = {
 class Command(BaseCommand):
     help = "Make the groups Reviewers and Operators, or give them the permissions that they lack."
 
-    def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--database", default="default", help="Django's name of the database")
-
-    def handle(self, *_args: Any, database: str, **_options: Any) -> None:
-        with transaction.atomic(database):
+    def handle(self, *_args: Any, **_options: Any) -> None:
+        with transaction.atomic(router.db_for_write(Group)):
             for name, codenames in GROUPS.items():
-                group, is_new = Group.objects.using(database).get_or_create(name=name)
-                known = Permission.objects.using(database).filter(
+                group, is_new = Group.objects.get_or_create(name=name)
+                known = Permission.objects.filter(
                     content_type__app_label="generation", codename__in=codenames
                 )
                 group.permissions.add(*known)
