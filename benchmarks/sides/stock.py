@@ -8,7 +8,7 @@ client is shared and has no limit of connections, as (c)'s.
 import os
 import time
 from datetime import UTC, datetime
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from psycopg.conninfo import conninfo_to_dict
 
@@ -63,10 +63,11 @@ def build():
     from django.core.asgi import get_asgi_application
     from django.http import Http404
     from django.urls import path
+    from uuid_utils.compat import uuid7
 
     application = get_asgi_application()
 
-    from generation.models import GenerationLog, Profile, UsageLog
+    from generation.models import GenerationBody, GenerationLog, Profile, UsageLog
 
     unlimited = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     llm = httpx.AsyncClient(timeout=30, limits=unlimited)
@@ -105,10 +106,8 @@ def build():
         tokens = usage["input_tokens"] + usage["output_tokens"]
         ms = int((time.monotonic() - started) * 1000)
         log = await GenerationLog.objects.acreate(
-            id=uuid4(),
+            id=uuid7(),
             user_id=user_id,
-            prompt=prompt,
-            result=data["content"][0]["text"],
             provider="anthropic",
             model=data["model"],
             status="succeeded",
@@ -119,10 +118,12 @@ def build():
             llm_latency_ms=ms,
             created_at=arrived_at,
         )
+        text = data["content"][0]["text"]
+        await GenerationBody.objects.acreate(log=log, prompt=prompt, result=text)
         await UsageLog.objects.acreate(
             user_id=user_id, tokens=tokens, latency_ms=ms, created_at=arrived_at
         )
-        return {"id": log.id, "result": log.result, "tokens": tokens}
+        return {"id": log.id, "result": text, "tokens": tokens}
 
     return application, [path("api/v1/", api.urls)]
 
