@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
@@ -16,6 +17,7 @@ from generation import conf
 from generation.database import dsn
 from generation.llm.providers import registry as providers
 from generation.llm.transport import has_certificates
+from generation.privacy import redactors
 from generation.runtime import server
 from generation.runtime.connections import budget as connection_budget
 
@@ -94,6 +96,35 @@ def check_certificates(**_kwargs: Any) -> list[CheckMessage]:
             f"{' and '.join(needed)} is https, but no CA certificate can be read.",
             hint="Install ca-certificates, or name a bundle with SSL_CERT_FILE.",
             id="staccato.E005",
+        )
+    ]
+
+
+@register("staccato")
+def check_redactor(**_kwargs: Any) -> list[CheckMessage]:
+    try:
+        redactors.load(conf.load().redactor)
+    except ImproperlyConfigured:  # E001 says so
+        return []
+    except ValueError as error:
+        hint = "It takes a text and returns a text."
+        return [Error(f"STACCATO_REDACTOR: {error}.", hint=hint, id="staccato.E008")]
+    return []
+
+
+@register("staccato")
+def check_encryption(**_kwargs: Any) -> list[CheckMessage]:
+    try:
+        is_wanted = bool(conf.load().body_key_ring)
+    except ImproperlyConfigured:  # E001 says so
+        return []
+    if not is_wanted or find_spec("cryptography") is not None:
+        return []
+    return [
+        Error(
+            "STACCATO_BODY_KEYS is set, but the package cryptography is not installed.",
+            hint="pip install 'django-staccato[encryption]'",
+            id="staccato.E007",
         )
     ]
 

@@ -279,6 +279,14 @@ class JournalUnavailable(StaccatoError):
     retryable = True
 
 
+class AnswerUnreadable(StaccatoError):
+    """The stored answer can't be decrypted."""
+
+    status = 503
+    slug = "answer-unreadable"
+    retryable = True
+
+
 class TooManyInFlight(StaccatoError):
     """The service has reached its limit of requests in flight."""
 

@@ -15,6 +15,15 @@ from django.utils.timezone import now
 NAMED_USERS = 3  # of an API key for several users; the others are counted
 
 
+class LogContent(models.TextChoices):
+    """What the log keeps of a generation's texts, from all to nothing."""
+
+    FULL = "full", "full: prompts and results as they are"
+    REDACTED = "redacted", "redacted: without secrets and personal data that can be recognised"
+    HASHED = "hashed", "hashed: keyed hashes, which show only whether two texts are the same"
+    METADATA = "metadata", "metadata: no texts; tokens, cost, times and errors' kinds"
+
+
 class Profile(models.Model):
     """A user's prompt: what the LLM gets when a request names this user."""
 
@@ -42,6 +51,16 @@ class Profile(models.Model):
         blank=True,
         validators=[MinValueValidator(1)],
         help_text="Limit on the answer's length. Empty: the service's default.",
+    )
+    log_content = models.CharField(
+        "kept in the log",
+        max_length=8,
+        choices=LogContent.choices,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Of this user's prompts and results. The strictest choice counts: the service's"
+        " (STACCATO_LOG_CONTENT), the profile's or the API key's.",
     )
 
     def __str__(self) -> str:
@@ -156,7 +175,7 @@ class GenerationBody(models.Model):
         db_constraint=False,
         related_name="body",
     )
-    excerpt = models.CharField(max_length=240, blank=True, help_text="The start of the prompt.")
+    excerpt = models.TextField(blank=True, help_text="The start of the prompt.")
     prompt = models.TextField(blank=True, help_text="As sent to the LLM.")
     system = models.TextField("system prompt", blank=True)
     result = models.TextField(blank=True)
@@ -168,9 +187,34 @@ class GenerationBody(models.Model):
     raw_reply = models.TextField(
         blank=True, help_text="What the provider sent, shortened, if it was not a valid answer."
     )
+    content = models.CharField(
+        max_length=8,
+        choices=LogContent.choices,
+        default=LogContent.FULL,
+        db_default=LogContent.FULL,
+        help_text="What was kept of the texts.",
+    )
+    result_held = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="The result is whole until its request can't be repeated any more.",
+    )
+    encryption_key = models.CharField(
+        max_length=32,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="The name of the key that encrypts the texts. Empty: they are not encrypted.",
+    )
 
     class Meta:
         verbose_name_plural = "generation bodies"
+        indexes: ClassVar = [
+            # Few, and none if everything is kept.
+            models.Index(
+                fields=["log"], condition=Q(result_held=True), name="generation_body_held"
+            ),
+        ]
 
     def __str__(self) -> str:
         return str(self.log_id)
@@ -212,7 +256,7 @@ class IdempotencyKey(models.Model):
         related_name="+",
     )
     key = models.CharField(max_length=255)
-    fingerprint = models.CharField(max_length=64, help_text="SHA-256 of the request.")
+    fingerprint = models.CharField(max_length=64, help_text="HMAC-SHA256 of the request.")
     # A fencing token: a claim that lost its lease to another can no longer complete the key.
     claim = models.UUIDField()
     leased_until = models.DateTimeField()
@@ -268,6 +312,16 @@ class ApiKey(models.Model):
         default="",
         help_text="provider:model, or provider for all of its models, separated by commas."
         " Empty: all that the service offers.",
+    )
+    log_content = models.CharField(
+        "kept in the log",
+        max_length=8,
+        choices=LogContent.choices,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Of the prompts and results of requests with this key. The strictest choice"
+        " counts: the service's (STACCATO_LOG_CONTENT), the profile's or the API key's.",
     )
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField("expires", null=True, blank=True, help_text="Empty: never.")

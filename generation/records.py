@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 Status = Literal["succeeded", "failed", "timed_out", "cancelled"]
+# What a log row keeps of its texts, from all to nothing.
+LogContent = Literal["full", "redacted", "hashed", "metadata"]
 
 
 class Finding(Enum):
@@ -55,6 +57,7 @@ class Grant:
     users: frozenset[int] | None  # None: all
     targets: tuple[tuple[str, str], ...] = ()  # provider, model; none: all that are offered
     is_service: bool = False  # belongs to no single user, so it may see the operators' pages
+    log_content: str = ""  # a LogContent, or '': the service's
 
     def covers(self, provider: str, model: str) -> bool:
         if not self.targets:
@@ -95,6 +98,7 @@ class Profile:
     provider: str
     model: str
     max_tokens: int | None
+    log_content: str = ""  # a LogContent, or '': the service's
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,7 @@ class Prompt:
     model: str
     max_tokens: int
     grant: Grant = ANYBODY  # because fallbacks need it, too
+    log_content: LogContent = "full"  # for the row, and for what the service's log may quote
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +198,11 @@ class LogRow:
     trace_id: str = ""
     replay_of: UUID | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    # What `privacy/` did to the texts.
+    content: LogContent = "full"
+    result_held: bool = False  # the result is whole until its request can't be repeated any more
+    encryption_key: str = ""  # the name of the texts' key; '': they are not encrypted
+    excerpt: str | None = None  # None: PostgreSQL cuts it from the prompt
 
 
 class KeyRef(NamedTuple):
@@ -208,7 +218,7 @@ class Claim:
 
     user_id: int
     key: str
-    fingerprint: str  # SHA-256 of what is asked for
+    fingerprint: str  # HMAC-SHA256 of what is asked for
     token: UUID  # the fencing token: proves the ownership
 
     @property

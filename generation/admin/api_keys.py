@@ -18,6 +18,7 @@ from django.utils.timezone import now
 
 from generation import conf
 from generation.admin import columns
+from generation.admin.content import name_service_content
 from generation.admin.theme import ModelForm
 from generation.admin.users import UserLookupAdmin
 from generation.api_keys import tokens
@@ -42,6 +43,7 @@ class ApiKeyForm(ModelForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        name_service_content(self)
         if "allowed_models" in self.fields:  # a list of a few names, not a text
             self.fields["allowed_models"].widget.attrs["rows"] = 2
 
@@ -87,7 +89,7 @@ class ApiKeyAdmin(UserLookupAdmin):
     actions = ("revoke",)
     fieldsets = (
         (None, {"fields": ("name", "scope", "user", "users")}),
-        ("Limits", {"fields": ("allowed_models", "expires_at")}),
+        ("Limits", {"fields": ("allowed_models", "expires_at", "log_content")}),
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ApiKey]:
@@ -103,7 +105,7 @@ class ApiKeyAdmin(UserLookupAdmin):
         named = ("users",) if obj.scope == ApiKey.Scope.USERS else ()
         return (
             (None, {"fields": ("name", "scope", *named)}),
-            ("Limits", {"fields": ("allowed_models", "expires_at")}),
+            ("Limits", {"fields": ("allowed_models", "expires_at", "log_content")}),
             ("The key", {"fields": _FACTS}),
         )
 

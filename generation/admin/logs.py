@@ -13,11 +13,13 @@ from django.contrib.auth import get_user_model
 from django.db.models import Q
 from django.utils.html import format_html
 
+from generation import conf
 from generation.admin import columns
 from generation.admin.filters import ArrivalFilter, ModelFilter, ProviderFilter, StatusFilter
 from generation.admin.pagination import NewestFirst
 from generation.admin.read_only import ReadOnlyAdmin
 from generation.models import GenerationBody, GenerationLog
+from generation.privacy.encryption import KeyRing
 from generation.records import Attempt
 
 if TYPE_CHECKING:
@@ -41,7 +43,13 @@ class LogList(NewestFirst):
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
         bodies = GenerationBody.objects.filter(pk__in=[log.pk for log in self.result_list])
-        excerpts = dict(bodies.values_list("pk", "excerpt"))
+        ring = KeyRing.of(conf.load())
+        excerpts = {
+            key: ring.show(key, "excerpt", excerpt, encryption_key)
+            for key, excerpt, encryption_key in bodies.values_list(
+                "pk", "excerpt", "encryption_key"
+            )
+        }
         for log in self.result_list:
             log.excerpt = excerpts.get(log.pk, "")  # kept for a shorter time than the log
 
@@ -111,7 +119,9 @@ class GenerationLogAdmin(ReadOnlyAdmin):
     ) -> HttpResponse:
         log = context["original"]
         context |= {
-            "body": GenerationBody.objects.filter(pk=log.pk).first(),
+            "body": KeyRing.of(conf.load()).reveal(
+                GenerationBody.objects.filter(pk=log.pk).first()
+            ),
             "user_name": columns.user_name(log),
             "api_key_name": columns.api_key_name(log),
             "was_cancelled": log.status == GenerationLog.Status.CANCELLED,  # nothing failed

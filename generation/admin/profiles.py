@@ -12,6 +12,7 @@ from django.core.exceptions import ValidationError
 
 from generation import conf
 from generation.admin import columns
+from generation.admin.content import name_service_content
 from generation.admin.theme import ModelForm, SelectWidget
 from generation.admin.users import UserLookupAdmin
 from generation.errors import ModelNotAllowed
@@ -32,6 +33,7 @@ class ProfileForm(ModelForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        name_service_content(self)
         self.offer = Offer(conf.load())
         default = self.offer.targets[0]
         models: dict[str, list[str]] = {}
@@ -82,7 +84,10 @@ class ProfileAdmin(UserLookupAdmin):
     list_select_related = ("user",)
     warn_unsaved_form = True
     search_help_text = "Start of the user name, or user id"
-    fields = ("user", "prompt_template", "system", "provider", "model", "max_tokens")
+    fields = (
+        *("user", "prompt_template", "system"),
+        *("provider", "model", "max_tokens", "log_content"),
+    )
 
     def get_search_fields(self, request: HttpRequest) -> tuple[str, ...]:
         return (f"user__{get_user_model().USERNAME_FIELD}__startswith", "user__pk__exact")

@@ -176,5 +176,11 @@ def _known(stored: StoredKey) -> Known:
     return Known(
         digest=stored.digest,
         expires_at=stored.expires_at,
-        grant=Grant(stored.id, stored.users, targets, is_service=stored.is_service),
+        grant=Grant(
+            stored.id,
+            stored.users,
+            targets,
+            is_service=stored.is_service,
+            log_content=stored.log_content,
+        ),
     )

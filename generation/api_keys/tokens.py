@@ -11,6 +11,8 @@ import secrets
 from dataclasses import dataclass
 from functools import lru_cache
 
+from generation.privacy.hashing import KeyedHash
+
 PREFIX_CHARS = 12
 DIGEST_CHARS = 64
 # `stc_` lets scanners of code and logs find a key that leaked; the prefix finds its row.
@@ -45,9 +47,7 @@ def parse_prefix(text: str) -> str | None:
 
 def digest(text: str, pepper: str) -> str:
     """Returns the HMAC-SHA256 under the pepper: the table alone is worth nothing to a thief."""
-    mac = _keyed(pepper).copy()
-    mac.update(text.encode())
-    return mac.hexdigest()
+    return _hash(pepper)(text.encode())
 
 
 def matches(text: str, pepper: str, expected: str | None) -> bool:
@@ -57,7 +57,5 @@ def matches(text: str, pepper: str, expected: str | None) -> bool:
 
 
 @lru_cache(maxsize=4)
-def _keyed(pepper: str) -> hmac.HMAC:
-    """Uses a key derived for this purpose, since the pepper may be SECRET_KEY, which signs more."""
-    own = hmac.digest(pepper.encode(), b"staccato.api-keys", "sha256")
-    return hmac.new(own, digestmod="sha256")
+def _hash(pepper: str) -> KeyedHash:
+    return KeyedHash(pepper, "staccato.api-keys")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from base64 import b64decode
 from ipaddress import ip_address
 from typing import Annotated, Literal, NamedTuple, get_args
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, SecretStr
 
 ProviderName = Literal["anthropic", "openai", "simulated"]
 PROVIDERS: tuple[str, ...] = get_args(ProviderName)
+_BODY_KEY_BYTES = 32
 _WORDS = {
     **dict.fromkeys(("1", "true", "yes", "on"), True),
     **dict.fromkeys(("0", "false", "no", "off"), False),
@@ -106,6 +108,41 @@ def _check_key(key: SecretStr) -> SecretStr:
     return key
 
 
+def parse_body_keys(text: str) -> dict[str, bytes]:
+    """'new:base64, old:base64' → the keys by their ids, in this order. Raises `ValueError`."""
+    keys: dict[str, bytes] = {}
+    for number, entry in enumerate(filter(None, map(str.strip, text.split(","))), 1):
+        key_id, _, encoded = entry.partition(":")
+        if not re.fullmatch(r"[\w.-]{1,32}", key_id, re.ASCII) or not encoded:
+            raise ValueError(
+                f"entry {number} is not id:key; an id has up to 32 letters, digits or _.-"
+            )
+        if key_id in keys:
+            raise ValueError(f"the id {key_id} is given twice")
+        try:
+            key = b64decode(encoded, validate=True)
+        except ValueError:
+            raise ValueError(f"the key {key_id} is not in base64") from None
+        if len(key) != _BODY_KEY_BYTES:
+            raise ValueError(
+                f"the key {key_id} has {len(key)} bytes, not {_BODY_KEY_BYTES}; make one with"
+                " `openssl rand -base64 32`"
+            )
+        keys[key_id] = key
+    return keys
+
+
+def _check_body_keys(keys: SecretStr) -> SecretStr:
+    parse_body_keys(keys.get_secret_value())
+    return keys
+
+
+def _check_redactor(path: str) -> str:
+    if path and not re.fullmatch(r"[\w.]+:[\w.]+", path):
+        raise ValueError("use module:callable, e.g. mypackage.privacy:redact")
+    return path
+
+
 def check_base_url(url: str) -> str:
     """Returns the URL without a final slash; raises `ValueError` with the reason."""
     try:
@@ -160,6 +197,8 @@ Faults = Annotated[
     dict[SimulatedFault, float], BeforeValidator(_parse_faults), AfterValidator(_check_faults)
 ]
 ApiKey = Annotated[SecretStr, AfterValidator(_check_key)]
+BodyKeys = Annotated[SecretStr, AfterValidator(_check_body_keys)]
+RedactorPath = Annotated[str, AfterValidator(_check_redactor)]
 OFFICIAL_OPENAI_URL = "https://api.openai.com/v1"
 AnthropicUrl = Annotated[str, AfterValidator(check_base_url), AfterValidator(_anthropic_url)]
 OpenAIUrl = Annotated[str, AfterValidator(check_base_url), AfterValidator(_openai_url)]

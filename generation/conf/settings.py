@@ -27,14 +27,18 @@ from generation.conf.fields import (
     Access,
     AnthropicUrl,
     ApiKey,
+    BodyKeys,
     Boolean,
     Faults,
     OpenAIUrl,
     OptionalBoolean,
     ProviderName,
     Range,
+    RedactorPath,
     Targets,
+    parse_body_keys,
 )
+from generation.records import LogContent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -110,6 +114,24 @@ class Settings(BaseModel):
     )
     usage_retention_days: int = Field(
         400, ge=1, le=36_500, description="How long the usage log is kept."
+    )
+
+    log_content: LogContent = Field(
+        "full",
+        description="What the log keeps of prompts and results: `full`: all; `redacted`: without "
+        "secrets and personal data that can be recognised; `hashed`: keyed hashes, to compare; "
+        "`metadata`: nothing. A profile or an API key can only be stricter.",
+    )
+    redactor: RedactorPath = Field(
+        "",
+        description="`module:callable` that takes a text and returns what may be kept of it, in "
+        "place of the built-in masks. It runs in the event loop, so it must be quick.",
+    )
+    body_keys: BodyKeys = Field(
+        SecretStr(""),
+        description="Encrypt prompts and results with AES-256-GCM: `id:key` pairs, separated by "
+        "commas, each key 32 bytes in base64. The first one writes, all read. Needs the extra "
+        "`[encryption]`.",
     )
 
     llm_provider: Literal["auto", ProviderName] = Field(
@@ -219,7 +241,8 @@ class Settings(BaseModel):
     )
     api_key_pepper: SecretStr = Field(
         SecretStr(""),
-        description="Secret under which API keys are hashed. A change makes all of them invalid. "
+        description="Secret under which API keys are hashed, and texts of the log that are kept as "
+        "hashes. A change makes all API keys invalid, and new hashes differ from old ones. "
         "Default: derived from SECRET_KEY.",
     )
     on_disconnect: Literal["auto", "cancel", "finish"] = Field(
@@ -258,6 +281,11 @@ class Settings(BaseModel):
     def body_days(self) -> int:
         """How many days texts are kept: by default, no longer than their log rows."""
         return min(self.body_retention_days, self.log_retention_days)
+
+    @property
+    def body_key_ring(self) -> dict[str, bytes]:
+        """The keys for texts by their ids; the first one writes."""
+        return parse_body_keys(self.body_keys.get_secret_value())
 
     @property
     def keys_required(self) -> bool:

@@ -195,7 +195,10 @@ class Upstream:
             error.detail,
             model,
             self.provider.url,
-            without_quotes(error.said, prompt.text, prompt.system),
+            # A provider may quote the prompt in words that are not quite the prompt's.
+            without_quotes(error.said, prompt.text, prompt.system)
+            if prompt.log_content == "full"
+            else "[not logged, because this prompt's texts are not]",
             self._alarms_withheld,
         )
         self._alarm_due = now + _ALARM_INTERVAL_S

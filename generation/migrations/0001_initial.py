@@ -99,6 +99,32 @@ class Migration(migrations.Migration):
                         validators=[django.core.validators.MinValueValidator(1)],
                     ),
                 ),
+                (
+                    "log_content",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("full", "full: prompts and results as they are"),
+                            (
+                                "redacted",
+                                "redacted: without secrets and personal data that can be recognised",
+                            ),
+                            (
+                                "hashed",
+                                "hashed: keyed hashes, which show only whether two texts are the same",
+                            ),
+                            (
+                                "metadata",
+                                "metadata: no texts; tokens, cost, times and errors' kinds",
+                            ),
+                        ],
+                        db_default="",
+                        default="",
+                        help_text="Of this user's prompts and results. The strictest choice counts: the service's (STACCATO_LOG_CONTENT), the profile's or the API key's.",
+                        max_length=8,
+                        verbose_name="kept in the log",
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
@@ -135,6 +161,32 @@ class Migration(migrations.Migration):
                         blank=True,
                         default="",
                         help_text="provider:model, or provider for all of its models, separated by commas. Empty: all that the service offers.",
+                    ),
+                ),
+                (
+                    "log_content",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("full", "full: prompts and results as they are"),
+                            (
+                                "redacted",
+                                "redacted: without secrets and personal data that can be recognised",
+                            ),
+                            (
+                                "hashed",
+                                "hashed: keyed hashes, which show only whether two texts are the same",
+                            ),
+                            (
+                                "metadata",
+                                "metadata: no texts; tokens, cost, times and errors' kinds",
+                            ),
+                        ],
+                        db_default="",
+                        default="",
+                        help_text="Of the prompts and results of requests with this key. The strictest choice counts: the service's (STACCATO_LOG_CONTENT), the profile's or the API key's.",
+                        max_length=8,
+                        verbose_name="kept in the log",
                     ),
                 ),
                 ("created_at", models.DateTimeField(auto_now_add=True)),
@@ -347,9 +399,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "excerpt",
-                    models.CharField(
-                        blank=True, help_text="The start of the prompt.", max_length=240
-                    ),
+                    models.TextField(blank=True, help_text="The start of the prompt."),
                 ),
                 ("prompt", models.TextField(blank=True, help_text="As sent to the LLM.")),
                 ("system", models.TextField(blank=True, verbose_name="system prompt")),
@@ -369,8 +419,57 @@ class Migration(migrations.Migration):
                         help_text="What the provider sent, shortened, if it was not a valid answer.",
                     ),
                 ),
+                (
+                    "content",
+                    models.CharField(
+                        choices=[
+                            ("full", "full: prompts and results as they are"),
+                            (
+                                "redacted",
+                                "redacted: without secrets and personal data that can be recognised",
+                            ),
+                            (
+                                "hashed",
+                                "hashed: keyed hashes, which show only whether two texts are the same",
+                            ),
+                            (
+                                "metadata",
+                                "metadata: no texts; tokens, cost, times and errors' kinds",
+                            ),
+                        ],
+                        db_default="full",
+                        default="full",
+                        help_text="What was kept of the texts.",
+                        max_length=8,
+                    ),
+                ),
+                (
+                    "result_held",
+                    models.BooleanField(
+                        db_default=False,
+                        default=False,
+                        help_text="The result is whole until its request can't be repeated any more.",
+                    ),
+                ),
+                (
+                    "encryption_key",
+                    models.CharField(
+                        blank=True,
+                        db_default="",
+                        default="",
+                        help_text="The name of the key that encrypts the texts. Empty: they are not encrypted.",
+                        max_length=32,
+                    ),
+                ),
             ],
             options={
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("result_held", True)),
+                        fields=["log"],
+                        name="generation_body_held",
+                    ),
+                ],
                 "verbose_name_plural": "generation bodies",
             },
             every=DAY,
@@ -406,7 +505,7 @@ class Migration(migrations.Migration):
                 ("key", models.CharField(max_length=255)),
                 (
                     "fingerprint",
-                    models.CharField(help_text="SHA-256 of the request.", max_length=64),
+                    models.CharField(help_text="HMAC-SHA256 of the request.", max_length=64),
                 ),
                 ("claim", models.UUIDField()),
                 ("leased_until", models.DateTimeField()),

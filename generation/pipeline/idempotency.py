@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import re
 from contextvars import Context
 from typing import TYPE_CHECKING
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from generation.database.engine import Database
+    from generation.privacy.hashing import KeyedHash
     from generation.records import Generation, GenerationRequest, KeyRef
     from generation.store.claims import ClaimResult, Claims
 
@@ -53,8 +53,8 @@ def read(header: str | None) -> str:
     return header
 
 
-def fingerprint(request: GenerationRequest) -> str:
-    """SHA-256 of what is asked for: the same key with anything else is an error."""
+def fingerprint(request: GenerationRequest, keyed_hash: KeyedHash) -> str:
+    """HMAC-SHA256 of what is asked for: the same key with anything else is an error."""
     asked = {
         "input": request.input,
         "variables": dict(request.variables),
@@ -62,7 +62,7 @@ def fingerprint(request: GenerationRequest) -> str:
         "model": request.model,
         "max_tokens": request.max_tokens,
     }
-    return hashlib.sha256(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    return keyed_hash(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS))
 
 
 class Idempotency:
@@ -73,12 +73,14 @@ class Idempotency:
         database: Database,
         claims: Claims,
         settle: Callable[[KeyRef], Coroutine[Any, Any, bool]],
+        keyed_hash: KeyedHash,
     ) -> None:
         """`settle(key)` stores what waits in this host's journals, and returns whether the answer
         under the key may still be in one."""
         self._database = database
         self._claims = claims
         self._settle = settle
+        self._hash = keyed_hash
         # A repetition while the first request runs in this process needs no statement to be
         # refused, and attempts that come while a claim is under way share its result.
         self._running: dict[KeyRef, Claim] = {}
@@ -97,7 +99,8 @@ class Idempotency:
         Raises `IdempotencyKeyInUse`, `IdempotencyKeyReused`, `DatabaseUnavailable`, or what
         `generate` raises; the key is free again then.
         """
-        attempt = Claim(request.user_id, request.idempotency_key, fingerprint(request), uuid4())
+        asked = fingerprint(request, self._hash)
+        attempt = Claim(request.user_id, request.idempotency_key, asked, uuid4())
         ref = attempt.ref
         if owner := self._running.get(ref):
             raise _refusal(attempt, owner.fingerprint)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from generation.llm.completion import Outcome
     from generation.pipeline.call import GenerationCall
     from generation.pipeline.idempotency import Idempotency
+    from generation.privacy.policy import ContentPolicy
     from generation.records import Claim, GenerationRequest, Profile
     from generation.store.profiles import Profiles
 
@@ -40,6 +41,7 @@ class Pipeline:
         idempotency: Idempotency,
         llm: LLMClient,
         log: DurableLog,
+        content: ContentPolicy,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -47,6 +49,7 @@ class Pipeline:
         self._idempotency = idempotency
         self._llm = llm
         self._log = log
+        self._content = content
         self.overhead = Durations()  # of requests, without their LLM calls
 
     async def generate(self, call: GenerationCall) -> Generation:
@@ -73,7 +76,8 @@ class Pipeline:
         ended = time.monotonic()
 
         row = rows.from_outcome(request, prompt, outcome, ended - request.started, ended - asked)
-        await self._log.write(KeyedRow(row, claim))  # phase 3: group commit, or the journal
+        kept = self._content.apply(row, prompt.log_content, is_keyed=claim is not None)
+        await self._log.write(KeyedRow(kept, claim))  # phase 3: group commit, or the journal
         self._note_overhead(time.monotonic() - request.started - (ended - asked))
 
         reply = outcome.require_reply()
@@ -95,6 +99,7 @@ class Pipeline:
             model=model,
             max_tokens=request.max_tokens or profile.max_tokens or self._settings.llm_max_tokens,
             grant=request.grant,
+            log_content=self._content.choose(profile.log_content, request.grant.log_content),
         )
 
     async def _ask(self, call: GenerationCall, prompt: Prompt) -> Outcome:

@@ -21,6 +21,8 @@ from generation.llm.client import LLMClient
 from generation.partitions.maintenance import LogMaintenance
 from generation.pipeline.idempotency import Idempotency
 from generation.pipeline.phases import Pipeline
+from generation.privacy.hashing import KeyedHash
+from generation.privacy.policy import ContentPolicy
 from generation.runtime import server, startup
 from generation.runtime.admission import Admission
 from generation.runtime.draining import Drain, on_stop_signal
@@ -55,9 +57,17 @@ class Runtime:
         self.database_probe = DatabaseProbe(self.store)
         self.keys = ApiKeyCache(database, self.store.api_keys, settings.pepper)
         self.log = DurableLog(settings, self.store)
-        self.idempotency = Idempotency(database, self.store.claims, self.log.settle)
+        fingerprints = KeyedHash(settings.pepper, "staccato.idempotency")
+        self.idempotency = Idempotency(database, self.store.claims, self.log.settle, fingerprints)
+        self.content = ContentPolicy(settings)
         self.pipeline = Pipeline(
-            settings, database, self.store.profiles, self.idempotency, llm, self.log
+            settings,
+            database,
+            self.store.profiles,
+            self.idempotency,
+            llm,
+            self.log,
+            self.content,
         )
         self.admission = Admission(
             raise_open_file_limit(settings.max_in_flight),
@@ -120,8 +130,17 @@ class Runtime:
     async def tidy_up(self) -> None:
         """Drop what is past its retention, and make room for what comes: one after the other, on
         one connection. Raises nothing."""
-        for work in (self.maintenance.run, self.store.claims.purge, self.store.usage.purge):
+        for work in (
+            self.maintenance.run,
+            self.store.claims.purge,
+            self.settle_held_results,
+            self.store.usage.purge,
+        ):
             await tolerating(work)()
+
+    async def settle_held_results(self) -> None:
+        """Reduce the results that were whole for the repetitions of their requests."""
+        await self.store.held_results.settle(self.content.settle)
 
     def snapshot(self) -> Snapshot:
         """Returns the figures of this process."""

@@ -9,8 +9,10 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from generation.privacy.encryption import KeyRing
 from generation.store.api_keys import ApiKeys
 from generation.store.claims import Claims
+from generation.store.held_results import HeldResults
 from generation.store.identity import identify
 from generation.store.logs import Logs
 from generation.store.profiles import Profiles
@@ -38,7 +40,10 @@ class Store:
             kept=timedelta(days=settings.log_retention_days),
             bodies_kept=timedelta(days=settings.body_days),
         )
-        self.claims = Claims(database, lease=timedelta(seconds=longest_s + LEASE_SLACK_S))
+        self.claims = Claims(
+            database, timedelta(seconds=longest_s + LEASE_SLACK_S), KeyRing.of(settings)
+        )
+        self.held_results = HeldResults(database)
         self.api_keys = ApiKeys(database)
 
     @property

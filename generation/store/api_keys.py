@@ -36,6 +36,7 @@ class StoredKey:
     is_service: bool  # not a single user's
     allowed_models: str
     expires_at: datetime | None
+    log_content: str
 
 
 class ApiKeys:
@@ -82,6 +83,7 @@ def _stored_key(row: Row[Any]) -> StoredKey:
         is_service=row.scope != "user",
         allowed_models=row.allowed_models,
         expires_at=row.expires_at,
+        log_content=row.log_content,
     )
 
 
@@ -96,7 +98,7 @@ def _find_statement(tables: Tables) -> Executable:
     )
     columns = ("id", "prefix", "digest", "scope", "user_id", "allowed_models", "expires_at")
     statement = (
-        select(*(key.c[name] for name in columns), users)
+        select(*(key.c[name] for name in columns), key.c.log_content, users)
         .outerjoin(tables.user, tables.user.c.id == key.c.user_id)
         .where(key.c.prefix == any_(bindparam("prefixes", type_=ARRAY(String()))))
         .where(key.c.revoked_at.is_(None))

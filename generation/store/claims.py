@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
 from sqlalchemy import (
@@ -28,6 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 
 from generation.database.batching import MIB, Batcher, Bounds
+from generation.errors import AnswerUnreadable, StaccatoError
 from generation.records import Generation, Usage
 from generation.store import tables
 from generation.store.documents import as_document, rows_of
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Executable, Row
 
     from generation.database.engine import Database
+    from generation.privacy.encryption import KeyRing
     from generation.records import Claim
     from generation.store.tables import Tables
 
@@ -59,11 +61,18 @@ class ClaimResult:
     lease_s: float  # how long the owner's lease still has; below zero where it has ended
 
 
+_Outcome: TypeAlias = "ClaimResult | StaccatoError | None"
+
+
 class Claims:
     """The keys of all users, which the processes share."""
 
-    def __init__(self, database: Database, lease: timedelta, kept: timedelta = KEPT) -> None:
+    def __init__(
+        self, database: Database, lease: timedelta, ring: KeyRing, kept: timedelta = KEPT
+    ) -> None:
+        """`ring` reads the answers."""
         self._database = database
+        self._ring = ring
         self.lease_s = lease.total_seconds()
         self._lease = lease
         self._kept = kept
@@ -121,15 +130,13 @@ class Claims:
         while deleted == rows:
             deleted = len(await self._database.run(self._purge_statement, parameters))
 
-    async def _claim_batch(self, claims: Sequence[Claim]) -> list[ClaimResult | None]:
+    async def _claim_batch(self, claims: Sequence[Claim]) -> list[_Outcome]:
         return await self._run_claims(claims, take_over=False)
 
-    async def _take_over_batch(self, claims: Sequence[Claim]) -> list[ClaimResult | None]:
+    async def _take_over_batch(self, claims: Sequence[Claim]) -> list[_Outcome]:
         return await self._run_claims(claims, take_over=True)
 
-    async def _run_claims(
-        self, claims: Sequence[Claim], *, take_over: bool
-    ) -> list[ClaimResult | None]:
+    async def _run_claims(self, claims: Sequence[Claim], *, take_over: bool) -> list[_Outcome]:
         rows = await self._database.run(
             self._claim_statement,
             {
@@ -140,28 +147,34 @@ class Claims:
             },
         )
         found = {
-            row.token: _result_of(row) for row in rows if row.won or row.fingerprint is not None
+            row.token: self._result_of(row)
+            for row in rows
+            if row.won or row.fingerprint is not None
         }
         return [found.get(claim.token) for claim in claims]
+
+    def _result_of(self, row: Row[Any]) -> ClaimResult | StaccatoError:
+        answer = None
+        if row.id is not None and not row.won:
+            log_id = UUID(str(row.id))  # JSON encoders do not know the driver's own type of UUID
+            try:
+                result = self._ring.read(log_id, "result", row.result, row.encryption_key)
+            except AnswerUnreadable as error:
+                return error
+            answer = Generation(
+                id=log_id,
+                result=result,
+                usage=Usage(row.input_tokens, row.output_tokens),
+                provider=row.provider,
+                model=row.model,
+                latency_ms=row.latency_ms,
+                replayed=True,
+            )
+        return ClaimResult(row.won, row.fingerprint, answer, float(row.lease_s or 0))
 
     async def _release_batch(self, claims: Sequence[Claim]) -> list[None]:
         await self._database.run(self._release_statement, {"rows": as_document(claims)})
         return [None] * len(claims)
-
-
-def _result_of(row: Row[Any]) -> ClaimResult:
-    answer = None
-    if row.id is not None:
-        answer = Generation(
-            id=UUID(str(row.id)),  # JSON encoders do not know the driver's own type of UUID
-            result=row.result,
-            usage=Usage(row.input_tokens, row.output_tokens),
-            provider=row.provider,
-            model=row.model,
-            latency_ms=row.latency_ms,
-            replayed=True,
-        )
-    return ClaimResult(row.won, row.fingerprint, answer, float(row.lease_s or 0))
 
 
 def _claim_statement(tables: Tables) -> Executable:
@@ -180,7 +193,9 @@ def _claim_statement(tables: Tables) -> Executable:
         & keys.c.log_id.is_(None)
         & (keys.c.leased_until < func.now())
     )
-    emptied = keys.c.log_id.is_not(None) & ~exists().where(body.c.id == keys.c.log_id)
+    # The answer was dropped, or reduced by the content policy.
+    is_whole = (body.c.content == "full") | body.c.result_held
+    emptied = keys.c.log_id.is_not(None) & ~exists().where((body.c.id == keys.c.log_id) & is_whole)
     values = {
         **{name: asked.c[name] for name in (*_REF, "fingerprint")},
         "claim": asked.c.token,
@@ -209,6 +224,7 @@ def _claim_statement(tables: Tables) -> Executable:
         select(
             log.c.id,
             body.c.result,
+            body.c.encryption_key,
             log.c.input_tokens,
             log.c.output_tokens,
             log.c.provider,

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Uuid, cast, false, literal_column, select, true, update
+from sqlalchemy import Uuid, false, func, literal_column, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 
 from generation.database.batching import MIB, Batcher, Bounds
 from generation.errors import PartitionMissing, RowRefused, StaccatoError
 from generation.partitions.intervals import day_number
+from generation.privacy.encryption import EXCERPT_CHARS
 from generation.store import tables
 from generation.store.documents import as_document, rows_of, values_of
 from generation.telemetry import metrics
@@ -159,7 +160,7 @@ class _Statements:
         log, body = known.generation_log, known.generation_body
         self._log_columns = [each.key for each in log.c if each.key != "stored_at"]
         self._body_columns = [each.key for each in body.c if each.key != "excerpt"]
-        texts = {name: body.c[name].type for name in self._body_columns if name != "id"}
+        texts = {each.key: each.type for each in body.c if each.key != "id"}
         self._rows = select(rows_of("rows", log, self._log_columns, **texts)).cte("rows")
         self._logged = self._insert_logs().cte("logged")
         self._bodies = self._insert_bodies().cte("bodies")
@@ -200,7 +201,7 @@ class _Statements:
         given = values_of(self._rows, log, self._log_columns)
         return (
             insert(log)
-            .from_select(self._log_columns, given.where(self._rows.c.id >= _oldest(self._kept)))
+            .from_select(self._log_columns, given.where(self._rows.c.id >= oldest_id(self._kept)))
             .on_conflict_do_nothing(index_elements=["id"])
             .returning(log.c.id)
         )
@@ -210,9 +211,9 @@ class _Statements:
         body, rows, logged = self._known.generation_body, self._rows, self._logged
         given = (
             values_of(rows, body, self._body_columns)
-            .add_columns(cast(rows.c.prompt, body.c.excerpt.type))  # which cuts it
+            .add_columns(func.coalesce(rows.c.excerpt, func.left(rows.c.prompt, EXCERPT_CHARS)))
             .join(logged, logged.c.id == rows.c.id)
-            .where(rows.c.id >= _oldest(self._bodies_kept))
+            .where(rows.c.id >= oldest_id(self._bodies_kept))
         )
         return (
             insert(body)
@@ -224,12 +225,12 @@ class _Statements:
     def _outcome(self, *also: CTE) -> Executable:
         new = select(self._logged.c.id, false().label("is_expired"))
         expired = select(self._rows.c.id, true().label("is_expired")).where(
-            self._rows.c.id < _oldest(self._kept)
+            self._rows.c.id < oldest_id(self._kept)
         )
         return new.union_all(expired).add_cte(self._bodies, *also)
 
 
-def _oldest(kept: timedelta) -> ColumnElement[Any]:
+def oldest_id(kept: timedelta) -> ColumnElement[Any]:
     """Returns the id that rows made so long ago have, by the database's clock.
 
     A subquery, so that it is evaluated once and not for each row.

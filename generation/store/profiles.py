@@ -63,6 +63,7 @@ def _select_profiles(tables: Tables) -> Executable:
             profile.c.provider,
             profile.c.model,
             profile.c.max_tokens,
+            profile.c.log_content,
         )
         .join(user, user.c.id == profile.c.user_id)
         .where(profile.c.user_id == any_(ids))

@@ -74,6 +74,10 @@ EXPIRED_ROWS = Counter(
     "staccato_expired_rows_total",
     "Rows that came from a journal so late that their retention was over, and were not stored.",
 )
+REDACTOR_FAILURES = Counter(
+    "staccato_redactor_failures_total",
+    "Times that STACCATO_REDACTOR failed, so that texts were kept as hashes.",
+)
 PARTITIONS_AHEAD = Gauge(
     "staccato_log_partitions_ahead_seconds",
     "For how long rows to come have partitions; at 0 they wait in the journal. Eight weeks, if"

@@ -26,7 +26,9 @@ from tests.support.rows import a_request, make_claim, make_row
 async def an_answered_key(runtime):
     """Its row waits, and its lease has ended, as after a long outage of the database."""
     request = a_request()
-    claim = Claim(1, request.idempotency_key, fingerprint(request), uuid4())
+    claim = Claim(
+        1, request.idempotency_key, fingerprint(request, runtime.idempotency._hash), uuid4()
+    )
     assert (await runtime.store.claims.claim(claim)).won
     await IdempotencyKey.objects.aupdate(leased_until="2020-01-01T00:00Z")
     return request, make_row(claim=claim)
@@ -171,7 +173,9 @@ async def test_retry_after_says_how_long_another_processs_lease_still_has(runtim
         await IdempotencyKey.objects.aupdate(leased_until=Now() + timedelta(seconds=seconds))
         with pytest.raises(IdempotencyKeyReused):  # it is another request's
             await runtime.idempotency.once(a_request(), never)
-        await IdempotencyKey.objects.aupdate(fingerprint=fingerprint(a_request()))
+        await IdempotencyKey.objects.aupdate(
+            fingerprint=fingerprint(a_request(), runtime.idempotency._hash)
+        )
         with pytest.raises(IdempotencyKeyInUse) as caught:
             await runtime.idempotency.once(a_request(), never)
         assert caught.value.retry_after_header == header

@@ -82,6 +82,7 @@ EXAMPLES: tuple[errors.StaccatoError, ...] = (
     errors.LLMMisconfigured("the request to anthropic can't be sent as it is set up"),
     errors.LLMAuthentication("anthropic refuses the service's credentials"),
     errors.DatabaseUnavailable("the database can't be reached", retry_after=1),
+    errors.AnswerUnreadable("encrypted with key 2026-01, which is not configured"),
     errors.TooManyInFlight("5000 requests are in flight", retry_after=1),
     errors.JournalUnavailable("the journal is near full: the database has been away for long"),
     errors.Draining("the service is shutting down", retry_after=1),

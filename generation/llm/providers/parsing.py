@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import orjson
 
+from generation.privacy.masks import KEY_SHAPED
 from generation.records import Finding
 
 if TYPE_CHECKING:
@@ -24,9 +25,6 @@ _START_BYTES = 1000
 _QUOTED_CHARS = 12  # what a sentence shares with a prompt by chance is shorter
 _MAX_TOKENS = 100_000_000  # no model reads or writes more in one call
 _MIN_SECRET_CHARS = 8  # the dummy key of a local server, e.g. `none`, is a common word
-
-# Keys as Anthropic and OpenAI write them, even if an error message masks their middle.
-_KEY_SHAPED = re.compile(r"sk-[\w*.-]{4,}", re.ASCII)
 
 Kind = TypeVar("Kind")
 
@@ -135,7 +133,7 @@ def excerpt(source: bytes | bytearray | str, secret: str, *, limit: int = EXCERP
     text = bytes(start).decode("utf-8", "replace").replace("\0", "\ufffd")
     if len(secret) >= _MIN_SECRET_CHARS:
         text = _without_cut_key(_spellings(secret).sub("[key]", text), secret)
-    return _KEY_SHAPED.sub("[key]", text)[:limit]
+    return KEY_SHAPED.sub("[key]", text)[:limit]
 
 
 def without_quotes(sentence: str, *texts: str) -> str:

@@ -13,7 +13,7 @@ from django.utils.timezone import is_naive, localtime, make_aware, now
 from generation import conf
 from generation.api_keys import tokens
 from generation.management.users import find_user
-from generation.models import ApiKey
+from generation.models import ApiKey, LogContent
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -43,6 +43,12 @@ class Command(BaseCommand):
             metavar="LIST",
             help="provider:model or provider, separated by commas.",
         )
+        create.add_argument(
+            "--log-content",
+            choices=LogContent.values,
+            default="",
+            help="What the log keeps of prompts and results, if less than the service does.",
+        )
         actions.add_parser("list", help="List all keys, without their secrets.")
         revoke = actions.add_parser(
             "revoke", help="Revoke keys for good; takes effect within 30 seconds."
@@ -65,6 +71,7 @@ class Command(BaseCommand):
             prefix=new.prefix,
             digest=new.digest,
             allowed_models=options["models"],
+            log_content=options["log_content"],
             expires_at=parse_moment(options["expires"]) if options["expires"] else None,
         )
         named: list[Any] = [find_user(name) for name in options["users"] or ()]

@@ -14,7 +14,7 @@ from generation import conf
 from generation.errors import ModelNotAllowed
 from generation.llm.offer import Offer
 from generation.management.users import find_user
-from generation.models import Profile
+from generation.models import LogContent, Profile
 from generation.pipeline import prompts
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ Set and show the users' profiles: the prompt that the LLM gets for a user, and w
 
   manage.py profile set alice --provider openai --model gpt-6-luna --max-tokens 500
       Only what is named changes. '' goes back to the service's default: --model ''
+
+  manage.py profile set alice --log-content metadata
+      The log keeps no texts of this user: neither prompts nor results.
 
   manage.py profile show alice
   manage.py profile list
@@ -63,6 +66,11 @@ class Command(BaseCommand):
         change.add_argument(
             "--max-tokens", metavar="N", help="Limit on the answer's length; '' for the default."
         )
+        change.add_argument(
+            "--log-content",
+            choices=["", *LogContent.values],
+            help="What the log keeps of this user's prompts and results; '' for the service's.",
+        )
         show = actions.add_parser("show", help="Show a user's profile.")
         show.add_argument("user", help="By name or id.")
         actions.add_parser("list", help="List all profiles, one a line.")
@@ -83,6 +91,7 @@ class Command(BaseCommand):
             "provider": options["provider"],
             "model": options["model"],
             "max_tokens": options["max_tokens"],
+            "log_content": options["log_content"],
         }
         given = {name: value for name, value in values.items() if value is not None}
         if not given:
@@ -128,6 +137,8 @@ class Command(BaseCommand):
         self.stdout.write(f"User: {user} (id {user.pk})")
         self.stdout.write(f"Asks: {self.target(profile)}")
         self.stdout.write(f"Longest answer: {profile.max_tokens or 'the default'} tokens")
+        kept = profile.get_log_content_display() if profile.log_content else "the service's choice"
+        self.stdout.write(f"Kept in the log: {kept}")
         self.stdout.write(f"System prompt:\n{profile.system or '(none)'}\n")
         self.stdout.write(f"Prompt template:\n{profile.prompt_template}")
 
