@@ -26,9 +26,8 @@ from tests.support.rows import a_request, make_claim, make_row
 async def an_answered_key(runtime):
     """Its row waits, and its lease has ended, as after a long outage of the database."""
     request = a_request()
-    claim = Claim(
-        1, request.idempotency_key, fingerprint(request, runtime.idempotency._hash), uuid4()
-    )
+    asked = fingerprint(request, runtime.idempotency._hash)
+    claim = Claim(1, request.idempotency_key, asked, uuid4())
     assert (await runtime.store.claims.claim(claim)).won
     await IdempotencyKey.objects.aupdate(leased_until="2020-01-01T00:00Z")
     return request, make_row(claim=claim)
@@ -169,13 +168,12 @@ async def test_a_key_that_could_not_be_freed_is_freed_at_the_latest_when_the_pro
 
 async def test_retry_after_says_how_long_another_processs_lease_still_has(runtime):
     assert (await runtime.store.claims.claim(make_claim())).won
+    asked = fingerprint(a_request(), runtime.idempotency._hash)
     for seconds, header in ((3600, "60"), (7, "7"), (0.5, "1")):
         await IdempotencyKey.objects.aupdate(leased_until=Now() + timedelta(seconds=seconds))
         with pytest.raises(IdempotencyKeyReused):  # it is another request's
             await runtime.idempotency.once(a_request(), never)
-        await IdempotencyKey.objects.aupdate(
-            fingerprint=fingerprint(a_request(), runtime.idempotency._hash)
-        )
+        await IdempotencyKey.objects.aupdate(fingerprint=asked)
         with pytest.raises(IdempotencyKeyInUse) as caught:
             await runtime.idempotency.once(a_request(), never)
         assert caught.value.retry_after_header == header
