@@ -53,12 +53,8 @@ class StaccatoError(Exception):
     @property
     def headers(self) -> dict[str, str]:
         """The response headers that this error asks for."""
-        headers = {}
-        if self.retry_after_header is not None:
-            headers["Retry-After"] = self.retry_after_header
-        if self.challenge:
-            headers["WWW-Authenticate"] = self.challenge
-        return headers
+        asked = {"Retry-After": self.retry_after_header, "WWW-Authenticate": self.challenge}
+        return {name: value for name, value in asked.items() if value}
 
 
 def release_frames(error: BaseException | None) -> None:
@@ -253,12 +249,17 @@ class ModelNotAllowed(InvalidRequest):
 # --- the service's own fault ----------------------------------------------------------------
 
 
-class DatabaseUnavailable(StaccatoError):
-    """The database is not available."""
+class Unavailable(StaccatoError):
+    """Something that the service needs is not available at the moment."""
 
     status = 503
-    slug = "database-unavailable"
     retryable = True
+
+
+class DatabaseUnavailable(Unavailable):
+    """The database is not available."""
+
+    slug = "database-unavailable"
 
 
 class PartitionMissing(DatabaseUnavailable):
@@ -271,36 +272,28 @@ class RowRefused(StaccatoError):
     slug = "row-refused"
 
 
-class JournalUnavailable(StaccatoError):
+class JournalUnavailable(Unavailable):
     """The service has no safe place to store a new answer."""
 
-    status = 503
     slug = "journal-unavailable"
-    retryable = True
 
 
-class AnswerUnreadable(StaccatoError):
+class AnswerUnreadable(Unavailable):
     """The stored answer can't be decrypted."""
 
-    status = 503
     slug = "answer-unreadable"
-    retryable = True
 
 
-class TooManyInFlight(StaccatoError):
+class TooManyInFlight(Unavailable):
     """The service has reached its limit of requests in flight."""
 
-    status = 503
     slug = "too-many-in-flight"
-    retryable = True
 
 
-class Draining(StaccatoError):
+class Draining(Unavailable):
     """The service is shutting down."""
 
-    status = 503
     slug = "draining"
-    retryable = True
 
 
 class RuntimeNotOpen(StaccatoError):

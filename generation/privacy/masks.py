@@ -116,7 +116,7 @@ def _find_tokens(text: str) -> Iterator[Find]:
             if match:
                 yield Find(*match.span(), "secret")
         for match in _PREFIXED.finditer(text, start, end):
-            yield Find(*match.span(), "secret")
+            yield Find(match.start(), match.start() + len(match[0].rstrip(".")), "secret")
     if "-----BEGIN " in text:
         for match in _PRIVATE_KEY.finditer(text):
             yield Find(*match.span(), "secret")

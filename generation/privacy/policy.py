@@ -72,7 +72,7 @@ class ContentPolicy:
             # Without its message, which may quote the text.
             kind = type(bug).__name__
             logger.error("texts of a row are not kept because of a bug (%s)", kind)  # noqa: TRY400  # see above
-            blank: dict[str, Any] = dict.fromkeys((*_ALWAYS_REDUCED, "result"), "")
+            blank: dict[str, Any] = dict.fromkeys((*_ALWAYS_REDUCED, "result", "stop_reason"), "")
             return replace(row, **blank, metadata={}, content="metadata")
 
     def settle(self, held: Sequence[HeldResult]) -> list[HeldResult]:
