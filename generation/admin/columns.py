@@ -10,7 +10,7 @@ from django.utils.html import format_html
 from django.utils.timezone import localtime
 
 from generation.admin.theme import display_for_label
-from generation.models import ApiKey, GenerationLog
+from generation.models import ApiKey, GenerationAccess, GenerationLog
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -25,16 +25,18 @@ LABEL_KINDS = {
     GenerationLog.Status.FAILED: "danger",
     GenerationLog.Status.TIMED_OUT: "warning",
     GenerationLog.Status.CANCELLED: "info",
+    GenerationAccess.Action.EXPORT: "warning",
+    GenerationAccess.Action.ERASE: "danger",
     ApiKey.State.ACTIVE: "success",
     ApiKey.State.EXPIRED: "warning",
     ApiKey.State.REVOKED: "danger",
 }
 
 
-def user_name(row: GenerationLog | UsageLog) -> str:
+def user_name(row: GenerationLog | UsageLog | GenerationAccess) -> str:
     """Returns the user's name, also of a user that was deleted: the row stays."""
     try:
-        return row.user.get_username()
+        return row.user.get_username() if row.user else ""
     except ObjectDoesNotExist:
         return f"deleted user {row.user_id}"
 
@@ -53,6 +55,11 @@ def tokens(count: int | None) -> str:
 
 def minute(moment: datetime | None) -> str:
     return localtime(moment).strftime("%Y-%m-%d %H:%M") if moment else "never"
+
+
+def second(moment: datetime) -> SafeString:
+    text = localtime(moment).strftime("%Y-%m-%d %H:%M:%S")
+    return format_html('<time class="log-time">{}</time>', text)
 
 
 def excerpt(text: str) -> SafeString:

@@ -63,6 +63,7 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
         ("Profiles", "edit_note", "generation", "profile"),
         ("Usage", "data_usage", "generation", "usagelog"),
         ("API keys", "key", "generation", "apikey"),
+        ("Access record", "visibility", "generation", "generationaccess"),
         ("Users", "person", "auth", "user"),
         ("Groups", "group", "auth", "group"),
     ]

@@ -1,4 +1,7 @@
-"""The generation logs in the admin. The list counts no table and asks nothing per row."""
+"""The generation logs in the admin. The list counts no table and asks nothing per row.
+
+Texts are shown to those who may read them, and read after the access is recorded.
+"""
 
 # ruff: noqa: ARG002  # Django passes its hooks more than each needs
 
@@ -9,15 +12,20 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from django.contrib import admin
-from django.contrib.auth import get_user_model
+from django.contrib.admin.options import IncorrectLookupParameters
+from django.core.exceptions import PermissionDenied
 from django.db.models import Q
+from django.db.transaction import non_atomic_requests
+from django.http import HttpResponseBadRequest
+from django.urls import path
 from django.utils.html import format_html
 
-from generation import conf
-from generation.admin import columns
+from generation import access, conf
+from generation.admin import columns, export
 from generation.admin.filters import ArrivalFilter, ModelFilter, ProviderFilter, StatusFilter
 from generation.admin.pagination import NewestFirst
 from generation.admin.read_only import ReadOnlyAdmin
+from generation.admin.users import find_users
 from generation.models import GenerationBody, GenerationLog
 from generation.privacy.encryption import KeyRing
 from generation.records import Attempt
@@ -25,13 +33,12 @@ from generation.records import Attempt
 if TYPE_CHECKING:
     from django.db.models import QuerySet
     from django.http import HttpRequest, HttpResponse
+    from django.http.response import HttpResponseBase
     from django.utils.safestring import SafeString
-
-BIGINT_MAX = 2**63 - 1
 
 
 class LogList(NewestFirst):
-    """Reads few columns of the page's logs, and of their texts only each prompt's start."""
+    """Reads few columns of the page's logs."""
 
     def get_queryset(
         self, request: HttpRequest, exclude_parameters: list[str | None] | None = None
@@ -40,8 +47,8 @@ class LogList(NewestFirst):
         shown = ("user_id", "provider", "model", "total_tokens", "status", "cost_usd")
         return queryset.only(*shown, "latency_ms", "created_at")
 
-    def get_results(self, request: HttpRequest) -> None:
-        super().get_results(request)
+    def read_excerpts(self) -> None:
+        """Of the logs' texts, read each prompt's start."""
         bodies = GenerationBody.objects.filter(pk__in=[log.pk for log in self.result_list])
         ring = KeyRing.of(conf.load())
         excerpts = {
@@ -72,6 +79,56 @@ class GenerationLogAdmin(ReadOnlyAdmin):
     search_help_text = "User name, user id, request id or log id"
     changelist = LogList
 
+    def get_urls(self) -> list[Any]:
+        view = self.admin_site.admin_view(self.export)
+        return [path("export/", view, name="generation_generationlog_export"), *super().get_urls()]
+
+    def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
+        may_read = request.user.has_perm(access.READ_CONTENT)
+        return tuple(name for name in self.list_display if may_read or name != "prompt_excerpt")
+
+    # A record that waits for the end of the request's transaction might be rolled back.
+    @non_atomic_requests
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        may_export = request.user.has_perm(access.EXPORT)
+        response = super().changelist_view(
+            request, {**(extra_context or {}), "may_export": may_export}
+        )
+        page = getattr(response, "context_data", None) or {}
+        logs: LogList | None = page.get("cl")  # None: a redirect
+        if logs is None or not request.user.has_perm(access.READ_CONTENT):
+            return response
+        if logs.result_list:
+            action = access.Action.SEARCH if logs.query else access.Action.READ
+            try:
+                access.record(
+                    action,
+                    request=request,
+                    rows=len(logs.result_list),
+                    selection=request.META.get("QUERY_STRING", ""),
+                )
+            except access.NotRecorded:
+                return access.unavailable()
+            logs.read_excerpts()
+        return response
+
+    @non_atomic_requests
+    def change_view(self, *args: Any, **kwargs: Any) -> HttpResponse:
+        return super().change_view(*args, **kwargs)
+
+    @non_atomic_requests
+    def export(self, request: HttpRequest) -> HttpResponseBase:
+        """Streams the logs that the list's filter finds."""
+        if not (self.has_view_permission(request) and request.user.has_perm(access.EXPORT)):
+            raise PermissionDenied
+        try:
+            page = self.get_changelist_instance(request)
+        except IncorrectLookupParameters:
+            return HttpResponseBadRequest("The address has a filter that is not one of the list's.")
+        return export.respond(page, request)
+
     def get_search_results(
         self,
         request: HttpRequest,
@@ -88,11 +145,7 @@ class GenerationLogAdmin(ReadOnlyAdmin):
             pass
         if GenerationLog.objects.filter(request_id=term).exists():
             return queryset.filter(request_id=term), False
-        if term.isascii() and term.isdigit() and int(term) <= BIGINT_MAX:
-            return queryset.filter(user_id=int(term)), False
-        user_model = get_user_model()
-        named = user_model._base_manager.filter(**{user_model.USERNAME_FIELD: term})
-        return queryset.filter(user_id__in=list(named.values_list("pk", flat=True))), False
+        return queryset.filter(user_id__in=find_users(term)), False
 
     @admin.display(description="status")
     def status_label(self, log: GenerationLog) -> SafeString:
@@ -104,7 +157,7 @@ class GenerationLogAdmin(ReadOnlyAdmin):
 
     @admin.display(description="prompt")
     def prompt_excerpt(self, log: GenerationLog) -> SafeString:
-        return columns.excerpt(log.excerpt)  # type: ignore[attr-defined]  # set by LogList
+        return columns.excerpt(log.excerpt)  # type: ignore[attr-defined]  # of read_excerpts()
 
     @admin.display(description="tokens")
     def token_count(self, log: GenerationLog) -> SafeString:
@@ -114,14 +167,22 @@ class GenerationLogAdmin(ReadOnlyAdmin):
     def cost(self, log: GenerationLog) -> SafeString:
         return columns.number("–" if log.cost_usd is None else f"${log.cost_usd:.4f}")
 
+    def _read_body(self, log: GenerationLog) -> Any:
+        return KeyRing.of(conf.load()).reveal(GenerationBody.objects.filter(pk=log.pk).first())
+
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> HttpResponse:
         log = context["original"]
+        may_read = request.user.has_perm(access.READ_CONTENT)
+        if may_read:
+            try:
+                access.record(access.Action.READ, request=request, rows=1, log_id=log.pk)
+            except access.NotRecorded:
+                return access.unavailable()
         context |= {
-            "body": KeyRing.of(conf.load()).reveal(
-                GenerationBody.objects.filter(pk=log.pk).first()
-            ),
+            "may_read": may_read,
+            "body": self._read_body(log) if may_read else None,
             "user_name": columns.user_name(log),
             "api_key_name": columns.api_key_name(log),
             "was_cancelled": log.status == GenerationLog.Status.CANCELLED,  # nothing failed

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 TIME_LIMIT_MS = 5000
 
 
+class TooLong(Exception):  # a state, not a fault
+    """A query was cut off. Its text tells a visitor what to do."""
+
+
 class NewestFirst(ChangeList):
     """Keyset pagination by descending primary key.
 
@@ -43,15 +47,9 @@ class NewestFirst(ChangeList):
             rows, has_newer, has_older = self._read_page(*_take_position(request))
         except (ValidationError, ValueError, DataError) as error:
             raise IncorrectLookupParameters from error
-        except OperationalError as error:
-            if not isinstance(error.__cause__, QueryCanceled):
-                raise
+        except TooLong as error:
             rows, has_newer, has_older = [], False, False
-            messages.warning(
-                request,
-                f"The database did not fill a page within {TIME_LIMIT_MS / 1000:g} s."
-                " Narrow the list by date or by user, or use fewer filters.",
-            )
+            messages.warning(request, str(error))
         if has_newer:
             self.newest_url = self.get_query_string()
             self.newer_url = self.get_query_string({PAGE_VAR: f"after:{rows[0].pk}"})
@@ -67,25 +65,35 @@ class NewestFirst(ChangeList):
         """Returns the rows, and whether there are newer and older ones."""
         size = self.list_per_page
         if side == "after":
-            rows = self._fetch(self.queryset.filter(pk__gt=key).order_by("pk")[: size + 1])
+            rows = fetch(self.queryset.filter(pk__gt=key).order_by("pk")[: size + 1])
             if len(rows) > size:
                 return rows[size - 1 :: -1], True, True
             # The newer rows all fit on the first page.
         if side == "before":
-            rows = self._fetch(self.queryset.filter(pk__lt=key)[: size + 1])
+            rows = fetch(self.queryset.filter(pk__lt=key)[: size + 1])
             if rows:
                 return rows[:size], True, len(rows) > size
-        rows = self._fetch(self.queryset[: size + 1])
+        rows = fetch(self.queryset[: size + 1])
         return rows[:size], False, len(rows) > size
 
-    def _fetch(self, queryset: QuerySet[Any]) -> list[Any]:
-        alias = queryset.db
+
+def fetch(queryset: QuerySet[Any]) -> list[Any]:
+    """Returns the rows. Raises `TooLong` where the database takes longer than the limit."""
+    alias = queryset.db
+    try:
         with transaction.atomic(alias):
             with connections[alias].cursor() as cursor:
                 cursor.execute(
                     "SELECT set_config('statement_timeout', %s, true)", [str(TIME_LIMIT_MS)]
                 )
             return list(queryset)
+    except OperationalError as error:
+        if not isinstance(error.__cause__, QueryCanceled):
+            raise
+        raise TooLong(
+            f"The database did not find the rows within {TIME_LIMIT_MS / 1000:g} s."
+            " Narrow the list by date or by user, or use fewer filters."
+        ) from error
 
 
 def _take_position(request: HttpRequest) -> tuple[str, str]:

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
 from django.contrib.admin import ShowFacets
-from django.utils.html import format_html
-from django.utils.timezone import localtime
 
 from generation.admin import columns
 from generation.admin.pagination import NewestFirstAdmin
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
     from django.utils.safestring import SafeString
 
-    from generation.models import GenerationLog, UsageLog
+    from generation.models import GenerationAccess, GenerationLog, UsageLog
 
 
 class ReadOnlyAdmin(NewestFirstAdmin):
@@ -44,13 +42,12 @@ class ReadOnlyAdmin(NewestFirstAdmin):
         return super().get_queryset(request).prefetch_related("user")
 
     @admin.display(description="user")
-    def user_name(self, row: GenerationLog | UsageLog) -> str:
+    def user_name(self, row: GenerationLog | UsageLog | GenerationAccess) -> str:
         return columns.user_name(row)
 
     @admin.display(description="arrived")
     def arrived(self, row: GenerationLog | UsageLog) -> SafeString:
-        moment = localtime(row.created_at).strftime("%Y-%m-%d %H:%M:%S")
-        return format_html('<time class="log-time">{}</time>', moment)
+        return columns.second(row.created_at)
 
     @admin.display(description="latency")
     def latency(self, row: GenerationLog | UsageLog) -> SafeString:

@@ -1,4 +1,4 @@
-"""Fields that name users: searched for, because a plain select would load every user."""
+"""Users by name: in fields, because a plain select would load every user, and in searches."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from generation.admin.theme import RawIdsWidget, RawIdWidget
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
+
+BIGINT_MAX = 2**63 - 1
 
 
 class UserLookupAdmin(NewestFirstAdmin):
@@ -37,3 +39,12 @@ class UserLookupAdmin(NewestFirstAdmin):
         if db_field.name not in self.get_autocomplete_fields(request):
             kwargs["widget"] = RawIdsWidget(db_field.remote_field, self.admin_site)
         return super().formfield_for_manytomany(db_field, request, **kwargs)
+
+
+def find_users(term: str) -> list[int]:
+    """Returns the ids of the users that a search term means: an id, or else a whole name."""
+    if term.isascii() and term.isdigit() and int(term) <= BIGINT_MAX:
+        return [int(term)]
+    model = get_user_model()
+    named = model._base_manager.filter(**{model.USERNAME_FIELD: term})
+    return list(named.values_list("pk", flat=True))

@@ -115,6 +115,13 @@ class Settings(BaseModel):
     usage_retention_days: int = Field(
         400, ge=1, le=36_500, description="How long the usage log is kept."
     )
+    access_retention_days: int = Field(
+        730,
+        ge=1,
+        le=36_500,
+        description="How long it is kept who read, searched, exported or erased texts. A week of "
+        "it is dropped at once, so some is kept for a week longer.",
+    )
 
     log_content: LogContent = Field(
         "full",

@@ -56,12 +56,19 @@ class LogMaintenance:
     """The partitions of the log and of its texts. One per process; the lease lets one work."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
-        from generation.models import GenerationBody, GenerationLog  # need Django's apps
+        from generation.models import (  # need Django's apps
+            GenerationAccess,
+            GenerationBody,
+            GenerationLog,
+        )
 
         self._database = database
         self._kept = {
             Parent(GenerationLog._meta.db_table, WEEK): timedelta(days=settings.log_retention_days),
             Parent(GenerationBody._meta.db_table, DAY): timedelta(days=settings.body_days),
+            Parent(GenerationAccess._meta.db_table, WEEK): timedelta(
+                days=settings.access_retention_days
+            ),
         }
 
     async def run(self) -> None:

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Uuid, false, func, literal_column, select, true, update
+from sqlalchemy import (
+    Uuid,
+    case,
+    cast,
+    exists,
+    false,
+    func,
+    literal_column,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 
 from generation.database.batching import MIB, Batcher, Bounds
@@ -34,6 +45,8 @@ logger = throttled_logger(__name__)
 BOUNDS = Bounds(batch_rows=500, batch_bytes=8 * MIB, queue_rows=100_000, queue_bytes=1024 * MIB)
 _FIXED_BYTES = 1000  # of a row, beside its long texts and the caller's metadata
 _MS_PER_S = 1000
+# The log's columns of which callers choose the words, and each one's empty value as SQL.
+WRITTEN_BY_CALLERS = {"request_id": "''", "trace_id": "''", "metadata": "'{}'"}
 
 
 def size_of(keyed: KeyedRow) -> int:
@@ -161,7 +174,11 @@ class _Statements:
         self._log_columns = [each.key for each in log.c if each.key != "stored_at"]
         self._body_columns = [each.key for each in body.c if each.key != "excerpt"]
         texts = {each.key: each.type for each in body.c if each.key != "id"}
-        self._rows = select(rows_of("rows", log, self._log_columns, **texts)).cte("rows")
+        given = rows_of("rows", log, self._log_columns, **texts)
+        forgotten = known.forgotten_user
+        # Their rows may come hours later, e.g. from a journal.
+        is_forgotten = exists().where(forgotten.c.user_id == given.c.user_id)
+        self._rows = select(given, is_forgotten.label("is_forgotten")).cte("rows")
         self._logged = self._insert_logs().cte("logged")
         self._bodies = self._insert_bodies().cte("bodies")
 
@@ -197,23 +214,40 @@ class _Statements:
         return self._outcome(completed)
 
     def _insert_logs(self) -> Any:
-        log = self._known.generation_log
-        given = values_of(self._rows, log, self._log_columns)
+        """Of forgotten users, without what the caller wrote."""
+        log, rows = self._known.generation_log, self._rows
+        blank: dict[str, ColumnElement[Any]] = {
+            name: cast(literal_column(empty), log.c[name].type)
+            for name, empty in WRITTEN_BY_CALLERS.items()
+        }
+        given = select(
+            *(
+                case((rows.c.is_forgotten, blank[name]), else_=value) if name in blank else value
+                for name, value in zip(
+                    self._log_columns,
+                    values_of(rows, log, self._log_columns).selected_columns,
+                    strict=True,
+                )
+            )
+        )
         return (
             insert(log)
-            .from_select(self._log_columns, given.where(self._rows.c.id >= oldest_id(self._kept)))
+            .from_select(self._log_columns, given.where(rows.c.id >= oldest_id(self._kept)))
             .on_conflict_do_nothing(index_elements=["id"])
             .returning(log.c.id)
         )
 
     def _insert_bodies(self) -> Any:
-        """Of new rows only: texts that were erased must not come back with a row's repetition."""
+        """Of new rows only: texts that were erased must not come back with a row's repetition.
+
+        Of forgotten users, none.
+        """
         body, rows, logged = self._known.generation_body, self._rows, self._logged
         given = (
             values_of(rows, body, self._body_columns)
             .add_columns(func.coalesce(rows.c.excerpt, func.left(rows.c.prompt, EXCERPT_CHARS)))
             .join(logged, logged.c.id == rows.c.id)
-            .where(rows.c.id >= oldest_id(self._bodies_kept))
+            .where((rows.c.id >= oldest_id(self._bodies_kept)) & ~rows.c.is_forgotten)
         )
         return (
             insert(body)

@@ -61,6 +61,7 @@ class Tables:
     profile: Table
     generation_log: Table
     generation_body: Table
+    forgotten_user: Table
     usage_log: Table
     idempotency_key: Table
     deployment: Table
@@ -93,6 +94,7 @@ def load() -> Tables:
         profile=derive(models.Profile, metadata),
         generation_log=derive(models.GenerationLog, metadata),
         generation_body=derive(models.GenerationBody, metadata),
+        forgotten_user=derive(models.ForgottenUser, metadata),
         usage_log=derive(models.UsageLog, metadata),
         idempotency_key=derive(models.IdempotencyKey, metadata),
         deployment=derive(models.Deployment, metadata),

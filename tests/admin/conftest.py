@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from django.contrib import admin
 from django.contrib.auth import get_user_model
@@ -33,8 +35,19 @@ def staff(user) -> Client:
     return log_in(User.objects.create_superuser("root"))
 
 
+def member(group: str) -> Any:
+    user = User.objects.create_user(group.lower(), is_staff=True)
+    user.groups.add(Group.objects.get(name=group))
+    return user
+
+
 @pytest.fixture
 def reviewer(committed) -> Client:
-    user = User.objects.create_user("reviewer", is_staff=True)
-    user.groups.add(Group.objects.get(name="Reviewers"))
-    return log_in(user)
+    """May read texts."""
+    return log_in(member("Reviewers"))
+
+
+@pytest.fixture
+def operator(committed) -> Client:
+    """May see figures only."""
+    return log_in(member("Operators"))

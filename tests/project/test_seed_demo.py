@@ -134,6 +134,10 @@ def test_the_account_s_known_password_is_printed(committed):
     assert "password 'admin'" in said
 
 
+def test_the_groups_are_there(committed):
+    assert "Reviewers: is there and has its permissions." in seed()
+
+
 def test_it_refuses_with_debug_off(committed, settings):
     settings.DEBUG = False
     with pytest.raises(CommandError, match=r"DEBUG is off.*createsuperuser.*profile set"):

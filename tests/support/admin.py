@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 from uuid import UUID, uuid4
 
 from django.contrib import admin
+from django.contrib.auth.models import AnonymousUser
 from django.test import AsyncClient, Client, RequestFactory
 
 from generation.models import GenerationBody, GenerationLog
@@ -19,6 +20,7 @@ LOGS = "/admin/generation/generationlog/"
 PROFILES = "/admin/generation/profile/"
 KEYS = "/admin/generation/apikey/"
 USAGE = "/admin/generation/usagelog/"
+ACCESSES = "/admin/generation/generationaccess/"
 NOON = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 TEXTS = {field.name for field in GenerationBody._meta.get_fields()} - {"log"}
 
@@ -99,7 +101,9 @@ async def session_of(user) -> dict[str, str]:
 def find(**query) -> list:
     """The keys of the rows that the list of logs would show."""
     model_admin = admin.site.get_model_admin(GenerationLog)
-    changelist = model_admin.get_changelist_instance(RequestFactory().get(LOGS, query))
+    request = RequestFactory().get(LOGS, query)
+    request.user = AnonymousUser()
+    changelist = model_admin.get_changelist_instance(request)
     return [row.pk for row in changelist.result_list]
 
 

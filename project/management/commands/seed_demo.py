@@ -1,4 +1,4 @@
-"""`manage.py seed_demo`: users to generate for, and an account for the admin."""
+"""`manage.py seed_demo`: users to generate for, and an account and groups for the admin."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
+from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connections, router, transaction
 
@@ -69,7 +70,8 @@ ADMIN = "admin"
 
 class Command(BaseCommand):
     help = (
-        "Create the users 1-10 with their prompt templates, and the account admin/admin."
+        "Create the users 1-10 with their prompt templates, the account admin/admin, and the"
+        " groups Reviewers and Operators."
         " Whatever exists already stays as it is. It needs DEBUG on."
     )
 
@@ -98,6 +100,7 @@ class Command(BaseCommand):
             self.make_users()
             self.make_profiles()
             self.make_admin()
+        call_command("staccato_groups", stdout=self.stdout)
 
     def make_users(self) -> None:
         existing = self.accounts.in_bulk(PROFILES)

@@ -12,6 +12,24 @@ from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils.timezone import now
 
+from generation.models.access import ForgottenUser, GenerationAccess
+from generation.models.deployment import Deployment, Maintenance
+
+__all__ = [
+    "NAMED_USERS",
+    "ApiKey",
+    "Deployment",
+    "ForgottenUser",
+    "GenerationAccess",
+    "GenerationBody",
+    "GenerationLog",
+    "IdempotencyKey",
+    "LogContent",
+    "Maintenance",
+    "Profile",
+    "UsageLog",
+]
+
 NAMED_USERS = 3  # of an API key for several users; the others are counted
 
 
@@ -142,6 +160,10 @@ class GenerationLog(models.Model):
 
     class Meta:
         ordering: ClassVar = ["-id"]
+        permissions: ClassVar = [
+            ("read_content", "Can read prompts and answers"),
+            ("export", "Can export generation logs"),
+        ]
         indexes: ClassVar = [
             models.Index(fields=["user", "-id"], name="generation_log_user"),
             models.Index(fields=["api_key", "-id"], name="generation_log_key"),
@@ -209,6 +231,7 @@ class GenerationBody(models.Model):
 
     class Meta:
         verbose_name_plural = "generation bodies"
+        default_permissions = ()  # `read_content` of its log row decides
         indexes: ClassVar = [
             # Few, and none if everything is kept.
             models.Index(
@@ -362,32 +385,3 @@ class ApiKey(models.Model):
         names = sorted(user.get_username() for user in self.users.all())
         more = f" and {len(names) - NAMED_USERS} more" if len(names) > NAMED_USERS else ""
         return f"{', '.join(names[:NAMED_USERS])}{more}" or "no user"
-
-
-class Deployment(models.Model):
-    """One row, made at the first start; it distinguishes this database from any other."""
-
-    id = models.PositiveSmallIntegerField(primary_key=True)
-    identity = models.UUIDField()
-
-    def __str__(self) -> str:
-        return str(self.identity)
-
-
-class Maintenance(models.Model):
-    """A periodic task that one process at a time does, for all processes of all hosts.
-
-    Its lease is a row, because a lock of a database session would be lost behind PgBouncer.
-    """
-
-    task = models.CharField(max_length=32, primary_key=True)
-    # A fencing token: who lost the lease to another can no longer end the task.
-    holder = models.UUIDField()
-    leased_until = models.DateTimeField()
-    done_at = models.DateTimeField(null=True, help_text="When the task was last done to its end.")
-
-    class Meta:
-        verbose_name_plural = "maintenance"
-
-    def __str__(self) -> str:
-        return self.task

@@ -1,0 +1,34 @@
+"""What all processes of a deployment share."""
+
+from __future__ import annotations
+
+from django.db import models
+
+
+class Deployment(models.Model):
+    """One row, made at the first start; it distinguishes this database from any other."""
+
+    id = models.PositiveSmallIntegerField(primary_key=True)
+    identity = models.UUIDField()
+
+    def __str__(self) -> str:
+        return str(self.identity)
+
+
+class Maintenance(models.Model):
+    """A periodic task that one process at a time does, for all processes of all hosts.
+
+    Its lease is a row, because a lock of a database session would be lost behind PgBouncer.
+    """
+
+    task = models.CharField(max_length=32, primary_key=True)
+    # A fencing token: who lost the lease to another can no longer end the task.
+    holder = models.UUIDField()
+    leased_until = models.DateTimeField()
+    done_at = models.DateTimeField(null=True, help_text="When the task was last done to its end.")
+
+    class Meta:
+        verbose_name_plural = "maintenance"
+
+    def __str__(self) -> str:
+        return self.task
