@@ -31,6 +31,7 @@ _PREFIXED = re.compile(  # tokens, by how they begin
     re.ASCII,
 )
 _TOKEN_CHARS = 7  # a word that is shorter holds none
+_CREDENTIAL_CHARS = 16  # and what is shorter has more than letters
 _CREDENTIAL = re.compile(r"[\w.~+/=-]{16,}", re.ASCII)  # after "Bearer" or "Basic"
 _PRIVATE_KEY = re.compile(
     r"-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----[^-]{0,8000}(?:-----END [A-Z ]{0,40}-----)?"
@@ -107,7 +108,7 @@ def _find(text: str) -> Iterator[Find]:
 def _find_tokens(text: str) -> Iterator[Find]:
     end = 0
     for word in text.split():
-        if len(word) < _TOKEN_CHARS:
+        if len(word) < _TOKEN_CHARS or (len(word) < _CREDENTIAL_CHARS and word.isalpha()):
             continue
         start = text.find(word, end)
         end = start + len(word)
