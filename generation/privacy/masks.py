@@ -56,8 +56,15 @@ _PHONE = re.compile(
     r"|(?<![0-9A-Za-z])\(?[2-9][0-9]{2}\)?[ .\-]{1,2}[0-9]{3}[ .\-][0-9]{4}(?![0-9]))"
 )
 _IPV4 = re.compile(r"(?<![0-9.])[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?![0-9]|\.[0-9])")
-_IBAN = re.compile(r"[A-Z]{2}[0-9]{2}(?: ?[0-9A-Z]{4}){2,7}(?: ?[0-9A-Z]{1,3})?")
-_IBAN_CHARS = 15, 34
+_IBAN = re.compile(r"[A-Z]{2}[0-9]{2}(?: ?[0-9A-Z]){11,30}")
+_IBAN_REGISTRY = """
+    AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BI27 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DJ27
+    DK18 DO28 EE20 EG29 ES24 FI18 FK18 FO18 FR27 GB22 GE22 GI23 GL18 GR27 GT28 HN28 HR21 HU28
+    IE22 IL23 IQ23 IS26 IT27 JO30 KW30 KZ20 LB28 LC32 LI21 LT20 LU20 LV21 LY25 MC27 MD24 ME22
+    MK19 MN20 MR27 MT31 MU30 NI28 NL18 NO15 OM23 PK24 PL28 PS29 PT25 QA29 RO24 RS22 RU33 SA24
+    SC31 SD18 SE24 SI19 SK24 SM27 SO23 ST25 SV28 TL23 TN24 TR26 UA29 VA22 VG24 XK20 YE30
+"""  # ISO 13616: each country's length
+_IBAN_CHARS = {entry[:2]: int(entry[2:]) for entry in _IBAN_REGISTRY.split()}
 _IBAN_DIGITS = {ord(char): str(int(char, 36)) for char in "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
 _IPV6_CHARS = 45
 _HEX = "0123456789abcdefABCDEF"
@@ -132,17 +139,22 @@ def _find_emails(text: str) -> Iterator[Find]:
 
 
 def _find_iban(text: str, start: int) -> Iterator[Find]:
-    match = _IBAN.match(text, start)
-    if match is None or (start and text[start - 1].isalnum()):
+    length = _IBAN_CHARS.get(text[start : start + 2])
+    if length is None or (start and text[start - 1].isalnum()):
         return
-    low, high = _IBAN_CHARS
-    found = match[0]
-    while found:  # words that follow in capitals may have been taken for a part of it
-        compact = found.replace(" ", "")
-        if low <= len(compact) <= high and _is_iban(compact):
-            yield Find(start, start + len(found), "iban")
-            return
-        found = found.rpartition(" ")[0]
+    match = _IBAN.match(text, start)
+    compact = match[0].replace(" ", "")[:length] if match else ""
+    if len(compact) == length and _is_iban(compact):
+        yield Find(start, _after(text, start, length), "iban")
+
+
+def _after(text: str, start: int, count: int) -> int:
+    """Returns where so many characters end, without spaces."""
+    at = start
+    while count:
+        count -= text[at] != " "
+        at += 1
+    return at
 
 
 def _is_iban(compact: str) -> bool:
