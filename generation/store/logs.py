@@ -9,7 +9,6 @@ from sqlalchemy import (
     Uuid,
     case,
     cast,
-    exists,
     false,
     func,
     literal_column,
@@ -176,9 +175,10 @@ class _Statements:
         texts = {each.key: each.type for each in body.c if each.key != "id"}
         given = rows_of("rows", log, self._log_columns, **texts)
         forgotten = known.forgotten_user
-        # Their rows may come hours later, e.g. from a journal.
-        is_forgotten = exists().where(forgotten.c.user_id == given.c.user_id)
-        self._rows = select(given, is_forgotten.label("is_forgotten")).cte("rows")
+        # One probe of an index for each row: for EXISTS, PostgreSQL reads all tombstones into a
+        # hash table in each statement, which takes 3 ms for 10,000.
+        tombstone = select(true()).where(forgotten.c.user_id == given.c.user_id).scalar_subquery()
+        self._rows = select(given, tombstone.is_not(None).label("is_forgotten")).cte("rows")
         self._logged = self._insert_logs().cte("logged")
         self._bodies = self._insert_bodies().cte("bodies")
 
