@@ -62,6 +62,7 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
         ("Generation logs", "list_alt", "generation", "generationlog"),
         ("Profiles", "edit_note", "generation", "profile"),
         ("Usage", "data_usage", "generation", "usagelog"),
+        ("Storage", "hard_drive", "generation", "maintenance"),
         ("API keys", "key", "generation", "apikey"),
         ("Access record", "visibility", "generation", "generationaccess"),
         ("Users", "person", "auth", "user"),

@@ -122,6 +122,11 @@ class Settings(BaseModel):
         description="How long it is kept who read, searched, exported or erased texts. A week of "
         "it is dropped at once, so some is kept for a week longer.",
     )
+    archive_first: bool = Field(
+        default=False,
+        description="Drop log rows and texts only once `manage.py staccato_archive` has written "
+        "them. Until then they are kept, also past their retention.",
+    )
 
     log_content: LogContent = Field(
         "full",

@@ -39,9 +39,18 @@ class Migration(migrations.Migration):
                         help_text="When the task was last done to its end.", null=True
                     ),
                 ),
+                (
+                    "done_by",
+                    models.CharField(
+                        db_default="",
+                        help_text="The process that did it, and its host.",
+                        max_length=100,
+                    ),
+                ),
             ],
             options={
-                "verbose_name_plural": "maintenance",
+                "verbose_name": "storage",
+                "verbose_name_plural": "storage",
             },
         ),
         migrations.CreateModel(

@@ -26,9 +26,13 @@ class Maintenance(models.Model):
     holder = models.UUIDField()
     leased_until = models.DateTimeField()
     done_at = models.DateTimeField(null=True, help_text="When the task was last done to its end.")
+    done_by = models.CharField(
+        max_length=100, db_default="", help_text="The process that did it, and its host."
+    )
 
     class Meta:
-        verbose_name_plural = "maintenance"
+        # What the admin shows of it: `admin/storage.py`.
+        verbose_name = verbose_name_plural = "storage"
 
     def __str__(self) -> str:
         return self.task

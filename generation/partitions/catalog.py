@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from generation.database.engine import Database
     from generation.partitions.ddl import Parent
 
-DOOMED = "staccato: past its retention"  # the comment on a table that is about to be dropped
+# Comments on tables: on one that is about to be dropped, and on one that was archived.
+DOOMED = "staccato: past its retention"
+ARCHIVED = "staccato: archived"
 
 _PARENT = text("""
 SELECT nspname, relkind::text = 'p' AS is_partitioned, statement_timestamp() AS now
@@ -28,7 +30,8 @@ WHERE pg_class.oid = to_regclass(:quoted)
 """)
 _PARTITIONS = text("""
 SELECT relname, inhdetachpending AS is_pending,
-    pg_get_expr(relpartbound, pg_class.oid) AS bound
+    pg_get_expr(relpartbound, pg_class.oid) AS bound,
+    obj_description(pg_class.oid, 'pg_class') AS comment
 FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
 WHERE inhparent = to_regclass(:quoted)
 ORDER BY relname
@@ -50,6 +53,7 @@ class Partition:
     start: UUID
     end: UUID
     is_pending: bool = False  # its detaching was cut off
+    is_archived: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +83,23 @@ async def look(database: Database, parent: Parent) -> Found:
     return Found(
         parent,
         now,
-        [_partition(row.relname, row.bound, is_pending=row.is_pending) for row in parts],
+        [partition_of(row.relname, row.bound, row.is_pending, row.comment) for row in parts],
         detached=[row.relname for row in tables if row.is_doomed],
         strangers=[row.relname for row in tables if not row.is_doomed],
     )
 
 
-def _partition(name: str, bound: str | None, *, is_pending: bool) -> Partition:
+def partition_of(
+    name: str,
+    bound: str | None,
+    is_pending: bool,  # noqa: FBT001  # a row of the catalog, as it is
+    comment: str | None,
+) -> Partition:
+    """Returns a partition from what the catalog says of it."""
+    is_archived = (comment or "").startswith(ARCHIVED)
     found = _BOUND.search(bound or "")
     if found is None:  # a default partition, or one whose detaching is nearly done
-        return Partition(name, ZERO_ID, ZERO_ID, is_pending)
-    start, end = found.groups()
-    return Partition(
-        name, UUID(start) if start else ZERO_ID, UUID(end) if end else LAST_ID, is_pending
-    )
+        return Partition(name, ZERO_ID, ZERO_ID, is_pending, is_archived)
+    first, last = found.groups()
+    start, end = UUID(first) if first else ZERO_ID, UUID(last) if last else LAST_ID
+    return Partition(name, start, end, is_pending, is_archived)

@@ -6,6 +6,8 @@ It is a row, by the database's clock. So it works behind PgBouncer, between host
 from __future__ import annotations
 
 import contextlib
+import os
+import socket
 from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -34,7 +36,8 @@ RETURNING task.task
 _END = text("""
 UPDATE generation_maintenance
 SET leased_until = statement_timestamp(),
-    done_at = CASE WHEN :is_done THEN statement_timestamp() ELSE done_at END
+    done_at = CASE WHEN :is_done THEN statement_timestamp() ELSE done_at END,
+    done_by = CASE WHEN :is_done THEN :worker ELSE done_by END
 WHERE task = :task AND holder = :holder
 """).bindparams(bindparam("holder", type_=Uuid()))
 
@@ -56,4 +59,9 @@ async def leased(database: Database, task: str, *, every: timedelta) -> AsyncIte
         yield True
         is_done = True
     finally:
-        await database.run(_END, {"task": task, "holder": holder, "is_done": is_done})
+        ending = {"task": task, "holder": holder, "is_done": is_done, "worker": _worker()}
+        await database.run(_END, ending)
+
+
+def _worker() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()[:80]}"

@@ -52,24 +52,30 @@ class Step:
     statements: Sequence[str]
 
 
+def kept_tables(settings: Settings) -> dict[Parent, timedelta]:
+    """Returns the partitioned tables, the log first, and how long their rows are kept."""
+    from generation.models import (  # need Django's apps
+        GenerationAccess,
+        GenerationBody,
+        GenerationLog,
+    )
+
+    return {
+        Parent(GenerationLog._meta.db_table, WEEK): timedelta(days=settings.log_retention_days),
+        Parent(GenerationBody._meta.db_table, DAY): timedelta(days=settings.body_days),
+        Parent(GenerationAccess._meta.db_table, WEEK): timedelta(
+            days=settings.access_retention_days
+        ),
+    }
+
+
 class LogMaintenance:
     """The partitions of the log and of its texts. One per process; the lease lets one work."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
-        from generation.models import (  # need Django's apps
-            GenerationAccess,
-            GenerationBody,
-            GenerationLog,
-        )
-
         self._database = database
-        self._kept = {
-            Parent(GenerationLog._meta.db_table, WEEK): timedelta(days=settings.log_retention_days),
-            Parent(GenerationBody._meta.db_table, DAY): timedelta(days=settings.body_days),
-            Parent(GenerationAccess._meta.db_table, WEEK): timedelta(
-                days=settings.access_retention_days
-            ),
-        }
+        self._archive_first = settings.archive_first
+        self._kept = kept_tables(settings)
 
     async def run(self) -> None:
         """Do what is due, unless another process does. Raises `DatabaseUnavailable`."""
@@ -120,7 +126,11 @@ class LogMaintenance:
 
     async def _steps(self) -> list[Step]:
         found = [(await look(self._database, parent), kept) for parent, kept in self._kept.items()]
-        steps = [step for each, kept in found for step in _steps(each, plan(each, kept))]
+        steps = [
+            step
+            for each, kept in found
+            for step in _steps(each, plan(each, kept, archive_first=self._archive_first))
+        ]
         return sorted(steps, key=lambda step: step.rank)
 
     async def _execute(self, sql: str) -> None:

@@ -27,9 +27,10 @@ class Plan:
     drop: Sequence[str]  # tables that are detached already
 
 
-def plan(found: Found, kept: timedelta) -> Plan:
+def plan(found: Found, kept: timedelta, *, archive_first: bool = False) -> Plan:
     """Returns the steps from what was found: partitions for the interval before now up to eight
-    weeks ahead, none that is wholly older than `kept`.
+    weeks ahead, none that is wholly older
+    than `kept`. With `archive_first`, one that was not archived is left.
     """
     every, now = found.parent.every, found.now
     horizon = first_id(now - kept)
@@ -43,7 +44,11 @@ def plan(found: Found, kept: timedelta) -> Plan:
             and found.parent.partition(interval) not in found.strangers
         ],
         finish=[part for part in found.partitions if part.is_pending],
-        detach=[part for part in living if part.start < part.end <= horizon],
+        detach=[
+            part
+            for part in living
+            if part.start < part.end <= horizon and (part.is_archived or not archive_first)
+        ],
         drop=found.detached,
     )
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # By group, the codenames of the permissions that it gets.
 GROUPS = {
     "Reviewers": ("view_generationlog", "read_content"),
-    "Operators": ("view_generationlog", "view_usagelog"),
+    "Operators": ("view_generationlog", "view_usagelog", "view_maintenance"),
 }
 
 
