@@ -68,7 +68,7 @@ def drop(parent: Parent, name: str) -> str:
     return f"DROP TABLE {parent.quoted(name)}"
 
 
-def together(statements: list[str]) -> str:
+def together(statements: list[str], *, lock_timeout_ms: int = LOCK_TIMEOUT_MS) -> str:
     """Returns one statement that runs all of these or none, and waits shortly for their locks.
 
     Behind PgBouncer, a setting lasts safely only within a statement.
@@ -76,7 +76,7 @@ def together(statements: list[str]) -> str:
     return f"""
 DO $do$
 BEGIN
-    PERFORM set_config('lock_timeout', '{LOCK_TIMEOUT_MS}ms', true);
+    PERFORM set_config('lock_timeout', '{lock_timeout_ms}ms', true);
     {"; ".join(statements)};
 END
 $do$"""

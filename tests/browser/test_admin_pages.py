@@ -24,6 +24,7 @@ PAGES = [
     "/admin/generation/profile/",
     "/admin/generation/profile/1/change/",
     "/admin/generation/usagelog/",
+    "/admin/generation/maintenance/",
     "/admin/generation/apikey/",
     "/admin/generation/apikey/add/",
     "/admin/auth/user/",
