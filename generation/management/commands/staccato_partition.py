@@ -11,7 +11,7 @@ from django.db import connections
 from generation import conf
 from generation.database.engine import Database
 from generation.errors import StaccatoError
-from generation.models import GenerationAccess, GenerationBody, GenerationLog
+from generation.models import GenerationBody, GenerationLog
 from generation.partitions.convert import CannotConvert, convert
 from generation.partitions.maintenance import LogMaintenance, kept_tables
 
@@ -40,11 +40,12 @@ class Command(BaseCommand):
         settings = conf.load()
         columns = {
             model._meta.db_table: [str(field.column) for field in model._meta.concrete_fields]
-            for model in (GenerationLog, GenerationBody, GenerationAccess)
+            for model in (GenerationLog, GenerationBody)
         }
         at = connections.settings[settings.database]
         async with Database.open(settings, at, strict=False) as database:
-            for parent in kept_tables(settings):
+            parents = [each for each in kept_tables(settings) if each.table in columns]
+            for parent in parents:
                 if not await convert(database, parent, columns[parent.table], self.stdout.write):
                     self.stdout.write(f"{parent.table} is partitioned")
             if not await LogMaintenance(database, settings).maintain(self.stdout.write):
