@@ -131,7 +131,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 "verbose_name": "access",
-                "verbose_name_plural": "access record",
+                "verbose_name_plural": "accesses",
                 "default_permissions": ("view",),
             },
             every=WEEK,

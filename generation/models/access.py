@@ -39,7 +39,7 @@ class GenerationAccess(models.Model):
 
     class Meta:
         verbose_name = "access"
-        verbose_name_plural = "access record"
+        verbose_name_plural = "accesses"
         default_permissions = ("view",)
 
     def __str__(self) -> str:
