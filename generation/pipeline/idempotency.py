@@ -3,7 +3,7 @@
 A key is claimed in PostgreSQL before the LLM is called, and completed by the insertion of its log
 row, so this works across processes and hosts. A claim is a lease by the database's clock: where
 its owner dies, the next repetition after the lease takes over, once no journal of this host has the
-owner's answer.
+owner's answer. An answer whose row PostgreSQL refuses completes no key, so its dead letter answers.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import re
 from contextvars import Context
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -24,15 +25,16 @@ from generation.errors import (
     IdempotencyKeyReused,
     StaccatoError,
 )
-from generation.records import Claim
+from generation.records import Claim, Generation, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable
     from typing import Any
     from uuid import UUID
 
     from generation.database.engine import Database
-    from generation.records import Generation, GenerationRequest, KeyRef
+    from generation.journal.durable_log import DurableLog
+    from generation.records import GenerationRequest, KeyRef, LogRow
     from generation.store.claims import ClaimResult, Claims
 
 RELEASE_WAIT_S = 2.0
@@ -72,13 +74,11 @@ class Idempotency:
         self,
         database: Database,
         claims: Claims,
-        settle: Callable[[KeyRef], Coroutine[Any, Any, bool]],
+        log: DurableLog,
     ) -> None:
-        """`settle(key)` stores what waits in this host's journals, and returns whether the answer
-        under the key may still be in one."""
         self._database = database
         self._claims = claims
-        self._settle = settle
+        self._log = log
         # A repetition while the first request runs in this process needs no statement to be
         # refused, and attempts that come while a claim is under way share its result.
         self._running: dict[KeyRef, Claim] = {}
@@ -126,7 +126,7 @@ class Idempotency:
                 pending.add_done_callback(lambda done: self._release_unused(attempt, done))
             raise
         if result is not None and not result.won and result.answer is None and result.lease_s <= 0:
-            first, result = attempt, await self._take_over(request, attempt, ref)
+            first, result = attempt, await self._take_over(request, attempt, result)
         if result is None:  # another process claimed it while our statement ran
             raise _refusal(attempt, None)
         if result.won:
@@ -140,17 +140,22 @@ class Idempotency:
         return result.answer
 
     async def _take_over(
-        self, request: GenerationRequest, attempt: Claim, ref: KeyRef
+        self, request: GenerationRequest, attempt: Claim, owned: ClaimResult
     ) -> ClaimResult | None:
-        """Claim a key whose owner's lease has ended, unless a journal has the owner's answer.
+        """Claim a key whose owner's lease has ended, unless this host has the owner's answer.
 
-        The owner may have answered while the database was away, and died or not.
+        The owner may have answered while the database was away, and died or not. Or PostgreSQL
+        has refused the answer's row.
         """
-        settling = asyncio.get_running_loop().create_task(self._settle(ref))
+        ref = attempt.ref
+        settling = asyncio.get_running_loop().create_task(self._log.settle(ref))
         settling.add_done_callback(_retrieve)
         # Not cancelled with the caller: it stores rows.
         if await self._database.within(asyncio.shield(settling), since=request.started):
             raise _refusal(attempt, None)
+        refused = await self._log.find_refused(owned.owner) if owned.owner else None
+        if refused is not None:
+            return replace(owned, answer=_answer_of(refused))
         if owner := self._running.get(ref):
             raise _refusal(attempt, owner.fingerprint)
         pending = self._claims.take_over(attempt)
@@ -225,6 +230,13 @@ def _retrieve(done: asyncio.Future[Any]) -> None:
     """Its callers may have left; nobody else would look at its error."""
     if not done.cancelled():
         done.exception()
+
+
+def _answer_of(row: LogRow) -> Generation:
+    usage = Usage(row.input_tokens, row.output_tokens)
+    return Generation(
+        *(row.id, row.result, usage, row.provider, row.model, row.latency_ms), replayed=True
+    )
 
 
 def _refusal(attempt: Claim, owner: str | None, lease_s: float = 0.0) -> StaccatoError:

@@ -53,7 +53,7 @@ class Runtime:
         self.database_probe = DatabaseProbe(self.store)
         self.keys = ApiKeyCache(database, self.store.api_keys, settings.pepper)
         self.log = DurableLog(settings, self.store)
-        self.idempotency = Idempotency(database, self.store.claims, self.log.settle)
+        self.idempotency = Idempotency(database, self.store.claims, self.log)
         self.pipeline = Pipeline(
             settings, database, self.store.profiles, self.idempotency, llm, self.log
         )

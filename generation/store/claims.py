@@ -56,6 +56,7 @@ class ClaimResult:
     fingerprint: str | None  # of the owner's request
     answer: Generation | None  # what the owner was answered; None while that is under way
     lease_s: float  # how long the owner's lease still has; below zero where it has ended
+    owner: UUID | None  # the token of the owner's claim
 
 
 class Claims:
@@ -160,7 +161,8 @@ def _result_of(row: Row[Any]) -> ClaimResult:
             latency_ms=row.latency_ms,
             replayed=True,
         )
-    return ClaimResult(row.won, row.fingerprint, answer, float(row.lease_s or 0))
+    owner = None if row.owner is None else UUID(str(row.owner))
+    return ClaimResult(row.won, row.fingerprint, answer, float(row.lease_s or 0), owner)
 
 
 def _claim_statement(tables: Tables) -> Executable:
@@ -207,6 +209,7 @@ def _claim_statement(tables: Tables) -> Executable:
             asked.c.token,
             claimed.c.claim.is_not(None).label("won"),
             keys.c.fingerprint,
+            keys.c.claim.label("owner"),
             extract("epoch", keys.c.leased_until - func.now()).label("lease_s"),
             log.c.id,
             log.c.result,
