@@ -3,33 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from types import TracebackType
 
 LATE_S = 0.1  # a timer that fires later than this shows that the process stood still
-GRACE_S = 0.2  # for reading what has arrived meanwhile
+GRACE_S = 0.5  # for reading what has arrived meanwhile, on a crowded machine, too
 
 
-@asynccontextmanager
-async def fair_timeout_at(end: float) -> AsyncIterator[None]:
+class FairTimeout:
     """As `asyncio.timeout_at`, but if the process stood still at the end, read what has arrived.
 
     The loop runs its timers before it reads sockets, so an answer that came in time and waits in
-    the socket would be lost, and paid for a second time.
+    the socket would be lost, and paid for a second time. A class, because a generator as the
+    context manager takes 9 µs more than `timeout_at`, and this takes 2.
     """
-    loop = asyncio.get_running_loop()
-    due = max(end, loop.time())
-    async with asyncio.timeout_at(None) as limit:
 
-        def expire() -> None:
-            now = loop.time()
-            limit.reschedule(now + GRACE_S if now > due + LATE_S else now)
+    __slots__ = ("_due", "_limit", "_loop", "_timer")
 
-        timer = loop.call_at(due, expire)
-        try:
-            yield
-        finally:
-            timer.cancel()
+    def __init__(self, end: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._due = max(end, self._loop.time())
+        self._limit = asyncio.timeout_at(None)
+
+    async def __aenter__(self) -> None:
+        await self._limit.__aenter__()
+        self._timer = self._loop.call_at(self._due, self._expire)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._timer.cancel()
+        await self._limit.__aexit__(kind, error, traceback)
+
+    def _expire(self) -> None:
+        now = self._loop.time()
+        is_late = now > self._due + LATE_S
+        self._limit.reschedule(now + GRACE_S if is_late else now)
