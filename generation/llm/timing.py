@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import TracebackType
 
-LATE_S = 0.1  # a timer that fires later than this shows that the process stood still
-GRACE_S = 0.5  # for reading what has arrived meanwhile, on a crowded machine, too
+GRACE_PER_LATE = 5.0  # seconds for each that the timer fires late
+GRACE_S = 0.5  # at most, for reading what has arrived meanwhile, on a crowded machine, too
 
 
 class FairTimeout:
@@ -42,5 +42,4 @@ class FairTimeout:
 
     def _expire(self) -> None:
         now = self._loop.time()
-        is_late = now > self._due + LATE_S
-        self._limit.reschedule(now + GRACE_S if is_late else now)
+        self._limit.reschedule(now + min((now - self._due) * GRACE_PER_LATE, GRACE_S))

@@ -13,7 +13,7 @@ from tests.support.dialects import slugs
 from tests.support.provider import hangs, says
 
 LIMIT_S = 0.3
-STALL_S = LIMIT_S + 2 * timing.LATE_S
+STALL_S = LIMIT_S + 0.2
 
 
 async def test_an_answer_that_waits_in_the_socket_after_a_stall_is_read(
@@ -24,6 +24,7 @@ async def test_an_answer_that_waits_in_the_socket_after_a_stall_is_read(
         time.sleep(STALL_S)  # the service shares this loop
 
     monkeypatch.setattr(timing, "GRACE_S", 10)  # on a crowded machine, reading takes its time
+    monkeypatch.setattr(timing, "GRACE_PER_LATE", 50)
     server.behave = answer_and_stall
     async with client(LLM_TIMEOUT=5, LLM_ATTEMPT_TIMEOUT=LIMIT_S) as llm:
         for _ in range(3):
@@ -44,11 +45,9 @@ async def test_a_call_without_an_answer_ends_after_a_stall(client, server, promp
 
 
 @pytest.mark.parametrize("ahead", [0.05, 0, -60])
-async def test_without_a_stall_there_is_no_grace(monkeypatch, ahead):
-    monkeypatch.setattr(timing, "LATE_S", 10)
-    monkeypatch.setattr(timing, "GRACE_S", 60)
+async def test_without_a_stall_there_is_no_grace(ahead):
     began = time.monotonic()
     with pytest.raises(TimeoutError):
         async with FairTimeout(asyncio.get_running_loop().time() + ahead):
             await asyncio.Event().wait()
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 10
