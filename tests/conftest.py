@@ -24,7 +24,16 @@ from tests.support.provider import Provider, says
 
 SERVED = {"django_db_setup", "own_postgres", "serve", "browser"}
 # The files that take longest: begun last, one of them would keep one worker busy and the rest idle.
-LONG = ["test_journals", "test_runserver", "test_siblings", "test_outages", "test_body"]
+LONG = [
+    "test_journals",
+    "test_siblings",
+    "test_outages",
+    "test_runserver",
+    "test_forms",
+    "test_admin_pages",
+    "test_body",
+    "test_head",
+]
 
 
 def pytest_collection_modifyitems(items) -> None:

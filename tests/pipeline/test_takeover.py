@@ -145,10 +145,13 @@ async def test_a_key_that_no_journal_knows_is_taken_over_once(runtime):
 
     async def generate(claim):
         calls.append(claim)
+        async with asyncio.timeout(60):  # one that comes later would read the stored answer
+            while sum(attempt.done() for attempt in attempts) < 9:
+                await asyncio.sleep(0.01)
         await runtime.store.logs.insert(make_row(claim=claim))
         return "an answer"
 
-    attempts = [runtime.idempotency.once(request, generate) for _ in range(10)]
+    attempts = [asyncio.create_task(runtime.idempotency.once(request, generate)) for _ in range(10)]
     outcomes = await asyncio.gather(*attempts, return_exceptions=True)
     assert outcomes.count("an answer") == len(calls) == 1
     assert all(isinstance(other, IdempotencyKeyInUse) for other in outcomes if other != "an answer")
