@@ -139,7 +139,7 @@ async def test_a_client_that_closes_its_connection_is_noticed_at_once(serve, llm
         async with Wire.to(service.port) as wire:
             await wire.send(head("Content-Length: 2") + b"{}")
             await llm.until(lambda: llm.waiting == 1, "a call")
-        await llm.until(lambda: llm.hung_up == 1, "the call's end", seconds=2)
+        await llm.until(lambda: llm.hung_up == 1, "the call's end", seconds=4)
         await service.until_pool(lambda pool: pool["requests_in_flight"] == 0, "no request")
 
 

