@@ -217,7 +217,7 @@ async def test_the_lockout_works_over_the_wire(serve, orm, settings):
         token = (await browser.get(url)).cookies["csrftoken"]
         statuses = []
         for n in range(4):
-            if n == 1:  # each further failure would be a hash of half a second
+            if n == 1:  # each failure by hand costs the service a hash
                 failures = project_settings.AXES_FAILURE_LIMIT - 1
                 await AccessAttempt.objects.aupdate(failures_since_start=failures)
             answer = await browser.post(

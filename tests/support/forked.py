@@ -1,6 +1,6 @@
 """Processes that start with the libraries loaded.
 
-To import them takes 1.3 s of the 1.7 s that the service needs to start, and the tests start it two
+To import them takes 1.2 s of the 1.6 s that the service needs to start, and the tests start it a
 hundred times. So one process per pytest process imports them, and forks. Each child reads its
 environment and Django's settings for itself, as if it had been started by a shell.
 """

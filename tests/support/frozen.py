@@ -1,6 +1,6 @@
 """Imported last by the process that forks: its children's collector passes over the libraries.
 
-To go through them takes 0.05 s of each start, and copies the pages that parent and child share.
+To go through them takes time at each start, and copies the pages that parent and child share.
 """
 
 import gc
