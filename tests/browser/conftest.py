@@ -31,8 +31,9 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 # All tests here share a loop, since they share what lives in it: a browser takes seconds of a core
-# to start, and a service one more.
-shared = pytest_asyncio.fixture(scope="session", loop_scope="session")
+# to start, and a service one more. Both end with the last of them: elsewhere, a service counts the
+# requests of its siblings, and this would be one.
+shared = pytest_asyncio.fixture(scope="package", loop_scope="session")
 
 
 def pytest_collection_modifyitems(items) -> None:
