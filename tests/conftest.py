@@ -22,7 +22,7 @@ from tests.support.dialects import AnthropicDialect
 from tests.support.in_process import in_process_client
 from tests.support.provider import Provider, says
 
-SERVED = {"django_db_setup", "own_postgres", "serve", "browser"}
+SERVED = {"django_db_setup", "own_postgres", "server", "servers", "serve", "browser"}
 # The files that take longest: begun last, one of them would keep one worker busy and the rest idle.
 LONG = [
     "test_journals",
@@ -37,7 +37,7 @@ LONG = [
 
 
 def pytest_collection_modifyitems(items) -> None:
-    """Mark what needs PostgreSQL, the service or a browser: `-m "not served"` takes seconds."""
+    """Mark what needs PostgreSQL, the service or a browser: `-m "not served"` is quick."""
     for item in items:
         if SERVED & set(item.fixturenames) or item.path.parent.name == "project":
             item.add_marker(pytest.mark.served)

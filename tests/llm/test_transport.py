@@ -133,6 +133,7 @@ async def test_nothing_is_decompressed(peer, transport):
     assert response.headers["content-encoding"] == "gzip"
 
 
+@pytest.mark.served
 async def test_five_thousand_at_once(peer, transport):
     everyone_is_here = asyncio.Event()
     peer.behave = waits_for(everyone_is_here, OK)
@@ -206,6 +207,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.served
 async def test_a_process_that_ends_right_after_a_call_ends_well():
     """Eight at once, since the fault needs a busy machine, and shows in one of ten."""
     processes = [
