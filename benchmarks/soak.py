@@ -98,7 +98,7 @@ class Soak:
         rows = await stored_rows(self.postgres.url)
         self._tell(closed_s, replayed_s)
         states = (before, after)
-        laws = check(self.callers, self.provider, rows, states, self.sizes_mib, self.logs)
+        laws = check(self.callers, self.provider, rows, states, self.logs)
         return report(laws, states, self.sizes_mib)
 
     async def _trouble(self, seconds: float) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import asyncpg
@@ -15,9 +16,11 @@ from soak_provider import Moody
 from tests.support import http
 
 # What the living worker may have more of at the end. Its pools keep connections up to their sizes.
-# Memory fills in the first minutes and then stays: its end is compared with its early peak.
+# Memory is what is left after a collection and malloc_trim: in three runs of some 12,000 requests
+# 138 to 140 MiB before, and 1, 3 or 8 more after. The process's size went from 166 to 185: the rest
+# was garbage that waited for the collector, up to 20 MB, and what malloc keeps, 13 to 35 MiB.
 MORE = {
-    "rss_mib": 16,
+    "held_mib": 16,
     "tasks": 2,
     "threads": 32,  # executors start threads when they have work
     "files": 2,
@@ -26,6 +29,7 @@ MORE = {
     "database": 10,
     "other_sockets": 2,
 }
+TIMED_OUT = "llm-timed-out"  # of a call that the service ended; its answer may be on its way
 EXAMPLES = 3
 
 
@@ -40,7 +44,7 @@ class Law:
 class State:
     """What the living worker holds when nobody asks anything of it."""
 
-    rss_mib: float
+    held_mib: float
     tasks: int
     threads: int
     files: int  # descriptors that are no sockets
@@ -59,7 +63,7 @@ class State:
         inodes = {target[8:-1] for target in targets if target.startswith("socket:[")}
         ends = Counter(_ends(process, inodes, service.port, provider_port))
         return cls(
-            rss_mib=rss_mib(service.process.pid),
+            held_mib=rss_mib(service.process.pid),  # /soak has freed what is not held
             tasks=tasks,
             threads=len(list((process / "task").iterdir())),
             files=sum(1 for target in targets if target and not target.startswith("socket:[")),
@@ -94,50 +98,66 @@ def _ends(process: Path, inodes: set[str], own_port: int, provider_port: int) ->
             yield "clients"
 
 
-async def stored_rows(url: str) -> list[tuple[str, str, str]]:
-    """Ids, request ids and statuses."""
+@dataclass(frozen=True, slots=True)
+class Row:
+    id: str
+    request: str
+    status: str
+    attempts: tuple[str, ...]  # how each call to the provider ended; '' for an answer
+
+
+async def stored_rows(url: str) -> list[Row]:
     link = await asyncpg.connect(url)
     try:
-        found = await link.fetch("SELECT id, request_id, status FROM generation_generationlog")
-        return [(str(row["id"]), row["request_id"], row["status"]) for row in found]
+        found = await link.fetch(
+            "SELECT id, request_id, status, attempts FROM generation_generationlog"
+        )
     finally:
         await link.close()
+    return [
+        Row(
+            str(row["id"]),
+            row["request_id"],
+            row["status"],
+            tuple(attempt["error"] for attempt in json.loads(row["attempts"])),
+        )
+        for row in found
+    ]
 
 
 def check(
     callers: Callers,
     provider: Moody,
-    rows: list[tuple[str, str, str]],
+    rows: list[Row],
     states: tuple[State, State],
-    sizes_mib: list[float],
     logs: dict[str, str],
 ) -> list[Law]:
     return [
         _answers_are_rows(callers, rows),
         _requests_leave_one_row(rows),
         _keys_have_one_answer(callers),
-        _keys_are_paid_once(callers, provider),
+        _keys_are_paid_once(callers, provider, rows),
         Law("every key that met errors is answered in the end", callers.unanswered_keys),
         Law("callers meet documented answers only, each in time", callers.faults),
         Law(
             "no log has a traceback",
             [f"{name}: {_excerpt(log)}" for name, log in logs.items() if "Traceback" in log],
         ),
-        _worker_is_as_before(*states, sizes_mib),
+        _worker_is_as_before(*states),
     ]
 
 
-def _answers_are_rows(callers: Callers, rows: list[tuple[str, str, str]]) -> Law:
+def _answers_are_rows(callers: Callers, rows: list[Row]) -> Law:
     law = Law("every answered id is a row, once", note=f"{len(callers.answered)} answers")
-    times = Counter(row for row, _, status in rows if status == "succeeded")
+    times = Counter(row.id for row in rows if row.status == "succeeded")
     for answer, request in callers.answered.items():
         if times[answer] != 1:
             law.broken.append(f"{answer}, answered to {request}, is {times[answer]} rows")
     return law
 
 
-def _requests_leave_one_row(rows: list[tuple[str, str, str]]) -> Law:
-    times = Counter(request for _, request, _ in rows)
+def _requests_leave_one_row(rows: list[Row]) -> Law:
+    times = Counter(row.request for row in rows)
     return Law(
         "no request leaves two rows",
         [f"{request} left {count} rows" for request, count in times.items() if count > 1],
@@ -157,10 +177,14 @@ def _keys_have_one_answer(callers: Callers) -> Law:
     return law
 
 
-def _keys_are_paid_once(callers: Callers, provider: Moody) -> Law:
-    """A worker that is killed between the provider's answer and its own must be paid for again."""
+def _keys_are_paid_once(callers: Callers, provider: Moody, rows: list[Row]) -> Law:
+    """The provider counts an answer that it has sent. If its worker was killed, or had stopped
+    waiting just then, nobody has the answer, and it must be paid for again. That a worker stopped
+    waiting, two must say: its row has a timeout, and it closed the connection to the provider.
+    """
     law = Law("a key whose answer was delivered is paid for once")
-    excused = 0
+    ends = {row.request: row.attempts for row in rows}
+    after_kill = after_wait = 0
     for key, request in callers.keyed.items():
         paid = provider.paid.get(request.tag, [])
         if not request.delivered or len(paid) == 1:
@@ -171,20 +195,25 @@ def _keys_are_paid_once(callers: Callers, provider: Moody) -> Law:
             and attempt.began <= attempt.worker.killed <= delivered
             for attempt in request.attempts
         )
-        late = any(asked > delivered for asked, _ in paid)
-        if paid and not late and len(paid) - 1 <= killed:
-            excused += 1
+        told = [ends.get(f"{request.tag}{n}", ()) for n in range(1, len(request.attempts) + 1)]
+        timed_out = sum(attempts.count(TIMED_OUT) for attempts in told)
+        unread = min(timed_out, sum(call.hung_up for call in paid))
+        late = any(call.asked > delivered for call in paid)
+        if paid and not late and len(paid) - 1 <= killed + unread:
+            after_kill += killed > 0
+            after_wait += not killed
             continue
-        calls = ", ".join(f"{answered - delivered:+.2f} s" for _, answered in paid)
-        law.broken.append(f"{key}: paid {calls} from its delivery; {_story(request)}")
-    law.note = f"{excused} paid again after a kill"
+        calls = ", ".join(f"{call.answered - delivered:+.2f} s" for call in paid)
+        law.broken.append(
+            f"{key}: paid {calls} from its delivery; {_story(request)}; calls {told[-8:]}"
+        )
+    law.note = f"{after_kill} paid again after a kill, {after_wait} after a timeout"
     return law
 
 
-def _worker_is_as_before(before: State, after: State, sizes_mib: list[float]) -> Law:
+def _worker_is_as_before(before: State, after: State) -> Law:
     law = Law("the living worker ends as it began")
-    early_mib = max(before.rss_mib, *sizes_mib[: len(sizes_mib) // 4 + 1])
-    for name, began in vars(replace(before, rss_mib=early_mib)).items():
+    for name, began in vars(before).items():
         ended = getattr(after, name)
         if ended > began + MORE[name]:
             law.broken.append(f"{name}: {began:.4g} before, {ended:.4g} after")

@@ -7,6 +7,7 @@ import random
 import re
 import time
 from collections import Counter, defaultdict
+from dataclasses import dataclass
 
 from tests.support.dialects import AnthropicDialect
 from tests.support.provider import Exchange, Provider, hangs, resets, says
@@ -31,12 +32,24 @@ _FAILING = {
 KINDS = ("slow", *_FAILING)
 
 
+HANGS_UP_WITHIN_S = 1.0  # a client that has read an answer keeps the connection for 30 s
+
+
+@dataclass(slots=True)
+class Paid:
+    """An answer that was sent in full."""
+
+    asked: float
+    answered: float
+    hung_up: bool = False  # the client closed the connection at once
+
+
 class Moody:
     """Answers by its mood. Whose answer it has sent in full is paid for."""
 
     def __init__(self, chance: random.Random) -> None:
         self.server = Provider(self._behave, keep=False)
-        self.paid: dict[str, list[tuple[float, float]]] = defaultdict(list)  # asked, answered
+        self.paid: dict[str, list[Paid]] = defaultdict(list)
         self.did: Counter[str] = Counter()
         self._chance = chance
         self._storm = ""
@@ -64,7 +77,13 @@ class Moody:
             return
         await self._good(exchange)  # a caller that has left ends this task before
         tag = _TAG.search(exchange.body)[0].decode()
-        self.paid[tag].append((asked, time.monotonic()))
+        paid = Paid(asked, time.monotonic())
+        self.paid[tag].append(paid)
+        asyncio.get_running_loop().call_later(HANGS_UP_WITHIN_S, self._look_again, exchange, paid)
+
+    @staticmethod
+    def _look_again(exchange: Exchange, paid: Paid) -> None:
+        paid.hung_up = exchange.is_closed
 
     def _kind(self) -> str:
         if self._chance.random() < (FAULTS_IN_STORM if self._storm else FAULTS_IN_CALM):

@@ -27,13 +27,22 @@ from tests.support.in_process import in_process_client
 from tests.support.partitions import make_room
 from tests.support.provider import Provider, says
 
-SERVED = {"django_db_setup", "own_postgres", "serve", "browser"}
+SERVED = {"django_db_setup", "own_postgres", "server", "servers", "serve", "browser"}
 # The files that take longest: begun last, one of them would keep one worker busy and the rest idle.
-LONG = ["test_journals", "test_runserver", "test_siblings", "test_outages", "test_body"]
+LONG = [
+    "test_journals",
+    "test_siblings",
+    "test_outages",
+    "test_runserver",
+    "test_forms",
+    "test_admin_pages",
+    "test_body",
+    "test_head",
+]
 
 
 def pytest_collection_modifyitems(items) -> None:
-    """Mark what needs PostgreSQL, the service or a browser: `-m "not served"` takes seconds."""
+    """Mark what needs PostgreSQL, the service or a browser: `-m "not served"` is quick."""
     for item in items:
         if SERVED & set(item.fixturenames) or item.path.parent.name == "project":
             item.add_marker(pytest.mark.served)

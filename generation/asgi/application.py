@@ -15,7 +15,7 @@ from django.urls import Resolver404, get_resolver
 from generation import conf
 from generation.asgi import uvicorn_limits
 from generation.asgi.body import BodyLimits, ClientLeft, RequestBody
-from generation.asgi.handlers import LeanHandler, StockHandler, cancelled_when_client_leaves
+from generation.asgi.handlers import LeanHandler, StockHandler, WhileClientStays
 from generation.asgi.head import Head
 from generation.asgi.lean import find_route, render
 from generation.asgi.problems import render_problem
@@ -104,7 +104,7 @@ class Application:
         finally:
             # The only place that counts requests; a server that is stopped cancels us here.
             if route.is_counted:
-                metrics.REQUESTS.labels(outcome).inc()
+                metrics.request_counter(outcome).inc()
             body.release()
         if response is not None:
             await body.answer(response, send)
@@ -118,7 +118,7 @@ class Application:
         try:
             head.check()
             await body.read(content)
-            async with cancelled_when_client_leaves(receive):
+            with WhileClientStays(receive):
                 place = await self._stock_places.take()
         except ClientLeft as departure:
             release_frames(departure)

@@ -21,7 +21,7 @@ from generation.errors import BadRequest
 from generation.telemetry.logs import THROTTLE_S
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import Mapping
 
     from django.http import HttpResponse
     from django.urls import ResolverMatch
@@ -105,34 +105,40 @@ class LeanHandler(_Handler):
             await body.read(content, admitted=place is not _NO_PLACE)
             # Django's own way to the body has a limit of its own, of 2.5 MB.
             request._body = content.getvalue()  # noqa: SLF001  # where Django keeps it
-            async with cancelled_when_client_leaves(receive):
+            with WhileClientStays(receive):
                 response = await route.view(request, *match.args, **match.kwargs)
         if response.status_code >= BadRequest.status:
             raise_for_error_page(response)
         return response
 
 
-@contextlib.asynccontextmanager
-async def cancelled_when_client_leaves(receive: Receive) -> AsyncIterator[None]:
-    """Cancel the block when the client disconnects; raises `ClientLeft` then."""
-    serving = asyncio.current_task()
-    assert serving is not None
-    left = False
+class WhileClientStays:
+    """Cancels the block when the client disconnects; raises `ClientLeft` then.
 
-    async def watch() -> None:
-        nonlocal left
-        message = await receive()
+    A class, because a generator as the context manager takes 3 µs more.
+    """
+
+    __slots__ = ("_has_left", "_receive", "_serving", "_watcher")
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._has_left = False
+
+    def __enter__(self) -> None:
+        serving = asyncio.current_task()
+        assert serving is not None
+        self._serving: asyncio.Task[Any] = serving
+        self._watcher = asyncio.get_running_loop().create_task(self._watch())
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._watcher.cancel()
+        del self._watcher  # its end holds a frame that holds us: a cycle
+        if self._has_left and kind is asyncio.CancelledError:
+            self._serving.uncancel()
+            raise ClientLeft from None
+
+    async def _watch(self) -> None:
+        message = await self._receive()
         if message["type"] == "http.disconnect":
-            left = True
-            serving.cancel()
-
-    watcher = asyncio.get_running_loop().create_task(watch())
-    try:
-        yield
-    except asyncio.CancelledError:
-        if not left:
-            raise
-        serving.uncancel()
-        raise ClientLeft from None
-    finally:
-        watcher.cancel()
+            self._has_left = True
+            self._serving.cancel()

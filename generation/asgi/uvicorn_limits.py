@@ -2,6 +2,8 @@
 
 - A head, or the trailers of a body, of any size: uvicorn joins its parts as they arrive, and 150 MB
   in one header stop the loop for 7 s.
+- A refusal that is closed behind at once, with bytes unread: the kernel resets the connection, and
+  the client never reads its 400.
 - Trailers become headers of the request, e.g. an X-Forwarded-For that no proxy has checked.
 - A client that closes its sending side, and waits for its answer, gets none.
 """
@@ -12,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from generation.asgi.head import MAX_HEADER_BYTES, MAX_TARGET_BYTES
 from generation.asgi.problems import CONTENT_TYPE, render_problem
-from generation.errors import HeadersTooLarge
+from generation.errors import BadRequest, HeadersTooLarge
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from generation.errors import StaccatoError
 
 # Far above what `Head.check` refuses with the request's own id, once the head has ended.
 MAX_UNPARSED_BYTES = 4 * (MAX_HEADER_BYTES + MAX_TARGET_BYTES)
@@ -45,14 +49,14 @@ def _methods(base: Any) -> dict[str, Any]:
     begin: Callable[[Any], None] = base.on_message_begin
     complete_head: Callable[[Any], None] = base.on_headers_complete
     take_body: Callable[[Any, bytes], None] = base.on_body
+    send_400: Callable[[Any, str], None] = base.send_400_response
 
     def data_received(self: Any, data: bytes) -> None:
         if self.is_refused:
             return
         self.unparsed_bytes += len(data)
         feed(self, data)
-        if self.unparsed_bytes > MAX_UNPARSED_BYTES and not self.transport.is_closing():
-            _refuse(self)
+        _check_head(self)
 
     def on_message_begin(self: Any) -> None:
         self.unparsed_bytes = 0  # without the rest of this read, which is bounded as well
@@ -67,21 +71,11 @@ def _methods(base: Any) -> dict[str, Any]:
         self.unparsed_bytes -= FRAMING_PER_BODY_BYTE * len(body)
         take_body(self, body)
 
-    def eof_received(self: Any) -> bool:
-        """Whether the connection stays open, because a client may still wait for its answer."""
-        cycle = self.cycle
-        waits = (
-            cycle is not None
-            and not (cycle.more_body or cycle.response_started)
-            and not (self.pipeline or self.is_refused)
-            and self.scope["http_version"] == "1.1"
-            and self.scheme == "http"  # asyncio closes TLS whatever we say
-        )
-        if waits:
-            cycle.keep_alive = False
-            for delay in PROBES_AFTER_S:
-                self.loop.call_later(delay, _probe, self, cycle)
-        return waits
+    def send_400_response(self: Any, msg: str) -> None:
+        if _is_answer_due(self):
+            _refuse(self, BadRequest(msg))
+        else:
+            send_400(self, msg)
 
     return {
         "unparsed_bytes": 0,
@@ -93,31 +87,70 @@ def _methods(base: Any) -> dict[str, Any]:
                 on_message_begin,
                 on_headers_complete,
                 on_body,
-                eof_received,
+                send_400_response,
             )
         },
+        "eof_received": _eof_received,
     }
 
 
-def _refuse(protocol: Any) -> None:
-    """Answer where an answer can be due, and read on for a moment: closing a connection with unread
-    data resets it, and the refusal may be lost."""
-    protocol.is_refused = True
+def _eof_received(protocol: Any) -> bool:
+    """Whether the connection stays open, because a client may still wait for its answer."""
     cycle = protocol.cycle
-    if cycle is None or cycle.response_complete:
-        protocol.transport.write(_refusal())
-        protocol.loop.call_later(LINGER_S, protocol.transport.close)
+    waits = (
+        cycle is not None
+        and not (cycle.more_body or cycle.response_started)
+        and not (protocol.pipeline or protocol.is_refused)
+        and protocol.scope["http_version"] == "1.1"
+        and protocol.scheme == "http"  # asyncio closes TLS whatever we say
+    )
+    if waits:
+        cycle.keep_alive = False
+        for delay in PROBES_AFTER_S:
+            protocol.loop.call_later(delay, _probe, protocol, cycle)
+    return waits
+
+
+def _check_head(protocol: Any) -> None:
+    is_over = protocol.is_refused or protocol.transport.is_closing()
+    if is_over or protocol.unparsed_bytes <= MAX_UNPARSED_BYTES:
+        return
+    if _is_answer_due(protocol):
+        error = HeadersTooLarge(f"the head is larger than {MAX_UNPARSED_BYTES} bytes")
+        _refuse(protocol, error)
     else:
+        protocol.is_refused = True
         protocol.transport.abort()
 
 
-def _refusal() -> bytes:
-    error = HeadersTooLarge(f"the head is larger than {MAX_UNPARSED_BYTES} bytes")
-    document = render_problem(error).content
+def _is_answer_due(protocol: Any) -> bool:
+    """Whether no earlier request of the connection still has its response to come."""
+    return protocol.cycle is None or protocol.cycle.response_complete
+
+
+def _refuse(protocol: Any, error: StaccatoError) -> None:
+    """Answer, say that nothing follows, and read on for a moment: closing a connection with unread
+    data resets it, and the refusal may be lost."""
+    protocol.is_refused = True
+    transport = protocol.transport
+    transport.write(_refusal(error))
+    if transport.can_write_eof():  # TLS can't
+        transport.write_eof()
+    protocol.loop.call_later(LINGER_S, transport.close)
+
+
+def _refusal(error: StaccatoError) -> bytes:
+    response = render_problem(error)
     return (
-        b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n"
+        b"HTTP/1.1 %d %b\r\nconnection: close\r\n"
         b"content-type: %b\r\ncontent-length: %d\r\n\r\n%b"
-        % (CONTENT_TYPE.encode(), len(document), document)
+        % (
+            response.status_code,
+            response.reason_phrase.encode(),
+            CONTENT_TYPE.encode(),
+            len(response.content),
+            response.content,
+        )
     )
 
 

@@ -98,6 +98,20 @@ class DeadLetters:
                     self._ids.add(record["row"]["id"])
         return len(self._ids)
 
+    def find(self, token: UUID) -> KeyedRow | None:
+        """Returns the row of the claim with this token."""
+        try:
+            file = self.path.open("rb")
+        except FileNotFoundError:
+            return None
+        needle = str(token).encode()
+        with file:
+            for line in file:
+                keyed = lines.to_row(lines.decode(line[:-1]) or {}) if needle in line else None
+                if keyed is not None and keyed.claim is not None and keyed.claim.token == token:
+                    return keyed
+        return None
+
     def remove(self, ids: Collection[UUID]) -> None:
         """Take rows out while `locked()`. The other lines stay as they are, to the byte."""
         data = self.path.read_bytes()

@@ -27,9 +27,10 @@ from generation.telemetry import metrics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+    from uuid import UUID
 
     from generation.conf import Settings
-    from generation.records import KeyedRow, KeyRef
+    from generation.records import KeyedRow, KeyRef, LogRow
     from generation.store import Store
     from generation.telemetry.snapshot import JournalSnapshot
 
@@ -133,6 +134,13 @@ class DurableLog:
                 self._waiting_keys = await self._spool.keys()
                 self._settles_done = number
             return key in self._waiting_keys
+
+    async def find_refused(self, token: UUID) -> LogRow | None:
+        """Returns the answer that was given under a claim, if PostgreSQL has refused its row."""
+        keyed = self._spool.find_in_memory(token)
+        if keyed is None and self._dead_letters is not None:
+            keyed = await asyncio.to_thread(self._dead_letters.find, token)
+        return keyed.row if keyed is not None and keyed.row.status == "succeeded" else None
 
     def snapshot(self) -> JournalSnapshot:
         return self._spool.snapshot(rows_refused=self._dead_letter_count)

@@ -23,6 +23,8 @@ from generation.records import KeyedRow, KeyRef
 from generation.telemetry.snapshot import JournalSnapshot
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from generation.conf import Settings
     from generation.journal.own_journal import LockedJournal
 
@@ -53,6 +55,11 @@ class Spool:
     def __contains__(self, keyed: KeyedRow) -> bool:
         """Whether the row is in memory only."""
         return str(keyed.row.id) in self._in_memory
+
+    def find_in_memory(self, token: UUID) -> KeyedRow | None:
+        """Returns the row of the claim with this token, if it is in memory only."""
+        rows = self._in_memory.values()
+        return next((it for it in rows if it.claim is not None and it.claim.token == token), None)
 
     @property
     def folder(self) -> Path:

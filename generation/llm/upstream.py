@@ -14,6 +14,7 @@ from generation.llm.circuit_breaker import PROBE_INTERVAL_S, CircuitBreaker
 from generation.llm.failures import FailureLog
 from generation.llm.providers.parsing import without_quotes
 from generation.llm.retry_budget import RetryBudget
+from generation.llm.timing import FairTimeout
 from generation.records import Attempt, Finding
 from generation.telemetry import metrics
 
@@ -151,7 +152,7 @@ class Upstream:
         failed = None  # a cancelled call shows nothing
         end = min(context.deadline, self._clock() + self._attempt_timeout)
         try:
-            async with asyncio.timeout_at(end):
+            async with FairTimeout(end):
                 answer = await self.provider.ask(context.prompt, model, context.idempotency_key)
             failed = False
         except TimeoutError:

@@ -3,7 +3,7 @@
 A key is claimed in PostgreSQL before the LLM is called, and completed by the insertion of its log
 row, so this works across processes and hosts. A claim is a lease by the database's clock: where
 its owner dies, the next repetition after the lease takes over, once no journal of this host has the
-owner's answer.
+owner's answer. An answer whose row PostgreSQL refuses completes no key, so its dead letter answers.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import re
 from contextvars import Context
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -26,11 +27,12 @@ from generation.errors import (
 from generation.records import Claim
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable
     from typing import Any
     from uuid import UUID
 
     from generation.database.engine import Database
+    from generation.journal.durable_log import DurableLog
     from generation.privacy.hashing import KeyedHash
     from generation.records import Generation, GenerationRequest, KeyRef
     from generation.store.claims import ClaimResult, Claims
@@ -72,14 +74,12 @@ class Idempotency:
         self,
         database: Database,
         claims: Claims,
-        settle: Callable[[KeyRef], Coroutine[Any, Any, bool]],
+        log: DurableLog,
         keyed_hash: KeyedHash,
     ) -> None:
-        """`settle(key)` stores what waits in this host's journals, and returns whether the answer
-        under the key may still be in one."""
         self._database = database
         self._claims = claims
-        self._settle = settle
+        self._log = log
         self._hash = keyed_hash
         # A repetition while the first request runs in this process needs no statement to be
         # refused, and attempts that come while a claim is under way share its result.
@@ -129,7 +129,7 @@ class Idempotency:
                 pending.add_done_callback(lambda done: self._release_unused(attempt, done))
             raise
         if result is not None and not result.won and result.answer is None and result.lease_s <= 0:
-            first, result = attempt, await self._take_over(request, attempt, ref)
+            first, result = attempt, await self._take_over(request, attempt, result)
         if result is None:  # another process claimed it while our statement ran
             raise _refusal(attempt, None)
         if result.won:
@@ -143,17 +143,22 @@ class Idempotency:
         return result.answer
 
     async def _take_over(
-        self, request: GenerationRequest, attempt: Claim, ref: KeyRef
+        self, request: GenerationRequest, attempt: Claim, owned: ClaimResult
     ) -> ClaimResult | None:
-        """Claim a key whose owner's lease has ended, unless a journal has the owner's answer.
+        """Claim a key whose owner's lease has ended, unless this host has the owner's answer.
 
-        The owner may have answered while the database was away, and died or not.
+        The owner may have answered while the database was away, and died or not. Or PostgreSQL
+        has refused the answer's row.
         """
-        settling = asyncio.get_running_loop().create_task(self._settle(ref))
+        ref = attempt.ref
+        settling = asyncio.get_running_loop().create_task(self._log.settle(ref))
         settling.add_done_callback(_retrieve)
         # Not cancelled with the caller: it stores rows.
         if await self._database.within(asyncio.shield(settling), since=request.started):
             raise _refusal(attempt, None)
+        refused = await self._log.find_refused(owned.owner) if owned.owner else None
+        if refused is not None:
+            return replace(owned, answer=self._claims.answer_of(refused))
         if owner := self._running.get(ref):
             raise _refusal(attempt, owner.fingerprint)
         pending = self._claims.take_over(attempt)

@@ -74,6 +74,7 @@ class Pipeline:
         with self._database.no_connection_held():  # a broken promise raises here
             outcome = await self._ask(call, prompt)  # phase 2: 2-8 s, no connection
         ended = time.monotonic()
+        metrics.LLM_SECONDS.observe(ended - asked)
 
         row = rows.from_outcome(request, prompt, outcome, ended - request.started, ended - asked)
         kept = self._content.apply(row, prompt.log_content, is_keyed=claim is not None)
@@ -106,8 +107,7 @@ class Pipeline:
         """Returns errors, too, because they belong in the log row as much as a reply does."""
         context = self._llm.begin(prompt)  # outlives the call, and so has its attempts
         try:
-            with metrics.LLM_SECONDS.time():
-                return await call.interruptible(self._llm.run(context))
+            return await call.interruptible(self._llm.run(context))
         except Abandoned as error:
             return context.failed(error)
         except Exception:  # not even a bug may cost the log row

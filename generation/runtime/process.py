@@ -58,7 +58,7 @@ class Runtime:
         self.keys = ApiKeyCache(database, self.store.api_keys, settings.pepper)
         self.log = DurableLog(settings, self.store)
         fingerprints = KeyedHash(settings.pepper, "staccato.idempotency")
-        self.idempotency = Idempotency(database, self.store.claims, self.log.settle, fingerprints)
+        self.idempotency = Idempotency(database, self.store.claims, self.log, fingerprints)
         self.content = ContentPolicy(settings)
         self.pipeline = Pipeline(
             settings,

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from generation.database.engine import Database
     from generation.privacy.encryption import KeyRing
-    from generation.records import Claim
+    from generation.records import Claim, LogRow
     from generation.store.tables import Tables
 
 KEPT = timedelta(days=1)  # how long a repetition gets the first answer
@@ -59,6 +59,7 @@ class ClaimResult:
     fingerprint: str | None  # of the owner's request
     answer: Generation | None  # what the owner was answered; None while that is under way
     lease_s: float  # how long the owner's lease still has; below zero where it has ended
+    owner: UUID | None  # the token of the owner's claim
 
 
 _Outcome: TypeAlias = "ClaimResult | StaccatoError | None"
@@ -156,21 +157,25 @@ class Claims:
     def _result_of(self, row: Row[Any]) -> ClaimResult | StaccatoError:
         answer = None
         if row.id is not None and not row.won:
-            log_id = UUID(str(row.id))  # JSON encoders do not know the driver's own type of UUID
             try:
-                result = self._ring.read(log_id, "result", row.result, row.encryption_key)
+                answer = self.answer_of(row)
             except AnswerUnreadable as error:
                 return error
-            answer = Generation(
-                id=log_id,
-                result=result,
-                usage=Usage(row.input_tokens, row.output_tokens),
-                provider=row.provider,
-                model=row.model,
-                latency_ms=row.latency_ms,
-                replayed=True,
-            )
-        return ClaimResult(row.won, row.fingerprint, answer, float(row.lease_s or 0))
+        owner = None if row.owner is None else UUID(str(row.owner))
+        return ClaimResult(row.won, row.fingerprint, answer, float(row.lease_s or 0), owner)
+
+    def answer_of(self, row: Row[Any] | LogRow) -> Generation:
+        """Returns what the caller of a row was answered. Raises `AnswerUnreadable`."""
+        log_id = UUID(str(row.id))  # JSON encoders do not know the driver's own type of UUID
+        return Generation(
+            id=log_id,
+            result=self._ring.read(log_id, "result", row.result, row.encryption_key),
+            usage=Usage(row.input_tokens, row.output_tokens),
+            provider=row.provider,
+            model=row.model,
+            latency_ms=row.latency_ms,
+            replayed=True,
+        )
 
     async def _release_batch(self, claims: Sequence[Claim]) -> list[None]:
         await self._database.run(self._release_statement, {"rows": as_document(claims)})

@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
+from asgiref.sync import sync_to_async
+from django.conf import global_settings
+from django.contrib.auth.models import User
 
 from generation.asgi import stock_places
 from generation.asgi.stock_places import AT_WORK, WAITING_OR_SENDING, StockPlaces
@@ -99,6 +103,30 @@ async def test_five_hundred_at_the_login_leave_room_for_generations(serve):
         assert set(statuses) <= {200, 503}  # 503 after waiting too long
         assert statuses[200] > AT_WORK
         assert (await request(service.port, "GET", LOGIN)).status == 200
+
+
+async def test_a_hundred_logins_at_once_succeed_or_are_told_to_come_back(serve, orm, settings):
+    """Each wants one of Django's four connections, and half a second of a core."""
+    settings.PASSWORD_HASHERS = global_settings.PASSWORD_HASHERS  # the service's, not the tests'
+    await sync_to_async(User.objects.create_superuser)("boss", password="its password 7", id=50)
+    async with serve(LOG_LEVEL="WARNING") as service:
+        cookie = (await request(service.port, "GET", LOGIN)).headers["set-cookie"].split(";")[0]
+        token = cookie.partition("=")[2]
+        values = {"username": "boss", "password": "its password 7", "csrfmiddlewaretoken": token}
+        body = urlencode(values).encode()
+        lines = (
+            "Content-Type: application/x-www-form-urlencoded",
+            f"Content-Length: {len(body)}",
+            f"Cookie: {cookie}",
+        )
+        login = head(*lines, path=LOGIN) + body
+        answers = await asyncio.gather(*(exchange(service.port, login, 60) for _ in range(100)))
+        statuses = Counter(answer.status for answer in answers)
+        assert set(statuses) <= {302, 503}, statuses
+        assert statuses[302] >= AT_WORK
+        waits = {answer.headers.get("retry-after") for answer in answers if answer.status == 503}
+        assert waits <= {"1"}
+        assert "Traceback" not in service.log
 
 
 async def test_clients_that_leave_while_they_wait_give_their_places_back(serve):

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
 from playwright.async_api import async_playwright
 
+from tests.support import service
 from tests.support.admin import session_of
+from tests.support.dialects import AnthropicDialect
+from tests.support.provider import Provider, says
 
 FLAGS = [
     "--no-sandbox",
@@ -24,7 +30,19 @@ FLAGS = [
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
-@pytest.fixture
+# All tests here share a loop, since they share what lives in it: a browser takes seconds of a core
+# to start, and a service one more. Both end with the last of them: elsewhere, a service counts the
+# requests of its siblings, and this would be one.
+shared = pytest_asyncio.fixture(scope="package", loop_scope="session")
+
+
+def pytest_collection_modifyitems(items) -> None:
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+
+
+@shared
 async def browser():
     chromium = next(filter(None, map(shutil.which, NAMES)), None)
     if chromium is None:
@@ -34,8 +52,24 @@ async def browser():
         opened = await playwright.chromium.launch(
             executable_path=chromium, headless=True, args=FLAGS
         )
-        yield opened
+        # One context keeps the style sheets and scripts that each page asks for.
+        yield await opened.new_context(reduced_motion="reduce")
         await opened.close()
+
+
+@shared
+async def served(postgres_url):
+    """The service, with an LLM that answers."""
+    async with (
+        Provider(says(200, AnthropicDialect().answer())).serve() as provider,
+        service.running(
+            postgres_url,
+            LLM_PROVIDER="anthropic",
+            ANTHROPIC_API_KEY="test-key",
+            ANTHROPIC_BASE_URL=provider.url,
+        ) as opened,
+    ):
+        yield opened
 
 
 class Watched:
@@ -59,19 +93,27 @@ class Watched:
         await dialog.dismiss()
 
     async def open(self, path: str) -> None:
-        await self.page.goto(self.url + path, wait_until="networkidle")
+        """The scripts of the page have run when it has loaded."""
+        await self.page.goto(self.url + path)
+
+    @contextlib.asynccontextmanager
+    async def leaving(self):
+        """What is done in the block leads to another page, which is loaded after it."""
+        async with self.page.expect_event("load"):
+            yield
 
 
-@pytest.fixture
-async def visitor(serve, users, orm, browser):
+@pytest_asyncio.fixture(loop_scope="session")
+async def visitor(users, orm, browser, served):
     """A stranger at the service."""
-    async with serve() as service:
-        context = await browser.new_context(viewport={"width": 1400, "height": 900})
-        yield Watched(await context.new_page(), f"http://127.0.0.1:{service.port}")
-        await context.close()
+    page = await browser.new_page()
+    await page.set_viewport_size({"width": 1400, "height": 900})
+    yield Watched(page, f"http://127.0.0.1:{served.port}")
+    await page.close()
+    await browser.clear_cookies()
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def watched(visitor):
     """The same, with a session of the admin's. To log in costs a second, so one test does."""
     admin = await sync_to_async(get_user_model().objects.create_superuser)("admin", id=50)

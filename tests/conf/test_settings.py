@@ -92,6 +92,7 @@ def in_a_process(command: str, **env: str) -> Ended:
     return run(*command.split(), env={**keep, **env})
 
 
+@pytest.mark.served
 @pytest.mark.parametrize(
     ("name", "value", "shown"),
     [
@@ -116,6 +117,7 @@ def test_a_bad_variable_stops_the_start_with_one_line(name, value, shown):
     assert "canary" not in lines[0]
 
 
+@pytest.mark.served
 def test_a_misspelt_variable_is_reported_with_what_it_may_mean():
     ended = in_a_process("manage.py check", LLM_MAX_CONCURENCY="5", OPENAI_ORG_ID="mine")
     assert "LLM_MAX_CONCURENCY in the environment is not a setting" in ended.output
@@ -123,6 +125,7 @@ def test_a_misspelt_variable_is_reported_with_what_it_may_mean():
     assert "OPENAI_ORG_ID" not in ended.output, "other programs have variables, too"
 
 
+@pytest.mark.served
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
@@ -140,6 +143,7 @@ def test_a_misspelt_variable_of_the_deployment_is_reported_too(name, meant):
     assert "canary" not in ended.output
 
 
+@pytest.mark.served
 def test_a_command_without_its_database_ends_with_one_line_and_no_traceback():
     ended = in_a_process("manage.py migrate", DATABASE_URL="postgresql://user@127.0.0.1:1/name")
     assert ended.returncode == 1
@@ -148,11 +152,13 @@ def test_a_command_without_its_database_ends_with_one_line_and_no_traceback():
     assert "Traceback" not in ended.output
 
 
+@pytest.mark.served
 def test_without_a_key_and_a_database_check_and_collectstatic_still_work():
     assert in_a_process("manage.py check").returncode == 0
     assert in_a_process("manage.py collectstatic --dry-run --noinput").returncode == 0
 
 
+@pytest.mark.served
 def test_the_documented_production_configuration_passes_the_deploy_checks():
     ended = in_a_process(
         "manage.py check --deploy --fail-level WARNING",
@@ -164,6 +170,7 @@ def test_the_documented_production_configuration_passes_the_deploy_checks():
     assert ended.returncode == 0, ended.output
 
 
+@pytest.mark.served
 @pytest.mark.parametrize(
     ("env", "named"),
     [

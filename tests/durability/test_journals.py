@@ -386,8 +386,9 @@ async def test_rows_that_only_memory_has_are_not_forgotten_for_others_that_come_
         runtime.log._spool.remember(rows[:1], "a test says so")
         await until_blocked(sql)
         runtime.log._spool.remember(rows[1:], "a test says so")
-    async with asyncio.timeout(60):
+    query = "SELECT result FROM generation_generationbody ORDER BY result"
+    async with asyncio.timeout(60):  # a slow insert leaves the memory for the journal first
+        while [row["result"] for row in await sql.fetch(query)] != ["first", "second"]:
+            await asyncio.sleep(0.02)
         while runtime.log.snapshot().rows_in_memory_only:
             await asyncio.sleep(0.02)
-    found = await sql.fetch("SELECT result FROM generation_generationbody ORDER BY result")
-    assert [row["result"] for row in found] == ["first", "second"]

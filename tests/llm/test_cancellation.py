@@ -130,6 +130,7 @@ async def test_an_owner_may_go_on_after_cancelling_a_call(client, server, dialec
         assert (await call).text == "Hello."
 
 
+@pytest.mark.served
 @pytest.mark.parametrize("dialect", [AnthropicDialect()], ids=["anthropic"])
 async def test_half_of_a_thousand_cancelled_then_a_thousand_healthy(client, server, dialect):
     async def storm(llm):

@@ -69,7 +69,7 @@ async def test_a_drip_does_not_eat_the_fallbacks_share():
         one.behave = drips
         began = time.monotonic()
         assert (await llm.complete(PROMPT)).require_reply().text == "second"
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 8
 
 
 def slow_failure(seconds):

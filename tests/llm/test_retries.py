@@ -112,11 +112,11 @@ async def test_one_idempotency_key_across_attempts():
 @pytest.mark.parametrize("behaviour", [hangs, drips])
 async def test_the_deadline_holds_against_silence_and_drips(client, server, prompt, behaviour):
     server.behave = behaviour
-    async with client(LLM_TIMEOUT=0.5, LLM_ATTEMPT_TIMEOUT=5) as llm:
+    async with client(LLM_TIMEOUT=0.5, LLM_ATTEMPT_TIMEOUT=30) as llm:
         began = time.monotonic()
         with pytest.raises(errors.LLMTimedOut) as caught:
             (await llm.complete(prompt)).require_reply()
-    assert 0.5 <= time.monotonic() - began < 4
+    assert 0.5 <= time.monotonic() - began < 20
     assert caught.value.row_status == "timed_out"
     await server.until(lambda: server.connected == 0, "closing of the connection")
 
@@ -132,8 +132,8 @@ async def test_one_attempt_has_a_bound_of_its_own(client, server, prompt):
 
 async def test_the_deadline_is_over_all_attempts(client, server, prompt):
     server.behave = hangs
-    async with client(LLM_TIMEOUT=0.6, LLM_ATTEMPT_TIMEOUT=0.2, LLM_MAX_ATTEMPTS=20) as llm:
+    async with client(LLM_TIMEOUT=0.6, LLM_ATTEMPT_TIMEOUT=0.5, LLM_MAX_ATTEMPTS=20) as llm:
         began = time.monotonic()
         with pytest.raises(errors.LLMTimedOut):
             (await llm.complete(prompt)).require_reply()
-    assert time.monotonic() - began < 3, "twenty attempts of 0.2 s take four seconds"
+    assert time.monotonic() - began < 9, "twenty attempts of 0.5 s take ten seconds"

@@ -103,7 +103,7 @@ async def test_chunks_arrive_as_they_are_sent(peer, transport):
     peer.behave = speaks
     response = await transport.handle_async_request(httpx.Request("POST", peer.url, content=b""))
     words = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         async for word in response.stream:
             words.append(word)
             go_on.set()
@@ -133,6 +133,7 @@ async def test_nothing_is_decompressed(peer, transport):
     assert response.headers["content-encoding"] == "gzip"
 
 
+@pytest.mark.served
 async def test_five_thousand_at_once(peer, transport):
     everyone_is_here = asyncio.Event()
     peer.behave = waits_for(everyone_is_here, OK)
@@ -206,6 +207,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.served
 async def test_a_process_that_ends_right_after_a_call_ends_well():
     """Eight at once, since the fault needs a busy machine, and shows in one of ten."""
     processes = [
@@ -234,7 +236,7 @@ async def test_connecting_has_its_own_bound(peer):
         began = time.monotonic()
         with pytest.raises(httpx.ConnectTimeout):
             await post(transport, f"https://127.0.0.1:{port}")
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 20
     listener.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from uuid import uuid4
 
@@ -16,10 +17,11 @@ from generation.errors import (
     LLMTimedOut,
 )
 from generation.journal import lines
+from generation.journal.dead_letters import DeadLetters
 from generation.journal.file import JournalFile
 from generation.models import IdempotencyKey
 from generation.pipeline.idempotency import fingerprint
-from generation.records import Claim
+from generation.records import Claim, KeyedRow
 from tests.support.rows import a_request, make_claim, make_row
 
 
@@ -75,6 +77,53 @@ async def test_a_living_siblings_answer_keeps_its_key_until_it_is_stored(runtime
     assert (await runtime.idempotency.once(request, never)).id == row.row.id
 
 
+@pytest.fixture
+def dead_letters(runtime, tmp_path, monkeypatch) -> DeadLetters:
+    """Of this test alone."""
+    letters = DeadLetters(tmp_path, "db")
+    monkeypatch.setattr(runtime.log, "_dead_letters", letters)
+    return letters
+
+
+async def test_an_answer_whose_row_is_refused_is_given_again(runtime, dead_letters):
+    request, row = await an_answered_key(runtime)
+    await runtime.log.write(refused(row))
+    again = await runtime.idempotency.once(request, never)
+    assert (again.id, again.result, again.replayed) == (row.row.id, "a result", True)
+    with pytest.raises(IdempotencyKeyReused):
+        await runtime.idempotency.once(replace(request, input="another"), never)
+
+
+async def test_a_refused_answer_that_is_in_memory_only_is_given_again(
+    runtime, dead_letters, monkeypatch
+):
+    def fail(*_arguments):
+        raise OSError(28, "No space left on device")
+
+    request, row = await an_answered_key(runtime)
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr(dead_letters, "add", fail)
+        await runtime.log.write(refused(row))
+        assert (await runtime.idempotency.once(request, never)).id == row.row.id
+    await runtime.log._spool.replay(runtime.log._hand_over)
+
+
+async def test_a_refused_row_without_an_answer_or_of_an_earlier_claim_holds_no_key(
+    runtime, dead_letters
+):
+    request, row = await an_answered_key(runtime)
+    await runtime.log.write(refused(row, status="failed"))
+    earlier = replace(row.claim, token=uuid4())
+    await runtime.log.write(refused(KeyedRow(row.row, earlier), id=uuid4()))
+    assert dead_letters.count() == 2
+    await until_it_runs_again(runtime, request)
+
+
+def refused(keyed: KeyedRow, **changes) -> KeyedRow:
+    changes["latency_ms"] = "soon"
+    return replace(keyed, row=replace(keyed.row, **changes))
+
+
 async def test_no_key_is_taken_over_while_the_journals_cant_be_stored(runtime, monkeypatch):
     request, row = await an_answered_key(runtime)
     await runtime.log._spool.keep([row])
@@ -97,10 +146,13 @@ async def test_a_key_that_no_journal_knows_is_taken_over_once(runtime):
 
     async def generate(claim):
         calls.append(claim)
+        async with asyncio.timeout(60):  # one that comes later would read the stored answer
+            while sum(attempt.done() for attempt in attempts) < 9:
+                await asyncio.sleep(0.01)
         await runtime.store.logs.insert(make_row(claim=claim))
         return "an answer"
 
-    attempts = [runtime.idempotency.once(request, generate) for _ in range(10)]
+    attempts = [asyncio.create_task(runtime.idempotency.once(request, generate)) for _ in range(10)]
     outcomes = await asyncio.gather(*attempts, return_exceptions=True)
     assert outcomes.count("an answer") == len(calls) == 1
     assert all(isinstance(other, IdempotencyKeyInUse) for other in outcomes if other != "an answer")

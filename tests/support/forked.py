@@ -21,34 +21,55 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 # What is large and looks at neither Django's settings nor the environment when it is imported.
 LIBRARIES = [
+    "asgiref.typing",
     "asyncpg",
+    "axes.apps",
+    "django.contrib.admin.templatetags.admin_list",
     "django.contrib.admin.utils",
+    "django.contrib.auth.management",
+    "django.contrib.messages.middleware",
+    "django.contrib.postgres.apps",
+    "django.contrib.postgres.fields",
+    "django.contrib.sessions.middleware",
+    "django.contrib.staticfiles.storage",
     "django.core.handlers.asgi",
     "django.core.management",
     "django.db.backends.postgresql.base",
     "django.db.migrations.executor",
     "django.forms",
+    "django.middleware.common",
+    "django.middleware.security",
     "django.template.defaulttags",
     "django.test.client",
+    "dotenv",
+    "encodings.idna",
     "genai_prices",
     "generation.runtime.process",
     "httptools",
     "httpx",
+    "opentelemetry.baggage.propagation",
+    "opentelemetry.metrics",
+    "opentelemetry.propagate",
     "orjson",
     "prometheus_client",
     "psycopg_pool",
     "pydantic",
+    "pydantic.networks",
     "pyqwest",
+    "servestatic.middleware",
     "sqlalchemy.dialects.postgresql.asyncpg",
     "sqlalchemy.ext.asyncio",
     "uuid_utils",
     "uvicorn.lifespan.on",
+    "uvicorn.loops.uvloop",
     "uvicorn.main",
+    "uvicorn.protocols.http.auto",
     "uvicorn.protocols.http.httptools_impl",
+    "uvicorn.protocols.websockets.auto",
     "uvloop",
 ]
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload([*LIBRARIES, __name__])
+_context.set_forkserver_preload([*LIBRARIES, __name__, "tests.support.frozen"])
 
 
 class Process:

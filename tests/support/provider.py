@@ -45,6 +45,10 @@ class Exchange:
     async def reply(self, status: int, body: bytes, **headers: str) -> None:
         await self.send(response(status, body, **headers))
 
+    @property
+    def is_closed(self) -> bool:
+        return self._connection.transport.is_closing()
+
     def close(self) -> None:
         self._connection.transport.close()
 

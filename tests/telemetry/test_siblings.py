@@ -157,7 +157,7 @@ async def test_a_frozen_process_is_named_and_does_not_delay_the_pages(serve_one_
         try:
             started = time.monotonic()
             pool = await one.pool()
-            assert time.monotonic() - started < siblings.ASK_LIMIT_S + 1
+            assert time.monotonic() - started < siblings.ASK_LIMIT_S + 4
             assert {"process": frozen, "answers": False} in pool["processes"]
             assert pool["total"]["size"] == pool["size"]
             assert await one.metric(f'staccato_process_up{{process="{frozen}"}}') == 0
@@ -298,23 +298,24 @@ async def test_what_left_long_ago_is_forgotten(short_tmp):
         assert sums is None
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-async def test_the_metrics_do_not_fall_when_all_workers_are_replaced_at_once(
-    serve_one_of_several, how
-):
+async def test_the_metrics_do_not_fall_when_all_workers_are_replaced_at_once(serve_one_of_several):
     async with serve_one_of_several("--workers", "2") as service:
         await until_both_serve(service)
         for _ in range(20):
             assert (await http.generate(service.port)).status == 200
-        assert await service.metric(SUCCEEDED) == 20
-        for worker in await pids(service):
-            os.kill(worker, how)
-        async with asyncio.timeout(60):
-            while service.log.count("Application startup complete") < 4:
-                await asyncio.sleep(0.02)
-        assert await service.metric(SUCCEEDED) == 20
-        assert (await http.generate(service.port)).status == 200
-        assert await service.metric(SUCCEEDED) == 21
+        total, started = 20, 2
+        for how in (signal.SIGTERM, signal.SIGKILL):
+            assert await service.metric(SUCCEEDED) == total
+            for worker in await pids(service):
+                os.kill(worker, how)
+            started += 2
+            async with asyncio.timeout(60):
+                while service.log.count("Application startup complete") < started:
+                    await asyncio.sleep(0.02)
+            assert await service.metric(SUCCEEDED) == total, how
+            assert (await http.generate(service.port)).status == 200
+            total += 1
+        assert await service.metric(SUCCEEDED) == total
 
 
 async def test_processes_may_come_and_go_at_the_same_moment(short_tmp, monkeypatch):
