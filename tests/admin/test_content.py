@@ -97,6 +97,14 @@ def test_each_reading_is_recorded_with_who_and_from_where(reviewer, log):
     assert GenerationAccess.objects.filter(selection="status=failed").count() == 1
 
 
+def test_requests_that_are_transactions_are_none_here(staff, log, monkeypatch):
+    """What is rolled back with a request would have been read before."""
+    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+    get(staff, LOGS)
+    get(staff, f"{LOGS}{log.pk}/change/")
+    assert len(recorded()) == 2
+
+
 def test_an_empty_list_is_no_access(reviewer):
     get(reviewer, LOGS)
     assert recorded() == []
