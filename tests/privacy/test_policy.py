@@ -17,12 +17,12 @@ from tests.support.rows import make_row
 
 SECRET = "jane@example.org"
 KEY = base64.b64encode(b"k" * 32).decode()
-ROW = replace(
-    make_row(SECRET).row,
+ROW = make_row(
+    SECRET,
     **dict.fromkeys(("prompt", "system", "error", "raw_reply"), SECRET),
     metadata={"ticket": SECRET},
     stop_reason=f"because of {SECRET}",
-)
+).row
 CHANGED = {"prompt", "system", "result", "error", "raw_reply", "metadata", "stop_reason", "model"}
 MARKS = {"content", "result_held", "encryption_key", "excerpt"}
 
