@@ -26,7 +26,7 @@ PLACES = {
 REMAINS = """\
 What remains, and is not reached from here:
 - backups, replicas' archives and write-ahead logs of PostgreSQL, until they expire;
-- exports of the log, wherever they were saved;
+- exports and archives of the log, wherever they were saved;
 - what the providers keep of the prompts that they were sent;
 - lines of the service's own log, if DB_ECHO was on or a provider's refusal was quoted;
 - journals and refused rows of other hosts: run this on each. What they store arrives without texts;
