@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 from django.conf import settings
-from django.contrib.postgres.indexes import BrinIndex
 from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models import Q
@@ -112,7 +111,7 @@ class GenerationLog(models.Model):
         "ApiKey",
         on_delete=models.DO_NOTHING,
         db_constraint=False,
-        db_index=False,  # the index on (api_key, -id) serves
+        db_index=False,  # nothing looks for a key's rows
         null=True,
         verbose_name="API key",
         related_name="+",
@@ -166,7 +165,6 @@ class GenerationLog(models.Model):
         ]
         indexes: ClassVar = [
             models.Index(fields=["user", "-id"], name="generation_log_user"),
-            models.Index(fields=["api_key", "-id"], name="generation_log_key"),
             models.Index(fields=["request_id"], name="generation_log_request"),
             # Failures are rare, so a list of them reads a small index.
             models.Index(
@@ -174,9 +172,6 @@ class GenerationLog(models.Model):
                 condition=~Q(status="succeeded"),
                 name="generation_log_not_ok",
             ),
-            # Rows arrive in time order, so block ranges serve the date filter and cost no writes.
-            BrinIndex(fields=["created_at"], name="generation_log_created"),
-            BrinIndex(fields=["stored_at"], name="generation_log_stored"),
         ]
 
     def __str__(self) -> str:

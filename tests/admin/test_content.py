@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from django.test.utils import CaptureQueriesContext
 
 from generation import access
 from generation.models import GenerationAccess
-from tests.support.admin import ACCESSES, LOGS, get, log_in, save_log, save_logs, shown
+from generation.partitions import ddl
+from generation.partitions.intervals import WEEK, interval_at
+from tests.support.admin import ACCESSES, LOGS, get, log_in, make_id, save_log, save_logs, shown
 
 CANARY = "canary-7d1f"
 BODY = "generation_generationbody"
@@ -97,6 +100,14 @@ def test_each_reading_is_recorded_with_who_and_from_where(reviewer, log):
     assert GenerationAccess.objects.filter(selection="status=failed").count() == 1
 
 
+def test_requests_that_are_transactions_are_none_here(staff, log, monkeypatch):
+    """What is rolled back with a request would have been read before."""
+    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+    get(staff, LOGS)
+    get(staff, f"{LOGS}{log.pk}/change/")
+    assert len(recorded()) == 2
+
+
 def test_an_empty_list_is_no_access(reviewer):
     get(reviewer, LOGS)
     assert recorded() == []
@@ -136,6 +147,21 @@ def test_nobody_changes_the_record(change):
         with pytest.raises(DatabaseError, match="append-only"):
             cursor.execute(change.format(table, partition=partition))
     assert recorded() == [(None, "read", None, 3)]
+
+
+def test_nobody_changes_the_record_of_weeks_to_come():
+    later = datetime.now(UTC) + timedelta(days=365)
+    week = interval_at(later, WEEK)
+    parent = ddl.Parent(GenerationAccess._meta.db_table, WEEK)
+    with connection.cursor() as cursor:
+        for statement in ddl.make(parent, week):
+            cursor.execute(statement)
+        try:
+            GenerationAccess.objects.create(id=make_id(later), action="read", rows=1)
+            with pytest.raises(DatabaseError, match="append-only"):
+                cursor.execute(f"DELETE FROM {parent.partition(week)}")
+        finally:
+            cursor.execute(ddl.drop(parent, parent.partition(week)))
 
 
 def test_the_record_is_shown_to_those_who_may_see_it(reviewer, log):

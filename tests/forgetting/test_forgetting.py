@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -13,8 +14,11 @@ from django.core.management import CommandError, call_command
 from django.db import connection, connections
 
 from generation import forgetting
+from generation.journal import lines
+from generation.journal.file import JournalFile
 from generation.models import (
     ApiKey,
+    Deployment,
     ForgottenUser,
     GenerationAccess,
     GenerationBody,
@@ -113,6 +117,21 @@ def test_what_cannot_be_recorded_is_not_erased(users):
             cursor.execute(f"ALTER TABLE {table} DROP CONSTRAINT none")
     assert GenerationBody.objects.count() == 1
     assert not ForgottenUser.objects.exists()
+
+
+def test_what_a_living_process_has_not_stored_is_not_called_gone(
+    users, settings, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(forgetting, "WAIT_S", 0.2)
+    settings.STACCATO = {**settings.STACCATO, "JOURNAL_DIR": str(tmp_path)}
+    identity = Deployment.objects.get_or_create(id=1, defaults={"identity": uuid4()})[0].identity
+    database = f"{identity}-{connection.settings_dict['NAME']}"
+    living = JournalFile.create(tmp_path, database, 65_536)
+    living.append([lines.encode(lines.from_row(make_row(CANARY)))])
+    with pytest.raises(CommandError, match="Not all is erased"):
+        forget("1", "--yes")
+    living.close()  # it dies, and so the command may rewrite its file
+    assert zeros(forget("1", "--yes"))
 
 
 @pytest.mark.parametrize("claim", [None, make_claim(CANARY)], ids=["unkeyed", "keyed"])

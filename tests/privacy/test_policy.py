@@ -6,10 +6,12 @@ import base64
 from dataclasses import asdict, replace
 
 import pytest
+from django.db.models import TextField
 from hypothesis import given
 from hypothesis import strategies as st
 
 from generation import conf
+from generation.models import GenerationBody
 from generation.privacy.encryption import TEXTS, KeyRing
 from generation.privacy.policy import HASH_PREFIX, MODES, ContentPolicy, HeldResult
 from generation.telemetry import metrics
@@ -17,12 +19,15 @@ from tests.support.rows import make_row
 
 SECRET = "jane@example.org"
 KEY = base64.b64encode(b"k" * 32).decode()
-ROW = replace(
-    make_row(SECRET).row,
-    **dict.fromkeys(("prompt", "system", "error", "raw_reply"), SECRET),
+ROW = make_row(
+    SECRET,
+    prompt=SECRET,
+    system=SECRET,
+    error=SECRET,
+    raw_reply=SECRET,
     metadata={"ticket": SECRET},
     stop_reason=f"because of {SECRET}",
-)
+).row
 CHANGED = {"prompt", "system", "result", "error", "raw_reply", "metadata", "stop_reason", "model"}
 MARKS = {"content", "result_held", "encryption_key", "excerpt"}
 
@@ -45,6 +50,11 @@ def not_text(_text: str) -> int:
 
 def keep(row, content, *, is_keyed=False, **values):
     return policy(**values).apply(row, content, is_keyed=is_keyed)
+
+
+def test_every_text_of_a_body_is_encrypted():
+    fields = GenerationBody._meta.local_concrete_fields
+    assert {each.name for each in fields if isinstance(each, TextField)} == set(TEXTS)
 
 
 def test_full_keeps_the_row_itself():

@@ -26,7 +26,7 @@ PLACES = {
 REMAINS = """\
 What remains, and is not reached from here:
 - backups, replicas' archives and write-ahead logs of PostgreSQL, until they expire;
-- exports of the log, wherever they were saved;
+- exports and archives of the log, wherever they were saved;
 - what the providers keep of the prompts that they were sent;
 - lines of the service's own log, if DB_ECHO was on or a provider's refusal was quoted;
 - journals and refused rows of other hosts: run this on each. What they store arrives without texts;
@@ -51,29 +51,34 @@ class Command(BaseCommand):
         settings = conf.load()
         user_id = _id_of(user)
         forgetting = Forgetting(user_id, alias=settings.database, folder=Path(settings.journal_dir))
-        found = forgetting.count()
-        self.stdout.write(f"Of user {user_id} there are now:\n{_listed(found)}")
-        if not yes:
-            self._ask(user_id)
         try:
-            access.record(
-                access.Action.ERASE,
-                rows=found.texts,
-                selection=f"all of user {user_id}, by staccato_forget of {getpass.getuser()}",
-            )
-            forgetting.mark()
-            forgetting.erase()
+            left = self._forget(forgetting, user_id, ask=not yes)
         except access.NotRecorded as error:
             raise CommandError(f"Nothing was erased: the record takes no row: {error}") from error
-        except (OSError, TimeoutError) as error:
+        except OSError as error:  # a TimeoutError, too
             raise CommandError(f"Not all is erased: {error}. Run this again.") from error
-        left = forgetting.count()
-        self.stdout.write(f"Erased. Counted again:\n{_listed(left)}\n\n{REMAINS}")
         if left:
             raise CommandError(
                 "Not all is erased. Requests of the user may be under way, or a living process"
                 " has not stored the rows of its journal yet: run this again."
             )
+
+    def _forget(self, forgetting: Forgetting, user_id: int, *, ask: bool) -> Left:
+        """Returns what is left. Raises `NotRecorded`, before anything is erased, or `OSError`."""
+        found = forgetting.count()
+        self.stdout.write(f"Of user {user_id} there are now:\n{_listed(found)}")
+        if ask:
+            self._ask(user_id)
+        access.record(
+            access.Action.ERASE,
+            rows=found.texts,
+            selection=f"all of user {user_id}, by staccato_forget of {getpass.getuser()}",
+        )
+        forgetting.mark()
+        forgetting.erase()
+        left = forgetting.count()
+        self.stdout.write(f"Erased. Counted again:\n{_listed(left)}\n\n{REMAINS}")
+        return left
 
     def _ask(self, user_id: int) -> None:
         self.stdout.write("This can't be undone, and no text of the user is stored from now on.")
