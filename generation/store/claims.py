@@ -246,6 +246,7 @@ def _claim_statement(tables: Tables) -> Executable:
             asked.c.token,
             claimed.c.claim.is_not(None).label("won"),
             keys.c.fingerprint,
+            keys.c.claim.label("owner"),
             extract("epoch", keys.c.leased_until - func.now()).label("lease_s"),
             *answer.c,
         )

@@ -22,7 +22,9 @@ async def the_row(sql, service) -> asyncpg.Record:
         "the end of the task",
     )
     assert pool["llm_calls_in_flight"] == 0
-    rows = await sql.fetch("SELECT * FROM generation_generationlog")
+    rows = await sql.fetch(
+        "SELECT * FROM generation_generationlog JOIN generation_generationbody USING (id)"
+    )
     assert len(rows) == 1, f"one request leaves one row, not {len(rows)}"
     return rows[0]
 
