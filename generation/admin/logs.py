@@ -10,7 +10,7 @@ from uuid import UUID
 
 from django.contrib import admin
 from django.contrib.auth import get_user_model
-from django.db.models import Q
+from django.db.models import OuterRef, Q, Subquery
 from django.db.models.functions import Left
 from django.utils.html import format_html
 
@@ -18,7 +18,7 @@ from generation.admin import columns
 from generation.admin.filters import ArrivalFilter, ModelFilter, ProviderFilter, StatusFilter
 from generation.admin.pagination import NewestFirst
 from generation.admin.read_only import ReadOnlyAdmin
-from generation.models import GenerationLog
+from generation.models import GenerationLog, Profile
 from generation.records import Attempt
 
 if TYPE_CHECKING:
@@ -27,18 +27,22 @@ if TYPE_CHECKING:
     from django.utils.safestring import SafeString
 
 BIGINT_MAX = 2**63 - 1
+START_CHARS = 1000  # of a prompt, for its excerpt: longer than most templates
 
 
 class LogList(NewestFirst):
-    """Leaves the long texts in the database, because a page needs only each prompt's start."""
+    """Leaves the long texts in the database, because a page needs only each prompt's start, and
+    that of its user's template, with which it may begin."""
 
     def get_queryset(
         self, request: HttpRequest, exclude_parameters: list[str | None] | None = None
     ) -> QuerySet[GenerationLog]:
         queryset: QuerySet[GenerationLog] = super().get_queryset(request, exclude_parameters)
         shown = ("user_id", "provider", "model", "total_tokens", "status", "cost_usd")
+        profile = Profile.objects.filter(pk=OuterRef("user_id"))
         return queryset.only(*shown, "latency_ms", "created_at").annotate(
-            prompt_start=Left("prompt", 2 * columns.EXCERPT_CHARS)
+            prompt_start=Left("prompt", START_CHARS),
+            template_start=Subquery(profile.values(start=Left("prompt_template", START_CHARS))),
         )
 
 
@@ -91,8 +95,8 @@ class GenerationLogAdmin(ReadOnlyAdmin):
         return format_html('<span title="{}">{}</span>', log.provider, log.model)
 
     @admin.display(description="prompt")
-    def prompt_excerpt(self, log: GenerationLog) -> SafeString:
-        return columns.excerpt(log.prompt_start)  # type: ignore[attr-defined]  # annotated by LogList
+    def prompt_excerpt(self, log: Any) -> SafeString:
+        return columns.excerpt(without_template(log.prompt_start, log.template_start or ""))
 
     @admin.display(description="tokens")
     def token_count(self, log: GenerationLog) -> SafeString:
@@ -119,6 +123,14 @@ class GenerationLogAdmin(ReadOnlyAdmin):
             "attempts": attempts_table(log.attempts),
         }
         return super().render_change_form(request, context, *args, **kwargs)
+
+
+def without_template(prompt: str, template: str) -> str:
+    """Returns what a request added to its user's template, or the whole prompt if that is unlike
+    the template or adds nothing. Otherwise all rows of a user would begin with the same words."""
+    fixed = template.partition("$")[0]
+    added = prompt[len(fixed) :].strip() if prompt.startswith(fixed) else ""
+    return f"… {added}" if fixed and added else prompt
 
 
 def attempts_table(attempts: Any) -> dict[str, Any]:
