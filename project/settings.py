@@ -251,6 +251,8 @@ if HAS_CSP:
 else:
     CONTENT_SECURITY_POLICY = {"DIRECTIVES": CONTENT_SECURITY_POLICY_DIRECTIVES}
 
+# Unfold's login form forgets where Django's leads to.
+LOGIN_REDIRECT_URL = "admin:index"
 # How failed logins are counted, project/lockout.py says.
 AUTHENTICATION_BACKENDS = [
     "axes.backends.AxesStandaloneBackend",

@@ -15,6 +15,7 @@ from django.contrib import admin
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.core.exceptions import PermissionDenied
 from django.db.models import Q
+from django.db.models.functions import Left
 from django.db.transaction import non_atomic_requests
 from django.http import HttpResponseBadRequest
 from django.urls import path
@@ -26,8 +27,8 @@ from generation.admin.filters import ArrivalFilter, ModelFilter, ProviderFilter,
 from generation.admin.pagination import NewestFirst
 from generation.admin.read_only import ReadOnlyAdmin
 from generation.admin.users import find_users
-from generation.models import GenerationBody, GenerationLog
-from generation.privacy.encryption import KeyRing
+from generation.models import GenerationBody, GenerationLog, Profile
+from generation.privacy.encryption import EXCERPT_CHARS, KeyRing
 from generation.records import Attempt
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ class LogList(NewestFirst):
         return queryset.only(*shown, "latency_ms", "created_at")
 
     def read_excerpts(self) -> None:
-        """Of the logs' texts, read each prompt's start."""
+        """Of the logs' texts, read each prompt's start, and that of its user's template, with which
+        it may begin."""
         bodies = GenerationBody.objects.filter(pk__in=[log.pk for log in self.result_list])
         ring = KeyRing.of(conf.load())
         excerpts = {
@@ -57,8 +59,12 @@ class LogList(NewestFirst):
                 "pk", "excerpt", "encryption_key"
             )
         }
+        profiles = Profile.objects.filter(pk__in={log.user_id for log in self.result_list})
+        start = Left("prompt_template", EXCERPT_CHARS)
+        templates = dict(profiles.values_list("pk", start))
         for log in self.result_list:
-            log.excerpt = excerpts.get(log.pk, "")  # kept for a shorter time than the log
+            excerpt = excerpts.get(log.pk, "")  # kept for a shorter time than the log
+            log.excerpt = without_template(excerpt, templates.get(log.user_id, ""))
 
 
 @admin.register(GenerationLog)
@@ -198,6 +204,14 @@ class GenerationLogAdmin(ReadOnlyAdmin):
             "attempts": attempts_table(log.attempts),
         }
         return super().render_change_form(request, context, *args, **kwargs)
+
+
+def without_template(prompt: str, template: str) -> str:
+    """Returns what a request added to its user's template, or the whole prompt if that is unlike
+    the template or adds nothing. Otherwise all rows of a user would begin with the same words."""
+    fixed = template.partition("$")[0]
+    added = prompt[len(fixed) :].strip() if prompt.startswith(fixed) else ""
+    return f"… {added}" if fixed and added else prompt
 
 
 def attempts_table(attempts: Any) -> dict[str, Any]:

@@ -9,8 +9,18 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from generation.admin import pagination
-from generation.models import GenerationLog
-from tests.support.admin import LOGS, follow, get, keys, make_log, save_log, save_logs, shown
+from generation.models import GenerationLog, Profile
+from tests.support.admin import (
+    LOGS,
+    follow,
+    get,
+    keys,
+    make_log,
+    row_html,
+    save_log,
+    save_logs,
+    shown,
+)
 
 User = get_user_model()
 Status = GenerationLog.Status
@@ -58,6 +68,24 @@ def test_a_log_whose_texts_were_dropped_is_still_shown(staff):
     page = get(staff, f"{LOGS}{log.pk}/change/").html
     assert "no longer kept" in page
     assert "no longer here" not in page
+
+
+@pytest.mark.parametrize(
+    ("template", "prompt", "excerpt"),
+    [
+        ("Sum this up: $input", "Sum this up: the minutes", "… the minutes"),
+        ("Be brief.", "Be brief.\n\nthe minutes", "… the minutes"),
+        ("Be brief.", "Be brief.", "Be brief."),
+        ("It was another then: $input", "Be brief.", "Be brief."),
+        ("$input", " the minutes ", "the minutes"),
+        ("x" * 2000, "x" * 2000, "x" * 120 + "…"),
+    ],
+)
+def test_the_list_shows_of_a_prompt_what_its_template_lacks(staff, user, template, prompt, excerpt):
+    """All rows of a user would look the same: an excerpt is shorter than a template's start."""
+    Profile.objects.create(user=user, prompt_template=template)
+    log = save_log(prompt=prompt)
+    assert f">{excerpt}<" in row_html(get(staff, LOGS), log)
 
 
 def test_older_and_newer_lead_through_every_row_once(staff, short_pages):

@@ -7,7 +7,12 @@ import re
 
 import pytest
 from django.contrib.auth import get_user_model
+<<<<<<< HEAD
 from django.test import RequestFactory
+=======
+from django.contrib.auth.models import Permission
+from django.test import Client, RequestFactory
+>>>>>>> origin/main
 from django.urls import reverse
 
 from project import proxies
@@ -62,6 +67,15 @@ def test_without_trusted_proxies_there_is_no_middleware_for_them(settings):
     settings.TRUSTED_PROXIES = []
     application = object()
     assert proxies.trust_proxies(application) is application
+
+
+# --- logins ---------------------------------------------------------------------------------------
+
+
+def test_a_login_by_its_own_address_leads_to_the_admin(committed):
+    User.objects.create_superuser("boss", password="typed by hand 7")
+    answer = Client().post(LOGIN, {"username": "boss", "password": "typed by hand 7"})
+    assert (answer.status_code, answer["location"]) == (302, reverse("admin:index"))
 
 
 # --- policy ---------------------------------------------------------------------------------------

@@ -171,17 +171,21 @@ def fill() -> GenerationLog:
     users = get_user_model()
     for number in range(6, 11):
         users.objects.create(id=number, username=f"user{number}")
+    for number in INPUTS:
+        template = PROFILES[number]["prompt_template"]
+        Profile.objects.update_or_create(pk=number, defaults={"prompt_template": template})
     now = datetime.now(UTC)
     logs = []
     for n in range(130):
         number = (2, 3, 7, 9, 4)[n % 5]
         template = PROFILES[number]["prompt_template"]
         prompt = template.replace("$name", "Priya").replace("$product", "a field guide to mosses")
+        prompt = prompt.replace("$ingredients", "eggs, leeks and half a loaf")
         provider, model = MODELS[(n * 7 + n // 5) % 5]
         moment = now - timedelta(seconds=43 * n + (n * 17) % 29)
         values = {
             "status": "succeeded",
-            "user_id": 17 if n == 8 else (n * 3) % 10 + 1,
+            "user_id": 17 if n == 8 else number,
             "prompt": prompt.replace("$input", INPUTS[number]),
             "result": LETTER,
             "provider": provider,
@@ -204,7 +208,6 @@ def fill() -> GenerationLog:
             values |= {"total_tokens": None, "cost_usd": None, "result": ""}
         logs.append(with_body(**values))
     chosen = logs[26]
-    chosen.user_id = 9
     chosen.provider, chosen.model, chosen.attempts = "anthropic", "claude-sonnet-5-5", ATTEMPTS
     save(*logs)
     assert chosen.pk > first_id(now - timedelta(days=1))

@@ -36,6 +36,8 @@ BODIES = [
     (403, error("Country not supported", code="unsupported_country_region_territory"), OURS),
     (429, error("Your plan is used up.", code="insufficient_quota"), OURS),
     (400, error("Insufficient balance", code="invalid_request_error"), OURS),
+    (400, error("This key's specified API usage limits are reached until May."), OURS),
+    (400, error("Your budget of 5 USD has been exceeded."), OURS),
     (200, {"base_resp": {"status_code": 1008, "status_msg": "insufficient balance"}}, OURS),
     (400, {"code": "bad argument", "error": "Incorrect API key provided: na***ys."}, KEY),
     (400, [error("API key not valid. Please pass a valid one.", code=400)], KEY),
@@ -46,6 +48,8 @@ BODIES = [
     (200, {"object": "error", "message": "The model `m` does not exist.", "code": 404}, OURS),
     (400, error("m is not a valid model ID", code=400), OURS),
     (404, {"error": "model 'm' not found, try pulling it first"}, OURS),
+    (400, {"message": "The model identifier m is invalid."}, OURS),
+    (400, {"message": "Calling model m on demand isn\u2019t supported."}, OURS),
     (410, error("gone"), OURS),
     (
         400,
@@ -53,6 +57,8 @@ BODIES = [
         OURS,
     ),
     (400, error("no", code="unsupported_value", param="temperature"), OURS),
+    (400, [error("Developer instruction is not enabled for m")], OURS),
+    (500, error("System role not supported"), OURS),
     (422, {"detail": [{"msg": "Extra inputs are not permitted", "loc": ["stream"]}]}, OURS),
     (200, {"error": "Unexpected endpoint or method. (POST /chat/completions)"}, OURS),
     (404, {"detail": "Not Found"}, OURS),
@@ -130,6 +136,14 @@ async def test_a_callers_fault_is_told_to_the_caller_and_not_to_the_log(
     assert outcome.error.status == 422
     assert outcome.error.detail.endswith(f"answered {status}: {read_error(body, status).message}")
     assert not [r for r in caplog.records if r.name.startswith("generation.")]
+
+
+async def test_an_alarm_names_where_a_redirect_leads(client, server, prompt, caplog):
+    server.behave = says(301, b"", location="https://login.example/")
+    async with client() as llm:
+        assert type((await llm.complete(prompt)).error) is OURS
+    [alarm] = [r.getMessage() for r in caplog.records if r.name.startswith("generation.")]
+    assert "https://login.example/" in alarm
 
 
 @pytest.mark.parametrize("dialect", [OpenAIDialect()], ids=["openai"])

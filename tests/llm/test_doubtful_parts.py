@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import pytest
@@ -37,6 +38,19 @@ async def test_an_answer_whose_tokens_are_unknown_is_an_answer(reply, dialect, u
     assert (answer.cost_usd, answer.usage.known_tokens) == (None, 0)
     assert "Hello." in answer.raw_reply
     assert doubtful(dialect.name, "usage") == before + 1
+
+
+@pytest.mark.parametrize("encoding", ["UTF-8", "Identity", "none", "gzip", "br"])
+async def test_an_answer_in_plain_text_is_one_whatever_encoding_its_header_names(
+    reply, dialect, encoding
+):
+    assert (await reply(dialect.answer(), content_encoding=encoding)).text == "Hello."
+
+
+@pytest.mark.parametrize("headers", [{"content_encoding": "gzip"}, {}], ids=repr)
+async def test_an_answer_that_is_compressed_unasked_is_an_answer(reply, dialect, headers):
+    packed = gzip.compress(json.dumps(dialect.answer()).encode())
+    assert (await reply(packed, **headers)).text == "Hello."
 
 
 async def test_a_count_with_a_fraction_of_zero_is_a_count(reply, dialect):

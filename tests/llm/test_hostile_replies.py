@@ -204,11 +204,19 @@ async def test_an_oversized_reply_is_cut_while_it_is_read(outcome, server):
     assert sent < 50_000_000, "it was read to the end"
 
 
-async def test_a_compressed_bomb_is_never_unpacked(outcome, dialect):
+async def test_a_compressed_bomb_is_unpacked_no_further_than_a_reply_may_be_long(outcome, dialect):
     bomb = gzip.compress(json.dumps(dialect.answer(" " * 20_000_000)).encode())
     error = await outcome(says(200, bomb, content_encoding="gzip"))
     assert type(error) is errors.LLMBadReply
-    assert "compressed" in error.detail
+    assert "compressed and holds more than" in error.detail
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br"])
+async def test_a_compressed_reply_that_can_not_be_read_is_asked_for_once(outcome, server, encoding):
+    broken = gzip.compress(b"{}")[:2] + b"\xff" * 20 if encoding == "gzip" else b"\xff" * 20
+    error = await outcome(says(200, broken, content_encoding=encoding))
+    assert type(error) is errors.LLMBadReply
+    assert len(server.requests) == 1, "it may hold an answer that was paid for"
 
 
 async def test_a_body_shorter_than_promised_is_unreachable_and_its_part_is_kept(outcome):

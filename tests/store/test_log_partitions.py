@@ -37,7 +37,7 @@ async def insert(store, *rows) -> list:
 
 async def logs_and_texts(sql) -> tuple[int, list[str]]:
     count = await sql.fetchval("SELECT count(*) FROM generation_generationlog")
-    texts = await sql.fetch("SELECT result FROM generation_generationbody ORDER BY id")
+    texts = await sql.fetch("SELECT result FROM generation_generationbody ORDER BY result")
     return count, [row[0] for row in texts]
 
 

@@ -17,10 +17,12 @@ from generation.llm.providers.error_bodies import read_error, without_account
 from generation.llm.providers.parsing import (
     BYTE_ORDER_MARK,
     EXCERPT_CHARS,
+    GZIP,
     Decoration,
     UnusableReply,
     excerpt,
     parse_json,
+    unpack,
 )
 from generation.records import Finding, Reply
 from generation.telemetry import metrics
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from generation.records import Prompt, Usage
 
 _SENTENCE_CHARS = 300
+_UNREADABLE = frozenset({"br", "zstd", "deflate", "compress"})
 _ERROR_BODY_TIMEOUT_S = 1.0  # short, because the status of an error says enough
 
 
@@ -89,8 +92,8 @@ class _SecretHeaders(httpx.Headers):
 class HttpProvider(ABC):
     """A provider with one HTTP endpoint that takes and returns JSON.
 
-    The subclass knows the dialect. Replies are treated as hostile: capped while they are read,
-    rejected if they are compressed, parsed without trust.
+    The subclass knows the dialect. Replies are treated as hostile: capped while they are read
+    and unpacked, parsed without trust.
     """
 
     name: str
@@ -216,6 +219,7 @@ class HttpProvider(ABC):
         """Returns the error of a reply that says it is one; `payload` is None if it is no JSON."""
         raw_reply = self._excerpt(body)
         sentence = error.message if error else "" if payload else raw_reply
+        sentence = sentence or headers.get("location", "")  # a redirect
         finding = policy.find(status, error.finding if error else None)
         failure = policy.to_error(
             finding,
@@ -289,14 +293,13 @@ class HttpProvider(ABC):
         self, response: httpx.Response, stream: httpx.AsyncByteStream, body: bytearray
     ) -> None:
         fault = ""
-        if response.headers.get("content-encoding", "identity") != "identity":
-            fault = f"{self.name} sent a compressed reply unasked"  # it might be a bomb
+        async for chunk in stream:
+            body += chunk
+            if len(body) > self._max_reply_bytes:
+                fault = f"{self.name} sent more than {self._max_reply_bytes} bytes"
+                break
         else:
-            async for chunk in stream:
-                body += chunk
-                if len(body) > self._max_reply_bytes:
-                    fault = f"{self.name} sent more than {self._max_reply_bytes} bytes"
-                    break
+            fault = self._unpack(response.headers, body)
         if fault and response.is_success:  # the status of an error says enough
             raise policy.to_error(
                 Finding.UNREADABLE,
@@ -304,6 +307,22 @@ class HttpProvider(ABC):
                 status_code=response.status_code,
                 raw_reply=self._excerpt(body),
             )
+
+    def _unpack(self, headers: httpx.Headers, body: bytearray) -> str:
+        """Unpack the body in place if it is compressed, though we ask for plain text.
+
+        Returns what is wrong, or ''. The bytes decide, because some servers name an encoding
+        (UTF-8, or gzip) for plain JSON.
+        """
+        if body.startswith(GZIP):
+            try:
+                body[:] = unpack(body, self._max_reply_bytes)
+            except UnusableReply as fault:
+                return f"{self.name}'s reply {fault}"
+        encoding = headers.get("content-encoding", "").lower()
+        if encoding in _UNREADABLE and not body.startswith((b"{", b"[")):
+            return f"{self.name} sent a reply that is compressed by {encoding}"
+        return ""
 
 
 def _as_reply(answer: Answer | None) -> Reply | None:

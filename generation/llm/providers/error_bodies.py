@@ -28,7 +28,7 @@ _CODES = {
     Finding.ACCOUNT: """
         insufficient_quota billing_error billing_hard_limit_reached billing_not_active
         insufficient_credits insufficient_balance account_deactivated arrearage payment_required
-        unsupported_country_region_territory exceeded_current_quota_error
+        unsupported_country_region_territory exceeded_current_quota_error budget_exceeded
     """,
     Finding.BAD_KEY: """
         invalid_api_key invalidapikey incorrect_api_key_error authentication_error
@@ -71,6 +71,7 @@ _WORDS = {
         credit balance|spend(ing)? limit|payment (required|method)|billing (hard limit|not active)
         insufficient.{0,30}(balance|credit|fund|quota)
         (out of|no|more|purchase|add) credits
+        (specified|monthly)\b.{0,10}(usage|spending|budget|quota)|budget.{0,20}exceeded
         (account|organi[sz]ation|project|workspace|subscription)\b.{0,40}(disabled|suspended|deactivated)
         (account|organi[sz]ation|project|workspace|subscription)\b.{0,40}(banned|overdue|arrears|expired)
         (country|region|location).{0,40}not supported
@@ -87,7 +88,7 @@ _WORDS = {
         not supported with this model|use '?max_(completion_)?tokens'? instead
         extra (inputs|fields) (are )?not permitted
         does(n't| not) support (the )?(system|developer)
-        (system|developer) (role|message)s? (is|are) not supported
+        (system|developer) (role|message|prompt|instruction)s?( is| are)? not (supported|enabled)
     """,
     Finding.TOO_LONG: r"""
         context[ _-]?(length|window|size)|maximum context
@@ -103,6 +104,8 @@ _WORDS = {
     Finding.UNKNOWN_MODEL: r"""
         (model|deployment)\b.{0,120}(not found|not exist|decommissioned|deprecated|retired)
         (model|deployment)\b.{0,120}(no longer|not supported|not available|not a valid|unknown)
+        (model|deployment)\b.{0,120}isn.t (supported|available)
+        model[ _-]?(id|identifier|name)\b.{0,80}(invalid|not valid)
         (no such|unknown|invalid|unsupported) model|not a valid model
         no (endpoints|allowed providers|available providers)\b
     """,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from generation.llm.providers.base import Answer
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # RFC 8259 §8.1: a reader may ignore it
+GZIP = b"\x1f\x8b"  # no JSON starts so
 
 EXCERPT_CHARS = 4000
 _NAME_CHARS = 200
@@ -57,6 +59,18 @@ def parse_json(body: bytes | bytearray) -> Any:
         return json.loads(text, parse_constant=_reject_constant)
     except (ValueError, RecursionError):
         raise _not_json(text) from None
+
+
+def unpack(body: bytearray, max_bytes: int) -> bytes:
+    """Returns what a gzip body holds. Raises `UnusableReply` beyond `max_bytes`: it is a bomb."""
+    unpacking = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)  # 16: gzip's header
+    try:
+        plain = unpacking.decompress(body, max_bytes + 1)
+    except zlib.error:
+        raise UnusableReply("is broken gzip") from None
+    if len(plain) > max_bytes:
+        raise UnusableReply(f"is compressed and holds more than {max_bytes} bytes")
+    return plain
 
 
 def _not_json(body: bytes | bytearray) -> UnusableReply:

@@ -107,9 +107,15 @@ class Command(BaseCommand):
         return [(file, entry) for file, entry in found if entry.keyed.row.id in ids]
 
     def _adopt(self, path: Path) -> None:
-        file = JournalFile.adopt(path)
+        try:
+            file = JournalFile.adopt(path)
+        except OSError as error:
+            raise CommandError(f"{path} can't be read: {error.strerror}") from None
         if file is None:
             raise CommandError(f"{path} does not exist, or its process lives")
+        if not file.database:  # it would be removed below
+            file.close()
+            raise CommandError(f"{path} is not a journal")
         found = [lines.to_row(line.record) for line in file.read() if line.record]
         rows = [keyed for keyed in found if keyed is not None]
         stored = asyncio.run(self._store(rows))
