@@ -72,7 +72,8 @@ async def look(database: Database, parent: Parent) -> Found:
     rows = await database.read(_PARENT, {"quoted": parent.quoted(parent.table)})
     if not rows or not rows[0].is_partitioned:
         raise DatabaseUnavailable(
-            f"{parent.table} is not a partitioned table: run `manage.py migrate`"
+            f"{parent.table} is not a partitioned table: run `manage.py migrate`, or `manage.py"
+            " staccato_partition --convert` if there is one"
         )
     schema, _is_partitioned, now = rows[0]
     parent = replace(parent, schema=schema)
