@@ -7,12 +7,7 @@ import re
 
 import pytest
 from django.contrib.auth import get_user_model
-<<<<<<< HEAD
-from django.test import RequestFactory
-=======
-from django.contrib.auth.models import Permission
 from django.test import Client, RequestFactory
->>>>>>> origin/main
 from django.urls import reverse
 
 from project import proxies
