@@ -219,8 +219,10 @@ async def test_profiles_users_and_groups_are_made_and_changed(person):
 async def test_logs_are_searched_and_every_other_page_is_in_sight(person):
     log = make_log(prompt="find me", request_id="checkout-1")
     await sync_to_async(log.save)(force_insert=True)
+    await sync_to_async(log.body.save)(force_insert=True)
     other = make_log(1, prompt="not me", status="cancelled", error="the client left")
     await sync_to_async(other.save)(force_insert=True)
+    await sync_to_async(other.body.save)(force_insert=True)
     page = person.page
     await look(person, LOGS)
     await page.click("[name=q]")
