@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+from collections import deque
 from contextvars import Context
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 RELEASE_WAIT_S = 2.0
 RELEASE_AGAIN_S = 0.5  # between tries to free keys that could not be freed
+FREED = 1000
 UNRELEASED = 100_000  # keys that are tried again; the leases of more end by themselves
 MAX_RETRY_S = 60.0  # of a Retry-After: most requests end long before their lease
 
@@ -87,6 +89,7 @@ class Idempotency:
         self._claiming: dict[KeyRef, tuple[Claim, asyncio.Future[ClaimResult | None]]] = {}
         # Claims that must not keep their keys, with the moment when their leases have ended.
         self._unreleased: dict[UUID, tuple[Claim, float]] = {}
+        self._freed: deque[UUID] = deque(maxlen=FREED)  # the latest of these that are free now
         self._releasing: asyncio.Task[None] | None = None
 
     async def once(
@@ -137,8 +140,8 @@ class Idempotency:
                 return None
             raise _refusal(attempt, first.fingerprint)
         if result.answer is None or result.fingerprint != attempt.fingerprint:
-            # The background is about to free a key that we could not free at once.
-            is_ours = any(claim.ref == ref for claim, _until in self._unreleased.values())
+            # The background is about to free the key, or has while our statement ran.
+            is_ours = result.owner in self._unreleased or result.owner in self._freed
             raise _refusal(attempt, result.fingerprint, 0.0 if is_ours else result.lease_s)
         return result.answer
 
@@ -220,6 +223,7 @@ class Idempotency:
             for token, future in futures.items():
                 if future.exception() is None:
                     self._unreleased.pop(token, None)
+                    self._freed.append(token)
 
     async def close(self) -> None:
         """Free the keys one last time."""
