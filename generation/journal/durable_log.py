@@ -54,6 +54,7 @@ class DurableLog:
         self._database = ""  # its identity, once it has been reached
         self._dead_letters: DeadLetters | None = None  # None until then
         self._dead_letter_count = 0
+        self._counting = asyncio.Lock()
         self._appends: Batcher[KeyedRow, None] = Batcher(
             "journal", self._append, APPEND_BOUNDS, weigh=size_of
         )
@@ -200,7 +201,12 @@ class DurableLog:
         """Other processes and operators change the folder as well."""
         if self._dead_letters is not None:
             await self._spool.adopt_orphans(self._hand_over)
-            self._dead_letter_count = await asyncio.to_thread(self._dead_letters.count)
+            await self._count_dead_letters(self._dead_letters)
+
+    async def _count_dead_letters(self, dead_letters: DeadLetters) -> None:
+        """One at a time: a count reads on from where the last one ended."""
+        async with self._counting:
+            self._dead_letter_count = await asyncio.to_thread(dead_letters.count)
 
     async def _hand_over(self, batch: Sequence[KeyedRow]) -> list[KeyedRow]:
         """Returns the rows that are stored, set aside or set apart; memory has the others.
@@ -247,7 +253,8 @@ class DurableLog:
                 )
             return False
         metrics.REFUSED_ROWS.inc()
-        self._dead_letter_count += 1
+        with contextlib.suppress(OSError):  # it is counted at the next look into the folder
+            await self._count_dead_letters(self._dead_letters)
         logger.error(
             "PostgreSQL refuses the row %s: %s; see manage.py staccato_journal", row_id, refusal
         )

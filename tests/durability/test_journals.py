@@ -384,7 +384,7 @@ async def test_rows_that_only_memory_has_are_not_forgotten_for_others_that_come_
     rows = [make_row("first"), make_row("second")]
     async with locked(database_url, "generation_generationlog"):
         runtime.log._spool.remember(rows[:1], "a test says so")
-        await until_blocked(sql)
+        await until_blocked(sql, "WITH rows AS")
         runtime.log._spool.remember(rows[1:], "a test says so")
     query = "SELECT result FROM generation_generationbody ORDER BY result"
     async with asyncio.timeout(60):  # a slow insert leaves the memory for the journal first

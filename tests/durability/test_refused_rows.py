@@ -92,7 +92,7 @@ async def test_an_operators_replay_that_waits_for_the_database_makes_no_answer_w
                     service.manage, postgres.url, "staccato_journal", "replay", "--all"
                 )
             )
-            await until_blocked(sql)
+            await until_blocked(sql, "WITH rows AS")
             async with asyncio.timeout(60):
                 await asyncio.to_thread(refused.add, make_row("meanwhile"), "why")
         assert "1 replayed" in await replay

@@ -33,7 +33,7 @@ async def test_leaving_in_phase_1_spends_nothing_and_is_recorded(serve, llm, sql
     async with serve() as service:
         async with locked(database_url, "generation_profile"):
             exchange = await Wire.begin(service.port, "POST", GENERATE)
-            await until_blocked(sql)
+            await until_blocked(sql, "FROM generation_profile")
             await exchange.leave()
             # The view is cancelled before the lock goes, or phase 2 would have begun.
             await service.until_pool(lambda now: now["requests_abandoned"] == 1, "the view's end")
@@ -81,7 +81,7 @@ async def test_leaving_in_phase_3_loses_nothing_that_was_paid_for(serve, llm, sq
     async with serve() as service:
         async with locked(database_url, "generation_generationlog"):
             exchange = await Wire.begin(service.port, "POST", GENERATE)
-            await until_blocked(sql)
+            await until_blocked(sql, "WITH rows AS")
             await exchange.leave()
             await service.until_pool(lambda now: now["requests_abandoned"] == 1, "the view's end")
         row = await the_row(sql, service)

@@ -20,11 +20,13 @@ async def locked(database_url: str, table: str):
         await link.close()
 
 
-async def until_blocked(sql) -> None:
-    """A statement of the service waits for the lock."""
+async def until_blocked(sql, statement: str = "") -> None:
+    """A statement of the service waits for the lock: one with these words, because housekeeping
+    may wait as well."""
     async with asyncio.timeout(60):
         while not await sql.fetchval(
             "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'staccato'"
-            " AND wait_event_type = 'Lock'"
+            " AND wait_event_type = 'Lock' AND position($1 in query) > 0",
+            statement,
         ):
             await asyncio.sleep(0.02)
