@@ -84,7 +84,6 @@ endif
 
 prepare: $(INSTALLED)
 	@$(PY) manage.py migrate
-	@$(PY) manage.py staccato_groups
 	@$(PY) manage.py seed_demo
 
 var/prepared: $(INSTALLED) $(wildcard .env */migrations/*.py)
