@@ -195,8 +195,8 @@ def _keys_are_paid_once(callers: Callers, provider: Moody, rows: list[Row]) -> L
             and attempt.began <= attempt.worker.killed <= delivered
             for attempt in request.attempts
         )
-        told = [ends.get(f"{request.tag}{n}", ()) for n in range(1, len(request.attempts) + 1)]
-        timed_out = sum(attempts.count(TIMED_OUT) for attempts in told)
+        seen = [ends.get(f"{request.tag}{n}", ()) for n in range(1, len(request.attempts) + 1)]
+        timed_out = sum(attempts.count(TIMED_OUT) for attempts in seen)
         unread = min(timed_out, sum(call.hung_up for call in paid))
         late = any(call.asked > delivered for call in paid)
         if paid and not late and len(paid) - 1 <= killed + unread:
@@ -205,7 +205,7 @@ def _keys_are_paid_once(callers: Callers, provider: Moody, rows: list[Row]) -> L
             continue
         calls = ", ".join(f"{call.answered - delivered:+.2f} s" for call in paid)
         law.broken.append(
-            f"{key}: paid {calls} from its delivery; {_story(request)}; calls {told[-8:]}"
+            f"{key}: paid {calls} from its delivery; {_story(request)}; calls {seen[-8:]}"
         )
     law.note = f"{after_kill} paid again after a kill, {after_wait} after a timeout"
     return law

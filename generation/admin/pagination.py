@@ -25,7 +25,7 @@ TIME_LIMIT_MS = 5000
 
 
 class TooLong(Exception):  # a state, not a fault
-    """A query was cut off. Its text tells a visitor what to do."""
+    """A query was cut off. Its text says what to do."""
 
 
 class NewestFirst(ChangeList):

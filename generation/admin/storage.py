@@ -72,7 +72,7 @@ class Stored:
 
     @property
     def growth(self) -> float | None:
-        """The bytes that were added a day recently; None if that can't be told yet."""
+        """The bytes that were added a day recently; None if it is too early to say."""
         now = self.found.now
         recent = [
             part

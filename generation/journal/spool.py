@@ -248,7 +248,7 @@ class Spool:
         logger.error("%d rows are of a time without partitions; they wait in %s", len(rows), apart)
 
     async def _write_file(self, rows: Sequence[KeyedRow], mark: str = "") -> Path:
-        """Write rows to a file of just their size, for whoever adopts it. Raises `OSError`."""
+        """Write rows to a file of just their size, for its adopter. Raises `OSError`."""
         encoded = [lines.encode(lines.from_row(keyed)) for keyed in rows]
         size = journal_file.HEADER_BYTES + sum(map(len, encoded))
         file = await asyncio.to_thread(

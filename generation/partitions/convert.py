@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
-from generation.database.sqlstate import is_lock_timeout
-from generation.errors import DatabaseUnavailable
 from generation.partitions import ddl
 from generation.partitions.intervals import interval_at, moment_of
+from generation.partitions.patience import administer_patiently
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -256,12 +255,4 @@ def _short(index: str, number: int) -> str:
 async def _at_once(database: Database, statements: list[str]) -> None:
     """Run these in one transaction, as soon as nobody uses the table."""
     sql = ddl.together(statements, lock_timeout_ms=LOCK_TIMEOUT_MS)
-    for further_tries in reversed(range(TRIES)):
-        try:
-            await database.administer(sql, limit_s=10.0)
-        except DatabaseUnavailable as error:
-            if not (is_lock_timeout(error) and further_tries):
-                raise
-            await asyncio.sleep(RETRY_S)
-        else:
-            return
+    await administer_patiently(database, sql, limit_s=10.0, tries=TRIES, pause_s=RETRY_S)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable
@@ -10,13 +9,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from generation.database.sqlstate import is_lock_timeout
 from generation.errors import DatabaseUnavailable
 from generation.partitions import ddl
 from generation.partitions.catalog import DOOMED, Found, look
 from generation.partitions.ddl import Parent
 from generation.partitions.intervals import DAY, WEEK
 from generation.partitions.lease import LASTS, leased
+from generation.partitions.patience import administer_patiently
 from generation.partitions.plan import Plan, covered_until, plan
 from generation.telemetry import metrics
 
@@ -121,7 +120,13 @@ class LogMaintenance:
                 if time.monotonic() > until:
                     raise DatabaseUnavailable("partitions are dropped at the next opportunity")
                 for sql in step.statements:
-                    await self._execute(sql)
+                    await administer_patiently(
+                        self._database,
+                        sql,
+                        limit_s=STATEMENT_LIMIT_S,
+                        tries=TRIES,
+                        pause_s=RETRY_S,
+                    )
                 report(step.words)
 
     async def _steps(self) -> list[Step]:
@@ -132,18 +137,6 @@ class LogMaintenance:
             for step in _steps(each, plan(each, kept, archive_first=self._archive_first))
         ]
         return sorted(steps, key=lambda step: step.rank)
-
-    async def _execute(self, sql: str) -> None:
-        """Tries again where a lock was not free, because each try waits for it only shortly."""
-        for further_tries in reversed(range(TRIES)):
-            try:
-                await self._database.administer(sql, limit_s=STATEMENT_LIMIT_S)
-            except DatabaseUnavailable as error:
-                if not (is_lock_timeout(error) and further_tries):
-                    raise
-                await asyncio.sleep(RETRY_S)
-            else:
-                return
 
 
 def _steps(found: Found, plan: Plan) -> Iterator[Step]:
