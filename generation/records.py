@@ -10,8 +10,12 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 from uuid import UUID
 
+from generation.conversation import NO_OPTIONS, Options
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from generation.conversation import Block, Message, Tool
 
 Status = Literal["succeeded", "failed", "timed_out", "cancelled"]
 # What a log row keeps of its texts, from all to nothing.
@@ -86,6 +90,11 @@ class GenerationRequest:
     grant: Grant = ANYBODY
     trace_id: str = ""  # 32 hex digits, if the caller sent a traceparent
     metadata: Mapping[str, str] = field(default_factory=dict)  # the caller's own, for the row
+    messages: tuple[Message, ...] = ()  # in place of the template and the input
+    system: str | None = None  # with messages; None: the profile's
+    tools: tuple[Tool, ...] = ()
+    options: Options = NO_OPTIONS
+    is_streamed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +114,16 @@ class Profile:
 class Prompt:
     """What is sent to the LLM, and to which one."""
 
-    text: str
+    text: str  # what the user says last; all of it, where there are no `messages`
     system: str
     provider: str
     model: str
     max_tokens: int
     grant: Grant = ANYBODY  # because fallbacks need it, too
     log_content: LogContent = "full"  # for the row, and for what the service's log may quote
+    messages: tuple[Message, ...] = ()  # a conversation, which ends with `text`; empty: only that
+    tools: tuple[Tool, ...] = ()
+    options: Options = NO_OPTIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +137,7 @@ class Usage:
     output_tokens: int | None
     cache_read_tokens: int = 0  # the part of the input that has a price of its own
     cache_write_tokens: int = 0
+    is_estimated: bool = False  # at least one of the counts is ours, from the length of the texts
 
     @property
     def total_tokens(self) -> int | None:
@@ -153,11 +166,12 @@ class Attempt:
 class Reply:
     """What the LLM answered."""
 
-    text: str
+    text: str  # of all text blocks
     usage: Usage
     stop_reason: str
     cost_usd: Decimal | None = None  # None: the price is unknown
     raw_reply: str = ""  # shortened; only if the reply held more than one complete text
+    blocks: tuple[Block, ...] = ()  # empty: one block of text, or nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,3 +269,5 @@ class Generation:
     model: str
     latency_ms: int
     replayed: bool = False  # of an earlier request with the same Idempotency-Key
+    stop_reason: str = ""
+    blocks: tuple[Block, ...] = ()  # empty: `result` is all

@@ -1,0 +1,56 @@
+"""What an answer is made of while it arrives: the events that every provider's stream is read into.
+
+In order: `Start`, then blocks one after the other (text and thinking in deltas; a tool call as
+`ToolStart`, its arguments, `ToolEnd`), `Usage` whenever it is known (each replaces the one before),
+and `Stop`, which alone makes an answer whole. An error is raised.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from generation.records import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    model: str  # as the provider names it; '' if it does not
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ThinkingDelta:
+    text: str
+    signature: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolStart:
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolArguments:
+    """More of the arguments of the tool call that began last."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolEnd:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    reason: str  # in the words that the log uses: end_turn, max_tokens, tool_use, …
+
+
+Content: TypeAlias = TextDelta | ThinkingDelta | ToolStart | ToolArguments | ToolEnd
+Event: TypeAlias = Start | Content | Usage | Stop
