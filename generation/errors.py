@@ -390,13 +390,43 @@ class LLMUnreachable(LLMError):
     retryable = True
 
 
+class StreamBroken(LLMUnreachable):
+    """The provider broke off in the middle of its answer."""
+
+    slug = "stream-broken"
+
+
+class StreamIdle(LLMTimedOut):
+    """The provider fell silent in the middle of its answer."""
+
+    slug = "stream-idle"
+
+
+class StreamTooLong(LLMTimedOut):
+    """The provider's answer did not end in time."""
+
+    slug = "stream-too-long"
+
+
 class Abandoned(LLMError):
-    """The generation was abandoned before the LLM answered."""
+    """The generation was abandoned before its answer was complete."""
 
     status = 503
     slug = "abandoned"
     retryable = True
     row_status = "cancelled"
+
+
+class AbandonedByClient(Abandoned):
+    """The client left before the answer was complete."""
+
+    slug = "client-left"
+
+
+class AbandonedByShutdown(Abandoned):
+    """The service shut down before the answer was complete."""
+
+    slug = "drained"
 
 
 class LLMBadReply(LLMError):
