@@ -16,6 +16,7 @@ from generation.records import Usage
 @dataclass(frozen=True, slots=True)
 class Start:
     model: str  # as the provider names it; '' if it does not
+    provider: str = ""  # the one that answers, which may be a fallback
 
 
 @dataclass(frozen=True, slots=True)
