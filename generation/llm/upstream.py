@@ -14,9 +14,9 @@ from generation.llm.circuit_breaker import PROBE_INTERVAL_S, CircuitBreaker
 from generation.llm.failures import FailureLog
 from generation.llm.providers.parsing import without_quotes
 from generation.llm.retry_budget import RetryBudget
-from generation.llm.timing import FairTimeout
 from generation.records import Attempt, Finding
 from generation.telemetry import metrics
+from generation.timing import FairTimeout
 
 if TYPE_CHECKING:
     from prometheus_client import Counter

@@ -7,8 +7,9 @@ import time
 
 import pytest
 
-from generation.llm import timing
-from generation.llm.timing import FairTimeout
+from generation import timing
+from generation.timing import FairTimeout
+from tests.support import virtual_time
 from tests.support.dialects import slugs
 from tests.support.provider import hangs, says
 
@@ -51,3 +52,35 @@ async def test_without_a_stall_there_is_no_grace(ahead):
         async with FairTimeout(asyncio.get_running_loop().time() + ahead):
             await asyncio.Event().wait()
     assert time.monotonic() - began < 10
+
+
+def test_the_end_moves_with_each_sign_of_life_and_not_beyond():
+    async def main():
+        clock = asyncio.get_running_loop().time
+        with pytest.raises(TimeoutError):
+            async with FairTimeout(clock() + 5) as limit:
+                for _ in range(10):
+                    await asyncio.sleep(4)
+                    limit.move_to(clock() + 5)
+                await asyncio.sleep(60)
+        assert 44.9 < clock() < 45.6
+        with pytest.raises(TimeoutError):
+            async with FairTimeout(clock() + 1000) as limit:
+                limit.move_to(clock() + 1)
+                await asyncio.sleep(60)
+        assert clock() < 47
+
+    virtual_time.run(main())
+
+
+def test_a_sign_of_life_that_is_read_late_lifts_the_limit():
+    async def main():
+        loop = asyncio.get_running_loop()
+        async with FairTimeout(loop.time() + 1) as limit:
+            virtual_time.stall(3)
+            await asyncio.sleep(0)  # the timer finds out that it is late, and gives some grace
+            await asyncio.sleep(0)
+            limit.move_to(loop.time() + 60)
+            await asyncio.sleep(50)
+
+    virtual_time.run(main())

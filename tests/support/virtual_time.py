@@ -49,6 +49,13 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         return self._jumping.now
 
 
+def stall(seconds: float) -> None:
+    """The process stands still, and nothing of the running loop runs."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+    loop._jumping.now += seconds
+
+
 def run(main: Coroutine[Any, Any, Result]) -> Result:
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         return runner.run(main)
