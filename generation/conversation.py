@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from hashlib import sha256
 from typing import Any, Literal, TypeAlias
+
+import orjson
+
+from generation.storable import clean
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +87,79 @@ class Options:
 
 
 NO_OPTIONS = Options()
+
+
+def dump_blocks(blocks: Iterable[Part]) -> str:
+    """Returns the blocks as JSON for the log; '' if there are none."""
+    listed = [as_json(block) for block in blocks]
+    return orjson.dumps(listed).decode() if listed else ""
+
+
+def load_blocks(document: str) -> tuple[Block, ...]:
+    """Returns the blocks of an answer's row; none where the row keeps none that can be read."""
+    if not document.startswith("["):  # nothing, or a hash
+        return ()
+    blocks: list[Block] = []
+    for each in orjson.loads(document):
+        match each.get("type"):
+            case "text":
+                blocks.append(Text(each["text"]))
+            case "thinking":
+                blocks.append(Thinking(each["text"], each["signature"]))
+            case "tool_use":
+                blocks.append(ToolUse(each["id"], each["name"], each["arguments"]))
+    return tuple(blocks)
+
+
+def dump_conversation(messages: Iterable[Message], tools: Iterable[Tool], options: Options) -> str:
+    """Returns what was sent as JSON for the log; '' if it was no more than a prompt."""
+    sent: dict[str, Any] = {
+        "messages": [
+            {"role": message.role, "content": [as_json(part) for part in message.parts]}
+            for message in messages
+        ],
+        "tools": [
+            {
+                "name": clean(tool.name),
+                "description": clean(tool.description),
+                "parameters": tool.parameters,
+            }
+            for tool in tools
+        ],
+        "options": {name: value for name, value in asdict(options).items() if value},
+    }
+    given = {name: value for name, value in sent.items() if value}
+    return orjson.dumps(given).decode() if given else ""
+
+
+def as_json(part: Part) -> dict[str, Any]:
+    """Returns a part in the form of the log and of the native API; of an image its hash and size,
+    since its bytes are large."""
+    match part:
+        case Text(text):
+            return {"type": "text", "text": clean(text)}
+        case Thinking(text, signature):
+            return {"type": "thinking", "text": clean(text), "signature": clean(signature)}
+        case ToolUse(key, name, arguments):
+            return {
+                "type": "tool_use",
+                "id": clean(key),
+                "name": clean(name),
+                "arguments": clean(arguments),
+            }
+        case ToolResult(key, parts, is_error):
+            return {
+                "type": "tool_result",
+                "tool_use_id": clean(key),
+                "content": [as_json(each) for each in parts],
+                "is_error": is_error,
+            }
+        case Image(url, data, media_type):
+            if not data:
+                return {"type": "image", "url": clean(url)}
+            return {
+                "type": "image",
+                "media_type": clean(media_type),
+                "sha256": sha256(data.encode()).hexdigest(),
+                "bytes": len(data) * 3 // 4,
+            }

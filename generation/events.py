@@ -8,9 +8,13 @@ and `Stop`, which alone makes an answer whole. An error is raised.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
+from generation.conversation import Text, Thinking
 from generation.records import Usage
+
+if TYPE_CHECKING:
+    from generation.records import Generation
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,3 +59,21 @@ class Stop:
 
 Content: TypeAlias = TextDelta | ThinkingDelta | ToolStart | ToolArguments | ToolEnd
 Event: TypeAlias = Start | Content | Usage | Stop
+
+
+def of_generation(generation: Generation) -> list[Event]:
+    """Returns the events of a whole answer, as a stream of it would have brought them."""
+    events: list[Event] = [Start(generation.model)]
+    for block in generation.blocks or (Text(generation.result),):
+        match block:
+            case Text(text):
+                events.append(TextDelta(text))
+            case Thinking(text, signature):
+                events.append(ThinkingDelta(text, signature))
+            case _:
+                events += [
+                    ToolStart(block.id, block.name),
+                    ToolArguments(block.arguments),
+                    ToolEnd(),
+                ]
+    return events

@@ -212,6 +212,13 @@ class LogRow:
     trace_id: str = ""
     replay_of: UUID | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    # Of a stream: from the request's arrival to the first content; None if none came.
+    is_streamed: bool = False
+    first_token_ms: int | None = None
+    is_estimated: bool = False  # the tokens, since the provider did not say
+    # As JSON, see `conversation.py`; '' where `prompt` and `result` are all.
+    conversation: str = ""
+    blocks: str = ""
     # What `privacy/` did to the texts.
     content: LogContent = "full"
     result_held: bool = False  # the result is whole until its request can't be repeated any more
@@ -246,6 +253,17 @@ class KeyedRow:
 
     row: LogRow
     claim: Claim | None = None  # None: the request had no key
+
+
+@dataclass(frozen=True, slots=True)
+class StoredGeneration:
+    """What the log has of a generation."""
+
+    user_id: int
+    status: Status
+    error_type: str
+    error: str
+    generation: Generation
 
 
 @dataclass(frozen=True, slots=True)

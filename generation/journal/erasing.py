@@ -15,13 +15,14 @@ from generation.journal import lines
 from generation.journal.dead_letters import DeadLetters
 from generation.journal.file import HEADER_BYTES, JournalFile
 from generation.journal.spool import APART
+from generation.privacy.encryption import TEXTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # By field of a row, what is left of the user's words, and of what they brought about.
 BLANK: dict[str, Any] = {
-    **dict.fromkeys(("prompt", "system", "result", "error", "raw_reply", "excerpt"), ""),
+    **dict.fromkeys(TEXTS, ""),
     **dict.fromkeys(("request_id", "trace_id"), ""),
     "metadata": {},
 }

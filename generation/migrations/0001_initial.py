@@ -359,6 +359,27 @@ class Migration(migrations.Migration):
                         blank=True, default=dict, help_text="The caller's own names and values."
                     ),
                 ),
+                (
+                    "is_streamed",
+                    models.BooleanField(db_default=False, default=False, verbose_name="streamed"),
+                ),
+                (
+                    "is_estimated",
+                    models.BooleanField(
+                        db_default=False,
+                        default=False,
+                        help_text="The provider did not say how many tokens there were, since the answer ended early.",
+                        verbose_name="tokens estimated",
+                    ),
+                ),
+                (
+                    "first_token_ms",
+                    models.IntegerField(
+                        help_text="Of a stream: from the request's arrival to the first content.",
+                        null=True,
+                        verbose_name="first token (ms)",
+                    ),
+                ),
                 ("created_at", models.DateTimeField(help_text="When the request arrived.")),
                 (
                     "stored_at",
@@ -413,6 +434,25 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("error", models.TextField(blank=True)),
+                (
+                    "conversation",
+                    models.TextField(
+                        blank=True,
+                        db_default="",
+                        default="",
+                        help_text="Messages, tools and options as JSON, where more than the prompt was sent.",
+                    ),
+                ),
+                (
+                    "blocks",
+                    models.TextField(
+                        blank=True,
+                        db_default="",
+                        default="",
+                        help_text="The answer as JSON, where it is more than one text.",
+                        verbose_name="content blocks",
+                    ),
+                ),
                 (
                     "raw_reply",
                     models.TextField(

@@ -150,6 +150,19 @@ class GenerationLog(models.Model):
     metadata = models.JSONField(
         default=dict, blank=True, help_text="The caller's own names and values."
     )
+    is_streamed = models.BooleanField("streamed", default=False, db_default=False)
+    is_estimated = models.BooleanField(
+        "tokens estimated",
+        default=False,
+        db_default=False,
+        help_text="The provider did not say how many tokens there were, since the answer ended"
+        " early.",
+    )
+    first_token_ms = models.IntegerField(
+        "first token (ms)",
+        null=True,
+        help_text="Of a stream: from the request's arrival to the first content.",
+    )
     created_at = models.DateTimeField(help_text="When the request arrived.")
     # By the database's clock. A row that waited in a journal is stored long after it arrived, and
     # whoever reads the log in steps must not miss it.
@@ -201,6 +214,19 @@ class GenerationBody(models.Model):
         help_text="The model's text contained characters that PostgreSQL can't store.",
     )
     error = models.TextField(blank=True)
+    conversation = models.TextField(
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Messages, tools and options as JSON, where more than the prompt was sent.",
+    )
+    blocks = models.TextField(
+        "content blocks",
+        blank=True,
+        default="",
+        db_default="",
+        help_text="The answer as JSON, where it is more than one text.",
+    )
     raw_reply = models.TextField(
         blank=True, help_text="What the provider sent, shortened, if it was not a valid answer."
     )

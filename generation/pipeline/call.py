@@ -6,11 +6,16 @@ import asyncio
 from sys import getsizeof
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from generation.errors import Abandoned
+from uuid_utils.compat import uuid7
+
+from generation.conversation import Image, Text, ToolResult
+from generation.pipeline.relay import Relay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterable
 
+    from generation.conversation import Part
+    from generation.errors import Abandoned
     from generation.records import Generation, GenerationRequest
 
 Result = TypeVar("Result")
@@ -20,18 +25,19 @@ class GenerationCall:
     """The runtime owns its task; the view abandons it when the client leaves."""
 
     def __init__(self, request: GenerationRequest, on_abandon: Callable[[], None]) -> None:
+        self.id = uuid7()  # its row's
         self.request = request
-        texts = (request.input, *request.variables.values())
-        self.size = sum(map(getsizeof, texts))  # in bytes, without what is small
+        self.relay = Relay() if request.is_streamed else None
+        self.size = _size_of(request)
         self._on_abandon = on_abandon
         self.task: asyncio.Task[Generation]
         self._abandonment: Abandoned | None = None
         self._interruptible = False
 
-    def abandon(self, reason: str) -> None:
+    def abandon(self, reason: Abandoned) -> None:
         """End phase 2 now, or skip it if it is yet to come. Phases 1 and 3 run to their end."""
         if self._abandonment is None:
-            self._abandonment = Abandoned(reason)
+            self._abandonment = reason
             self._on_abandon()
             if self._interruptible:
                 self.task.cancel()
@@ -56,3 +62,24 @@ class GenerationCall:
     def _get_abandonment(self) -> Abandoned | None:
         """A method, because mypy would take the attribute to be unchanged across the await."""
         return self._abandonment
+
+
+def _size_of(request: GenerationRequest) -> int:
+    """Returns the bytes of what is large in a request."""
+    size = sum(map(getsizeof, (request.input, *request.variables.values())))
+    return size + sum(_size_of_parts(message.parts) for message in request.messages)
+
+
+def _size_of_parts(parts: Iterable[Part]) -> int:
+    size = 0
+    for part in parts:
+        match part:
+            case ToolResult():
+                size += _size_of_parts(part.parts)
+            case Image():
+                size += getsizeof(part.data) + getsizeof(part.url)
+            case Text():
+                size += getsizeof(part.text)
+            case _:
+                size += getsizeof(part)
+    return size

@@ -59,13 +59,20 @@ def read(header: str | None) -> str:
 
 def fingerprint(request: GenerationRequest, keyed_hash: KeyedHash) -> str:
     """HMAC-SHA256 of what is asked for: the same key with anything else is an error."""
-    asked = {
+    asked: dict[str, Any] = {
         "input": request.input,
         "variables": dict(request.variables),
         "provider": request.provider,
         "model": request.model,
         "max_tokens": request.max_tokens,
     }
+    if request.messages:  # whether it is streamed makes no other answer
+        asked |= {
+            "messages": request.messages,
+            "system": request.system,
+            "tools": request.tools,
+            "options": request.options,
+        }
     return keyed_hash(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS))
 
 
@@ -87,6 +94,7 @@ class Idempotency:
         # refused, and attempts that come while a claim is under way share its result.
         self._running: dict[KeyRef, Claim] = {}
         self._claiming: dict[KeyRef, tuple[Claim, asyncio.Future[ClaimResult | None]]] = {}
+        self._lasting: set[UUID] = set()  # tokens of those that ran at the last `renew()`
         # Claims that must not keep their keys, with the moment when their leases have ended.
         self._unreleased: dict[UUID, tuple[Claim, float]] = {}
         self._freed: deque[UUID] = deque(maxlen=FREED)  # the latest of these that are free now
@@ -118,6 +126,19 @@ class Idempotency:
             raise
         finally:
             del self._running[ref]
+
+    def require_same(self, request: GenerationRequest, running: GenerationRequest) -> None:
+        """Raises `IdempotencyKeyReused` if two requests under one key ask for different things."""
+        if fingerprint(request, self._hash) != fingerprint(running, self._hash):
+            raise _reused()
+
+    async def renew(self) -> None:
+        """Keep the keys of requests that ran at the last call as well: a stream may outlast its
+        lease. Raises `DatabaseUnavailable`."""
+        running = {claim.token: claim for claim in self._running.values()}
+        lasting = [claim for token, claim in running.items() if token in self._lasting]
+        self._lasting = set(running)
+        await self._claims.renew(lasting)
 
     async def _acquire(
         self, request: GenerationRequest, attempt: Claim, ref: KeyRef
@@ -239,11 +260,13 @@ def _retrieve(done: asyncio.Future[Any]) -> None:
         done.exception()
 
 
+def _reused() -> IdempotencyKeyReused:
+    return IdempotencyKeyReused("this Idempotency-Key was sent with another request; use a new one")
+
+
 def _refusal(attempt: Claim, owner: str | None, lease_s: float = 0.0) -> StaccatoError:
     if owner is not None and owner != attempt.fingerprint:
-        return IdempotencyKeyReused(
-            "this Idempotency-Key was sent with another request; use a new one"
-        )
+        return _reused()
     return IdempotencyKeyInUse(
         "the first request with this Idempotency-Key is still being worked on",
         retry_after=min(max(lease_s, 1.0), MAX_RETRY_S),

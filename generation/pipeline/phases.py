@@ -6,7 +6,9 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
+from generation.conversation import Text
 from generation.errors import Abandoned, LLMError, ModelForbidden
+from generation.events import of_generation
 from generation.pipeline import prompts, rows
 from generation.records import Generation, KeyedRow, Prompt
 from generation.telemetry import metrics
@@ -60,9 +62,12 @@ class Pipeline:
         profile = await self._profiles.read(request)  # phase 1: borrowed, returned
         if not request.idempotency_key:
             return await self._ask_and_write(call, profile)
-        return await self._idempotency.once(
+        generation = await self._idempotency.once(
             request, lambda claim: self._ask_and_write(call, profile, claim)
         )
+        if generation.replayed and call.relay:
+            await call.relay.put(of_generation(generation))
+        return generation
 
     async def _ask_and_write(
         self, call: GenerationCall, profile: Profile, claim: Claim | None = None
@@ -76,13 +81,22 @@ class Pipeline:
         ended = time.monotonic()
         metrics.LLM_SECONDS.observe(ended - asked)
 
-        row = rows.from_outcome(request, prompt, outcome, ended - request.started, ended - asked)
+        row = rows.from_outcome(call, prompt, outcome, ended - request.started, ended - asked)
         kept = self._content.apply(row, prompt.log_content, is_keyed=claim is not None)
         await self._log.write(KeyedRow(kept, claim))  # phase 3: group commit, or the journal
         self._note_overhead(time.monotonic() - request.started - (ended - asked))
 
         reply = outcome.require_reply()
-        return Generation(row.id, row.result, reply.usage, row.provider, row.model, row.latency_ms)
+        return Generation(
+            id=row.id,
+            result=row.result,
+            usage=reply.usage,
+            provider=row.provider,
+            model=row.model,
+            latency_ms=row.latency_ms,
+            stop_reason=row.stop_reason,
+            blocks=reply.blocks,
+        )
 
     def _note_overhead(self, seconds: float) -> None:
         metrics.OVERHEAD.observe(seconds)
@@ -94,18 +108,22 @@ class Pipeline:
         if not request.grant.covers(provider, model):
             raise ModelForbidden(f"this API key may not use {provider}:{model}")
         return Prompt(
-            text=prompts.render(profile, request),
-            system=profile.system,
+            text=_last_words(request) if request.messages else prompts.render(profile, request),
+            system=profile.system if request.system is None else request.system,
             provider=provider,
             model=model,
             max_tokens=request.max_tokens or profile.max_tokens or self._settings.llm_max_tokens,
             grant=request.grant,
             log_content=self._content.choose(profile.log_content, request.grant.log_content),
+            messages=request.messages,
+            tools=request.tools,
+            options=request.options,
         )
 
     async def _ask(self, call: GenerationCall, prompt: Prompt) -> Outcome:
         """Returns errors, too, because they belong in the log row as much as a reply does."""
-        context = self._llm.begin(prompt)  # outlives the call, and so has its attempts
+        # It outlives the call, and so has its attempts and what has come of the answer.
+        context = self._llm.begin(prompt)
         try:
             return await call.interruptible(self._llm.run(context))
         except Abandoned as error:
@@ -113,3 +131,12 @@ class Pipeline:
         except Exception:  # not even a bug may cost the log row
             logger.exception("the LLM call failed because of a bug")
             return context.failed(LLMError("a bug ended the call; the service's log has more"))
+
+
+def _last_words(request: GenerationRequest) -> str:
+    """Returns the text of the last message that has any: people recognise a conversation by it."""
+    for message in reversed(request.messages):
+        texts = [part.text for part in message.parts if isinstance(part, Text)]
+        if texts:
+            return "\n\n".join(texts)
+    return ""

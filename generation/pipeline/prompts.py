@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from string import Template
 from typing import TYPE_CHECKING
 
@@ -10,9 +9,6 @@ from generation.errors import EmptyPrompt, InvalidTemplate, MissingVariable
 
 if TYPE_CHECKING:
     from generation.records import GenerationRequest, Profile
-
-# PostgreSQL's text type can store neither NUL nor a lone surrogate.
-_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def render(profile: Profile, request: GenerationRequest) -> str:
@@ -54,15 +50,3 @@ def template_fault(text: str) -> str:
                 " the request's input, and $name or ${name} for a variable."
             )
     return ""
-
-
-def is_storable(text: str) -> bool:
-    return _UNSTORABLE.search(text) is None
-
-
-def clean(text: str) -> tuple[str, bool]:
-    """Replace what PostgreSQL can't store by U+FFFD. Returns the text, and whether it changed."""
-    if text.isascii() and "\0" not in text:  # most texts; the pattern takes ninety times as long
-        return text, False
-    cleaned, count = _UNSTORABLE.subn("\N{REPLACEMENT CHARACTER}", text)
-    return cleaned, count > 0

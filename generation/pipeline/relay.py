@@ -2,8 +2,8 @@
 
 The events of the whole answer are kept until the generation ends, because its row needs them, and
 because a reader that comes late, or comes back, reads from any position. So memory is bounded by
-LLM_MAX_REPLY_BYTES. The writer waits for the slowest reader; a reader that takes too long is
-closed by its own time limit and counts as gone.
+LLM_MAX_REPLY_BYTES. The writer waits for the slowest reader; one that takes too long is closed by
+its own time limit.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from generation.events import Event
 
-LAG_BYTES = 65_536  # of what a reader has not taken yet; beyond that, the provider is not read
+LAG_CHARS = 65_536  # that a reader may be behind; beyond that, the provider is not read
 
 _SIZED = (TextDelta, ThinkingDelta, ToolArguments)
 
@@ -32,9 +32,8 @@ class Relay:
         self.first_at: float | None = None  # time.monotonic() at the first content
         self.is_closed = False
         self.size = 0  # characters of content so far
-        self._readers: set[Reader] = set()
-        self._news: asyncio.Future[None] | None = None
-        self._room: asyncio.Future[None] | None = None
+        self.readers: set[Reader] = set()
+        self._room = asyncio.Event()  # set whenever a reader may have caught up
 
     async def put(self, events: Sequence[Event]) -> None:
         """Add events. The first that are put commit the answer: no retry may follow.
@@ -47,39 +46,30 @@ class Relay:
         for event in events:
             if isinstance(event, _SIZED):
                 self.size += len(event.text)
-        self._wake_readers()
-        while any(self.size - reader.taken > LAG_BYTES for reader in self._readers):
-            self._room = self._room or asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._room)
+        for reader in self.readers:
+            reader.wake()
+        while any(self.size - reader.taken > LAG_CHARS for reader in self.readers):
+            self._room.clear()
+            await self._room.wait()
 
     def close(self) -> None:
         """Nothing follows: the generation has ended, and its row is safe."""
         self.is_closed = True
-        self._wake_readers()
-
-    @property
-    def has_readers(self) -> bool:
-        return bool(self._readers)
+        for reader in self.readers:
+            reader.wake()
 
     def reader(self) -> Reader:
         """Returns a reader from the first event on."""
         reader = Reader(self)
-        self._readers.add(reader)
+        self.readers.add(reader)
         return reader
 
-    def _wake_readers(self) -> None:
-        news, self._news = self._news, None
-        if news is not None and not news.done():
-            news.set_result(None)
+    def leave(self, reader: Reader) -> None:
+        self.readers.discard(reader)
+        self._room.set()
 
-    def _wake_writer(self) -> None:
-        room, self._room = self._room, None
-        if room is not None and not room.done():
-            room.set_result(None)
-
-    async def _wait(self) -> None:
-        self._news = self._news or asyncio.get_running_loop().create_future()
-        await asyncio.shield(self._news)
+    def note_taken(self) -> None:
+        self._room.set()
 
 
 class Reader:
@@ -89,6 +79,7 @@ class Reader:
         self._relay = relay
         self._position = 0  # the next event's
         self._read_size = 0
+        self._news: asyncio.Future[None] | None = None  # while it waits
         self.taken = 0  # characters that the reader is done with
 
     async def read(self) -> Sequence[Event]:
@@ -99,14 +90,18 @@ class Reader:
         relay = self._relay
         if self.taken != self._read_size:
             self.taken = self._read_size
-            relay._wake_writer()
+            relay.note_taken()
         while self._position == len(relay.events) and not relay.is_closed:
-            await relay._wait()
+            self._news = asyncio.get_running_loop().create_future()
+            await self._news
         events = relay.events[self._position :]
         self._position += len(events)
         self._read_size = relay.size
         return events
 
+    def wake(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
     def close(self) -> None:
-        self._relay._readers.discard(self)
-        self._relay._wake_writer()
+        self._relay.leave(self)

@@ -23,7 +23,11 @@ if TYPE_CHECKING:
     from generation.conf import Settings
     from generation.records import LogRow
 
-TEXTS = ("excerpt", "prompt", "system", "result", "error", "raw_reply")  # columns that hold texts
+# Columns that hold texts.
+TEXTS = (
+    *("excerpt", "prompt", "system", "conversation"),
+    *("result", "blocks", "error", "raw_reply"),
+)
 EXCERPT_CHARS = 240
 _NONCE_BYTES = 12
 

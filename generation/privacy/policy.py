@@ -6,10 +6,13 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
+import orjson
+
 from generation.errors import AnswerUnreadable
 from generation.privacy import redactors
 from generation.privacy.encryption import KeyRing
 from generation.privacy.hashing import KeyedHash
+from generation.privacy.masks import CUT, MASKED_CHARS
 from generation.records import LogContent
 from generation.telemetry import metrics
 from generation.telemetry.logs import throttled_logger
@@ -26,7 +29,9 @@ logger = throttled_logger(__name__)
 HASH_PREFIX = "hmac-sha256:"
 MODES: tuple[LogContent, ...] = get_args(LogContent)  # from the mildest to the strictest
 _STRICTNESS: dict[str, int] = {"": -1, **{mode: rank for rank, mode in enumerate(MODES)}}
-_ALWAYS_REDUCED = ("prompt", "system", "error", "raw_reply")
+_ALWAYS_REDUCED = ("prompt", "system", "conversation", "error", "raw_reply")
+_ANSWER = ("result", "blocks")
+_DOCUMENTS = ("conversation", "blocks")  # JSON, which stays JSON where it is redacted
 # Of what a provider calls a model or a reason to stop. Anything else might be a sentence.
 _NAME = re.compile(r"[\w.:/@+-]*", re.ASCII)
 
@@ -37,6 +42,7 @@ class HeldResult(NamedTuple):
     id: UUID
     content: str
     result: str  # as it is stored
+    blocks: str
     encryption_key: str
 
 
@@ -72,26 +78,30 @@ class ContentPolicy:
             # Without its message, which may quote the text.
             kind = type(bug).__name__
             logger.error("texts of a row are not kept because of a bug (%s)", kind)  # noqa: TRY400  # see above
-            blank: dict[str, Any] = dict.fromkeys((*_ALWAYS_REDUCED, "result", "stop_reason"), "")
+            blank: dict[str, Any] = dict.fromkeys((*_ALWAYS_REDUCED, *_ANSWER, "stop_reason"), "")
             return replace(row, **blank, metadata={}, content="metadata")
 
     def settle(self, held: Sequence[HeldResult]) -> list[HeldResult]:
         """Returns the results as they are kept once their requests can't be repeated any more."""
-        return [each._replace(result=self._settle_one(each)) for each in held]
+        return [self._settle_one(each) for each in held]
 
-    def _settle_one(self, held: HeldResult) -> str:
+    def _settle_one(self, held: HeldResult) -> HeldResult:
         try:
-            plain = self._ring.read(held.id, "result", held.result, held.encryption_key)
+            plain = {
+                name: self._ring.read(held.id, name, getattr(held, name), held.encryption_key)
+                for name in _ANSWER
+            }
         except AnswerUnreadable:
-            return ""  # it must not be kept whole
-        kept = self._attempt({"result": plain}, MODES[max(0, _rank(held.content))])[0]
-        return self._ring.encrypt(held.id, kept, held.encryption_key)["result"]
+            return held._replace(result="", blocks="")  # they must not be kept whole
+        kept = self._attempt(plain, MODES[max(0, _rank(held.content))])[0]
+        sealed = self._ring.encrypt(held.id, kept, held.encryption_key)
+        return held._replace(result=sealed["result"], blocks=sealed["blocks"])
 
     def _reduce(self, row: LogRow, content: LogContent, *, is_keyed: bool) -> LogRow:
         is_held = is_keyed and row.status == "succeeded"
         plain = {name: getattr(row, name) for name in _ALWAYS_REDUCED}
         if not is_held:
-            plain["result"] = row.result
+            plain |= {name: getattr(row, name) for name in _ANSWER}
         texts, content = self._attempt(plain, content)
         changes: dict[str, Any] = dict(texts)
         labels, _ = self._attempt(row.metadata, "redacted") if row.metadata else ({}, content)
@@ -111,7 +121,7 @@ class ContentPolicy:
         """Returns the texts in a mode, and that mode; hashed if the redactor fails."""
         if content == "redacted":
             try:
-                return _each(self._redact, texts), content
+                return self._redact_each(texts), content
             except Exception as error:  # noqa: BLE001  # it may be anybody's code
                 metrics.REDACTOR_FAILURES.inc()
                 # Without its message, which may quote the text.
@@ -121,6 +131,31 @@ class ContentPolicy:
         if content == "hashed":
             return _each(self._digest, texts), content
         return dict.fromkeys(texts, ""), content
+
+    def _redact_each(self, texts: Mapping[str, str]) -> dict[str, str]:
+        return {
+            name: self._redact_document(text) if name in _DOCUMENTS else self._redact(text)
+            for name, text in texts.items()
+            if text
+        } | {name: "" for name, text in texts.items() if not text}
+
+    def _redact_document(self, text: str) -> str:
+        """Redact the strings of a JSON document, up to as much as one text may have."""
+        room = MASKED_CHARS
+
+        def redact(value: Any) -> Any:
+            nonlocal room
+            match value:
+                case str():
+                    room -= len(value)
+                    return self._redact(value) if room >= 0 else CUT
+                case dict():
+                    return {name: redact(each) for name, each in value.items()}
+                case list():
+                    return [redact(each) for each in value]
+            return value
+
+        return orjson.dumps(redact(orjson.loads(text))).decode()
 
     def _digest(self, text: str) -> str:
         return HASH_PREFIX + self._hash(text.encode("utf-8", "surrogatepass"))

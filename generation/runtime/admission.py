@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Self
 
 from generation.errors import Draining, StaccatoError, TooManyInFlight, release_frames
 from generation.pipeline.call import GenerationCall
+from generation.records import KeyRef
 from generation.telemetry.durations import Durations
 from generation.telemetry.logs import throttled_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from typing import Any
+    from uuid import UUID
 
     from generation.records import Generation, GenerationRequest
 
@@ -37,7 +39,8 @@ class Admission:
     ) -> None:
         self.limit = limit
         self.draining = False
-        self.calls: set[GenerationCall] = set()
+        self.calls: dict[UUID, GenerationCall] = {}  # by the ids of their rows
+        self._streams: dict[KeyRef, GenerationCall] = {}  # by their Idempotency-Key
         self.peak = 0  # most generations at once
         self.abandoned = 0  # by their clients, or by a shutdown that could not wait
         self.answered = Durations()  # from arrival to answer
@@ -78,16 +81,28 @@ class Admission:
         self._bytes += call.size
         call.task = asyncio.get_running_loop().create_task(self._generate(call))
         self._entered -= 1
-        self.calls.add(call)
+        self.calls[call.id] = call
+        if call.relay and request.idempotency_key:
+            self._streams.setdefault(KeyRef(request.user_id, request.idempotency_key), call)
         self.peak = max(self.peak, len(self.calls))
         call.task.add_done_callback(lambda _task: self._finish(call))
         return call
+
+    def find_stream(self, key: KeyRef) -> GenerationCall | None:
+        """Returns the stream that runs under an Idempotency-Key in this process."""
+        return self._streams.get(key)
 
     def _count_abandoned(self) -> None:
         self.abandoned += 1
 
     def _finish(self, call: GenerationCall) -> None:
-        self.calls.discard(call)
+        del self.calls[call.id]
+        request = call.request
+        key = KeyRef(request.user_id, request.idempotency_key)
+        if self._streams.get(key) is call:
+            del self._streams[key]
+        if call.relay:
+            call.relay.close()
         self._bytes -= call.size
         error = None if call.task.cancelled() else call.task.exception()
         if error is None:

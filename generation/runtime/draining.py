@@ -9,6 +9,8 @@ import signal
 import threading
 from typing import TYPE_CHECKING, Any
 
+from generation.errors import AbandonedByShutdown
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
@@ -52,7 +54,7 @@ class Drain:
         return self._task
 
     async def _run(self) -> None:
-        calls = self._admission.calls
+        calls = set(self._admission.calls.values())
         if not calls:
             return
         logger.info("draining: %d generations in flight", len(calls))
@@ -60,13 +62,14 @@ class Drain:
         if pending:
             logger.warning("drain limit passed: %d generations are abandoned", len(pending))
             for call in pending:
-                call.abandon("the service shut down before the LLM answered")
+                call.abandon(
+                    AbandonedByShutdown("the service shut down before the answer was complete")
+                )
             await _wait(pending, self._write_limit_s)
 
 
 async def _wait(calls: set[GenerationCall], seconds: float) -> set[GenerationCall]:
     """Returns the calls that have not ended after so many seconds."""
-    calls = set(calls)
     await asyncio.wait([call.task for call in calls], timeout=seconds)
     return {call for call in calls if not call.task.done()}
 

@@ -23,6 +23,7 @@ from generation.pipeline.idempotency import Idempotency
 from generation.pipeline.phases import Pipeline
 from generation.privacy.hashing import KeyedHash
 from generation.privacy.policy import ContentPolicy
+from generation.records import KeyRef
 from generation.runtime import server, startup
 from generation.runtime.admission import Admission
 from generation.runtime.draining import Drain, on_stop_signal
@@ -36,8 +37,11 @@ from generation.telemetry.snapshot import PoolPage, Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from uuid import UUID
 
     from generation.conf import Settings
+    from generation.pipeline.call import GenerationCall
+    from generation.records import GenerationRequest
 
 TIDY_EVERY_S = 600.0
 
@@ -117,6 +121,9 @@ class Runtime:
             await stack.enter_async_context(repeating(runtime.tidy_up, TIDY_EVERY_S))
             stack.push_async_callback(tolerating(runtime.keys.record_use))
             await stack.enter_async_context(repeating(runtime.keys.record_use, RECORD_USE_S))
+            await stack.enter_async_context(
+                repeating(runtime.idempotency.renew, runtime.store.claims.lease_s / 3)
+            )
             stack.push_async_callback(runtime.idempotency.close)
             # Closing begins here: no new generations, and those in flight end with all above open.
             stack.push_async_callback(runtime.drain.finish)
@@ -126,6 +133,20 @@ class Runtime:
             stack.enter_context(_current(runtime))
             startup.announce(settings, database.address)
             yield runtime
+
+    def find(self, generation_id: UUID) -> GenerationCall | None:
+        """Returns a generation that runs in this process."""
+        return self.admission.calls.get(generation_id)
+
+    def join(self, request: GenerationRequest) -> GenerationCall | None:
+        """Returns the stream of this process that the same request, sent again under its
+        Idempotency-Key, may read too. Raises `IdempotencyKeyReused` if it is not the same."""
+        if not request.idempotency_key:
+            return None
+        call = self.admission.find_stream(KeyRef(request.user_id, request.idempotency_key))
+        if call is not None:
+            self.idempotency.require_same(request, call.request)
+        return call
 
     async def tidy_up(self) -> None:
         """Drop what is past its retention, and make room for what comes: one after the other, on

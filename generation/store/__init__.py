@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from generation.privacy.encryption import KeyRing
 from generation.store.api_keys import ApiKeys
 from generation.store.claims import Claims
+from generation.store.generations import Generations
 from generation.store.held_results import HeldResults
 from generation.store.identity import identify
 from generation.store.logs import Logs
@@ -40,9 +41,9 @@ class Store:
             kept=timedelta(days=settings.log_retention_days),
             bodies_kept=timedelta(days=settings.body_days),
         )
-        self.claims = Claims(
-            database, timedelta(seconds=longest_s + LEASE_SLACK_S), KeyRing.of(settings)
-        )
+        ring = KeyRing.of(settings)
+        self.claims = Claims(database, timedelta(seconds=longest_s + LEASE_SLACK_S), ring)
+        self.generations = Generations(database, ring)
         self.held_results = HeldResults(database)
         self.api_keys = ApiKeys(database)
 

@@ -27,6 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
+from generation.conversation import load_blocks
 from generation.database.batching import MIB, Batcher, Bounds
 from generation.errors import AnswerUnreadable, StaccatoError
 from generation.records import Generation, Usage
@@ -166,20 +167,27 @@ class Claims:
 
     def answer_of(self, row: Row[Any] | LogRow) -> Generation:
         """Returns what the caller of a row was answered. Raises `AnswerUnreadable`."""
-        log_id = UUID(str(row.id))  # JSON encoders do not know the driver's own type of UUID
-        return Generation(
-            id=log_id,
-            result=self._ring.read(log_id, "result", row.result, row.encryption_key),
-            usage=Usage(row.input_tokens, row.output_tokens),
-            provider=row.provider,
-            model=row.model,
-            latency_ms=row.latency_ms,
-            replayed=True,
-        )
+        return answer_of(row, self._ring)
 
     async def _release_batch(self, claims: Sequence[Claim]) -> list[None]:
         await self._database.run(self._release_statement, {"rows": as_document(claims)})
         return [None] * len(claims)
+
+
+def answer_of(row: Row[Any] | LogRow, ring: KeyRing) -> Generation:
+    """Returns what the caller of a row was answered. Raises `AnswerUnreadable`."""
+    log_id = UUID(str(row.id))  # JSON encoders do not know the driver's own type of UUID
+    return Generation(
+        id=log_id,
+        result=ring.read(log_id, "result", row.result, row.encryption_key),
+        usage=Usage(row.input_tokens, row.output_tokens),
+        provider=row.provider,
+        model=row.model,
+        latency_ms=row.latency_ms,
+        replayed=True,
+        stop_reason=row.stop_reason,
+        blocks=load_blocks(ring.read(log_id, "blocks", row.blocks, row.encryption_key)),
+    )
 
 
 def _claim_statement(tables: Tables) -> Executable:
@@ -229,7 +237,9 @@ def _claim_statement(tables: Tables) -> Executable:
         select(
             log.c.id,
             body.c.result,
+            body.c.blocks,
             body.c.encryption_key,
+            log.c.stop_reason,
             log.c.input_tokens,
             log.c.output_tokens,
             log.c.provider,

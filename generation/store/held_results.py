@@ -59,7 +59,7 @@ class HeldResults:
 def _find_statement(tables: Tables, kept: timedelta) -> Executable:
     body = tables.generation_body
     return (
-        select(body.c.id, body.c.content, body.c.result, body.c.encryption_key)
+        select(body.c.id, body.c.content, body.c.result, body.c.blocks, body.c.encryption_key)
         .where(body.c.result_held & (body.c.id < oldest_id(kept)))
         .order_by(body.c.id)
         .limit(bindparam("rows", type_=Integer))
@@ -69,7 +69,7 @@ def _find_statement(tables: Tables, kept: timedelta) -> Executable:
 def _settle_statement(tables: Tables) -> Executable:
     """What was erased or encrypted with another key meanwhile stays as it is."""
     body = tables.generation_body
-    names = ("id", "result", "encryption_key")
+    names = ("id", "result", "blocks", "encryption_key")
     settled = select(rows_of("settled", body, names)).cte("settled")
     return (
         update(body)
@@ -78,5 +78,9 @@ def _settle_statement(tables: Tables) -> Executable:
             & body.c.result_held
             & (body.c.encryption_key == settled.c.encryption_key)
         )
-        .values(result=case((body.c.result == "", ""), else_=settled.c.result), result_held=false())
+        .values(
+            result=case((body.c.result == "", ""), else_=settled.c.result),
+            blocks=case((body.c.blocks == "", ""), else_=settled.c.blocks),
+            result_held=false(),
+        )
     )

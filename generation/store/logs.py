@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from sqlalchemy import CTE, ColumnElement, Executable
 
     from generation.database.engine import Database
-    from generation.records import KeyedRow
+    from generation.records import KeyedRow, LogRow
     from generation.store.tables import Tables
     from generation.store.usage import UsageLogs
 
@@ -52,6 +52,7 @@ def size_of(keyed: KeyedRow) -> int:
     """Returns about how many bytes a row takes in memory and on the wire."""
     row = keyed.row
     texts = len(row.prompt) + len(row.system) + len(row.result) + len(row.raw_reply)
+    texts += len(row.conversation) + len(row.blocks)
     if row.metadata:
         texts += sum(len(name) + len(value) for name, value in row.metadata.items())
     return _FIXED_BYTES + texts
@@ -156,8 +157,13 @@ class Logs:
             metrics.EXPIRED_ROWS.inc(expired)
             logger.warning("%d rows are older than the log's retention: not stored", expired)
         for row in rows:
-            if row.id in new and row.status == "succeeded":
+            if row.id in new and _is_spent(row):
                 self._usage.record(row)
+
+
+def _is_spent(row: LogRow) -> bool:
+    """Whether the user has used something: an answer, or a part of one that came as a stream."""
+    return row.status == "succeeded" or (row.is_streamed and row.output_tokens is not None)
 
 
 class _Statements:

@@ -15,6 +15,7 @@ from generation import access
 from generation.models import GenerationAccess
 from generation.partitions import ddl
 from generation.partitions.intervals import WEEK, interval_at
+from generation.privacy.encryption import TEXTS
 from tests.support.admin import ACCESSES, LOGS, get, log_in, make_id, save_log, save_logs, shown
 
 CANARY = "canary-7d1f"
@@ -31,8 +32,7 @@ pytestmark = [
 @pytest.fixture
 def log(committed):
     """With a canary in each of its texts."""
-    names = ("prompt", "system", "result", "error", "raw_reply")
-    texts: dict[str, Any] = dict.fromkeys(names, CANARY)
+    texts: dict[str, Any] = dict.fromkeys(TEXTS, CANARY)
     return save_log(status="failed", error_type="llm-unreachable", **texts)
 
 

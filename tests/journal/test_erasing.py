@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from generation.journal import lines
@@ -9,6 +11,7 @@ from generation.journal.dead_letters import DeadLetters
 from generation.journal.erasing import HostFiles, Left
 from generation.journal.file import JournalFile, list_files
 from generation.journal.spool import APART
+from generation.privacy.encryption import TEXTS
 from tests.support.rows import make_claim, make_row
 
 CANARY = "canary-5e0c"
@@ -17,9 +20,9 @@ CAPACITY = 65_536
 
 def private(**changes):
     """A row of user 1 with a canary wherever a caller's or a provider's words go."""
-    names = ("prompt", "system", "error", "raw_reply", "request_id", "trace_id", "excerpt")
-    words = dict.fromkeys(names, CANARY) | {"metadata": {CANARY: CANARY}}
-    return make_row(CANARY, claim=make_claim(CANARY), **words, **changes)
+    words: dict[str, Any] = dict.fromkeys((*TEXTS, "request_id", "trace_id"), CANARY)
+    words["metadata"] = {CANARY: CANARY}
+    return make_row(claim=make_claim(CANARY), **words, **changes)
 
 
 def theirs():

@@ -39,7 +39,7 @@ async def test_leaving_in_phase_1_spends_nothing_and_is_recorded(serve, llm, sql
             await service.until_pool(lambda now: now["requests_abandoned"] == 1, "the view's end")
         row = await the_row(sql, service)
         assert row["status"] == "cancelled"
-        assert row["error_type"] == "abandoned"
+        assert row["error_type"] == "client-left"
         assert llm.calls == 0, "the LLM was asked for somebody who had left"
 
 

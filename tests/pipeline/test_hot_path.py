@@ -120,7 +120,7 @@ async def test_no_request_leaves_a_cycle_whatever_becomes_of_it(
         for _ in range(number):
             await call(application, f"/api/v1/generate/{user}", body, leaves=leaves)
         await asyncio.gather(
-            *(each.task for each in runtime.admission.calls), return_exceptions=True
+            *(each.task for each in runtime.admission.calls.values()), return_exceptions=True
         )
 
     await several(5)  # what is loaded or kept once

@@ -52,10 +52,3 @@ def test_a_missing_variable_is_named():
 def test_a_lone_dollar_is_the_templates_fault(template):
     with pytest.raises(InvalidTemplate):
         render(template)
-
-
-def test_text_that_postgresql_cannot_store_is_replaced_and_flagged():
-    assert prompts.clean("a\x00b\ud800c\udfff") == ("a\ufffdb\ufffdc\ufffd", True)
-    assert prompts.clean("plain \U0001f600") == ("plain \U0001f600", False)
-    assert not prompts.is_storable("\x00")
-    assert prompts.is_storable("\x01\ufffd")

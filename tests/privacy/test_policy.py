@@ -11,6 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from generation import conf
+from generation.conversation import (
+    NO_OPTIONS,
+    Message,
+    Text,
+    ToolUse,
+    dump_blocks,
+    dump_conversation,
+    load_blocks,
+)
 from generation.models import GenerationBody
 from generation.privacy.encryption import TEXTS, KeyRing
 from generation.privacy.policy import HASH_PREFIX, MODES, ContentPolicy, HeldResult
@@ -27,8 +36,10 @@ ROW = make_row(
     raw_reply=SECRET,
     metadata={"ticket": SECRET},
     stop_reason=f"because of {SECRET}",
+    conversation=dump_conversation([Message("user", (Text(SECRET),))], (), NO_OPTIONS),
+    blocks=dump_blocks([Text(SECRET), ToolUse("1", "mail", f'{{"to": "{SECRET}"}}')]),
 ).row
-CHANGED = {"prompt", "system", "result", "error", "raw_reply", "metadata", "stop_reason", "model"}
+CHANGED = {*TEXTS, "metadata", "stop_reason", "model"}
 MARKS = {"content", "result_held", "encryption_key", "excerpt"}
 
 
@@ -74,6 +85,9 @@ def test_a_stricter_mode_keeps_a_copy_with_the_same_figures(content):
 def test_each_mode_keeps_what_it_says():
     assert keep(ROW, "redacted").prompt == "[email]"
     assert keep(ROW, "redacted").metadata == {"ticket": "[email]"}
+    arguments = '{"to": "[email]"}'
+    blocks = (Text("[email]"), ToolUse("1", "mail", arguments))
+    assert load_blocks(keep(ROW, "redacted").blocks) == blocks, "it stays JSON"
     assert keep(ROW, "hashed").prompt.startswith(HASH_PREFIX)
     assert keep(ROW, "hashed").prompt == keep(ROW, "hashed").result, "the same text, the same hash"
     assert keep(ROW, "metadata").prompt == ""
@@ -101,8 +115,9 @@ def test_a_keyed_row_keeps_its_result_until_it_is_settled(content):
     kept = keep(ROW, content, is_keyed=True)
     assert (kept.result, kept.result_held) == (ROW.result, True)
     assert SECRET not in kept.prompt + kept.error + kept.raw_reply
-    (settled,) = policy().settle([HeldResult(kept.id, content, kept.result, "")])
-    assert settled.result == keep(ROW, content).result
+    (settled,) = policy().settle([HeldResult(kept.id, content, kept.result, kept.blocks, "")])
+    reduced = keep(ROW, content)
+    assert (settled.result, settled.blocks) == (reduced.result, reduced.blocks)
 
 
 def test_a_keyed_row_that_failed_has_nothing_to_repeat():
@@ -163,9 +178,9 @@ def test_a_callers_own_words_are_never_taken_for_an_encrypted_text():
 
 def test_settling_keeps_the_key_of_the_row_and_drops_what_it_cant_read():
     row = keep(ROW, "redacted", is_keyed=True, BODY_KEYS=f"a:{KEY}")
-    held = HeldResult(row.id, row.content, row.result, row.encryption_key)
+    held = HeldResult(row.id, row.content, row.result, row.blocks, row.encryption_key)
     other = base64.b64encode(b"b" * 32).decode()
     (settled,) = policy(BODY_KEYS=f"b:{other},a:{KEY}").settle([held])
     assert KeyRing({"a": b"k" * 32}).read(row.id, "result", settled.result, "a") == "[email]"
     (dropped,) = policy().settle([held])
-    assert dropped.result == ""
+    assert dropped.result == dropped.blocks == ""

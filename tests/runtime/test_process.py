@@ -11,7 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from generation import conf
 from generation.asgi import get_application
-from generation.errors import RuntimeNotOpen
+from generation.errors import Abandoned, RuntimeNotOpen
 from generation.models import GenerationLog
 from generation.runtime import process as runtime
 from generation.runtime import resources
@@ -71,8 +71,8 @@ async def test_beyond_the_limit_requests_are_refused_before_anything_is_spent(
         refused = await client.post(GENERATE)
         assert (refused.status_code, slug(refused)) == (503, "too-many-in-flight")
         assert refused.headers["retry-after"] == "1"
-        for call in opened.admission.calls:
-            call.abandon("the test is over")
+        for call in opened.admission.calls.values():
+            call.abandon(Abandoned("the test is over"))
         assert (await first).status_code == 503
     assert await GenerationLog.objects.acount() == 1
 
@@ -104,8 +104,8 @@ async def test_large_requests_are_bounded_by_their_sum_and_one_is_always_taken(
 
 
 async def abandon_all(opened, answers) -> None:
-    for call in opened.admission.calls:
-        call.abandon("the test is over")
+    for call in opened.admission.calls.values():
+        call.abandon(Abandoned("the test is over"))
     for answer in answers:
         assert (await answer).status_code == 503
 

@@ -16,6 +16,7 @@ from generation.api.native.schemas import GenerateIn, GenerationOut, UserId
 from generation.api.pool import pool
 from generation.asgi.lean import lean
 from generation.asgi.request import Request
+from generation.errors import AbandonedByClient
 from generation.pipeline import idempotency
 from generation.records import GenerationRequest
 from generation.runtime import process as runtime
@@ -77,7 +78,7 @@ async def generate(
         # A client that sent an Idempotency-Key comes back for the answer.
         policy = runtime.current().settings.on_disconnect
         if policy == "cancel" or (policy == "auto" and not key):
-            call.abandon("the client left before the LLM answered")
+            call.abandon(AbandonedByClient("the client left before the answer was complete"))
         raise
     return _answer(generation)
 

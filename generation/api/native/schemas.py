@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from generation.api.base import Body
 from generation.api.native import examples
-from generation.pipeline import prompts
+from generation.storable import is_storable
 
 MAX_VARIABLES = 100
 MAX_METADATA = 16
@@ -21,7 +21,7 @@ _USER_ID = re.compile(r"0|[1-9][0-9]{0,18}")
 
 
 def _storable(text: str) -> str:
-    if not prompts.is_storable(text):
+    if not is_storable(text):
         raise ValueError("holds a NUL character, which can't be stored")
     return text
 

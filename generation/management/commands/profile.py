@@ -15,7 +15,8 @@ from generation.errors import ModelNotAllowed
 from generation.llm.offer import Offer
 from generation.management.users import find_user
 from generation.models import LogContent, Profile
-from generation.pipeline import prompts
+from generation.pipeline.prompts import template_fault
+from generation.storable import is_storable
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -109,9 +110,9 @@ class Command(BaseCommand):
 
     def check_values(self, profile: Profile) -> None:
         """Raises `CommandError`."""
-        if fault := prompts.template_fault(profile.prompt_template):
+        if fault := template_fault(profile.prompt_template):
             raise CommandError(f"The template can't be used. {fault}")
-        if not all(map(prompts.is_storable, (profile.prompt_template, profile.system))):
+        if not all(map(is_storable, (profile.prompt_template, profile.system))):
             raise CommandError("A text has characters that PostgreSQL can't store, e.g. NUL.")
         try:
             profile.clean_fields()
