@@ -97,10 +97,8 @@ def dump_blocks(blocks: Iterable[Part]) -> str:
 
 def load_blocks(document: str) -> tuple[Block, ...]:
     """Returns the blocks of an answer's row; none where the row keeps none that can be read."""
-    if not document.startswith("["):  # nothing, or a hash
-        return ()
     blocks: list[Block] = []
-    for each in orjson.loads(document):
+    for each in parse(document) or ():
         match each.get("type"):
             case "text":
                 blocks.append(Text(each["text"]))
@@ -109,6 +107,11 @@ def load_blocks(document: str) -> tuple[Block, ...]:
             case "tool_use":
                 blocks.append(ToolUse(each["id"], each["name"], each["arguments"]))
     return tuple(blocks)
+
+
+def parse(document: str) -> Any:
+    """Returns the JSON of a row; None where the row keeps nothing, or a hash of it."""
+    return orjson.loads(document) if document.startswith(("[", "{")) else None
 
 
 def dump_conversation(messages: Iterable[Message], tools: Iterable[Tool], options: Options) -> str:

@@ -23,6 +23,7 @@ from django.utils.html import format_html
 
 from generation import access, conf
 from generation.admin import columns, export
+from generation.admin.conversations import turns_of
 from generation.admin.filters import ArrivalFilter, ModelFilter, ProviderFilter, StatusFilter
 from generation.admin.pagination import NewestFirst
 from generation.admin.read_only import ReadOnlyAdmin
@@ -186,15 +187,19 @@ class GenerationLogAdmin(ReadOnlyAdmin):
                 access.record(access.Action.READ, request=request, rows=1, log_id=log.pk)
             except access.NotRecorded:
                 return access.unavailable()
+        body = self._read_body(log) if may_read else None
         context |= {
             "may_read": may_read,
-            "body": self._read_body(log) if may_read else None,
+            "body": body,
+            "conversation": turns_of(body.conversation) if body else (),
+            "blocks": turns_of(body.blocks) if body else (),
             "user_name": columns.user_name(log),
             "api_key_name": columns.api_key_name(log),
             "was_cancelled": log.status == GenerationLog.Status.CANCELLED,  # nothing failed
             "status_kind": columns.LABEL_KINDS.get(log.status, ""),
             "latency": f"{log.latency_ms:,} ms",
             "llm_latency": f"{log.llm_latency_ms:,} ms",
+            "first_token": "–" if log.first_token_ms is None else f"{log.first_token_ms:,} ms",
             "cost": "unknown" if log.cost_usd is None else f"${log.cost_usd.normalize():f}",
             "total_tokens": columns.tokens(log.total_tokens),
             "input_tokens": columns.tokens(log.input_tokens),

@@ -13,6 +13,18 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
+from generation.conversation import (
+    Image,
+    Message,
+    Options,
+    Text,
+    Thinking,
+    Tool,
+    ToolResult,
+    ToolUse,
+    dump_blocks,
+    dump_conversation,
+)
 from generation.models import GenerationLog, Profile, UsageLog
 from tests.support.admin import LOGS, NOON, PROFILES, USAGE, get, log_in, row_html, save_log, shown
 
@@ -58,6 +70,44 @@ def test_texts_show_at_full_length_and_run_nothing(staff):
         found = re.search(rf'data-field="{field}">(.*?)</div>', html, re.DOTALL).group(1)
         assert "<" not in found
         assert unescape(found) == text
+
+
+def test_a_conversation_shows_who_says_what(staff):
+    image = Image(data="AAAA", media_type="image/png")
+    messages = [
+        Message("user", (Text("What is this?"), image)),
+        Message("assistant", (Thinking("Hm."), ToolUse("t1", "look", '{"at": 1}'))),
+        Message("user", (ToolResult("t1", (Text("a <cat>"),)),)),
+    ]
+    tool = Tool("look", "Looks.", {"type": "object"})
+    log = save_log(
+        conversation=dump_conversation(messages, [tool], Options(temperature=0.5)),
+        blocks=dump_blocks([Text("A cat."), ToolUse("t2", "purr", "{}")]),
+        is_streamed=True,
+        first_token_ms=1234,
+        is_estimated=True,
+    )
+    html = get(staff, f"{LOGS}{log.pk}/change/").html
+    turns = re.findall(r"<dt>([^<]*)</dt><dd class=.log-text.>(.*?)</dd>", html, re.DOTALL)
+    assert [(speaker, unescape(text).split(",")[0]) for speaker, text in turns] == [
+        ("user", "What is this?"),
+        ("user image", "3 bytes of image/png"),
+        ("thinking", "Hm."),
+        ("tool call", 'look({"at": 1})'),
+        ("tool result", "a <cat>"),
+        ("tool look", 'Looks.\n{\n  "type": "object"\n}'),
+        ("options", '{\n  "temperature": 0.5\n}'),
+        ("text", "A cat."),
+        ("tool call", "purr({})"),
+    ]
+    assert "1,234 ms" in html
+    assert "20 out, estimated" in html
+
+
+@pytest.mark.parametrize("kept", ["hmac-sha256:00ff", ""])
+def test_a_conversation_that_was_not_kept_does_no_harm(staff, kept):
+    log = save_log(conversation=kept, blocks=kept)
+    assert kept in get(staff, f"{LOGS}{log.pk}/change/").html
 
 
 def test_no_field_runs_as_markup(staff, user):

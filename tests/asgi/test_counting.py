@@ -110,7 +110,9 @@ async def test_a_client_that_leaves_is_counted_once_whatever_becomes_of_its_gene
     monkeypatch.setattr(provider, "ask", leave)
     assert await serve(application, leaves=gone) is None
     finish.set()
-    await asyncio.gather(*(call.task for call in runtime.admission.calls), return_exceptions=True)
+    await asyncio.gather(
+        *(call.task for call in runtime.admission.calls.values()), return_exceptions=True
+    )
     assert counted() - before == Counter({CLIENT_LEFT: 1})
 
 

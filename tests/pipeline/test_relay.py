@@ -1,0 +1,77 @@
+"""A stream's events reach every reader, and no reader makes the process keep more than it may."""
+
+from __future__ import annotations
+
+import asyncio
+
+from generation.events import TextDelta
+from generation.pipeline.relay import LAG_CHARS, Relay
+
+HALF = TextDelta("x" * (LAG_CHARS // 2 + 1))
+
+
+async def all_of(reader) -> list:
+    found = []
+    while events := await reader.read():
+        found += events
+    return found
+
+
+async def test_each_reader_gets_all_events_whenever_it_comes():
+    relay = Relay()
+    early = asyncio.create_task(all_of(relay.reader()))
+    events = [TextDelta(str(number)) for number in range(10)]
+    for event in events[:5]:
+        await relay.put([event])
+    late = asyncio.create_task(all_of(relay.reader()))
+    await asyncio.sleep(0)
+    await relay.put(events[5:])
+    relay.close()
+    assert await early == await late == events
+    assert await all_of(relay.reader()) == events, "also one that comes after the end"
+    assert relay.size == 10
+
+
+async def test_the_writer_waits_for_the_slowest_reader_and_no_longer():
+    relay = Relay()
+    quick, slow = relay.reader(), relay.reader()
+    await relay.put([HALF])
+    writing = asyncio.create_task(relay.put([HALF]))
+    await quick.read()
+    waiting = asyncio.create_task(quick.read())
+    await asyncio.sleep(0)
+    assert not writing.done(), "the slow reader has taken nothing yet"
+    await slow.read()
+    assert not writing.done(), "it may still be sending what it has read"
+    again = asyncio.create_task(slow.read())
+    await asyncio.wait_for(writing, 5)
+    relay.close()
+    await asyncio.gather(waiting, again)
+
+
+async def test_a_reader_that_leaves_holds_nobody_up():
+    relay = Relay()
+    gone = relay.reader()
+    await relay.put([HALF])
+    writing = asyncio.create_task(relay.put([HALF]))
+    await asyncio.sleep(0)
+    gone.close()
+    await asyncio.wait_for(writing, 5)
+    assert not relay.readers
+
+
+async def test_without_readers_the_writer_waits_for_nobody():
+    relay = Relay()
+    for _ in range(5):
+        await asyncio.wait_for(relay.put([HALF]), 5)
+
+
+async def test_a_reader_that_is_cancelled_while_it_waits_may_read_on():
+    relay = Relay()
+    reader = relay.reader()
+    waiting = asyncio.create_task(reader.read())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    await relay.put([TextDelta("on")])
+    assert await reader.read() == [TextDelta("on")]
