@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from typing import Any, Literal, TypeAlias
@@ -87,6 +87,7 @@ class Options:
 
 
 NO_OPTIONS = Options()
+_UNSET = (None, "", ())
 
 
 def dump_blocks(blocks: Iterable[Part]) -> str:
@@ -114,8 +115,10 @@ def parse(document: str) -> Any:
     return orjson.loads(document) if document.startswith(("[", "{")) else None
 
 
-def dump_conversation(messages: Iterable[Message], tools: Iterable[Tool], options: Options) -> str:
+def dump_conversation(messages: Sequence[Message], tools: Sequence[Tool], options: Options) -> str:
     """Returns what was sent as JSON for the log; '' if it was no more than a prompt."""
+    if not (messages or tools) and options is NO_OPTIONS:  # most requests
+        return ""
     sent: dict[str, Any] = {
         "messages": [
             {"role": message.role, "content": [as_json(part) for part in message.parts]}
@@ -129,10 +132,9 @@ def dump_conversation(messages: Iterable[Message], tools: Iterable[Tool], option
             }
             for tool in tools
         ],
-        "options": {name: value for name, value in asdict(options).items() if value},
+        "options": {name: value for name, value in asdict(options).items() if value not in _UNSET},
     }
-    given = {name: value for name, value in sent.items() if value}
-    return orjson.dumps(given).decode() if given else ""
+    return orjson.dumps({name: value for name, value in sent.items() if value}).decode()
 
 
 def as_json(part: Part) -> dict[str, Any]:

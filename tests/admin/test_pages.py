@@ -81,7 +81,7 @@ def test_a_conversation_shows_who_says_what(staff):
     ]
     tool = Tool("look", "Looks.", {"type": "object"})
     log = save_log(
-        conversation=dump_conversation(messages, [tool], Options(temperature=0.5)),
+        conversation=dump_conversation(messages, [tool], Options(temperature=0.0)),
         blocks=dump_blocks([Text("A cat."), ToolUse("t2", "purr", "{}")]),
         is_streamed=True,
         first_token_ms=1234,
@@ -96,7 +96,7 @@ def test_a_conversation_shows_who_says_what(staff):
         ("tool call", 'look({"at": 1})'),
         ("tool result", "a <cat>"),
         ("tool look", 'Looks.\n{\n  "type": "object"\n}'),
-        ("options", '{\n  "temperature": 0.5\n}'),
+        ("options", '{\n  "temperature": 0.0\n}'),
         ("text", "A cat."),
         ("tool call", "purr({})"),
     ]
