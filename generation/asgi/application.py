@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import django
 from django.core.exceptions import ImproperlyConfigured
+from django.http import HttpResponse
 from django.urls import Resolver404, get_resolver
 
 from generation import conf
 from generation.asgi import uvicorn_limits
 from generation.asgi.body import BodyLimits, ClientLeft, RequestBody
+from generation.asgi.event_stream import ConnectionTorn, EventStream, send_events
 from generation.asgi.handlers import LeanHandler, StockHandler, WhileClientStays
 from generation.asgi.head import Head
 from generation.asgi.lean import find_route, render
@@ -47,7 +49,8 @@ def get_application() -> Application:
     django.setup(set_prefix=False)
     uvicorn_limits.apply()
     get_resolver().url_patterns  # noqa: B018  # an error in the URLs shows now, not in a request
-    return Application(Runtime.open, BodyLimits(conf.load()))
+    settings = conf.load()
+    return Application(Runtime.open, BodyLimits(settings), settings.send_timeout)
 
 
 class Application:
@@ -57,9 +60,12 @@ class Application:
         self,
         open_runtime: Callable[[], contextlib.AbstractAsyncContextManager[object]],
         limits: BodyLimits,
+        send_s: float,
     ) -> None:
+        """`send_s`: how long a client may take to read a part of a stream, in seconds."""
         self._open_runtime = open_runtime
         self._limits = limits
+        self._send_s = send_s
         self._lean = LeanHandler()
         self._stock = StockHandler()
         self._stock_places = StockPlaces()
@@ -91,14 +97,22 @@ class Application:
         receive: Receive,
         send: Send,
     ) -> None:
-        response = None
+        response: HttpResponse | None = None
         outcome = metrics.CLIENT_LEFT
         try:
             head.check()
-            response = await self._lean.respond(match, route, scope, body, receive)
-            outcome = metrics.SUCCEEDED
+            made = await self._lean.respond(match, route, scope, body, receive)
+            if isinstance(made, EventStream):
+                outcome = await send_events(
+                    made, head.request_id, self._send_s, scope, receive, send
+                )
+            else:
+                assert isinstance(made, HttpResponse)
+                response, outcome = made, metrics.SUCCEEDED
         except ClientLeft as departure:
             release_frames(departure)
+        except ConnectionTorn:
+            raise
         except Exception as error:  # noqa: BLE001  # `render` logs the unexpected ones
             response, outcome = render(error, route.errors)
         finally:

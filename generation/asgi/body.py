@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from io import BytesIO
 
     from django.http import HttpResponse
+    from django.http.response import HttpResponseBase
 
     from generation.asgi.head import Head
     from generation.conf import Settings
@@ -118,15 +119,19 @@ class RequestBody:
             await send({"type": "http.response.body", "body": response.content})
 
     async def _start(self, response: HttpResponse, send: Send) -> None:
-        headers = [
-            (name.encode("ascii"), value.encode("latin1")) for name, value in response.items()
-        ]
+        headers = wire_headers(response, self._head.request_id)
         headers.append((b"content-length", b"%d" % len(response.content)))
-        headers.append((b"x-content-type-options", b"nosniff"))
-        headers.append((b"x-request-id", self._head.request_id.encode("ascii")))
         await send(
             {"type": "http.response.start", "status": response.status_code, "headers": headers}
         )
+
+
+def wire_headers(response: HttpResponseBase, request_id: str) -> list[tuple[bytes, bytes]]:
+    """Returns a response's headers, and those that each of ours has."""
+    headers = [(name.encode("ascii"), value.encode("latin1")) for name, value in response.items()]
+    headers.append((b"x-content-type-options", b"nosniff"))
+    headers.append((b"x-request-id", request_id.encode("ascii")))
+    return headers
 
 
 class BodyLimits:

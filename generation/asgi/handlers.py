@@ -23,12 +23,11 @@ from generation.telemetry.logs import THROTTLE_S
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from django.http import HttpResponse
     from django.urls import ResolverMatch
 
     from generation.asgi.body import Receive, RequestBody
     from generation.asgi.head import Scope
-    from generation.asgi.lean import LeanRoute
+    from generation.asgi.lean import LeanRoute, Response
 
 
 logger = logging.getLogger(__name__)
@@ -93,7 +92,7 @@ class LeanHandler(_Handler):
         scope: Scope,
         body: RequestBody,
         receive: Receive,
-    ) -> HttpResponse:
+    ) -> Response:
         """Raises a `StaccatoError`, whatever the view raises, or `ClientLeft`."""
         content = BytesIO()
         request, _refusal = self.create_request(scope, content)

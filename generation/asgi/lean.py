@@ -15,7 +15,13 @@ from typing import Any
 
 from django.db import connections
 from django.db.transaction import non_atomic_requests
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed
+from django.http import (
+    Http404,
+    HttpRequest,
+    HttpResponse,
+    HttpResponseNotAllowed,
+    StreamingHttpResponse,
+)
 
 from generation.asgi.problems import render_problem
 from generation.asgi.request import Request
@@ -29,7 +35,8 @@ from generation.errors import (
 
 logger = logging.getLogger(__name__)
 
-View = Callable[..., Coroutine[Any, Any, HttpResponse]]
+Response = HttpResponse | StreamingHttpResponse
+View = Callable[..., Coroutine[Any, Any, Response]]
 Entrance = Callable[[Request], Awaitable[AbstractContextManager[object]]]
 Condition = Callable[[Mapping[bytes, bytes]], bool]
 ErrorRenderer = Callable[[StaccatoError], HttpResponse]
@@ -86,7 +93,7 @@ def find_route(callback: Callable[..., object]) -> LeanRoute | None:
 
 def _register(route: LeanRoute) -> View:
     @functools.wraps(route.view)
-    async def elsewhere(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+    async def elsewhere(request: HttpRequest, *args: Any, **kwargs: Any) -> Response:
         """Serves the view in another handler, which would not render its errors."""
         try:
             return await route.view(request, *args, **kwargs)
@@ -113,7 +120,7 @@ def render(error: Exception, errors: ErrorRenderer) -> tuple[HttpResponse, str]:
     return response, known.slug
 
 
-def raise_for_error_page(response: HttpResponse) -> None:
+def raise_for_error_page(response: Response) -> None:
     """Raises one of our errors in place of a framework's error page (404, 405, …)."""
     if not response.get("Content-Type", "").startswith("text/"):
         return

@@ -6,6 +6,7 @@
   the client never reads its 400.
 - Trailers become headers of the request, e.g. an X-Forwarded-For that no proxy has checked.
 - A client that closes its sending side, and waits for its answer, gets none.
+- An application can't close a connection in the middle of an answer without an error in the log.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ FRAMING_PER_BODY_BYTE = 8  # a chunk of one byte arrives as six
 LINGER_S = 2.0  # how long the rest is read and dropped, so that the sender gets the refusal
 # A client that has left answers what is sent to it with a reset; one that waits takes it.
 PROBES_AFTER_S = (0.0, 0.1, 1.0, 5.0)
+ABORT = "staccato.abort"  # key in the ASGI scope: closes the connection at once
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -66,6 +68,7 @@ def _methods(base: Any) -> dict[str, Any]:
         self.unparsed_bytes = 0
         complete_head(self)
         self.scope["headers"] = list(self.headers)  # trailers are appended to the other list
+        self.scope[ABORT] = self.transport.abort
 
     def on_body(self: Any, body: bytes) -> None:
         self.unparsed_bytes -= FRAMING_PER_BODY_BYTE * len(body)

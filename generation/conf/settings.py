@@ -248,6 +248,13 @@ class Settings(BaseModel):
     body_timeout: float = Field(
         30, gt=0, le=3600, description="Longest time for a request's body to arrive; then 408."
     )
+    send_timeout: float = Field(
+        30,
+        gt=0,
+        le=3600,
+        description="Longest time for a client to take a part of a streamed answer; then it counts "
+        "as disconnected.",
+    )
     api_keys_required: OptionalBoolean = Field(
         None, description="Reject requests without an API key. Default: on, unless DEBUG is on."
     )

@@ -56,7 +56,7 @@ REFUSED: list[tuple[dict[str, Any], int, str]] = [
 @pytest.fixture
 def application(settings):
     values = {**settings.STACCATO, "BODY_TIMEOUT": 0.2, "MAX_BODY_BYTES": 1024}
-    return Application(Runtime.open, BodyLimits(conf.parse(values)))
+    return Application(Runtime.open, BodyLimits(conf.parse(values)), send_s=1.0)
 
 
 async def test_each_kind_of_request_is_counted_once_and_they_add_up(

@@ -33,7 +33,7 @@ async def lifespan(runtime) -> list[dict]:
     async def send(message):
         sent.append(message)
 
-    application = Application(lambda: runtime, BodyLimits(conf.load()))
+    application = Application(lambda: runtime, BodyLimits(conf.load()), send_s=1.0)
     await application({"type": "lifespan"}, receive, send)
     return sent
 

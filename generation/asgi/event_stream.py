@@ -1,0 +1,161 @@
+"""A response that is sent while it is made: a stream of server-sent events (SSE)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+from django.http import StreamingHttpResponse
+
+from generation.asgi.body import ClientLeft, wire_headers
+from generation.asgi.handlers import WhileClientStays
+from generation.asgi.uvicorn_limits import ABORT
+from generation.errors import StaccatoError, release_frames
+from generation.telemetry import metrics
+from generation.timing import FairTimeout
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from generation.asgi.body import Receive, Send
+    from generation.asgi.head import Scope
+
+logger = logging.getLogger(__name__)
+
+CONTENT_TYPE = "text/event-stream; charset=utf-8"
+# Proxies would compress the events, and hold them back until they have a buffer full.
+_HEADERS = {"Cache-Control": "no-cache, no-transform", "X-Accel-Buffering": "no"}
+KEEP_ALIVE_S = 15.0
+# A blank line after it would end an event, and some readers take each such for a message.
+KEEP_ALIVE = b": keep-alive\n"
+SEND_BYTES = 65_536  # at once: as much as uvicorn buffers before it waits for the reader
+ABORT_S = 2.0
+
+
+class EventSource(ABC):
+    """What a view gives to an `EventStream`: encoded events, while they come."""
+
+    outcome = metrics.SUCCEEDED  # what the request is counted as, once all events are sent
+
+    @abstractmethod
+    async def read(self) -> bytes:
+        """Returns the next events, whole ones; b"" at the end.
+
+        May be cancelled and called again, and loses nothing by it.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Nobody reads any more, whether all has been read or not. Called once."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while events := await self.read():
+            yield events
+
+
+class EventStream(StreamingHttpResponse):
+    """Closes its source when it has been sent, and when it could not be."""
+
+    def __init__(self, source: EventSource, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(source, content_type=CONTENT_TYPE, headers={**_HEADERS, **(headers or {})})
+        self.source = source
+
+
+class ConnectionTorn(Exception):
+    """Raised for a server that closes a connection only if the application fails."""
+
+
+class _ClientTooSlow(Exception):
+    pass
+
+
+async def send_events(  # noqa: PLR0913, PLR0917  # ASGI's three, and what they are needed for
+    stream: EventStream, request_id: str, send_s: float, scope: Scope, receive: Receive, send: Send
+) -> str:
+    """Returns what the request is counted as. `send_s`: the longest time for a client to take
+    what has been sent, in seconds; a slower one counts as disconnected.
+
+    A stream that can't go on ends in a torn connection, because clients take a clean end for the
+    end of the answer. Raises `ConnectionTorn` if the server has no other way to do that.
+    """
+    try:
+        with WhileClientStays(receive):
+            await _send_all(stream, request_id, send_s, send)
+    except ClientLeft as departure:
+        release_frames(departure)
+        return metrics.CLIENT_LEFT
+    except _ClientTooSlow:
+        logger.info("a client took more than %g s to read a part of a stream", send_s)
+        await _tear(scope, receive)
+        return metrics.CLIENT_LEFT
+    except Exception as bug:
+        logger.exception("a bug broke off a stream")
+        release_frames(bug)
+        await _tear(scope, receive)
+        return StaccatoError.slug
+    return stream.source.outcome
+
+
+async def _send_all(stream: EventStream, request_id: str, send_s: float, send: Send) -> None:
+    source = stream.source
+    message: dict[str, Any] = {
+        "type": "http.response.start",
+        "status": stream.status_code,
+        "headers": wire_headers(stream, request_id),
+    }
+    is_over = False
+    try:
+        while not is_over:
+            await _send_one(message, send_s, send)
+            is_over = await _send_until_silent(source, send_s, send)
+            message = _body(KEEP_ALIVE)
+        await _send_one(_body(b"", more=False), send_s, send)
+    finally:
+        source.close()
+
+
+async def _send_one(message: dict[str, Any], send_s: float, send: Send) -> None:
+    try:
+        async with asyncio.timeout(send_s):
+            await send(message)
+    except TimeoutError:
+        raise _ClientTooSlow from None
+
+
+async def _send_until_silent(source: EventSource, send_s: float, send: Send) -> bool:
+    """Returns True if the source has ended, False if it is silent. One timer serves all events."""
+    loop = asyncio.get_running_loop()
+    is_sending = False
+    try:
+        async with FairTimeout(loop.time() + KEEP_ALIVE_S) as limit:
+            while events := await source.read():
+                is_sending = True
+                for at in range(0, len(events), SEND_BYTES):
+                    limit.move_to(loop.time() + send_s)
+                    await send(_body(events[at : at + SEND_BYTES]))
+                is_sending = False
+                limit.move_to(loop.time() + KEEP_ALIVE_S)
+    except TimeoutError:
+        if is_sending:
+            raise _ClientTooSlow from None
+        return False
+    return True
+
+
+def _body(content: bytes, *, more: bool = True) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": content, "more_body": more}
+
+
+async def _tear(scope: Scope, receive: Receive) -> None:
+    """Close the connection at once, with what its client has not read."""
+    abort = scope.get(ABORT)
+    if abort is None:
+        raise ConnectionTorn
+    abort()
+    with contextlib.suppress(TimeoutError):  # the server logs an answer that is open at the end
+        async with asyncio.timeout(ABORT_S):
+            while (await receive())["type"] != "http.disconnect":
+                pass
