@@ -63,7 +63,7 @@ Event: TypeAlias = Start | Content | Usage | Stop
 
 def of_generation(generation: Generation) -> list[Event]:
     """Returns the events of a whole answer, as a stream of it would have brought them."""
-    events: list[Event] = [Start(generation.model)]
+    events: list[Event] = [Start(generation.model, generation.provider)]
     for block in generation.blocks or (Text(generation.result),):
         match block:
             case Text(text):

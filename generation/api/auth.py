@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, Literal
 
 from django.core.exceptions import DisallowedHost
@@ -21,6 +22,7 @@ from generation.runtime import process as runtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
 
     from django.http import HttpRequest
 
@@ -48,6 +50,15 @@ async def enter(request: Request) -> Place:
         place.leave()
         raise
     return place
+
+
+async def identify(request: Request) -> AbstractContextManager[object]:
+    """The entrance to what is in the log. Sets `request.grant`.
+
+    Raises `Unauthorized`, `DatabaseUnavailable` or `CrossSite`.
+    """
+    request.grant = await _authenticate(request)
+    return contextlib.nullcontext()
 
 
 async def _authenticate(request: Request) -> Grant:
@@ -88,8 +99,12 @@ def _refuse_other_sites(request: HttpRequest) -> None:
 
 def permit(grant: Grant, user_id: int) -> None:
     """Raises `UserForbidden`, in the same words whether there is such a user or not."""
-    if grant.users is not None and user_id not in grant.users:
+    if not covers(grant, user_id):
         raise UserForbidden(f"this API key may not generate for user {user_id}")
+
+
+def covers(grant: Grant, user_id: int) -> bool:
+    return grant.users is None or user_id in grant.users
 
 
 class Bearer(AuthBase):

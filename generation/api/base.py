@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, ClassVar
 
 import ninja
 import orjson
@@ -25,21 +25,28 @@ _NAME_CHARS = 100  # of a member's name in a fault, since it is the caller's own
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
-class Body(BaseModel):
-    """A request's JSON object. Few of its faults are listed: 100,000 would take seconds."""
+class Object(BaseModel):
+    """A JSON object in a request. Few of its faults are listed: 100,000 would take seconds."""
 
     model_config = ConfigDict(extra="forbid")
+    _what: ClassVar[str] = "this"
 
     @model_validator(mode="before")
     @classmethod
     def _check_members(cls, given: Any) -> Any:
         if not isinstance(given, dict):
-            raise PydanticCustomError("object", "the body must be a JSON object")
+            raise PydanticCustomError("object", f"{cls._what} must be a JSON object")
         known = cls.model_fields
         if len(given) <= len(known) + FAULTS_LISTED:
             return given
         unknown = itertools.islice((name for name in given if name not in known), FAULTS_LISTED)
         return {name: given[name] for name in (*unknown, *(known.keys() & given.keys()))}
+
+
+class Body(Object):
+    """The request's own."""
+
+    _what: ClassVar[str] = "the body"
 
 
 class JSONParser(Parser):

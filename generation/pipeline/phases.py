@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from generation.conversation import Text
 from generation.errors import Abandoned, LLMError, ModelForbidden
-from generation.events import of_generation
 from generation.pipeline import prompts, rows
 from generation.records import Generation, KeyedRow, Prompt
 from generation.telemetry import metrics
@@ -62,12 +61,9 @@ class Pipeline:
         profile = await self._profiles.read(request)  # phase 1: borrowed, returned
         if not request.idempotency_key:
             return await self._ask_and_write(call, profile)
-        generation = await self._idempotency.once(
+        return await self._idempotency.once(
             request, lambda claim: self._ask_and_write(call, profile, claim)
         )
-        if generation.replayed and call.relay:
-            await call.relay.put(of_generation(generation))
-        return generation
 
     async def _ask_and_write(
         self, call: GenerationCall, profile: Profile, claim: Claim | None = None

@@ -26,7 +26,12 @@ def access(runtime, settings):
 async def test_the_document_is_made_once(client, monkeypatch, thread_entries):
     first = await client.get(DOCUMENT)
     assert first.headers["content-type"] == "application/json"
-    assert set(first.json()["paths"]) == {"/api/v1/generate/{user_id}", "/api/v1/pool"}
+    assert set(first.json()["paths"]) == {
+        "/api/v1/generate/{user_id}",
+        "/api/v1/generations/{generation_id}",
+        "/api/v1/generations/{generation_id}/events",
+        "/api/v1/pool",
+    }
     monkeypatch.setattr(api, "get_openapi_schema", None)
     thread_entries.clear()
     for _ in range(20):

@@ -49,6 +49,7 @@ def test_the_document_has_an_example_of_every_problem():
     unseen = {  # no valid request gets them, or only a broken service gives them
         errors.BadRequest, errors.MethodNotAllowed,
         errors.RowRefused, errors.RuntimeNotOpen, errors.ConnectionHeld, errors.LLMError,
+        errors.Abandoned,
     }  # fmt: skip
     kinds = {
         kind for _, kind in inspect.getmembers(errors, inspect.isclass)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
+
 from generation import errors
 from generation.telemetry.snapshot import DurationSummary, JournalSnapshot, PoolPage, Snapshot
 
@@ -14,7 +16,23 @@ REQUEST: dict[str, Any] = {
     "metadata": {"ticket": "4711"},
 }
 
-ANSWER = {
+CONVERSATION: dict[str, Any] = {
+    "messages": [{"role": "user", "content": "Shall I take an umbrella in Oslo today?"}],
+    "system": "You are a friendly assistant.",
+    "tools": [
+        {
+            "name": "weather",
+            "description": "Tells the weather of a city.",
+            "parameters": {
+                "type": "object",
+                "properties": {"city": {"type": "string"}},
+                "required": ["city"],
+            },
+        }
+    ],
+}
+
+ANSWER: dict[str, Any] = {
     "id": "019a9b7e-3f1c-7c52-8d0e-5b1f6a2c9e44",
     "result": "Because air scatters blue light more than red.",
     "tokens": 61,
@@ -22,7 +40,21 @@ ANSWER = {
     "model": "claude-sonnet-5-5",
     "provider": "anthropic",
     "latency_ms": 3187,
+    "stop_reason": "end_turn",
 }
+
+STORED = ANSWER | {"status": "succeeded"}
+
+EVENTS = "".join(
+    f"id: {position}\nevent: {kind}\ndata: {orjson.dumps(document).decode()}\n\n"
+    for position, kind, document in (
+        (0, "start", {name: ANSWER[name] for name in ("id", "model", "provider")}),
+        (25, "delta", {"text": "Because air scatters blue"}),
+        (46, "delta", {"text": " light more than red."}),
+        (46, "usage", ANSWER["usage"]),
+        (46, "done", ANSWER),
+    )
+)
 
 _SNAPSHOT = Snapshot(
     size=10,
@@ -91,6 +123,12 @@ EXAMPLES: tuple[errors.StaccatoError, ...] = (
         "anthropic has been failing, so calls to it are paused for a moment", retry_after=10
     ),
     errors.LLMBusy("too many calls to anthropic at once", retry_after=1),
-    errors.Abandoned("the service shut down before the LLM answered", retry_after=1),
+    errors.AbandonedByShutdown(
+        "the service shut down before the answer was complete", retry_after=1
+    ),
+    errors.AbandonedByClient("the client left before the answer was complete"),
+    errors.StreamBroken("anthropic broke off in the middle of its answer"),
+    errors.StreamIdle("anthropic has sent nothing for 60 s"),
+    errors.StreamTooLong("anthropic's answer did not end within 600 s"),
     errors.LLMTimedOut("anthropic did not answer within 30 s"),
 )

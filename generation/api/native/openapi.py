@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from generation import errors
-from generation.api.native.examples import ANSWER, EXAMPLES, POOL
+from generation.api.native.examples import ANSWER, EVENTS, EXAMPLES, POOL, STORED
 from generation.asgi.problems import CONTENT_TYPE
 from generation.pipeline import idempotency
 
@@ -41,10 +41,53 @@ _HEADERS: list[dict[str, Any]] = [
 ]
 
 
+_EVENT_STREAM = {
+    "text/event-stream": {
+        "schema": {
+            "type": "string",
+            "description": "Server-sent events: `start`, `delta`, then `usage` and `done` (the"
+            " whole answer), or `error` (a problem document). docs/api.md has their members.",
+        },
+        "example": EVENTS,
+    }
+}
+_LAST_EVENT_ID: dict[str, Any] = {
+    "in": "header",
+    "name": "Last-Event-ID",
+    "description": "The `id` of the last event that was received; without it, all are sent.",
+    "schema": {"type": "string", "pattern": "^[0-9]{1,12}$"},
+}
+_OF_READING = (
+    errors.Unauthorized("the API key is unknown or revoked"),
+    errors.CrossSite("this request comes from another site's page"),
+    errors.NotFound("there is no such generation"),
+    errors.UriTooLong("path and query are longer than 8192 bytes"),
+    errors.HeadersTooLarge("there are more than 100 headers or 32768 bytes of them"),
+    errors.BodyTooLarge("the body is larger than 1048576 bytes"),
+    errors.DatabaseUnavailable("the database can't be reached", retry_after=1),
+    errors.AnswerUnreadable("encrypted with key 2026-01, which is not configured"),
+)
+
+
 def describe_generate() -> dict[str, Any]:
     """`openapi_extra` of the generate operation."""
-    answer = {"content": {"application/json": {"example": ANSWER}}}
+    answer = {"content": {"application/json": {"example": ANSWER}, **_EVENT_STREAM}}
     return {"parameters": _HEADERS, "responses": {200: answer, **_by_status(*EXAMPLES)}}
+
+
+def describe_stored() -> dict[str, Any]:
+    answer = {"content": {"application/json": {"example": STORED}}}
+    return {"responses": {200: answer, **_by_status(*_OF_READING)}}
+
+
+def describe_events() -> dict[str, Any]:
+    """The generation may still fail before its first content, with any of its errors."""
+    events = {"description": "OK", "content": _EVENT_STREAM}
+    kinds = {type(error): error for error in (*_OF_READING, *EXAMPLES)}
+    return {
+        "parameters": [_LAST_EVENT_ID],
+        "responses": {200: events, **_by_status(*kinds.values())},
+    }
 
 
 def describe_pool() -> dict[str, Any]:

@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import orjson
 from django.http import HttpResponse
 
 from generation.api import auth, trace_context
+from generation.api.answering import AnswerStream, whole
 from generation.api.base import API, JSONParser
 from generation.api.documentation import documented
 from generation.api.native import openapi
-from generation.api.native.schemas import GenerateIn, GenerationOut, UserId
+from generation.api.native.answers import answer, running_answer, stored_answer
+from generation.api.native.events import NativeEvents, StoredEvents
+from generation.api.native.fields import UserId
+from generation.api.native.schemas import GenerateIn, GenerationOut, StoredOut
 from generation.api.pool import pool
+from generation.asgi.event_stream import EventStream
 from generation.asgi.lean import lean
 from generation.asgi.request import Request
-from generation.errors import AbandonedByClient
+from generation.errors import InvalidRequest, NotFound
 from generation.pipeline import idempotency
-from generation.records import GenerationRequest
+from generation.records import GenerationRequest, StoredGeneration
 from generation.runtime import process as runtime
 from generation.telemetry.snapshot import PoolPage
 
 if TYPE_CHECKING:
-    from generation.records import Generation
+    from generation.pipeline.call import GenerationCall
+    from generation.records import Generation, Grant
 
 api = API(
     title="Staccato",
@@ -47,62 +54,114 @@ api = API(
 )
 async def generate(
     request: Request, user_id: UserId, body: GenerateIn | None = None
-) -> HttpResponse:
-    """Fills the user's prompt template, asks the LLM, stores the generation, answers.
+) -> HttpResponse | EventStream:
+    """Fills the user's prompt template or takes the conversation, asks the LLM, stores the
+    generation, answers.
 
-    The answer leaves after its log row is committed.
+    The answer leaves after its log row is committed. With `stream`, its text leaves while the LLM
+    writes it, and the last events after the row is committed.
     """
     body = body or _EMPTY
     auth.permit(request.grant, user_id)
-    key = idempotency.read(request.META.get("HTTP_IDEMPOTENCY_KEY"))
-    call = request.place.start(
-        GenerationRequest(
-            user_id=user_id,
-            request_id=request.head.request_id,
-            arrived_at=request.head.arrived_at,
-            started=request.head.started,
-            input=body.input,
-            variables=body.variables,
-            provider=body.provider,
-            model=body.model,
-            max_tokens=body.max_tokens,
-            idempotency_key=key,
-            grant=request.grant,
-            trace_id=trace_context.trace_id(request.META.get("HTTP_TRACEPARENT")),
-            metadata=body.metadata,
-        )
+    asked = GenerationRequest(
+        user_id=user_id,
+        request_id=request.head.request_id,
+        arrived_at=request.head.arrived_at,
+        started=request.head.started,
+        input=body.input,
+        variables=body.variables,
+        provider=body.provider,
+        model=body.model,
+        max_tokens=body.max_tokens,
+        idempotency_key=idempotency.read(request.META.get("HTTP_IDEMPOTENCY_KEY")),
+        grant=request.grant,
+        trace_id=trace_context.trace_id(request.META.get("HTTP_TRACEPARENT")),
+        metadata=body.metadata,
+        is_streamed=body.stream,
+        **body.conversation(),
     )
-    try:
-        generation = await asyncio.shield(call.task)
-    except asyncio.CancelledError:
-        # A client that sent an Idempotency-Key comes back for the answer.
-        policy = runtime.current().settings.on_disconnect
-        if policy == "cancel" or (policy == "auto" and not key):
-            call.abandon(AbandonedByClient("the client left before the answer was complete"))
-        raise
-    return _answer(generation)
+    call = runtime.current().join(asked) or request.place.start(asked)
+    if not body.stream:
+        generation = await whole(call)
+        return _json(answer(generation), _headers(generation))
+    return await _follow(call)
 
 
 _EMPTY = GenerateIn.model_validate({})
 
 
-def _answer(generation: Generation) -> HttpResponse:
-    usage = generation.usage
-    content = {
-        "id": generation.id,
-        "result": generation.result,
-        "tokens": usage.known_tokens,
-        "usage": {
-            "input_tokens": usage.input_tokens or 0,  # unknown; clients expect a number
-            "output_tokens": usage.output_tokens or 0,
-            "total_tokens": usage.known_tokens,
-        },
-        "model": generation.model,
-        "provider": generation.provider,
-        "latency_ms": generation.latency_ms,
-    }
-    headers = {"Idempotency-Replayed": "true"} if generation.replayed else None
-    return HttpResponse(orjson.dumps(content), content_type="application/json", headers=headers)
+async def _follow(call: GenerationCall, after: int | None = None) -> EventStream:
+    """Returns the stream of a generation, once its first content has come."""
+    stream = AnswerStream(call, NativeEvents(call.id, after))
+    return EventStream(stream, _headers(await stream.begin()))
+
+
+def _headers(generation: Generation | None) -> dict[str, str]:
+    is_replayed = generation is not None and generation.replayed
+    return {"Idempotency-Replayed": "true"} if is_replayed else {}
+
+
+def _json(document: dict[str, Any], headers: dict[str, str] | None = None) -> HttpResponse:
+    return HttpResponse(orjson.dumps(document), content_type="application/json", headers=headers)
+
+
+@lean(entrance=auth.identify)
+@api.get(
+    "/generations/{uuid:generation_id}",
+    response=StoredOut,
+    operation_id="generation_api_stored",
+    summary="A generation that was made earlier, or is under way",
+    openapi_extra=openapi.describe_stored(),
+    auth=auth.API_KEY,
+)
+async def stored(request: Request, generation_id: UUID) -> HttpResponse:
+    """Returns what the log has of it, or what has come of its answer so far. One that runs in
+    another process is found when it has ended."""
+    found = await _find(request.grant, generation_id)
+    if isinstance(found, StoredGeneration):
+        return _json(stored_answer(found))
+    return _json(running_answer(found))
+
+
+@lean(entrance=auth.identify)
+@api.get(
+    "/generations/{uuid:generation_id}/events",
+    operation_id="generation_api_events",
+    summary="Its events, or the rest of them",
+    openapi_extra=openapi.describe_events(),
+    auth=auth.API_KEY,
+)
+async def events(request: Request, generation_id: UUID) -> EventStream:
+    """Takes the stream up again after a connection is lost: sends the events that follow the one
+    that `Last-Event-ID` names, and follows the generation if it is under way."""
+    after = _last_event_id(request.META.get("HTTP_LAST_EVENT_ID"))
+    found = await _find(request.grant, generation_id)
+    if isinstance(found, StoredGeneration):
+        return EventStream(StoredEvents(found, after))
+    return await _follow(found, after)
+
+
+async def _find(grant: Grant, generation_id: UUID) -> GenerationCall | StoredGeneration:
+    """Raises `NotFound`, in the same words whether there is such a generation or not."""
+    now = runtime.current()
+    call = now.find(generation_id)
+    if call is not None and auth.covers(grant, call.request.user_id):
+        return call
+    row = await now.store.generations.read(generation_id)
+    if row is not None and auth.covers(grant, row.user_id):
+        return row
+    raise NotFound("there is no such generation")
+
+
+def _last_event_id(header: str | None) -> int | None:
+    if not header:
+        return None
+    if not _POSITION.fullmatch(header):
+        raise InvalidRequest("Last-Event-ID is the `id` of an event of this generation: a number")
+    return int(header)
+
+
+_POSITION = re.compile("[0-9]{1,12}")
 
 
 describe_pool = api.get(

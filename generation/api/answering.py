@@ -1,0 +1,113 @@
+"""From a generation under way to its caller: awaited whole, or followed as a stream."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Protocol
+
+from generation.asgi.event_stream import EventSource
+from generation.errors import AbandonedByClient, StaccatoError
+from generation.runtime import process as runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from generation.events import Event
+    from generation.pipeline.call import GenerationCall
+    from generation.records import Generation
+
+
+EVENTS = 500  # in one read: who comes late finds many, and they are copied when they are encoded
+
+
+class Dialect(Protocol):
+    """How an API writes the events of one answer."""
+
+    def encode(self, events: Sequence[Event]) -> bytes:
+        """Returns them as server-sent events; b"" where the dialect has none for them."""
+
+    def finish(self, generation: Generation) -> bytes:
+        """Returns the last events. If the answer was made earlier, `encode` has had nothing."""
+
+    def fail(self, error: StaccatoError) -> bytes:
+        """Returns the last events of an answer that failed after its first content."""
+
+
+async def whole(call: GenerationCall) -> Generation:
+    """Await the answer. Raises the generation's error."""
+    reader = call.relay.reader() if call.relay else None  # a stream that this request has joined
+    try:
+        while reader is not None and await reader.read():
+            pass
+        return await asyncio.shield(call.task)
+    finally:
+        if reader is not None:
+            reader.close()
+        _leave(call)
+
+
+class AnswerStream(EventSource):
+    """Follows one generation for one client. Its last events leave when the row is safe."""
+
+    def __init__(self, call: GenerationCall, dialect: Dialect) -> None:
+        self._call = call
+        self._dialect = dialect
+        self._reader = call.relay.reader() if call.relay else None
+        self._ahead: Sequence[Event] = ()
+        self._is_over = False
+
+    async def begin(self) -> Generation | None:
+        """Wait for the first content, until which an error has a status of its own.
+
+        Returns the generation if it has ended without any, e.g. as the answer of an earlier
+        request. Raises its error if it has failed; closes the stream then, or if it is cancelled.
+        """
+        try:
+            if self._reader is not None:
+                self._ahead = await self._reader.read()
+            return None if self._ahead else await asyncio.shield(self._call.task)
+        except BaseException:
+            self.close()
+            raise
+
+    async def read(self) -> bytes:
+        while not self._is_over:
+            if not self._ahead and self._reader is not None:
+                self._ahead = await self._reader.read()
+            if not self._ahead:
+                return await self._end()
+            events, self._ahead = self._ahead[:EVENTS], self._ahead[EVENTS:]
+            if encoded := self._dialect.encode(events):
+                return encoded
+        return b""
+
+    async def _end(self) -> bytes:
+        try:
+            generation = await asyncio.shield(self._call.task)
+        except asyncio.CancelledError:
+            raise
+        except StaccatoError as error:
+            failure = error
+        except Exception:  # noqa: BLE001  # who owns the task logs it
+            failure = StaccatoError.from_bug()
+        else:
+            self._is_over = True
+            return self._dialect.finish(generation)
+        self._is_over = True
+        self.outcome = failure.slug
+        return self._dialect.fail(failure)
+
+    def close(self) -> None:
+        if self._reader is not None:  # else another client waits for the whole answer
+            self._reader.close()
+            _leave(self._call)
+
+
+def _leave(call: GenerationCall) -> None:
+    """If a generation's last client leaves before its end, do as STACCATO_ON_DISCONNECT says."""
+    if call.task.done() or (call.relay is not None and call.relay.readers):
+        return
+    # A client that sent an Idempotency-Key comes back for the answer.
+    policy = runtime.current().settings.on_disconnect
+    if policy == "cancel" or (policy == "auto" and not call.request.idempotency_key):
+        call.abandon(AbandonedByClient("the client left before the answer was complete"))

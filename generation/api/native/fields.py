@@ -1,0 +1,67 @@
+"""The types of single members, and the form of every object, in the native API's requests."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sized
+from typing import Annotated, Any
+
+import ninja
+import orjson
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
+
+from generation.storable import is_storable
+
+_BIGINT_MAX = 2**63 - 1
+_USER_ID = re.compile(r"0|[1-9][0-9]{0,18}")
+
+
+def _storable(text: str) -> str:
+    if not is_storable(text):
+        raise ValueError("holds a NUL character, which can't be stored")
+    return text
+
+
+_STORABLE = AfterValidator(_storable)
+_NO_NUL = Field(json_schema_extra={"pattern": r"^[^\u0000]*$"})
+Text = Annotated[str, _STORABLE, _NO_NUL]
+Name = Annotated[Text, Field(max_length=100)]
+Label = Annotated[str, Field(min_length=1, max_length=64), _STORABLE, _NO_NUL]
+LabelValue = Annotated[str, Field(max_length=512), _STORABLE, _NO_NUL]
+
+
+def at_most(limit: int, what: str) -> BeforeValidator:
+    """Refuses too many members before each is looked at."""
+
+    def check(given: object) -> object:
+        if isinstance(given, Sized) and not isinstance(given, str) and len(given) > limit:
+            raise PydanticCustomError("too_many", f"there are more than {limit} {what}")
+        return given
+
+    return BeforeValidator(check)
+
+
+def _storable_json(given: dict[str, Any]) -> dict[str, Any]:
+    if b"\\u0000" in orjson.dumps(given):
+        raise ValueError("holds a NUL character, which can't be stored")
+    return given
+
+
+JSONObject = Annotated[dict[str, Any], AfterValidator(_storable_json)]
+
+
+def _one_spelling(given: object) -> object:
+    """Otherwise ' 1', '+1', '01', '1_0' and '1.0' would name users as well."""
+    if isinstance(given, str) and not _USER_ID.fullmatch(given):
+        raise PydanticCustomError(
+            "user_id", "a user's key is a whole number, without sign or leading zeros"
+        )
+    return given
+
+
+UserId = Annotated[
+    int,
+    BeforeValidator(_one_spelling),
+    ninja.Path(ge=1, le=_BIGINT_MAX, description="The user's key."),
+]
