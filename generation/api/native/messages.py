@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator, FailFast, Field, StrictBool, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, model_validator
 from pydantic_core import PydanticCustomError
 
 from generation import conversation
@@ -92,7 +92,7 @@ def _as_parts(given: object) -> object:
 ResultPart = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 ResultParts: TypeAlias = Annotated[
     list[ResultPart],
-    FailFast(),
+    Field(fail_fast=True),
     at_most(MAX_PARTS, "parts"),
     BeforeValidator(_as_parts, json_schema_input_type=Text | list[ResultPart]),
 ]
@@ -116,7 +116,7 @@ Part = Annotated[
 ]
 Parts: TypeAlias = Annotated[
     list[Part],
-    FailFast(),
+    Field(fail_fast=True),
     Field(min_length=1),
     at_most(MAX_PARTS, "parts"),
     BeforeValidator(_as_parts, json_schema_input_type=Text | list[Part]),
@@ -160,8 +160,10 @@ class ToolIn(Object):
         return conversation.Tool(self.name, self.description, self.parameters)
 
 
-Messages: TypeAlias = Annotated[list[MessageIn], FailFast(), at_most(MAX_MESSAGES, "messages")]
-Tools: TypeAlias = Annotated[list[ToolIn], FailFast(), at_most(MAX_TOOLS, "tools")]
+Messages: TypeAlias = Annotated[
+    list[MessageIn], Field(fail_fast=True), at_most(MAX_MESSAGES, "messages")
+]
+Tools: TypeAlias = Annotated[list[ToolIn], Field(fail_fast=True), at_most(MAX_TOOLS, "tools")]
 
 
 def check_order(messages: Sequence[MessageIn]) -> None:
