@@ -7,6 +7,7 @@ from uuid import UUID
 
 import pytest
 
+from generation import events
 from generation.api.native.events import NativeEvents, StoredEvents
 from generation.conversation import Text, Thinking, ToolUse
 from generation.errors import StreamBroken
@@ -24,7 +25,7 @@ from tests.support.events import Event, parse
 
 ID = UUID("019a9b7e-3f1c-7c52-8d0e-5b1f6a2c9e44")
 USAGE = Usage(49, 12)
-STREAM = [
+STREAM: list[events.Event] = [
     Start("a-model", "anthropic"),
     ThinkingDelta("Hm"),
     ThinkingDelta("…"),
@@ -59,8 +60,8 @@ GENERATION = Generation(
 
 
 def streamed(after: int | None = None) -> list[Event]:
-    events = NativeEvents(ID, after)
-    return parse(events.encode(STREAM[:5]) + events.encode(STREAM[5:]) + events.finish(GENERATION))
+    writer = NativeEvents(ID, after)
+    return parse(writer.encode(STREAM[:5]) + writer.encode(STREAM[5:]) + writer.finish(GENERATION))
 
 
 def stored(after: int | None = None, status="succeeded", error_type="", error="") -> list[Event]:
@@ -68,10 +69,10 @@ def stored(after: int | None = None, status="succeeded", error_type="", error=""
     return parse(StoredEvents(row, after)._rest)
 
 
-def answer_of(events: list[Event]) -> dict[str, str]:
+def answer_of(sent: list[Event]) -> dict[str, str]:
     """What a client puts together from the deltas."""
     found = {"text": "", "thinking": "", "signature": ""}
-    for event in events:
+    for event in sent:
         if event.kind != "delta":
             continue
         for member, value in event.data.items():
@@ -158,8 +159,8 @@ def test_an_answer_that_was_made_earlier_is_a_stream_too():
 
 
 def test_an_error_is_the_last_event_and_a_problem_document():
-    events = NativeEvents(ID)
-    raw = events.encode(STREAM[:5]) + events.fail(StreamBroken("it broke off"))
+    writer = NativeEvents(ID)
+    raw = writer.encode(STREAM[:5]) + writer.fail(StreamBroken("it broke off"))
     last = parse(raw)[-1]
     assert last.kind == "error"
     assert last.data["type"] == "urn:staccato:problem:stream-broken"

@@ -8,6 +8,7 @@ from collections import deque
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 
 from generation.asgi import event_stream
 from generation.asgi.event_stream import (
@@ -80,7 +81,7 @@ class Client:
             await asyncio.sleep(self._leaves_after)
         return {"type": "http.disconnect"}
 
-    async def send(self, message: dict[str, Any]) -> None:
+    async def send(self, message) -> None:
         if len(self.sent) >= self._takes:
             await asyncio.Event().wait()
         self.sent.append(message)
@@ -219,7 +220,6 @@ async def test_another_handler_can_send_it_as_well():
     source = Script(b"a", b"b")
     stream = EventStream(source)
     assert [part async for part in stream] == [b"a", b"b"]
-    for close in stream._resource_closers:
-        close()
+    await sync_to_async(stream.close)()  # as Django does
     assert source.closed == 1
     assert stream["Content-Type"] == event_stream.CONTENT_TYPE

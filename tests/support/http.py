@@ -74,7 +74,7 @@ class Wire:
         Raises `ConnectionError` if the connection ends before the response does.
         """
         try:
-            answer = await self._read_head()
+            answer = await self.read_head()
             rest = await self.reader.read()
         finally:
             await self._end()
@@ -87,7 +87,7 @@ class Wire:
         """The next response. A connection that was closed or reset without one has status 0."""
         async with asyncio.timeout(seconds):
             try:
-                answer = await self._read_head()
+                answer = await self.read_head()
             except ConnectionError:
                 return Answer(0)
             length = int(answer.headers.get("content-length", 0))
@@ -95,7 +95,7 @@ class Wire:
                 answer.body = await self.reader.readexactly(length)
             return answer
 
-    async def _read_head(self) -> Answer:
+    async def read_head(self) -> Answer:
         try:
             raw = await self.reader.readuntil(b"\r\n\r\n")
         except asyncio.IncompleteReadError:
