@@ -98,7 +98,6 @@ def committed(empty_tables, django_db_blocker) -> Iterator[None]:
         yield
         with connection.cursor() as cursor:
             cursor.execute(empty_tables)
-        connection.close()
 
 
 @pytest.fixture
