@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 MOST_ROWS = 20_000
 BATCH_ROWS = 200  # read at once; with their texts, a few MB
 TYPE = "application/x-ndjson"
+SHOWN = (*(name for name in TEXTS if name != "excerpt"), "content")
 LONGEST_S = 120.0  # a page is sent for a minute at most
 
 
@@ -147,7 +148,7 @@ def _read(keys: list[UUID], *, with_texts: bool, alias: str) -> bytes:
             ring = KeyRing.of(conf.load())
             for body in GenerationBody.objects.using(alias).filter(pk__in=keys):
                 shown = ring.reveal(body)
-                texts[body.pk] = {name: getattr(shown, name) for name in (*TEXTS, "content")}
+                texts[body.pk] = {name: getattr(shown, name) for name in SHOWN}
         return b"".join(
             orjson.dumps({**row, **texts.get(row["id"], {})}, default=str) + b"\n" for row in rows
         )
