@@ -112,6 +112,6 @@ $(INSTALLED): requirements.txt $(PY)
 	@touch $@
 
 $(TOOLS): requirements-dev.txt $(INSTALLED)
-	@echo "Installing what tests and checks need: 320 MB more"
+	@echo "Installing what tests and checks need: 490 MB more"
 	@$(call install,$<)
 	@touch $@

@@ -223,7 +223,7 @@ class LogRow:
     content: LogContent = "full"
     result_held: bool = False  # the result is whole until its request can't be repeated any more
     encryption_key: str = ""  # the name of the texts' key; '': they are not encrypted
-    excerpt: str | None = None  # None: PostgreSQL cuts it from the prompt
+    excerpt: str = ""  # the start of an encrypted prompt
 
 
 class KeyRef(NamedTuple):

@@ -20,6 +20,7 @@ from django.test.utils import setup_databases, teardown_databases
 
 from generation.models import Profile
 from generation.runtime.process import Runtime
+from tests.settings import OF_ANOTHER_VERSION
 from tests.support import emptying, postgres, service
 from tests.support.admin import NOON
 from tests.support.dialects import AnthropicDialect
@@ -47,6 +48,11 @@ def pytest_collection_modifyitems(items) -> None:
         if SERVED & set(item.fixturenames) or item.path.parent.name == "project":
             item.add_marker(pytest.mark.served)
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
+def pytest_unconfigure() -> None:
+    if OF_ANOTHER_VERSION is not None:
+        OF_ANOTHER_VERSION.remove()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -98,7 +104,6 @@ def committed(empty_tables, django_db_blocker) -> Iterator[None]:
         yield
         with connection.cursor() as cursor:
             cursor.execute(empty_tables)
-        connection.close()
 
 
 @pytest.fixture

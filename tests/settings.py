@@ -9,8 +9,14 @@ os.environ["LLM_PROVIDER"] = "simulated"
 from project import embedded_postgres
 from project.settings import *  # noqa: F403  # Django settings are one namespace
 from project.settings import BASE_DIR, DATABASE_URL, DATABASES, database
+from tests.support.postgres import PrivatePostgres
 
-if DATABASE_URL:
+OF_ANOTHER_VERSION = None
+if os.environ.get("TEST_POSTGRES"):
+    OF_ANOTHER_VERSION = PrivatePostgres(fsync="off", max_connections=300)
+    OF_ANOTHER_VERSION.start()  # conftest.py removes it
+    DATABASES["default"] = database(OF_ANOTHER_VERSION.url)
+elif DATABASE_URL:
     DATABASES["default"] = database(DATABASE_URL)
 else:
     DATABASES["default"] |= embedded_postgres.address(

@@ -14,8 +14,8 @@ from uuid import UUID
 from django.contrib import admin
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.core.exceptions import PermissionDenied
-from django.db.models import Q
-from django.db.models.functions import Left
+from django.db.models import Q, TextField, Value
+from django.db.models.functions import Coalesce, Left, NullIf
 from django.db.transaction import non_atomic_requests
 from django.http import HttpResponseBadRequest
 from django.urls import path
@@ -54,11 +54,11 @@ class LogList(NewestFirst):
         it may begin."""
         bodies = GenerationBody.objects.filter(pk__in=[log.pk for log in self.result_list])
         ring = KeyRing.of(conf.load())
+        encrypted = NullIf("excerpt", Value("", TextField()))
+        prompt = Coalesce(encrypted, Left("prompt", EXCERPT_CHARS, output_field=TextField()))
         excerpts = {
             key: ring.show(key, "excerpt", excerpt, encryption_key)
-            for key, excerpt, encryption_key in bodies.values_list(
-                "pk", "excerpt", "encryption_key"
-            )
+            for key, excerpt, encryption_key in bodies.values_list("pk", prompt, "encryption_key")
         }
         profiles = Profile.objects.filter(pk__in={log.user_id for log in self.result_list})
         start = Left("prompt_template", EXCERPT_CHARS)

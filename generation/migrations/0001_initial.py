@@ -421,7 +421,10 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "excerpt",
-                    models.TextField(blank=True, help_text="The start of the prompt."),
+                    models.TextField(
+                        blank=True,
+                        help_text="The start of an encrypted prompt; of others it is cut from the prompt.",
+                    ),
                 ),
                 ("prompt", models.TextField(blank=True, help_text="As sent to the LLM.")),
                 ("system", models.TextField(blank=True, verbose_name="system prompt")),

@@ -9,7 +9,8 @@ from django.db import migrations, models
 from generation.partitions.intervals import WEEK
 from generation.partitions.operations import CreatePartitionedModel
 
-# PostgreSQL gives a trigger for each row to every partition, also to those of later weeks.
+# PostgreSQL gives a trigger for each row to every partition, also to those of later weeks. One for
+# each statement it does not: maintenance makes the later weeks with it.
 APPEND_ONLY = """
 CREATE FUNCTION generation_access_is_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -20,13 +21,22 @@ END
 $$;
 CREATE TRIGGER generation_access_rows BEFORE UPDATE OR DELETE ON generation_generationaccess
     FOR EACH ROW EXECUTE FUNCTION generation_access_is_append_only();
-CREATE TRIGGER generation_access_table BEFORE TRUNCATE ON generation_generationaccess
-    FOR EACH STATEMENT EXECUTE FUNCTION generation_access_is_append_only();
+DO $$
+DECLARE
+    whole_or_part regclass;
+BEGIN
+    FOR whole_or_part IN SELECT relid FROM pg_partition_tree('generation_generationaccess') LOOP
+        EXECUTE format(
+            'CREATE TRIGGER generation_access_is_append_only BEFORE TRUNCATE ON %s'
+            ' FOR EACH STATEMENT EXECUTE FUNCTION generation_access_is_append_only()',
+            whole_or_part
+        );
+    END LOOP;
+END
+$$;
 """
 CHANGEABLE = """
-DROP TRIGGER generation_access_table ON generation_generationaccess;
-DROP TRIGGER generation_access_rows ON generation_generationaccess;
-DROP FUNCTION generation_access_is_append_only();
+DROP FUNCTION generation_access_is_append_only() CASCADE;
 """
 
 

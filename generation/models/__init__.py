@@ -205,7 +205,10 @@ class GenerationBody(models.Model):
         db_constraint=False,
         related_name="body",
     )
-    excerpt = models.TextField(blank=True, help_text="The start of the prompt.")
+    excerpt = models.TextField(
+        blank=True,
+        help_text="The start of an encrypted prompt; of others it is cut from the prompt.",
+    )
     prompt = models.TextField(blank=True, help_text="As sent to the LLM.")
     system = models.TextField("system prompt", blank=True)
     result = models.TextField(blank=True)

@@ -21,6 +21,7 @@ class Parent:
     table: str
     every: timedelta  # the length of a partition's interval
     schema: str = ""  # '': where the search path finds the table
+    truncate_guard: str = ""  # the trigger function that refuses TRUNCATE; '': it is allowed
 
     def partition(self, interval: Interval) -> str:
         """Returns the name of the partition for an interval, e.g. generation_body_20260131."""
@@ -40,11 +41,25 @@ def make(parent: Parent, interval: Interval) -> list[str]:
     whole, part = parent.quoted(parent.table), parent.quoted(parent.partition(interval))
     return [
         f"CREATE TABLE {part} (LIKE {whole} INCLUDING ALL)",
+        *([guard(parent, parent.partition(interval))] if parent.truncate_guard else []),
         (
             f"ALTER TABLE {whole} ATTACH PARTITION {part}"
             f" FOR VALUES FROM ('{interval.first_id}') TO ('{interval.end_id}')"
         ),
     ]
+
+
+def guard(parent: Parent, name: str) -> str:
+    """Returns the statement that has a partition refuse TRUNCATE.
+
+    PostgreSQL gives a parent's triggers for each row to its partitions, but not those for each
+    statement.
+    """
+    function = parent.quoted(parent.truncate_guard)
+    return (
+        f'CREATE TRIGGER "{parent.truncate_guard}" BEFORE TRUNCATE ON {parent.quoted(name)}'
+        f" FOR EACH STATEMENT EXECUTE FUNCTION {function}()"
+    )
 
 
 def detach(parent: Parent, name: str) -> str:

@@ -31,6 +31,7 @@ Report = Callable[[str], None]
 NOW = timedelta(0)
 PARTITIONS = "partitions"
 STATISTICS = "statistics"
+ACCESS_GUARD = "generation_access_is_append_only"  # a function that a migration has made
 DUE_AFTER = timedelta(hours=1)
 ANALYZE_AFTER = timedelta(days=1)
 
@@ -62,7 +63,7 @@ def kept_tables(settings: Settings) -> dict[Parent, timedelta]:
     return {
         Parent(GenerationLog._meta.db_table, WEEK): timedelta(days=settings.log_retention_days),
         Parent(GenerationBody._meta.db_table, DAY): timedelta(days=settings.body_days),
-        Parent(GenerationAccess._meta.db_table, WEEK): timedelta(
+        Parent(GenerationAccess._meta.db_table, WEEK, truncate_guard=ACCESS_GUARD): timedelta(
             days=settings.access_retention_days
         ),
     }

@@ -18,10 +18,15 @@ from tests.support.admin import LOGS, save_log, save_logs
 
 EXPORT = f"{LOGS}export/"
 
-pytestmark = pytest.mark.usefixtures("orm")
+pytestmark = pytest.mark.usefixtures("orm", "_no_export_under_way")
 
 
-async def visit(codenames: str, query: str = ""):
+@pytest.fixture
+def _no_export_under_way(monkeypatch) -> None:
+    monkeypatch.setattr(export, "_place", export.Place())
+
+
+async def log_in(codenames: str = "view_generationlog export") -> AsyncClient:
     def make():
         user = get_user_model().objects.create(username="clerk", is_staff=True)
         user.user_permissions.add(*Permission.objects.filter(codename__in=codenames.split()))
@@ -29,6 +34,11 @@ async def visit(codenames: str, query: str = ""):
 
     client = AsyncClient()
     await client.aforce_login(await sync_to_async(make)())
+    return client
+
+
+async def visit(codenames: str, query: str = ""):
+    client = await log_in(codenames)
     response: Any = await client.get(EXPORT + query)
     if response.streaming:
         parts = [part async for part in response.streaming_content]
@@ -76,6 +86,25 @@ async def test_too_much_is_refused_whole(monkeypatch):
     assert response.status_code == 400
     assert b"More than 2 generations" in response.content
     assert await sync_to_async(accesses)() == []
+
+
+async def test_one_export_at_a_time_and_its_end_makes_room(monkeypatch):
+    """Whether it was sent to its end, refused, or never begun because its client left."""
+    await sync_to_async(save_log)()
+    clerk = await log_in()
+    running = await clerk.get(EXPORT)
+    refused = await clerk.get(EXPORT)
+    assert (refused.status_code, refused["Retry-After"]) == (503, "10")
+    assert b"Another export" in refused.content
+    assert len(await sync_to_async(accesses)()) == 1, "what is refused is no export"
+    running.close()
+    monkeypatch.setattr(export, "MOST_ROWS", 0)
+    assert (await clerk.get(EXPORT)).status_code == 400
+    monkeypatch.undo()
+    assert (await clerk.get(EXPORT)).status_code == 200
+    assert (await clerk.get(EXPORT)).status_code == 503
+    monkeypatch.setattr(export, "LONGEST_S", 0.0)
+    assert (await clerk.get(EXPORT)).status_code == 200, "nobody closed the last one"
 
 
 async def test_a_filter_that_is_none_is_refused():

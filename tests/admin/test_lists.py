@@ -57,7 +57,7 @@ def test_the_long_texts_of_a_list_stay_in_the_database(staff):
     assert "p" * 1000 not in response.html
     texts = [query["sql"] for query in queries if "generation_generationbody" in query["sql"]]
     assert len(texts) == 1, "the excerpts of a page are read at once"
-    assert '"prompt"' not in texts[0]
+    assert texts[0].count('"prompt"') == texts[0].count('."prompt", 240)') == 1, "its start only"
     assert '"result"' not in texts[0]
 
 

@@ -90,46 +90,44 @@ async def test_variables_fill_the_template(client):
     assert row.body.prompt == "In a dry tone: why?"
 
 
-@pytest.mark.parametrize(
-    ("path", "body", "status", "slug"),
-    [
-        ("99", b"", 404, "unknown-user"),
-        ("4", b"", 404, "unknown-user"),  # inactive
-        ("5", b"", 404, "unknown-user"),  # no profile
-        (str(2**31), b"", 404, "unknown-user"),  # beyond the key's own type
-        (str(BIGINT_MAX), b"", 404, "unknown-user"),
-        (str(BIGINT_MAX + 1), b"", 422, "invalid-request"),
-        ("0", b"", 422, "invalid-request"),
-        ("-1", b"", 422, "invalid-request"),
-        ("9" * 5000, b"", 422, "invalid-request"),
-        ("abc", b"", 422, "invalid-request"),
-        ("1", b"{", 400, "malformed-body"),
-        ("1", b"\xff", 400, "malformed-body"),
-        ("1", b"[" * 100_000, 400, "malformed-body"),
-        ("1", b'{"max_tokens": NaN}', 400, "malformed-body"),
-        ("1", b"[]", 422, "invalid-request"),
-        ("1", b'"text"', 422, "invalid-request"),
-        ("1", b'{"input": 7}', 422, "invalid-request"),
-        ("1", b'{"inputs": "x"}', 422, "invalid-request"),
-        ("1", b'{"input": "a\\u0000b"}', 422, "invalid-request"),
-        ("1", b'{"input": "\\ud800"}', 422, "invalid-request"),
-        ("1", b'{"variables": {"a\\u0000": "b"}}', 422, "invalid-request"),
-        ("1", b'{"variables": {"a": 1}}', 422, "invalid-request"),
-        ("1", b'{"max_tokens": 0}', 422, "invalid-request"),
-        ("1", b'{"max_tokens": 99999999999999999999999}', 422, "invalid-request"),
-        ("1", b'{"model": "no-such-model"}', 422, "model-not-allowed"),
-        ("1", b'{"model": "%s"}' % (b"m" * 201), 422, "invalid-request"),
-        ("3", b"{}", 422, "missing-variable"),
-        ("1", b"x" * 1_048_577, 413, "body-too-large"),
-    ],
-    ids=lambda value: repr(value)[:40],
-)
-async def test_bad_input_is_a_problem_of_its_own_type_and_leaves_no_row(
-    client, path, body, status, slug
-):
-    answer = await client.post(f"/api/v1/generate/{path}", content=body)
-    assert problem(answer) == (status, slug)
-    assert not await GenerationLog.objects.aexists()
+BAD_INPUT = [
+    ("99", b"", 404, "unknown-user"),
+    ("4", b"", 404, "unknown-user"),  # inactive
+    ("5", b"", 404, "unknown-user"),  # no profile
+    (str(2**31), b"", 404, "unknown-user"),  # beyond the key's own type
+    (str(BIGINT_MAX), b"", 404, "unknown-user"),
+    (str(BIGINT_MAX + 1), b"", 422, "invalid-request"),
+    ("0", b"", 422, "invalid-request"),
+    ("-1", b"", 422, "invalid-request"),
+    ("9" * 5000, b"", 422, "invalid-request"),
+    ("abc", b"", 422, "invalid-request"),
+    ("1", b"{", 400, "malformed-body"),
+    ("1", b"\xff", 400, "malformed-body"),
+    ("1", b"[" * 100_000, 400, "malformed-body"),
+    ("1", b'{"max_tokens": NaN}', 400, "malformed-body"),
+    ("1", b"[]", 422, "invalid-request"),
+    ("1", b'"text"', 422, "invalid-request"),
+    ("1", b'{"input": 7}', 422, "invalid-request"),
+    ("1", b'{"inputs": "x"}', 422, "invalid-request"),
+    ("1", b'{"input": "a\\u0000b"}', 422, "invalid-request"),
+    ("1", b'{"input": "\\ud800"}', 422, "invalid-request"),
+    ("1", b'{"variables": {"a\\u0000": "b"}}', 422, "invalid-request"),
+    ("1", b'{"variables": {"a": 1}}', 422, "invalid-request"),
+    ("1", b'{"max_tokens": 0}', 422, "invalid-request"),
+    ("1", b'{"max_tokens": 99999999999999999999999}', 422, "invalid-request"),
+    ("1", b'{"model": "no-such-model"}', 422, "model-not-allowed"),
+    ("1", b'{"model": "%s"}' % (b"m" * 201), 422, "invalid-request"),
+    ("3", b"{}", 422, "missing-variable"),
+    ("1", b"x" * 1_048_577, 413, "body-too-large"),
+]
+
+
+async def test_bad_input_is_a_problem_of_its_own_type_and_leaves_no_row(client, subtests):
+    for path, body, status, slug in BAD_INPUT:
+        with subtests.test(path=path[:40], body=body[:40]):
+            answer = await client.post(f"/api/v1/generate/{path}", content=body)
+            assert problem(answer) == (status, slug)
+            assert not await GenerationLog.objects.aexists()
 
 
 async def test_a_missing_variable_is_named(client):
@@ -149,12 +147,14 @@ def set_template(template: str) -> None:
     Profile.objects.filter(user_id=1).update(prompt_template=template)
 
 
-@pytest.mark.parametrize(
-    ("template", "slug"), [("", "empty-prompt"), (" \n", "empty-prompt"), ("$", "invalid-template")]
-)
-async def test_a_template_that_yields_no_prompt_is_a_problem(client, template, slug):
-    await set_template(template)
-    assert problem(await client.post("/api/v1/generate/1")) == (422, slug)
+PROMPTLESS = [("", "empty-prompt"), (" \n", "empty-prompt"), ("$", "invalid-template")]
+
+
+async def test_a_template_that_yields_no_prompt_is_a_problem(client, subtests):
+    for template, slug in PROMPTLESS:
+        with subtests.test(template=template, slug=slug):
+            await set_template(template)
+            assert problem(await client.post("/api/v1/generate/1")) == (422, slug)
 
 
 async def test_a_wrong_method_is_a_problem_that_says_what_is_allowed(client):
@@ -167,29 +167,31 @@ async def test_an_unknown_path_of_the_api_is_a_problem(client):
     assert problem(await client.get("/api/v1/nope")) == (404, "not-found")
 
 
-@pytest.mark.parametrize(
-    ("path", "headers", "body", "status"),
-    [
-        ("/api/v1/generate/1", {}, "{", 400),
-        ("/api/v1/generate/1", {"X-API-Key": "stc_wrong"}, "{}", 401),
-        ("/api/v1/generate/1", {}, '{"nope": 1}', 422),
-        ("/api/v1/generate/99", {}, "{}", 404),
-        ("/api/v1/nope", {}, "{}", 404),
-    ],
-)
-async def test_every_refusal_returns_the_request_id(client, path, headers, body, status):
-    headers = {"X-Request-ID": "trace-7", "content-type": "application/json", **headers}
-    answer = await client.post(path, content=body, headers=headers)
-    assert (answer.status_code, answer.headers["x-request-id"]) == (status, "trace-7")
+REFUSALS = [
+    ("/api/v1/generate/1", {}, "{", 400),
+    ("/api/v1/generate/1", {"X-API-Key": "stc_wrong"}, "{}", 401),
+    ("/api/v1/generate/1", {}, '{"nope": 1}', 422),
+    ("/api/v1/generate/99", {}, "{}", 404),
+    ("/api/v1/nope", {}, "{}", 404),
+]
 
 
-@pytest.mark.parametrize("given", ["", "with space", "x" * 129, "é"])
-async def test_an_unfit_request_id_is_replaced(client, given):
-    answer = await client.post(
-        "/api/v1/generate/1", headers=[(b"x-request-id", given.encode("latin1"))]
-    )
-    assert answer.status_code == 200
-    assert answer.headers["x-request-id"] not in {given, ""}
+async def test_every_refusal_returns_the_request_id(client, subtests):
+    for path, headers, body, status in REFUSALS:
+        with subtests.test(path=path, headers=headers, body=body, status=status):
+            sent = {"X-Request-ID": "trace-7", "content-type": "application/json", **headers}
+            answer = await client.post(path, content=body, headers=sent)
+            assert (answer.status_code, answer.headers["x-request-id"]) == (status, "trace-7")
+
+
+async def test_an_unfit_request_id_is_replaced(client, subtests):
+    for given in ["", "with space", "x" * 129, "é"]:
+        with subtests.test(given=given):
+            answer = await client.post(
+                "/api/v1/generate/1", headers=[(b"x-request-id", given.encode("latin1"))]
+            )
+            assert answer.status_code == 200
+            assert answer.headers["x-request-id"] not in {given, ""}
 
 
 async def test_a_users_deletion_while_the_model_thinks_loses_no_row(client):
@@ -260,21 +262,22 @@ async def test_a_row_keeps_the_callers_metadata_and_trace(client):
     assert (row.cache_read_tokens, row.replay_of) == (0, None)
 
 
-@pytest.mark.parametrize(
-    ("metadata", "why"),
-    [
-        ({str(n): "" for n in range(17)}, "more than 16 members"),
-        ({"": "x"}, "at least 1 character"),
-        ({"n" * 65: "x"}, "at most 64 characters"),
-        ({"n": "x" * 513}, "at most 512 characters"),
-        ({"n": 1}, "valid string"),
-        ({"n": {}}, "valid string"),
-        ({"n": "\0"}, "NUL"),
-        ([], "valid dictionary"),
-    ],
-)
-async def test_metadata_is_small_and_text(client, metadata, why):
-    answer = await client.post("/api/v1/generate/1", json={"metadata": metadata})
-    assert problem(answer) == (422, "invalid-request")
-    assert why in answer.json()["errors"][0]["why"]
-    assert not await GenerationLog.objects.aexists()
+BAD_METADATA = [
+    ({str(n): "" for n in range(17)}, "more than 16 members"),
+    ({"": "x"}, "at least 1 character"),
+    ({"n" * 65: "x"}, "at most 64 characters"),
+    ({"n": "x" * 513}, "at most 512 characters"),
+    ({"n": 1}, "valid string"),
+    ({"n": {}}, "valid string"),
+    ({"n": "\0"}, "NUL"),
+    ([], "valid dictionary"),
+]
+
+
+async def test_metadata_is_small_and_text(client, subtests):
+    for metadata, why in BAD_METADATA:
+        with subtests.test(why):
+            answer = await client.post("/api/v1/generate/1", json={"metadata": metadata})
+            assert problem(answer) == (422, "invalid-request")
+            assert why in answer.json()["errors"][0]["why"]
+            assert not await GenerationLog.objects.aexists()

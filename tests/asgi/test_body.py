@@ -9,23 +9,11 @@ import json
 import pytest
 
 from generation.asgi.body import LARGE_BODIES_BYTES, Room
-from tests.support import http, service
+from tests.support import http
 from tests.support.http import GENERATE, Wire, exchange, head
 from tests.support.problems import problem
 
 MIB = 1024 * 1024
-
-
-@pytest.fixture(scope="module")
-def running(postgres_url):
-    with service.shared(postgres_url, LLM_PROVIDER="simulated") as shared:
-        yield shared
-
-
-@pytest.fixture
-def edge(running, users):
-    """A service for those tests that need no settings of their own."""
-    return running
 
 
 def slug(reply) -> tuple[int, str]:
@@ -240,46 +228,49 @@ async def test_a_refused_sender_may_go_on_on_its_connection(serve):
 # --- head ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", [GENERATE, "/livez", "/admin/login/", "/nowhere"])
-@pytest.mark.parametrize(
-    ("query", "headers", "expected"),
-    [
-        ("?" + "q" * 9000, [], (414, "uri-too-long")),
-        ("", ["X-Large: " + "x" * 40_000], (431, "headers-too-large")),
-        ("", [f"X-{number}: x" for number in range(120)], (431, "headers-too-large")),
-    ],
-    ids=["target", "bytes", "count"],
-)
-async def test_a_head_that_is_too_large_is_a_problem(client, path, query, headers, expected):
-    pairs = [tuple(line.split(": ")) for line in headers]
-    answer = await client.request("GET", path + query, headers=pairs)
-    assert problem(answer) == expected
+LARGE_HEADS = [
+    ("?" + "q" * 9000, [], (414, "uri-too-long")),
+    ("", ["X-Large: " + "x" * 40_000], (431, "headers-too-large")),
+    ("", [f"X-{number}: x" for number in range(120)], (431, "headers-too-large")),
+]
 
 
-@pytest.mark.parametrize(
-    ("content_type", "fits"),
-    [
-        (None, True),
-        ("application/json", True),
-        ("Application/JSON; charset=UTF-8", True),
-        ("application/problem+json", True),
-        ("application/x-www-form-urlencoded", True),  # what curl -d says
-        ("text/plain", False),
-        ("multipart/form-data; boundary=x", False),
-        ("application/json; charset=latin-1", False),
-        ("application/xml", False),
-        ("\xff", False),
-    ],
-)
-async def test_a_body_is_json_whatever_curl_calls_it(client, content_type, fits):
-    headers = {} if content_type is None else {"Content-Type": content_type.encode("latin1")}
-    answer = await client.post(GENERATE, content=b'{"input": "x"}', headers=headers)
-    if fits:
-        assert answer.status_code == 200
-    else:
-        assert problem(answer) == (415, "unsupported-media-type")
-    empty = await client.post(GENERATE, headers=headers)
-    assert empty.status_code == 200, "an empty body may call itself anything"
+async def test_a_head_that_is_too_large_is_a_problem(client, subtests):
+    for path in [GENERATE, "/livez", "/admin/login/", "/nowhere"]:
+        for query, headers, expected in LARGE_HEADS:
+            with subtests.test(path=path, expected=expected):
+                pairs = [tuple(line.split(": ")) for line in headers]
+                answer = await client.request("GET", path + query, headers=pairs)
+                assert problem(answer) == expected
+
+
+CONTENT_TYPES = [
+    (None, True),
+    ("application/json", True),
+    ("Application/JSON; charset=UTF-8", True),
+    ("application/problem+json", True),
+    ("application/x-www-form-urlencoded", True),  # what curl -d says
+    ("text/plain", False),
+    ("multipart/form-data; boundary=x", False),
+    ("application/json; charset=latin-1", False),
+    ("application/xml", False),
+    ("\xff", False),
+]
+
+
+async def test_a_body_is_json_whatever_curl_calls_it(client, subtests):
+    for content_type, fits in CONTENT_TYPES:
+        with subtests.test(content_type=content_type, fits=fits):
+            headers = (
+                {} if content_type is None else {"Content-Type": content_type.encode("latin1")}
+            )
+            answer = await client.post(GENERATE, content=b'{"input": "x"}', headers=headers)
+            if fits:
+                assert answer.status_code == 200
+            else:
+                assert problem(answer) == (415, "unsupported-media-type")
+            empty = await client.post(GENERATE, headers=headers)
+            assert empty.status_code == 200, "an empty body may call itself anything"
 
 
 async def test_a_compressed_body_is_not_unpacked(client):
@@ -294,25 +285,26 @@ async def test_a_form_is_not_taken_for_json(client):
     assert problem(answer) == (400, "malformed-body")
 
 
-@pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "OPTIONS"])
-async def test_a_refusal_of_another_method_names_the_right_one(client, method):
-    answer = await client.request(method, GENERATE)
-    assert problem(answer) == (405, "method-not-allowed")
-    assert answer.headers["allow"] == "POST"
+async def test_a_refusal_of_another_method_names_the_right_one(client, subtests):
+    for method in ["GET", "PUT", "PATCH", "DELETE", "OPTIONS"]:
+        with subtests.test(method=method):
+            answer = await client.request(method, GENERATE)
+            assert problem(answer) == (405, "method-not-allowed")
+            assert answer.headers["allow"] == "POST"
 
 
-@pytest.mark.parametrize(
-    ("body", "expected"),
-    [
-        ({"variables": {str(number): "x" for number in range(101)}}, (422, "invalid-request")),
-        ({"variables": {"n" * 101: "x"}}, (422, "invalid-request")),
-        ({"variables": {str(number): "x" for number in range(100)}}, None),
-    ],
-    ids=["many", "long", "fits"],
-)
-async def test_variables_are_bounded(client, body, expected):
-    answer = await client.post(GENERATE, json=body)
-    assert answer.status_code == 200 if expected is None else problem(answer) == expected
+VARIABLES = [
+    ("many", {"variables": {str(number): "x" for number in range(101)}}, (422, "invalid-request")),
+    ("long", {"variables": {"n" * 101: "x"}}, (422, "invalid-request")),
+    ("fits", {"variables": {str(number): "x" for number in range(100)}}, None),
+]
+
+
+async def test_variables_are_bounded(client, subtests):
+    for kind, body, expected in VARIABLES:
+        with subtests.test(kind):
+            answer = await client.post(GENERATE, json=body)
+            assert answer.status_code == 200 if expected is None else problem(answer) == expected
 
 
 async def test_nothing_of_a_request_is_echoed_into_a_header(edge):

@@ -57,14 +57,13 @@ async def test_a_head_without_end_is_refused_before_it_ends(serve, loop):
         assert "Traceback" not in service.log
 
 
-async def test_framing_without_end_is_cut_off(serve):
-    async with serve() as service:
-        for kind, (first, chunk) in ENDLESS_FRAMING.items():
-            async with Wire.to(service.port) as wire:
-                sent = await send_until_cut_off(wire, first, chunk, 32 * MIB)
-                assert sent < 32 * MIB, kind
-                assert (await service.pool())["requests_in_flight"] == 0
-        assert "Traceback" not in service.log
+async def test_framing_without_end_is_cut_off(edge):
+    for kind, (first, chunk) in ENDLESS_FRAMING.items():
+        async with Wire.to(edge.port) as wire:
+            sent = await send_until_cut_off(wire, first, chunk, 32 * MIB)
+            assert sent < 32 * MIB, kind
+            assert (await edge.pool())["requests_in_flight"] == 0
+    assert "Traceback" not in edge.log
 
 
 async def test_a_head_without_end_after_a_request_is_cut_off(serve, llm):
@@ -77,24 +76,24 @@ async def test_a_head_without_end_after_a_request_is_cut_off(serve, llm):
         llm.release.set()
 
 
-async def test_a_large_body_in_the_smallest_chunks_is_no_head(serve):
+async def test_a_large_body_in_the_smallest_chunks_is_no_head(edge):
     body = b'{"input": "%s"}' % (b"x" * MAX_UNPARSED_BYTES)
     chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body)
-    async with serve() as service, Wire.to(service.port) as wire:
+    async with Wire.to(edge.port) as wire:
         await wire.send(head("Transfer-Encoding: chunked") + chunks + b"0\r\n\r\n")
         assert (await wire.reply(30)).status == 200
 
 
-async def test_many_requests_on_one_connection_do_not_add_up(serve):
-    async with serve() as service, Wire.to(service.port) as wire:
+async def test_many_requests_on_one_connection_do_not_add_up(edge):
+    async with Wire.to(edge.port) as wire:
         for _ in range(20):
             await wire.send(head("X-Large: " + "x" * 30_000, path="/livez", method="GET"))
             assert (await wire.reply()).status == 200
 
 
-async def test_trailers_are_no_headers(serve):
+async def test_trailers_are_no_headers(edge):
     trailers = b"X-Request-ID: trailer\r\nX-API-Key: none\r\nX-Forwarded-For: 192.0.2.1\r\n"
-    async with serve() as service, Wire.to(service.port) as wire:
+    async with Wire.to(edge.port) as wire:
         await wire.send(CHUNKED + b"2\r\n{}\r\n0\r\n" + trailers + b"\r\n")
         reply = await wire.reply()
         assert reply.status == 200, "a key that does not exist would be refused"
@@ -143,8 +142,8 @@ async def test_a_client_that_closes_its_connection_is_noticed_at_once(serve, llm
         await service.until_pool(lambda pool: pool["requests_in_flight"] == 0, "no request")
 
 
-async def test_half_a_body_gets_no_answer(serve):
-    async with serve() as service, Wire.to(service.port) as wire:
+async def test_half_a_body_gets_no_answer(edge):
+    async with Wire.to(edge.port) as wire:
         await wire.send(head("Content-Length: 20") + b"{}")
         wire.writer.write_eof()
         assert await wire.is_closed()

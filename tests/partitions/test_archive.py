@@ -5,16 +5,23 @@ from __future__ import annotations
 import gzip
 import json
 import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import connection
+from django.db import connection, transaction
+from pyarrow import parquet
 
+from generation import access
 from generation.management.commands import staccato_archive
-from generation.partitions import ddl
-from generation.partitions.archive import ArchiveSpoiled, archive, due
+from generation.models import GenerationAccess
+from generation.partitions import archive_formats, ddl
+from generation.partitions.archive import Archive, due
+from generation.partitions.archive_formats import ArchiveSpoiled, Ndjson, Parquet
 from generation.partitions.catalog import Found, partition_of
 from generation.partitions.ddl import Parent
 from generation.partitions.intervals import DAY, interval_at
@@ -63,28 +70,48 @@ def find(now: datetime) -> Found:
         return Found(PARENT, now, [partition_of(*row) for row in cursor.fetchall()])
 
 
-def run(now: datetime, folder: Path) -> list[str]:
+@pytest.fixture(params=[Ndjson, Parquet])
+def file_format(request):
+    return request.param()
+
+
+def run(now: datetime, folder: Path, file_format=None, announced: list | None = None) -> list[str]:
     words: list[str] = []
     found = find(now)
+    archive = Archive(
+        connection,
+        folder,
+        file_format or Ndjson(),
+        announce=lambda *what: announced.append(what) if announced is not None else None,
+        report=words.append,
+    )
     for part in due(found, KEPT, None):
-        archive(connection, found, part, folder, words.append)
+        archive.add(found, part)
     return words
 
 
 def file_in(folder: Path) -> Path:
-    (path,) = folder.glob("*.ndjson.gz")
+    (path,) = (*folder.glob("*.ndjson.gz"), *folder.glob("*.parquet"))
     return path
 
 
-def test_a_partition_that_is_dropped_soon_is_written_as_it_is(now, tmp_path):
-    (words,) = run(now, tmp_path)
+def read(path: Path) -> list[dict]:
+    if path.suffix == ".gz":
+        with gzip.open(path, "rt") as lines:
+            rows = [json.loads(line) for line in lines]
+        return [{**row, "at": datetime.fromisoformat(row["at"])} for row in rows]
+    rows = parquet.read_table(path).to_pylist()
+    return [{**row, "things": json.loads(row["things"])} for row in rows]
+
+
+def test_a_partition_that_is_dropped_soon_is_written_as_it_is(now, tmp_path, file_format):
+    (words,) = run(now, tmp_path, file_format)
     assert "2 rows" in words
-    with gzip.open(file_in(tmp_path), "rt") as lines:
-        rows = [json.loads(line) for line in lines]
+    rows = read(file_in(tmp_path))
     assert len(rows) == 2
-    assert {row["words"] for row in rows} == {TEXT}
-    assert rows[0]["things"] == {"text": TEXT}
-    assert datetime.fromisoformat(rows[0]["at"]) == now - timedelta(days=12)
+    for row in rows:
+        assert UUID(row.pop("id"))
+        assert row == {"words": TEXT, "things": {"text": TEXT}, "at": now - timedelta(days=12)}
     subprocess.run(["sha256sum", "--check", "--strict", *tmp_path.glob("*.sha256")],
         cwd=tmp_path, check=True, capture_output=True)  # fmt: skip
     assert all(file.stat().st_mode & 0o077 == 0 for file in tmp_path.iterdir()), "it holds prompts"
@@ -99,14 +126,46 @@ def test_what_is_due_is_what_is_dropped_within_a_week_or_lies_before_a_day(now):
     assert due(found, timedelta(days=300), None) == []
 
 
-def test_a_finished_file_is_kept_and_a_draft_is_begun_again(now, tmp_path):
-    run(now, tmp_path)
-    before = file_in(tmp_path).stat()
-    draft = file_in(tmp_path).with_name("parted_x.ndjson.gz.part")
-    assert ["is archived" in words for words in run(now, tmp_path)] == [True]
-    assert file_in(tmp_path).stat().st_ino == before.st_ino
-    file_in(tmp_path).rename(draft.with_name(f"{file_in(tmp_path).name}.part"))
-    assert "2 rows" in run(now, tmp_path)[0]
+def test_a_finished_file_is_kept_and_a_draft_is_begun_again(now, tmp_path, file_format):
+    announced: list = []
+    run(now, tmp_path, file_format, announced)
+    path = file_in(tmp_path)
+    inode = path.stat().st_ino
+    assert [words.endswith("is archived") for words in run(now, tmp_path, file_format)] == [True]
+    assert path.stat().st_ino == inode
+    path.rename(path.with_name(f"{path.name}.part"))
+    assert "2 rows" in run(now, tmp_path, file_format, announced)[0]
+    assert announced == [(path.name.partition(".")[0], 2, path)] * 2, "only what is written"
+
+
+def test_what_has_its_own_types_comes_back_from_parquet_in_groups(committed, tmp_path, monkeypatch):
+    """In a session whose times are not UTC, and with each kind of column that the log has."""
+    monkeypatch.setattr(archive_formats, "GROUP_ROWS", 2)
+    sql = """
+    SELECT n::int8 AS "a ""n"" b", n::int4 AS i, n::int2 AS s, n > 1 AS b, n / 3.0 AS unbounded,
+        (n / 7.0)::numeric(18, 9) AS c, timestamptz '2026-01-31T23:59:59.999999Z' AS at,
+        '10.0.0.1'::inet AS address, NULLIF(n, 2)::text AS t, NULL::timestamptz AS never
+    FROM generate_series(1, 5) AS n
+    """
+    path = tmp_path / "typed.parquet"
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL TimeZone = 'Asia/Seoul'")
+        cursor.execute(f"CREATE TEMPORARY TABLE typed ON COMMIT DROP AS {sql}")
+        with path.open("wb") as file:
+            written = Parquet().write(cursor, "typed", file, lambda _rows: None)
+    assert Parquet().read(path) == written
+    assert written.rows == 5
+    table = parquet.read_table(path)
+    assert [str(field.type) for field in table.schema] == [
+        *("int64", "int32", "int16", "bool", "string", "decimal128(18, 9)"),
+        *("timestamp[us, tz=UTC]", "string", "string", "timestamp[us, tz=UTC]"),
+    ]
+    row = table.to_pylist()[1]
+    assert row['a "n" b'] == 2
+    assert row["c"] == Decimal("0.285714286")
+    assert row["at"] == datetime(2026, 1, 31, 23, 59, 59, 999999, tzinfo=UTC)
+    assert (row["address"], row["t"], row["never"]) == ("10.0.0.1/32", None, None)
+    assert parquet.ParquetFile(path).num_row_groups == 3
 
 
 def test_rows_that_came_late_are_archived_as_well(now, tmp_path):
@@ -116,15 +175,22 @@ def test_rows_that_came_late_are_archived_as_well(now, tmp_path):
     assert "3 rows" in run(now, tmp_path)[0]
 
 
-def test_a_file_that_can_not_be_read_back_does_not_count(now, tmp_path, monkeypatch):
-    class Spoiled(gzip.GzipFile):
-        def write(self, data):
-            super().write(data.upper())
-            return len(data)
+@pytest.mark.parametrize("spoiled", [b"", b"PAR1", b"x" * 2000], ids=["empty", "torn", "other"])
+def test_a_file_that_can_not_be_read_back_does_not_count(
+    now, tmp_path, file_format, spoiled, monkeypatch
+):
+    write = type(file_format).write
 
-    monkeypatch.setattr(gzip, "GzipFile", Spoiled)
+    def spoil(self, cursor, table, file, count):
+        written = write(self, cursor, table, file, count)
+        file.seek(0)
+        file.truncate()
+        file.write(spoiled)
+        return written
+
+    monkeypatch.setattr(type(file_format), "write", spoil)
     with pytest.raises(ArchiveSpoiled):
-        run(now, tmp_path)
+        run(now, tmp_path, file_format)
     assert list(tmp_path.iterdir()) == []
     assert not any(part.is_archived for part in find(now).partitions)
 
@@ -143,9 +209,33 @@ def test_the_command_writes_what_lies_before_a_day(now, tmp_path, monkeypatch, c
     found = find(now)
     monkeypatch.setattr(staccato_archive, "_find", find_ours)
     day = f"{now - timedelta(days=5):%Y-%m-%d}"
-    call_command("staccato_archive", str(tmp_path), "--before", day)
+    call_command("staccato_archive", str(tmp_path), "--before", day, "--format", "parquet")
     assert "2 rows" in capsys.readouterr().out
-    assert len(list(tmp_path.glob("*.gz"))) == 1
+    (path,) = tmp_path.glob("*.parquet")
+    entry = GenerationAccess.objects.get()
+    assert (entry.action, entry.user_id, entry.rows) == ("export", None, 2)
+    assert entry.selection.startswith(f"{path.stem} to {path}, by staccato_archive of ")
+
+
+def test_what_can_not_be_recorded_is_not_written(now, tmp_path, monkeypatch):
+    async def find_ours(_settings):
+        return [(found, KEPT)]
+
+    def refuse(*_args, **_entry):
+        raise access.NotRecorded("no partition")
+
+    found = find(now)
+    monkeypatch.setattr(staccato_archive, "_find", find_ours)
+    monkeypatch.setattr(access, "record", refuse)
+    with pytest.raises(CommandError, match="no entry: no partition"):
+        call_command("staccato_archive", str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_its_package_parquet_says_what_to_install(committed, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)  # an import of it fails
+    with pytest.raises(CommandError, match=r"pip install 'django-staccato\[archive\]'"):
+        call_command("staccato_archive", str(tmp_path), "--format", "parquet")
 
 
 def test_the_command_says_what_it_lacks(committed, tmp_path, capsys):

@@ -21,6 +21,7 @@ from generation.conversation import (
     load_blocks,
 )
 from generation.models import GenerationBody
+from generation.privacy import redactors
 from generation.privacy.encryption import TEXTS, KeyRing
 from generation.privacy.policy import HASH_PREFIX, MODES, ContentPolicy, HeldResult
 from generation.telemetry import metrics
@@ -53,6 +54,10 @@ def broken(text: str) -> str:
 
 def odd(text: str) -> str:
     return f"{len(text)} characters\0\ud800"
+
+
+def shout(text: str) -> str:
+    return text.upper()
 
 
 def not_text(_text: str) -> int:
@@ -134,6 +139,18 @@ def test_a_redactor_that_fails_costs_neither_the_row_nor_a_secret(redactor, capl
     assert metrics.REDACTOR_FAILURES._value.get() > failures
     assert "the redactor failed" in caplog.text
     assert SECRET not in caplog.text
+
+
+def test_a_redactor_that_holds_the_process_up_is_measured_and_named(monkeypatch, caplog):
+    total = metrics.REDACTOR_TIME._sum
+    before = total.get()
+    monkeypatch.setattr(redactors, "perf_counter", iter([0.0, 0.01, 1.0, 1.5]).__next__)
+    redact = redactors.load(f"{__name__}:shout")
+    redact("a text")
+    assert not caplog.records
+    redact("another")
+    assert "STACCATO_REDACTOR takes more than 20 ms" in caplog.text
+    assert total.get() == pytest.approx(before + 0.51)
 
 
 def test_a_redactor_of_ones_own_gets_a_bounded_text_and_its_result_can_be_stored():

@@ -83,7 +83,6 @@ async def test_every_value_of_a_row_is_stored(runtime, sql):
             "SELECT * FROM generation_generationlog JOIN generation_generationbody USING (id)"
         )
     )
-    assert found.pop("excerpt") == "p" * 240
     assert abs(found.pop("stored_at") - datetime.now(UTC)) < timedelta(minutes=5)
     assert found.pop("attempts").startswith("[{")
     assert found.pop("metadata") == '{"ticket": "4711"}'
@@ -124,6 +123,8 @@ async def test_without_a_partition_for_now_rows_wait_in_the_journal_and_the_serv
 
     with monkeypatch.context() as patched:
         patched.setattr(runtime.store.logs, "_run", forgotten)
+        # Without a limit: to try again until one has passed would mean no answer.
+        patched.setattr(runtime.log, "_write_timeout", None)
         assert (await client.post("/api/v1/generate/1")).status_code == 200
         assert runtime.log.snapshot().rows == 1
         async with asyncio.timeout(60):

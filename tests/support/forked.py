@@ -18,6 +18,8 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+from uvicorn import _subprocess
+
 ROOT = Path(__file__).parents[2]
 # What is large and looks at neither Django's settings nor the environment when it is imported.
 LIBRARIES = [
@@ -137,6 +139,8 @@ def _run(module: str, arguments: tuple[str, ...], env: dict[str, str], output: s
     if sys.dont_write_bytecode:  # or each start compiles what the one before has compiled
         sys.dont_write_bytecode = False
         sys.pycache_prefix = str(ROOT / "build" / "pycache")
+    # uvicorn's workers, too: spawned, each would import the libraries for 1.6 s.
+    vars(_subprocess)["spawn"] = multiprocessing.get_context("fork")
     warnings.resetwarnings()
     warnings.filterwarnings("error", category=RuntimeWarning)
     if module.endswith(".py"):

@@ -44,6 +44,12 @@ def remove_kept() -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def default_binaries() -> Path:
+    """Those that TEST_POSTGRES names, e.g. /usr/lib/postgresql/15/bin, or the embedded server's."""
+    named = os.environ.get("TEST_POSTGRES")
+    return Path(named) if named else holding.find_binaries() / "bin"
+
+
 @functools.cache
 def _runnable(binaries: Path) -> Path:
     """Those, or a copy if PostgreSQL's account may not reach them."""
@@ -77,7 +83,7 @@ class PrivatePostgres:
 
     def __init__(self, binaries: Path | None = None, **settings: str | int) -> None:
         self._account = Account()
-        self._binaries = _runnable(binaries or holding.find_binaries() / "bin")
+        self._binaries = _runnable(binaries or default_binaries())
         self._settings: dict[str, str | int] = {
             "listen_addresses": "",
             "port": PORT,

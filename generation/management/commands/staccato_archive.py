@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import os
 from argparse import ArgumentTypeError
 from datetime import UTC, datetime
@@ -12,11 +13,18 @@ from typing import TYPE_CHECKING, Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, connections
 
-from generation import conf
+from generation import access, conf
 from generation.database.engine import Database
 from generation.errors import StaccatoError
 from generation.locks import try_lock
-from generation.partitions.archive import ArchiveSpoiled, archive, due
+from generation.partitions.archive import Archive, due
+from generation.partitions.archive_formats import (
+    ArchiveSpoiled,
+    Format,
+    FormatMissing,
+    Ndjson,
+    Parquet,
+)
 from generation.partitions.catalog import look
 from generation.partitions.maintenance import kept_tables
 
@@ -26,11 +34,14 @@ if TYPE_CHECKING:
 
     from generation.partitions.catalog import Found
 
+FORMATS: dict[str, type[Format]] = {"ndjson": Ndjson, "parquet": Parquet}
+
 
 class Command(BaseCommand):
     help = (
-        "Write the partitions of the log that are dropped within a week, as NDJSON compressed with"
-        " gzip. What is complete is not written again. See also STACCATO_ARCHIVE_FIRST."
+        "Write the partitions of the log that are dropped within a week as files. What is complete"
+        " is not written again. Each is entered in the record of accesses before it is read. See"
+        " also STACCATO_ARCHIVE_FIRST."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -41,15 +52,32 @@ class Command(BaseCommand):
             metavar="DATE",
             help="write all partitions that lie before this day (UTC), e.g. 2026-01-31",
         )
+        parser.add_argument(
+            "--format",
+            choices=FORMATS,
+            default="ndjson",
+            help="NDJSON compressed with gzip (the default), or Parquet with the extra [archive]",
+        )
 
-    def handle(self, *_args: Any, folder: Path, before: datetime | None, **_options: Any) -> None:
+    def handle(
+        self,
+        *_args: Any,
+        folder: Path,
+        before: datetime | None,
+        format: str,  # noqa: A002  # the option's name
+        **_options: Any,
+    ) -> None:
         if not folder.is_dir():
             raise CommandError(f"{folder} is not a directory; make it first")
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             if not try_lock(descriptor):
                 raise CommandError(f"another run writes to {folder}")
-            self._archive(folder, before)
+            self._archive(folder, before, FORMATS[format]())
+        except FormatMissing as error:
+            raise CommandError(str(error)) from error
+        except access.NotRecorded as error:
+            raise CommandError(f"The record of accesses takes no entry: {error}") from error
         except StaccatoError as error:
             raise CommandError(error.detail) from error
         except (OSError, ArchiveSpoiled, DatabaseError) as error:
@@ -57,17 +85,33 @@ class Command(BaseCommand):
         finally:
             os.close(descriptor)
 
-    def _archive(self, folder: Path, before: datetime | None) -> None:
+    def _archive(self, folder: Path, before: datetime | None, file_format: Format) -> None:
         settings = conf.load()
         parts = [
             (found, part)
             for found, kept in asyncio.run(_find(settings))
             for part in due(found, kept, before)
         ]
+        archive = Archive(
+            connections[settings.database],
+            folder,
+            file_format,
+            announce=_record,
+            report=self.stdout.write,
+        )
         for found, part in parts:
-            archive(connections[settings.database], found, part, folder, self.stdout.write)
+            archive.add(found, part)
         if not parts:
             self.stdout.write("nothing is due")
+
+
+def _record(name: str, rows: int, file: Path) -> None:
+    """Enter an export in the record of accesses. Raises `NotRecorded`."""
+    access.record(
+        access.Action.EXPORT,
+        rows=rows,
+        selection=f"{name} to {file.absolute()}, by staccato_archive of {getpass.getuser()}",
+    )
 
 
 async def _find(settings: conf.Settings) -> list[tuple[Found, timedelta]]:

@@ -10,7 +10,7 @@ from django.db import transaction
 from generation import conf
 from generation.errors import AnswerUnreadable
 from generation.models import GenerationBody
-from generation.privacy.encryption import TEXTS, KeyRing
+from generation.privacy.encryption import EXCERPT_CHARS, TEXTS, KeyRing
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -83,6 +83,7 @@ class Command(BaseCommand):
             name: ring.read(body.pk, name, getattr(body, name), body.encryption_key)
             for name in TEXTS
         }
+        plain["excerpt"] = plain["prompt"][:EXCERPT_CHARS]
         for name, text in ring.encrypt(body.pk, plain, ring.current).items():
             setattr(body, name, text)
         body.encryption_key = ring.current
