@@ -246,6 +246,12 @@ class ModelNotAllowed(InvalidRequest):
     slug = "model-not-allowed"
 
 
+class ParameterNotSupported(InvalidRequest):
+    """The provider does not know a parameter of the request."""
+
+    slug = "parameter-not-supported"
+
+
 # --- the service's own fault ----------------------------------------------------------------
 
 

@@ -192,7 +192,7 @@ Range = Annotated[tuple[float, float], BeforeValidator(_parse_range), AfterValid
 Targets = Annotated[
     tuple[Target, ...], BeforeValidator(_read_targets), AfterValidator(_check_targets)
 ]
-SimulatedFault = Literal["429", "500", "503", "529", "timeout", "malformed"]
+SimulatedFault = Literal["429", "500", "503", "529", "timeout", "malformed", "cut", "stall"]
 Faults = Annotated[
     dict[SimulatedFault, float], BeforeValidator(_parse_faults), AfterValidator(_check_faults)
 ]

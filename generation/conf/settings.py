@@ -186,6 +186,16 @@ class Settings(BaseModel):
         le=3600,
         description="Time for one attempt, within the total. Default: two thirds of it.",
     )
+    llm_stream_idle_timeout: float = Field(
+        60,
+        gt=0,
+        le=3600,
+        description="Longest silence of a provider in the middle of a streamed answer. Its first "
+        "words must come within LLM_TIMEOUT.",
+    )
+    llm_stream_timeout: float = Field(
+        600, gt=0, le=86_400, description="Total time for one streamed answer."
+    )
     llm_connect_timeout: float = Field(
         5, gt=0, le=300, description="Time to reach the provider's server."
     )
@@ -210,7 +220,8 @@ class Settings(BaseModel):
     llm_simulated_faults: Faults = Field(
         {},
         description="How often the simulated provider fails, e.g. "
-        "`429=0.05,529=0.02,timeout=0.01`. Kinds: 429, 500, 503, 529, timeout, malformed.",
+        "`429=0.05,529=0.02,timeout=0.01`. Kinds: 429, 500, 503, 529, timeout, malformed; of a "
+        "streamed answer also cut (it breaks off half-way) and stall (it falls silent half-way).",
     )
     anthropic_api_key: ApiKey = Field(SecretStr(""), description="Key for Anthropic.")
     anthropic_base_url: AnthropicUrl = Field(

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from generation.errors import LLMError
+from generation.errors import LLMError, ParameterNotSupported
 from generation.llm import policy
 from generation.llm.completion import CompletionContext
 from generation.llm.offer import Offer, with_model
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from generation.conf import Settings, Target
     from generation.llm.completion import Outcome
     from generation.llm.providers.base import Answer, Provider
+    from generation.llm.streamed_attempt import Relay
     from generation.records import Prompt, Usage
 
 
@@ -72,11 +73,18 @@ class LLMClient:
         """
         return await self.run(self.begin(prompt))
 
-    def begin(self, prompt: Prompt) -> CompletionContext:
-        """The deadline starts to run here."""
+    def check(self, prompt: Prompt) -> None:
+        """Raises `ParameterNotSupported` if the prompt's provider has no place for a part of it."""
+        provider = self._upstreams[prompt.provider].provider
+        if lacking := provider.unknown_parameter(prompt):
+            raise ParameterNotSupported(f"{provider.name} does not support {lacking}")
+
+    def begin(self, prompt: Prompt, relay: Relay | None = None) -> CompletionContext:
+        """The deadline starts to run here. With a relay, the answer is streamed into it."""
         # Unique is enough: the system's randomness would cost a tenth of the call.
         idempotency_key = f"{random.getrandbits(128):032x}"
-        return CompletionContext(prompt, idempotency_key, self._clock() + self._timeout)
+        deadline = self._clock() + self._timeout
+        return CompletionContext(prompt, idempotency_key, deadline, self._cost, relay)
 
     async def run(self, context: CompletionContext) -> Outcome:
         """Cancelling it closes the connection to the provider."""
@@ -91,16 +99,14 @@ class LLMClient:
             text=answer.text,
             usage=answer.usage,
             stop_reason=answer.stop_reason,
-            cost_usd=self._cost(provider, answer.model, answer.usage),
+            cost_usd=self._cost(provider.name, answer.model, answer.usage),
             raw_reply=answer.raw_reply,
+            blocks=answer.blocks,
         )
         return context.succeeded(reply, provider.name, answer.model)
 
     async def _ask_chain(self, context: CompletionContext) -> tuple[Provider, Answer]:
-        prompt = context.prompt
-        chain = self._chain(prompt.provider, prompt.model)
-        if prompt.grant.targets:
-            chain = (chain[0], *(target for target in chain[1:] if prompt.grant.covers(*target)))
+        chain = self._chain_for(context.prompt)
         last = len(chain) - 1
         for position, (name, model) in enumerate(chain):
             upstream = self._upstreams[name]
@@ -110,9 +116,24 @@ class LLMClient:
                 out_of_time = self._clock() >= context.deadline
                 if position == last or out_of_time or not policy.fallback_helps(error):
                     raise
+                if context.is_committed:
+                    raise
             else:
                 return upstream.provider, answer
         raise AssertionError("a chain holds at least one target")
+
+    def _chain_for(self, prompt: Prompt) -> tuple[Target, ...]:
+        first, *others = self._chain(prompt.provider, prompt.model)
+        if not others:
+            return (first,)
+        return (first, *(target for target in others if self._may_follow(prompt, target)))
+
+    def _may_follow(self, prompt: Prompt, target: Target) -> bool:
+        """Whether it may answer in another's place: the key allows it, and it knows all that is
+        asked for."""
+        if prompt.grant.targets and not prompt.grant.covers(*target):
+            return False
+        return not self._upstreams[target.provider].provider.unknown_parameter(prompt)
 
     def _build_chain(self, provider: str, model: str) -> tuple[Target, ...]:
         return tuple(dict.fromkeys((self.choose(provider, model), *self._fallbacks)))
@@ -121,11 +142,10 @@ class LLMClient:
         if error.partial is None:
             return None
         asked = context.attempts[-1]
-        provider = self._upstreams[asked.provider].provider
-        cost = self._cost(provider, asked.model, error.partial.usage)
+        cost = self._cost(asked.provider, asked.model, error.partial.usage)
         return replace(error.partial, cost_usd=cost)
 
-    def _cost(self, provider: Provider, model: str, usage: Usage) -> Decimal | None:
+    def _cost(self, provider: str, model: str, usage: Usage) -> Decimal | None:
         if self._prices is None:
             return None
-        return self._prices.cost(provider.price_list, model, usage)
+        return self._prices.cost(self._upstreams[provider].provider.price_list, model, usage)

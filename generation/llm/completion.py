@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from generation.errors import release_frames
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from decimal import Decimal
+
     from generation.errors import LLMError
-    from generation.records import Attempt, Prompt, Reply
+    from generation.llm.streamed_attempt import Relay, StreamedAttempt
+    from generation.records import Attempt, Prompt, Reply, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +35,39 @@ class Outcome:
         return self.reply
 
 
-@dataclass(frozen=True, slots=True)
+def _no_price(_provider: str, _model: str, _usage: Usage) -> Decimal | None:
+    return None
+
+
+@dataclass(slots=True)
 class CompletionContext:
     """One prompt's way through providers and attempts.
 
-    It outlives a cancelled completion, so that the log row still has the attempts.
+    It outlives a cancelled completion, so that the log row still has the attempts, and what the
+    last of them has brought.
     """
 
     prompt: Prompt
     idempotency_key: str
-    deadline: float  # by the event loop's clock
+    deadline: float  # by the event loop's clock; of a stream, for its first content
+    price: Callable[[str, str, Usage], Decimal | None] = _no_price  # of a provider's model
+    relay: Relay | None = None  # None: the answer is wanted whole
+    streamed: StreamedAttempt | None = None  # the last one
     attempts: list[Attempt] = field(default_factory=list)
+
+    @property
+    def is_committed(self) -> bool:
+        """A reader has the beginning of the answer, so nobody else can be asked."""
+        return self.relay is not None and self.relay.first_at is not None
+
+    def partial(self) -> Reply | None:
+        """What a cancelled stream has brought, with its price; None if nothing."""
+        streamed = self.streamed
+        reply = streamed.partial() if streamed else None
+        if streamed is None or reply is None:
+            return None
+        model = streamed.transcript.model or streamed.model
+        return replace(reply, cost_usd=self.price(streamed.provider, model, reply.usage))
 
     def succeeded(self, reply: Reply, provider: str, model: str) -> Outcome:
         return Outcome(reply, None, provider, model, tuple(self.attempts))

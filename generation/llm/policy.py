@@ -24,6 +24,9 @@ from generation.errors import (
     LLMRefused,
     LLMTimedOut,
     LLMUnreachable,
+    StreamBroken,
+    StreamIdle,
+    StreamTooLong,
 )
 from generation.records import Finding
 
@@ -189,6 +192,16 @@ def _of_status(status: int) -> Finding:
 def to_error(finding: Finding, detail: str, **facts: Any) -> LLMError:
     """Returns the error that a finding amounts to. `facts` are `LLMError`'s."""
     return RULES[finding].error(detail, finding=finding, **facts)
+
+
+def stream_broken(detail: str, **facts: Any) -> LLMError:
+    """Returns the error of a stream that ended after its first words and before its stop reason."""
+    return StreamBroken(detail, finding=F.BROKEN_OFF, **facts)
+
+
+def stream_timed_out(detail: str, *, is_idle: bool, **facts: Any) -> LLMError:
+    """Returns the error of a stream that fell silent in the middle, or that went on too long."""
+    return (StreamIdle if is_idle else StreamTooLong)(detail, finding=F.TIMED_OUT, **facts)
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:

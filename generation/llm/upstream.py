@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from generation.errors import LLMError
@@ -14,6 +14,7 @@ from generation.llm.circuit_breaker import PROBE_INTERVAL_S, CircuitBreaker
 from generation.llm.failures import FailureLog
 from generation.llm.providers.parsing import without_quotes
 from generation.llm.retry_budget import RetryBudget
+from generation.llm.streamed_attempt import StreamedAttempt, StreamTimes
 from generation.records import Attempt, Finding
 from generation.telemetry import metrics
 from generation.timing import FairTimeout
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from generation.llm.circuit_breaker import Ticket
     from generation.llm.completion import CompletionContext
     from generation.llm.providers.base import Answer, Provider
+    from generation.llm.streamed_attempt import Relay
     from generation.records import Prompt
 
 logger = logging.getLogger(__name__)
@@ -36,7 +38,9 @@ _ALARM_INTERVAL_S = 60.0
 class _Request:
     """What the attempts of one request share."""
 
+    deadline: float
     ticket: Ticket | None = None
+    is_settled: bool = False
 
 
 class Upstream:
@@ -45,6 +49,9 @@ class Upstream:
         self._clock = asyncio.get_running_loop().time
         self._max_attempts = settings.llm_max_attempts
         self._attempt_timeout = settings.llm_attempt_timeout or settings.llm_timeout * 2 / 3
+        self._stream_times = StreamTimes(
+            settings.llm_stream_idle_timeout, settings.llm_stream_timeout
+        )
         self._queue_timeout = settings.llm_queue_timeout
         self._limit = (
             asyncio.Semaphore(settings.llm_max_concurrency)
@@ -63,16 +70,16 @@ class Upstream:
 
     async def ask(self, context: CompletionContext, model: str, *, has_fallback: bool) -> Answer:
         """Attempt after attempt, until an answer or the error that ends them."""
-        if has_fallback:  # a copy that shares the list of attempts
-            deadline = policy.deadline_before_fallback(self._clock(), context.deadline)
-            context = replace(context, deadline=deadline)
-        attempt, request = 1, _Request()
+        deadline = context.deadline
+        if has_fallback:
+            deadline = policy.deadline_before_fallback(self._clock(), deadline)
+        attempt, request = 1, _Request(deadline)
         while True:
             try:
                 return await self._attempt(context, model, attempt, request)
             except LLMError as error:
-                delay = self._delay(error, attempt, context.deadline, has_fallback=has_fallback)
-                if delay is None:
+                delay = self._delay(error, attempt, deadline, has_fallback=has_fallback)
+                if delay is None or context.is_committed:
                     raise
             await asyncio.sleep(delay)
             attempt += 1
@@ -117,7 +124,7 @@ class Upstream:
     ) -> Answer:
         if self._limit is None:
             return await self._ask_through_circuit(context, model, attempt, request)
-        await self._acquire(self._limit, context.deadline)
+        await self._acquire(self._limit, request.deadline)
         try:
             return await self._ask_through_circuit(context, model, attempt, request)
         finally:
@@ -150,10 +157,13 @@ class Upstream:
         if attempt == 1:
             self._budget.count_call()
         failed = None  # a cancelled call shows nothing
-        end = min(context.deadline, self._clock() + self._attempt_timeout)
+        end = min(request.deadline, self._clock() + self._attempt_timeout)
         try:
-            async with FairTimeout(end):
-                answer = await self.provider.ask(context.prompt, model, context.idempotency_key)
+            if context.relay is None:
+                async with FairTimeout(end):
+                    answer = await self.provider.ask(context.prompt, model, context.idempotency_key)
+            else:
+                answer = await self._stream(context, context.relay, model, end, request)
             failed = False
         except TimeoutError:
             failed = True
@@ -166,7 +176,41 @@ class Upstream:
         else:
             return answer
         finally:
-            self._circuit.settle(ticket, failed=failed)
+            if not request.is_settled:
+                self._circuit.settle(ticket, failed=failed)
+
+    async def _stream(
+        self,
+        context: CompletionContext,
+        relay: Relay,
+        model: str,
+        end: float,
+        request: _Request,
+    ) -> Answer:
+        def on_commit() -> None:
+            """The provider answers, which is news to others long before the answer's end."""
+            if request.ticket is not None:
+                self._circuit.settle(request.ticket, failed=False)
+            request.is_settled = True
+
+        limit = FairTimeout(end)
+        attempt = context.streamed = StreamedAttempt(
+            context.prompt,
+            self.provider.name,
+            model,
+            relay=relay,
+            times=self._stream_times,
+            limit=limit,
+            deadline=request.deadline,
+            on_commit=on_commit,
+        )
+        try:
+            async with limit:
+                return await self.provider.stream(
+                    context.prompt, model, context.idempotency_key, attempt
+                )
+        except TimeoutError:
+            raise attempt.timed_out() from None
 
     def _counter(self, outcome: str) -> Counter:
         """Kept here, because the library's own lookup of labels takes longer."""

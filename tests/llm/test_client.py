@@ -11,7 +11,7 @@ import pytest
 from generation import errors
 from generation.conf import parse
 from generation.llm.client import LLMClient
-from generation.llm.providers.openai import OpenAI
+from generation.llm.providers.openai.provider import OpenAI
 from generation.records import Usage
 from tests.support.dialects import PROMPT, AnthropicDialect, OpenAIDialect
 from tests.support.provider import Provider, says

@@ -8,6 +8,7 @@ import json
 import pytest
 
 from generation import errors
+from generation.conversation import Text
 from generation.records import Usage
 from tests.support.provider import hangs, says, sends
 
@@ -129,14 +130,14 @@ async def test_several_texts_are_one(outcome, dialect):
     assert "One, " in reply.raw_reply
 
 
-async def test_a_tool_call_beside_text_is_left_out(outcome, dialect):
-    reply = await outcome(says(200, dialect.tool_use("Let me see.")))
-    assert (reply.text, reply.stop_reason) == ("Let me see.", "tool_use")
-    assert "tool" in reply.raw_reply
-
-
-async def test_a_tool_call_alone_is_a_bad_reply(outcome, dialect):
-    assert type(await outcome(says(200, dialect.tool_use()))) is errors.LLMBadReply
+async def test_a_tool_call_is_an_answer_with_text_and_without(outcome, dialect):
+    for texts in (["Let me see."], []):
+        reply = await outcome(says(200, dialect.tool_use(*texts)))
+        assert (reply.text, reply.stop_reason) == ("".join(texts), "tool_use")
+        *said, call = reply.blocks
+        assert said == [Text(text) for text in texts]
+        assert (call.name, call.arguments) == ("f", "{}")
+        assert call.id, "its result could not name it"
 
 
 async def test_a_declined_prompt_is_the_callers(outcome, dialect):

@@ -20,7 +20,6 @@ def empty(dialect):
     "reply",
     [
         empty,
-        lambda dialect: dialect.tool_use(),
         lambda dialect: dialect.refusal(),
         lambda dialect: dialect.cut_off(""),
         lambda dialect: {"answer": "in another shape"},
@@ -29,7 +28,7 @@ def empty(dialect):
         lambda dialect: dialect.error("overloaded"),
         lambda _: b"busy",
     ],
-    ids=["empty", "tool", "refusal", "cut off", "shape", "torn JSON", "page", "error", "no JSON"],
+    ids=["empty", "refusal", "cut off", "shape", "torn JSON", "page", "error", "no JSON"],
 )
 async def test_replies_to_one_prompt_never_close_the_provider_to_others(
     client, server, dialect, prompt, reply
@@ -67,7 +66,7 @@ async def test_a_reply_is_asked_for_again_once_and_only_if_it_can_hold_no_answer
 async def test_an_answer_without_text_is_paid_once_and_its_tokens_are_kept(
     client, server, dialect, prompt
 ):
-    for body in (empty(dialect), dialect.tool_use(), dialect.refusal(), dialect.cut_off("")):
+    for body in (empty(dialect), dialect.refusal(), dialect.cut_off("")):
         server.requests.clear()
         server.behave = says(200, body)
         async with client() as llm:

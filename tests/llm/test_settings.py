@@ -79,7 +79,7 @@ def test_every_name_that_the_settings_know_is_a_provider():
         ({"LLM_SIMULATED_FAULTS": "429=nan"}, "between 0 and 1"),
         ({"LLM_SIMULATED_FAULTS": "429=.6,500=.6"}, "between 0 and 1"),
         ({"LLM_SIMULATED_FAULTS": "429=.1,429=.1"}, "429 is given twice"),
-        ({"LLM_SIMULATED_FAULTS": "fire=.1"}, "'timeout' or 'malformed'"),
+        ({"LLM_SIMULATED_FAULTS": "fire=.1"}, "'cut' or 'stall'"),
         ({"LLM_TIMEOUT": "0"}, "LLM_TIMEOUT='0'"),
         ({"LLM_MAX_ATTEMPTS": "0"}, "LLM_MAX_ATTEMPTS='0'"),
         ({"ANTHROPIC_BASE_URL": "api.anthropic.com"}, "it must start with http://"),

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
-from generation.llm.providers.anthropic import Anthropic
-from generation.llm.providers.openai import OpenAI
+from generation.llm.providers.anthropic.provider import Anthropic
+from generation.llm.providers.openai.provider import OpenAI
 from generation.llm.providers.simulated import Simulated
 
 if TYPE_CHECKING:

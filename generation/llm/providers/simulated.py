@@ -5,11 +5,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+import re
 from itertools import cycle
 from typing import TYPE_CHECKING
 
+from generation.conversation import ToolUse
+from generation.events import TextDelta
 from generation.llm import policy
 from generation.llm.providers.base import Answer
+from generation.llm.providers.tool_calls import make_id
+from generation.llm.transcript import CHARS_PER_TOKEN, estimate_input, estimate_tokens
 from generation.records import Finding, Usage
 
 if TYPE_CHECKING:
@@ -19,11 +24,15 @@ if TYPE_CHECKING:
 
     from generation.conf import Settings
     from generation.errors import LLMError
+    from generation.llm.streamed_attempt import StreamedAttempt
     from generation.records import Prompt
 
-_CHARS_PER_TOKEN = 4  # the usual rule of thumb for English
 _QUOTED_CHARS = 120
+_PIECES = 40  # of a streamed answer, at most: each takes a timer
+_FIRST_WORD = 0.25  # of the latency passes before the first word
 _REJECTION_S = 0.05  # providers reject quickly
+
+_CUT = "simulated broke off before its answer was complete"
 
 _SENTENCES = (
     "The short answer is that it depends on what is measured.",
@@ -60,19 +69,68 @@ class Simulated:
         self._faults = settings.llm_simulated_faults
         self._random = random.Random()  # noqa: S311  # no secret is drawn from it
 
+    def unknown_parameter(self, prompt: Prompt) -> str:
+        kind = (prompt.options.response_format or {}).get("type", "text")
+        return "" if kind == "text" else f"response_format of the type {kind}"
+
     async def ask(self, prompt: Prompt, model: str, idempotency_key: str) -> Answer:  # noqa: ARG002  # the base's signature
         fault = self._draw_fault()
+        await self._fail_at_once(fault)
+        await asyncio.sleep(self._random.uniform(*self._latency_s))
+        await self._fail_late(fault)
+        return _answer(prompt, model)
+
+    async def stream(
+        self,
+        prompt: Prompt,
+        model: str,
+        idempotency_key: str,  # noqa: ARG002  # the base's signature
+        attempt: StreamedAttempt,
+    ) -> Answer:
+        fault = self._draw_fault()
+        await self._fail_at_once(fault)
+        latency = self._random.uniform(*self._latency_s)
+        answer = _answer(prompt, model)
+        await asyncio.sleep(latency * _FIRST_WORD)
+        if fault == "malformed":
+            await self._fail_late(fault)
+        transcript = attempt.transcript
+        transcript.model = answer.model
+        pieces = _pieces(answer.text)
+        for number, piece in enumerate(pieces, 1):
+            attempt.note_bytes(has_begun=True)
+            transcript.events.append(TextDelta(piece))
+            await attempt.put_news()
+            if number * 2 > len(pieces):
+                await self._fail_half_way(fault, attempt)
+            await asyncio.sleep(latency * (1 - _FIRST_WORD) / len(pieces))
+        if answer.blocks:
+            await attempt.put_whole(answer)
+        transcript.stop_reason = answer.stop_reason
+        return answer
+
+    async def _fail_at_once(self, fault: str | None) -> None:
         if fault == "timeout":
             await asyncio.Event().wait()
         if fault is not None and fault.isdigit():
             await asyncio.sleep(_REJECTION_S)
             raise _rejection(int(fault))
-        await asyncio.sleep(self._random.uniform(*self._latency_s))
+
+    async def _fail_late(self, fault: str | None) -> None:
+        if fault == "stall":
+            await asyncio.Event().wait()
+        if fault == "cut":
+            raise policy.to_error(Finding.BROKEN_OFF, _CUT, status_code=200)
         if fault == "malformed":
             raise policy.to_error(
                 Finding.GARBLED, "simulated: the reply is not JSON", status_code=200
             )
-        return _answer(prompt, model)
+
+    async def _fail_half_way(self, fault: str | None, attempt: StreamedAttempt) -> None:
+        if fault == "stall":
+            await asyncio.Event().wait()
+        if fault == "cut":
+            raise attempt.broken(_CUT, 200, "")
 
     def _draw_fault(self) -> str | None:
         draw = self._random.random()
@@ -89,14 +147,35 @@ def _rejection(status: int) -> LLMError:
 
 def _answer(prompt: Prompt, model: str) -> Answer:
     """The same prompt always gets the same text."""
+    model = model if model.startswith("simulated") else f"simulated-{model}"
+    tool = _wanted_tool(prompt)
+    if tool:
+        usage = Usage(estimate_input(prompt), estimate_tokens(tool))
+        return Answer("", usage, model, "tool_use", (ToolUse(make_id(), tool, "{}"),))
     text = f'You asked: "{_quote(prompt.text)}". ' + " ".join(_sentences(prompt))
-    limit = prompt.max_tokens * _CHARS_PER_TOKEN
-    return Answer(
-        text=text[:limit],
-        usage=Usage(_tokens(prompt.system) + _tokens(prompt.text), _tokens(text[:limit])),
-        model=model if model.startswith("simulated") else f"simulated-{model}",
-        stop_reason="end_turn" if len(text) <= limit else "max_tokens",
-    )
+    reason = "end_turn"
+    stops = [at for stop in prompt.options.stop if (at := text.find(stop)) >= 0]
+    if stops:
+        text, reason = text[: min(stops)], "stop_sequence"
+    limit = prompt.max_tokens * CHARS_PER_TOKEN
+    if len(text) > limit:
+        text, reason = text[:limit], "max_tokens"
+    return Answer(text, Usage(estimate_input(prompt), estimate_tokens(text)), model, reason)
+
+
+def _wanted_tool(prompt: Prompt) -> str:
+    """The tool that has to be called; '' if none has."""
+    choice = prompt.options.tool_choice
+    if not prompt.tools or choice in {"", "auto", "none"}:
+        return ""
+    return prompt.tools[0].name if choice == "required" else choice
+
+
+def _pieces(text: str) -> list[str]:
+    """A few words each; all of the text."""
+    words = re.findall(r"\s*\S+\s*", text)
+    size = -(-len(words) // _PIECES)
+    return ["".join(words[at : at + size]) for at in range(0, len(words), size or 1)]
 
 
 def _quote(text: str) -> str:
@@ -113,7 +192,3 @@ def _sentences(prompt: Prompt) -> Iterator[str]:
     )
     for _, sentence in zip(range(3 + digest[1] % 4), order, strict=False):
         yield sentence
-
-
-def _tokens(text: str) -> int:
-    return -(-len(text) // _CHARS_PER_TOKEN)

@@ -1,0 +1,189 @@
+"""What the replies of a dialect mean, whole or streamed. Replies are read without trust."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from generation.llm import policy
+from generation.llm.providers import sse
+from generation.llm.providers.error_bodies import read_error, without_account
+from generation.llm.providers.parsing import (
+    BYTE_ORDER_MARK,
+    EXCERPT_CHARS,
+    Decoration,
+    UnusableReply,
+    excerpt,
+    parse_json,
+)
+from generation.llm.providers.stream_reader import BROKEN_OFF, ErrorEvent
+from generation.llm.transcript import Transcript
+from generation.records import Finding
+from generation.telemetry import metrics
+
+if TYPE_CHECKING:
+    import httpx
+    from pydantic import SecretStr
+
+    from generation.errors import LLMError
+    from generation.llm.providers.base import Answer
+    from generation.llm.providers.error_bodies import ErrorObject
+    from generation.llm.providers.stream_reader import StreamReader
+    from generation.records import Prompt, Reply
+
+_SENTENCE_CHARS = 300
+
+
+class Dialect(ABC):
+    """The subclass knows the shapes; here is what follows from what they hold."""
+
+    name: str
+    answer_key: str  # of a reply's JSON: where the answer is
+    _secret: SecretStr  # never shown
+
+    @abstractmethod
+    def encode(self, prompt: Prompt, model: str, *, is_streamed: bool = False) -> dict[str, Any]:
+        """The request's body."""
+
+    @abstractmethod
+    def decode(self, payload: Any, decoration: Decoration) -> Answer:
+        """The answer in a body of status 2xx. Raises `UnusableReply`."""
+
+    @abstractmethod
+    def reader(self, transcript: Transcript, decoration: Decoration) -> StreamReader:
+        """Reads one streamed answer."""
+
+    def _require_text(self, answer: Answer) -> Answer:
+        """Returns the answer. Raises `UnusableReply` if it is none."""
+        if answer.stop_reason == BROKEN_OFF:
+            raise UnusableReply(
+                f"{self.name} broke off before its answer was complete", Finding.BROKEN_OFF, answer
+            )
+        if answer.stop_reason == "refusal":
+            raise UnusableReply(
+                f"{self.name} declines to answer this prompt", Finding.DECLINED, answer
+            )
+        if answer.text or answer.has_tool_use:
+            return answer
+        if answer.stop_reason == "max_tokens":
+            # Thinking counts as output, so a small limit can end before the text.
+            raise UnusableReply(
+                f"{self.name} reached max_tokens before any text; allow more tokens",
+                Finding.CUT_OFF,
+                answer,
+            )
+        raise UnusableReply(f"{self.name} sent an answer without text", Finding.EMPTY, answer)
+
+    def _read(self, status: int, headers: httpx.Headers, body: bytearray) -> Answer:
+        """Returns the answer. Raises the error that the reply amounts to."""
+        decoration = Decoration(self._excerpt)
+        payload: Any = None
+        error: ErrorObject | None = None
+        partial: Reply | None = None
+        try:
+            if body.startswith(BYTE_ORDER_MARK):
+                decoration.doubt("byte order mark")
+            if sse.is_stream(headers.get("content-type", ""), body):
+                decoration.doubt("stream")  # we ask for none
+                answer = self._join(body, decoration)
+            else:
+                payload = parse_json(body)
+                error = read_error(payload, status, beside_an_answer=self._holds_answer(payload))
+                if error is not None or not policy.is_success(status):
+                    raise self._failure(status, headers, body, payload, error)
+                answer = self._require_text(self.decode(payload, decoration))
+        except ErrorEvent as fault:
+            payload, error = {}, fault.error
+            partial = fault.answer.as_partial() if fault.answer else None
+        except UnusableReply as fault:
+            payload = None
+            if policy.is_success(status):
+                raise self._unusable(fault, status, self._excerpt(body)) from None
+        else:
+            if policy.is_success(status):
+                self._count_doubtful(decoration)
+                return answer
+        raise self._failure(status, headers, body, payload, error, partial)
+
+    def _join(self, body: bytearray, decoration: Decoration) -> Answer:
+        """The answer of a whole stream."""
+        transcript = Transcript()
+        reader = self.reader(transcript, decoration)
+        try:
+            for name, data in sse.decode(body):
+                reader.take(name, data)
+            reader.end()
+        except UnusableReply as fault:
+            fault.answer = transcript.answer(decoration)
+            raise
+        return self._require_text(transcript.answer(decoration))
+
+    def _unusable(
+        self, fault: UnusableReply, status: int, raw_reply: str, partial: Reply | None = None
+    ) -> LLMError:
+        return policy.to_error(
+            fault.finding,
+            str(fault),
+            status_code=status,
+            raw_reply=raw_reply,
+            partial=partial or (fault.answer.as_partial() if fault.answer else None),
+            said=self._said(raw_reply, fault.finding),
+        )
+
+    def _failure(  # noqa: PLR0913, PLR0917  # what there is of the reply
+        self,
+        status: int,
+        headers: httpx.Headers,
+        body: bytearray,
+        payload: Any,
+        error: ErrorObject | None,
+        partial: Reply | None = None,
+    ) -> LLMError:
+        """Returns the error of a reply that says it is one; `payload` is None if it is no JSON."""
+        if partial is None and policy.is_success(status):
+            partial = self._salvage(payload)
+        raw_reply = self._excerpt(body)
+        sentence = error.message if error else "" if payload else raw_reply
+        sentence = sentence or headers.get("location", "")  # a redirect
+        finding = policy.find(status, error.finding if error else None)
+        failure = policy.to_error(
+            finding,
+            f"{self.name} answered {status}{' with an error' * policy.is_success(status)}",
+            status_code=status,
+            raw_reply=raw_reply,
+            partial=partial,
+            said=self._said(sentence, finding),
+            retry_after=policy.retry_after(headers, datetime.now(UTC)),
+            should_retry=policy.should_retry(headers),
+        )
+        if error and error.message and policy.quotes(failure):
+            quoted = without_account(self._excerpt(sentence, limit=_SENTENCE_CHARS))
+            failure.detail += f": {quoted}"
+        return failure
+
+    def _holds_answer(self, payload: Any) -> bool:
+        return isinstance(payload, dict) and bool(payload.get(self.answer_key))
+
+    def _salvage(self, payload: Any) -> Reply | None:
+        """What there is of an answer beside an error."""
+        if not self._holds_answer(payload):
+            return None
+        try:
+            answer = self.decode(payload, Decoration(self._excerpt))
+        except UnusableReply as fault:
+            return fault.answer.as_partial() if fault.answer else None
+        return answer.as_partial()
+
+    def _count_doubtful(self, decoration: Decoration) -> None:
+        for part in decoration.doubtful:
+            metrics.LLM_DOUBTFUL.labels(self.name, part).inc()
+
+    def _said(self, sentence: str, finding: Finding) -> str:
+        """For an operator; nothing where none has to act, because it may hold the caller's text."""
+        if policy.RULES[finding].logged is not policy.Logged.ALARM:
+            return ""
+        return self._excerpt(sentence, limit=_SENTENCE_CHARS)
+
+    def _excerpt(self, source: bytearray | str, *, limit: int = EXCERPT_CHARS) -> str:
+        return excerpt(source, self._secret.get_secret_value(), limit=limit)

@@ -1,0 +1,293 @@
+"""What all HTTP providers share: one endpoint that takes JSON and answers with JSON or a stream."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, cast
+
+import httpx
+import orjson
+
+from generation.llm import policy
+from generation.llm.providers import sse
+from generation.llm.providers.dialect import Dialect
+from generation.llm.providers.parsing import (
+    BYTE_ORDER_MARK,
+    GZIP,
+    Decoration,
+    UnusableReply,
+    unpack,
+)
+from generation.llm.providers.stream_reader import ErrorEvent
+from generation.llm.providers.transport_errors import broken_reply, to_llm_error
+from generation.records import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic import SecretStr
+
+    from generation.llm.providers.base import Answer
+    from generation.llm.providers.stream_reader import StreamReader
+    from generation.llm.streamed_attempt import StreamedAttempt
+    from generation.records import Prompt
+
+_UNREADABLE = frozenset({"br", "zstd", "deflate", "compress"})
+_ERROR_BODY_TIMEOUT_S = 1.0  # short, because the status of an error says enough
+_TAIL_TIMEOUT_S = 2.0  # after the stop reason: for usage, and so that the connection is used again
+_END_TIMEOUT_S = 0.1  # after the stream has said that it is over
+_HEAD_BYTES = 4200  # of a stream, for its raw reply
+# A word of four characters comes in 300 bytes of JSON, so what bounds the answer can't bound these.
+_STREAM_BYTES_FACTOR = 64
+
+
+class _SecretHeaders(httpx.Headers):
+    def __repr__(self) -> str:
+        return "<headers with a key>"
+
+
+class HttpProvider(Dialect):
+    """A provider with one HTTP endpoint that takes JSON and returns JSON or a stream of it.
+
+    Replies are treated as hostile: capped while they are read and unpacked.
+    """
+
+    default_model: str
+    idempotency_header: str = ""
+    price_list: str
+
+    def __init__(
+        self,
+        transport: httpx.AsyncBaseTransport,
+        *,
+        url: str,
+        headers: Mapping[str, str],
+        secret: SecretStr,
+        max_reply_bytes: int,
+    ) -> None:
+        self._transport = transport
+        self.url = url
+        self._url = httpx.URL(url)
+        self._headers = _SecretHeaders(
+            {
+                "host": self._url.netloc.decode("ascii"),
+                "content-type": "application/json",
+                "accept": "application/json",
+                "accept-encoding": "identity",
+                "user-agent": "staccato",
+                **headers,
+            }
+        )
+        self._secret = secret
+        self._max_reply_bytes = max_reply_bytes
+
+    async def ask(self, prompt: Prompt, model: str, idempotency_key: str) -> Answer:
+        response = await self._send(self.encode(prompt, model), idempotency_key)
+        stream = cast("httpx.AsyncByteStream", response.stream)
+        try:
+            return await self._read_whole(response, stream, bytearray(), model)
+        finally:
+            await stream.aclose()
+
+    async def stream(
+        self, prompt: Prompt, model: str, idempotency_key: str, attempt: StreamedAttempt
+    ) -> Answer:
+        body = self.encode(prompt, model, is_streamed=True)
+        response = await self._send(body, idempotency_key)
+        stream = cast("httpx.AsyncByteStream", response.stream)
+        try:
+            start = await self._read_start(response, stream)
+            content_type = response.headers.get("content-type", "")
+            if response.is_success and sse.is_stream(content_type, start):
+                return await self._read_stream(response, stream, bytes(start), attempt)
+            answer = await self._read_whole(response, stream, start, model)
+            await attempt.put_whole(answer)
+            return answer
+        finally:
+            await stream.aclose()
+
+    async def _send(self, body: dict[str, Any], idempotency_key: str) -> httpx.Response:
+        """Returns the response, whose body is not read yet."""
+        try:
+            content = orjson.dumps(body)
+        except orjson.JSONEncodeError:  # a lone surrogate
+            raise policy.to_error(
+                Finding.REJECTED, "the prompt contains text that can't be sent as UTF-8"
+            ) from None
+        # With `stream`, httpx leaves the headers as they are, at a third of the cost.
+        request = httpx.Request(
+            "POST", self._url, headers=self._headers, stream=httpx.ByteStream(content)
+        )
+        if self.idempotency_header:
+            request.headers[self.idempotency_header] = idempotency_key
+        try:
+            return await self._transport.handle_async_request(request)
+        except httpx.HTTPError as error:
+            raise to_llm_error(error, self.name) from error
+
+    async def _read_whole(
+        self, response: httpx.Response, stream: httpx.AsyncByteStream, body: bytearray, model: str
+    ) -> Answer:
+        """`body` holds what has been read of it already."""
+        await self._exhaust(response, stream, body)
+        answer = self._read(response.status_code, response.headers, body)
+        if not answer.is_plain:
+            answer.raw_reply = self._excerpt(body)
+        answer.model = answer.model or model
+        return answer
+
+    async def _read_start(
+        self, response: httpx.Response, stream: httpx.AsyncByteStream
+    ) -> bytearray:
+        """Returns as much of the body as shows what it is; all of it, where it is short."""
+        start = bytearray()
+        if not response.is_success:
+            return start
+        try:
+            async for chunk in stream:
+                start += chunk
+                if start[:3] != BYTE_ORDER_MARK[: len(start)] and start.strip():
+                    break
+                if len(start) > len(BYTE_ORDER_MARK) and start[3:].strip():
+                    break
+        except httpx.HTTPError as error:
+            raise broken_reply(error, self.name, response, self._excerpt(start)) from error
+        return start
+
+    async def _read_stream(
+        self,
+        response: httpx.Response,
+        stream: httpx.AsyncByteStream,
+        start: bytes,
+        attempt: StreamedAttempt,
+    ) -> Answer:
+        """Returns the answer once the stream has told all of it."""
+        decoration = Decoration(self._excerpt)
+        reader = self.reader(attempt.transcript, decoration)
+        head = bytearray(start[:_HEAD_BYTES])
+        status = response.status_code
+        try:
+            await self._follow(stream, start, head, reader, attempt)
+            answer = self._require_text(attempt.transcript.answer(decoration))
+        except ErrorEvent as fault:
+            raise self._failure(
+                status, response.headers, head, {}, fault.error, attempt.partial()
+            ) from None
+        except UnusableReply as fault:
+            if fault.finding is not Finding.BROKEN_OFF:
+                raw_reply, partial = self._excerpt(head), attempt.partial()
+                raise self._unusable(fault, status, raw_reply, partial) from None
+            raise attempt.broken(str(fault), status, self._excerpt(head)) from None
+        except httpx.HTTPError as error:
+            detail = f"{self.name} closed the connection before its answer was complete"
+            raise attempt.broken(detail, status, self._excerpt(head)) from error
+        self._count_doubtful(decoration)
+        if not answer.is_plain:
+            answer.raw_reply = self._excerpt(head)
+        answer.model = answer.model or attempt.model
+        return answer
+
+    async def _follow(
+        self,
+        stream: httpx.AsyncByteStream,
+        chunk: bytes,
+        head: bytearray,
+        reader: StreamReader,
+        attempt: StreamedAttempt,
+    ) -> None:
+        """Read and hand on until the answer is whole. `chunk` has been read already."""
+        decoder = sse.Decoder(self._max_reply_bytes)
+        left = self._max_reply_bytes * _STREAM_BYTES_FACTOR
+        while True:
+            left -= len(chunk)
+            if left < 0 or reader.size > self._max_reply_bytes:
+                raise UnusableReply(f"{self.name} sent more than {self._max_reply_bytes} bytes")
+            attempt.note_bytes(has_begun=reader.has_begun)
+            try:
+                for name, data in decoder.feed(chunk):
+                    reader.take(name, data)
+            finally:  # what came before a fault is the caller's
+                if attempt.has_news:
+                    await attempt.put_news()
+            if reader.is_stopped:
+                attempt.note_stop(_TAIL_TIMEOUT_S)
+                await self._read_tail(stream, decoder, reader)
+                return
+            try:
+                chunk = await anext(aiter(stream))
+            except StopAsyncIteration:
+                break
+            if len(head) < _HEAD_BYTES:
+                head += chunk[:_HEAD_BYTES]
+        for name, data in decoder.end():
+            reader.take(name, data)
+        if attempt.has_news:
+            await attempt.put_news()
+        reader.end()
+
+    async def _read_tail(
+        self, stream: httpx.AsyncByteStream, decoder: sse.Decoder, reader: StreamReader
+    ) -> None:
+        """The answer is whole. Usage may follow; and a connection whose body was read to its end
+        can be used again."""
+        loop = asyncio.get_running_loop()
+        left = self._max_reply_bytes
+        try:
+            async with asyncio.timeout(_TAIL_TIMEOUT_S) as limit:
+                while left > 0:
+                    if reader.is_over:
+                        limit.reschedule(loop.time() + _END_TIMEOUT_S)
+                    chunk = await anext(aiter(stream), b"")
+                    if not chunk:
+                        return
+                    left -= len(chunk)
+                    for name, data in decoder.feed(chunk):
+                        reader.take(name, data)
+        except (TimeoutError, httpx.HTTPError, UnusableReply):
+            return  # none of this makes the answer less whole
+
+    async def _exhaust(
+        self, response: httpx.Response, stream: httpx.AsyncByteStream, body: bytearray
+    ) -> None:
+        """Read the rest of the body. That of an error may be incomplete."""
+        try:
+            async with asyncio.timeout(None if response.is_success else _ERROR_BODY_TIMEOUT_S):
+                await self._read_body(response, stream, body)
+        except (httpx.HTTPError, TimeoutError) as error:
+            if response.is_success:  # the status of an error says enough
+                raise broken_reply(error, self.name, response, self._excerpt(body)) from error
+
+    async def _read_body(
+        self, response: httpx.Response, stream: httpx.AsyncByteStream, body: bytearray
+    ) -> None:
+        fault = ""
+        async for chunk in stream:
+            body += chunk
+            if len(body) > self._max_reply_bytes:
+                fault = f"{self.name} sent more than {self._max_reply_bytes} bytes"
+                break
+        else:
+            fault = self._unpack(response.headers, body)
+        if fault and response.is_success:  # the status of an error says enough
+            raise policy.to_error(
+                Finding.UNREADABLE,
+                fault,
+                status_code=response.status_code,
+                raw_reply=self._excerpt(body),
+            )
+
+    def _unpack(self, headers: httpx.Headers, body: bytearray) -> str:
+        """Unpack the body in place if it is compressed, though we ask for plain text.
+
+        Returns what is wrong, or ''. The bytes decide, because some servers name an encoding
+        (UTF-8, or gzip) for plain JSON.
+        """
+        if body.startswith(GZIP):
+            try:
+                body[:] = unpack(body, self._max_reply_bytes)
+            except UnusableReply as fault:
+                return f"{self.name}'s reply {fault}"
+        encoding = headers.get("content-encoding", "").lower()
+        if encoding in _UNREADABLE and not body.startswith((b"{", b"[")):
+            return f"{self.name} sent a reply that is compressed by {encoding}"
+        return ""

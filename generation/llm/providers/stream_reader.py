@@ -1,0 +1,143 @@
+"""What the readers of all dialects' streams share: from a stream's JSON to our events."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from generation.events import TextDelta, ThinkingDelta
+from generation.llm.providers.error_bodies import ErrorObject, read_error
+from generation.llm.providers.parsing import UnusableReply, parse_json
+from generation.llm.providers.tool_calls import ToolCalls
+from generation.records import Finding
+
+if TYPE_CHECKING:
+    from generation.llm.providers.parsing import Decoration
+    from generation.llm.transcript import Transcript
+
+BROKEN_OFF = "error"  # the stop reason of an answer without an end
+_SUCCESS = 200
+
+
+class ErrorEvent(UnusableReply):
+    """The stream says that something went wrong."""
+
+    def __init__(self, error: ErrorObject) -> None:
+        super().__init__("the stream ends with an error")
+        self.error = error
+
+
+class StreamReader(ABC):
+    """Belongs to one stream. What it reads goes into the transcript.
+
+    After the stop reason, only usage is still read.
+    """
+
+    def __init__(self, name: str, transcript: Transcript, decoration: Decoration) -> None:
+        self._name = name  # of the provider
+        self.transcript = transcript
+        self._decoration = decoration
+        self._tools = ToolCalls(transcript.events.append)
+        self.has_begun = False  # an event has come, perhaps without any of the answer
+        self.is_over = False  # the stream says that nothing follows
+        self.size = 0  # characters of the answer so far
+        self._half = ""  # of a surrogate pair
+
+    @abstractmethod
+    def _read(self, payload: dict[str, Any]) -> None:
+        """One event. Raises `UnusableReply`."""
+
+    @property
+    def is_stopped(self) -> bool:
+        return self.transcript.stop_reason is not None
+
+    def take(self, name: str, data: bytes) -> None:
+        """One event. Raises `UnusableReply`; of an error that the stream reports, `ErrorEvent`."""
+        try:
+            payload = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            payload = self._parse_odd(data)
+        if not isinstance(payload, dict):
+            return
+        self.has_begun = True
+        if payload.get("error") or name == "error" or "base_resp" in payload:
+            self._look_for_error(name, payload)
+        self._read(payload)
+
+    def end(self) -> None:
+        """The body has ended. Raises `UnusableReply` if the answer had not."""
+        if not self.is_stopped:
+            raise self._broken_off()
+
+    def _parse_odd(self, data: bytes) -> Any:
+        """What orjson can't read: the end, lone surrogates, or something that is no JSON."""
+        text = data.strip()
+        if text == b"[DONE]":
+            self.is_over = True
+            self._close()
+            return None
+        if not text.startswith((b"{", b"[")):  # e.g. a server's own keep-alive
+            self._decoration.doubt("event")
+            return None
+        try:
+            return parse_json(text)
+        except UnusableReply:
+            raise self._broken_off() from None  # a part of the answer is lost
+
+    def _close(self) -> None:  # noqa: B027  # most dialects have nothing to do
+        """The stream says that it is over."""
+
+    def _look_for_error(self, name: str, payload: dict[str, Any]) -> None:
+        error = read_error(payload, _SUCCESS)
+        if error is None and name == "error":
+            error = ErrorObject("", None)
+        if error is None:
+            return
+        if self.is_stopped:
+            self._decoration.doubt("error")  # the answer was whole all the same
+            return
+        raise ErrorEvent(error)
+
+    def _broken_off(self, finding: Finding = Finding.BROKEN_OFF) -> UnusableReply:
+        return UnusableReply(f"{self._name} broke off before its answer was complete", finding)
+
+    def _stop(self, reason: str) -> None:
+        self._tools.end()
+        if reason == BROKEN_OFF:
+            raise self._broken_off()
+        if self._tools and reason in {"", "end_turn"}:
+            reason = "tool_use"
+        self.transcript.stop_reason = reason
+
+    def _add_to_call(self, index: int | None, call_id: str, name: str, arguments: str) -> None:
+        self.size += len(call_id) + len(name) + len(arguments)
+        self._tools.add(index, call_id, name, arguments)
+
+    def _add_text(self, text: str) -> None:
+        if self._tools.are_open:
+            self._tools.end()
+        if not text.isascii():
+            text = self._mend(text)
+        if text:
+            self.size += len(text)
+            self.transcript.events.append(TextDelta(text))
+
+    def _add_thinking(self, text: str, signature: str = "") -> None:
+        if self._tools.are_open:
+            self._tools.end()
+        if not text.isascii():
+            text = self._mend(text)
+        if text or signature:
+            self.size += len(text) + len(signature)
+            self.transcript.events.append(ThinkingDelta(text, signature))
+
+    def _mend(self, text: str) -> str:
+        """Join a character that the server sent in two halves; half of one becomes U+FFFD."""
+        if not self._half and text.isprintable():
+            return text
+        text = self._half + text
+        self._half = text[-1] if "\ud800" <= text[-1:] <= "\udbff" else ""
+        text = text[: len(text) - len(self._half)]
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

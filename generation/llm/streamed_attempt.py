@@ -1,0 +1,161 @@
+"""One attempt whose answer is handed on while it comes: what has come, and how long it may take."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from generation.conversation import Text, Thinking, ToolUse
+from generation.events import (
+    Start,
+    TextDelta,
+    ThinkingDelta,
+    ToolArguments,
+    ToolEnd,
+    ToolStart,
+)
+from generation.llm import policy
+from generation.llm.transcript import Transcript, kept_blocks
+from generation.records import Finding, Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from generation.errors import LLMError
+    from generation.events import Content, Event
+    from generation.llm.providers.base import Answer
+    from generation.records import Prompt
+    from generation.timing import FairTimeout
+
+
+class Relay(Protocol):
+    """Takes the events of an answer to whoever reads them."""
+
+    first_at: float | None  # when the first events were put; None: none were
+
+    async def put(self, events: Sequence[Event]) -> None:
+        """Waits while a reader lags."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StreamTimes:
+    """How long a stream may take, in seconds."""
+
+    idle: float  # between two bytes
+    total: float
+
+
+class StreamedAttempt:
+    """Its first content commits the answer: nobody else is asked after that.
+
+    Until then, the attempt's limit holds for the first event of any kind, and what is left of
+    LLM_TIMEOUT for the first content.
+    """
+
+    def __init__(  # noqa: PLR0913  # facts
+        self,
+        prompt: Prompt,
+        provider: str,
+        model: str,
+        *,
+        relay: Relay,
+        times: StreamTimes,
+        limit: FairTimeout,
+        deadline: float,
+        on_commit: Callable[[], None],
+    ) -> None:
+        self.prompt = prompt
+        self.provider = provider
+        self.model = model  # as it was asked for
+        self.transcript = Transcript()
+        self.is_committed = False
+        self._relay = relay
+        self._times = times
+        self._limit = limit
+        self._clock = asyncio.get_running_loop().time
+        self._end = deadline  # however alive it is
+        self._total_end = self._clock() + times.total
+        self._on_commit = on_commit
+        self._put = 0  # of the transcript's events
+
+    def note_bytes(self, *, has_begun: bool) -> None:
+        """Something has come from the provider. `has_begun`: an event has come before."""
+        if has_begun:
+            self._limit.move_to(min(self._clock() + self._times.idle, self._end))
+
+    @property
+    def has_news(self) -> bool:
+        return self._put < len(self.transcript.events)
+
+    async def put_news(self) -> None:
+        """Hand on what is new in the transcript. Waits while a reader lags."""
+        news: list[Event] = list(self.transcript.events[self._put :])
+        self._put += len(news)
+        if not self.is_committed:
+            self.is_committed = True
+            self._end = self._total_end
+            news.insert(0, Start(self.transcript.model or self.model, self.provider))
+            self._on_commit()
+        self._limit.move_to(self._end)  # while a reader lags, the provider is not idle
+        await self._relay.put(news)
+        self._limit.move_to(min(self._clock() + self._times.idle, self._end))
+
+    async def put_whole(self, answer: Answer) -> None:
+        """Hand on an answer that came whole."""
+        transcript = self.transcript
+        transcript.model, transcript.usage = answer.model, answer.usage
+        transcript.events += _to_events(answer)
+        transcript.stop_reason = answer.stop_reason
+        await self.put_news()
+
+    def note_stop(self, seconds: float) -> None:
+        """The answer is whole, whatever comes in the seconds that its tail may take."""
+        self._limit.move_to(self._clock() + 2 * seconds)
+
+    def partial(self) -> Reply | None:
+        """Returns what the unfinished attempt has brought, without a price; None if nothing."""
+        transcript = self.transcript
+        if not transcript.events and not transcript.usage.known_tokens:
+            return None
+        return Reply(
+            text=transcript.text,
+            usage=transcript.estimated_usage(self.prompt),
+            stop_reason=transcript.stop_reason or "",
+            blocks=kept_blocks(transcript.blocks()),
+        )
+
+    def broken(self, detail: str, status: int, raw_reply: str) -> LLMError:
+        """Returns the error of a stream that ended before its answer was whole."""
+        if self.is_committed:
+            return policy.stream_broken(
+                detail, status_code=status, raw_reply=raw_reply, partial=self.partial()
+            )
+        return policy.to_error(Finding.FAILED, detail, status_code=status, raw_reply=raw_reply)
+
+    def timed_out(self) -> LLMError:
+        """Returns the error of an attempt whose limit has passed."""
+        if not self.is_committed:
+            return policy.to_error(Finding.TIMED_OUT, f"{self.provider} did not answer in time")
+        is_idle = self._clock() < self._end
+        detail = (
+            f"{self.provider} sent nothing for {self._times.idle:g} s in the middle of its answer"
+            if is_idle
+            else f"{self.provider} did not end its answer within {self._times.total:g} s"
+        )
+        partial = self.partial()
+        return policy.stream_timed_out(detail, is_idle=is_idle, status_code=200, partial=partial)
+
+
+def _to_events(answer: Answer) -> Iterator[Content]:
+    for block in answer.blocks or (Text(answer.text),):
+        match block:
+            case Text(text):
+                yield TextDelta(text)
+            case Thinking(text, signature):
+                yield ThinkingDelta(text, signature)
+            case ToolUse():
+                yield ToolStart(block.id, block.name)
+                yield ToolArguments(block.arguments)
+                yield ToolEnd()
