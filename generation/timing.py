@@ -48,6 +48,8 @@ class FairTimeout:
         await self._limit.__aexit__(kind, error, traceback)
 
     def move_to(self, end: float) -> None:
+        if self._in_grace and end <= self._loop.time():
+            return  # the grace is short enough
         self._due = end
         if self._in_grace or end < self._timer.when():
             self._arm()

@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from generation.conversation import NO_OPTIONS
 from generation.errors import LLMError, ParameterNotSupported
 from generation.llm import policy
 from generation.llm.completion import CompletionContext
@@ -75,6 +76,8 @@ class LLMClient:
 
     def check(self, prompt: Prompt) -> None:
         """Raises `ParameterNotSupported` if the prompt's provider has no place for a part of it."""
+        if _is_plain(prompt):
+            return
         provider = self._upstreams[prompt.provider].provider
         if lacking := provider.unknown_parameter(prompt):
             raise ParameterNotSupported(f"{provider.name} does not support {lacking}")
@@ -133,7 +136,8 @@ class LLMClient:
         asked for."""
         if prompt.grant.targets and not prompt.grant.covers(*target):
             return False
-        return not self._upstreams[target.provider].provider.unknown_parameter(prompt)
+        upstream = self._upstreams[target.provider]
+        return _is_plain(prompt) or not upstream.provider.unknown_parameter(prompt)
 
     def _build_chain(self, provider: str, model: str) -> tuple[Target, ...]:
         return tuple(dict.fromkeys((self.choose(provider, model), *self._fallbacks)))
@@ -149,3 +153,8 @@ class LLMClient:
         if self._prices is None:
             return None
         return self._prices.cost(self._upstreams[provider].provider.price_list, model, usage)
+
+
+def _is_plain(prompt: Prompt) -> bool:
+    """Whether every provider knows all of it, because it is but a text."""
+    return not prompt.messages and not prompt.tools and prompt.options is NO_OPTIONS

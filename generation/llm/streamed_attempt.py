@@ -126,6 +126,11 @@ class StreamedAttempt:
             blocks=kept_blocks(transcript.blocks()),
         )
 
+    def paid_part(self) -> Reply | None:
+        """Returns the part of an answer that failed. Before its first content there is none: what
+        little may have been charged shall not keep us from asking again."""
+        return self.partial() if self.is_committed else None
+
     def broken(self, detail: str, status: int, raw_reply: str) -> LLMError:
         """Returns the error of a stream that ended before its answer was whole."""
         if self.is_committed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from generation.records import Prompt
@@ -28,6 +29,32 @@ class AnthropicDialect:
             "usage": {"input_tokens": 10, "output_tokens": 20},
             **others,
         }
+
+    def stream(self, *texts: str, stop: str = "end_turn") -> list[bytes]:
+        """The events of a streamed answer. The last but one is the one that stops it."""
+        return [
+            self.event("message_start", message=self._opening()),
+            self.event("content_block_start", index=0, content_block={"type": "text", "text": ""}),
+            *(self.delta(text) for text in texts),
+            self.event("content_block_stop", index=0),
+            self.event("message_delta", delta={"stop_reason": stop}, usage={"output_tokens": 20}),
+            self.event("message_stop"),
+        ]
+
+    def _opening(self) -> Any:
+        usage = {"input_tokens": 10, "output_tokens": 1}
+        return self.answer(content=[], stop_reason=None, usage=usage)
+
+    def delta(self, text: str) -> bytes:
+        return self.event(
+            "content_block_delta", index=0, delta={"type": "text_delta", "text": text}
+        )
+
+    def error_event(self, kind: str) -> bytes:
+        return self.event("error", error=self.error(kind)["error"])
+
+    def event(self, kind: str, **payload: Any) -> bytes:
+        return f"event: {kind}\ndata: {json.dumps({'type': kind, **payload})}\n\n".encode()
 
     def cut_off(self, text: str) -> Any:
         return self.answer(text, stop="max_tokens")
@@ -78,6 +105,32 @@ class OpenAIDialect:
             "usage": {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 30},
             **others,
         }
+
+    def stream(self, *texts: str, stop: str = "stop") -> list[bytes]:
+        """The events of a streamed answer. The last but two is the one that stops it."""
+        usage = {"prompt_tokens": 10, "completion_tokens": 20}
+        return [
+            self.chunk({"role": "assistant", "content": ""}),
+            *map(self.delta, texts),
+            self.chunk({}, finish_reason=stop),
+            self.event(choices=[], usage=usage),
+            b"data: [DONE]\n\n",
+        ]
+
+    def delta(self, text: str) -> bytes:
+        return self.chunk({"content": text})
+
+    def error_event(self, kind: str) -> bytes:
+        return self.event(**self.error(kind))
+
+    def chunk(self, delta: object, **choice: Any) -> bytes:
+        return self.event(
+            model=self.model,
+            choices=[{"index": 0, "delta": delta, "finish_reason": None, **choice}],
+        )
+
+    def event(self, **payload: Any) -> bytes:
+        return f"data: {json.dumps(payload)}\n\n".encode()
 
     def cut_off(self, text: str) -> Any:
         return self.answer(text, stop="length")

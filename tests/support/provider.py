@@ -9,8 +9,18 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from functools import cached_property
 from typing import Any
+
+
+class Ending(Enum):
+    """How a stream ends, if not cleanly."""
+
+    TORN = auto()  # the connection is closed in the middle of the body
+    RESET = auto()
+    SILENCE = auto()  # nothing more comes
+
 
 Behaviour = Callable[["Exchange"], Awaitable[None]]
 
@@ -235,6 +245,34 @@ async def drips(exchange: Exchange) -> None:
     while True:
         await exchange.send(b"1\r\n \r\n")
         await asyncio.sleep(0.1)
+
+
+def streams(*pieces: bytes | asyncio.Event | Ending, **headers: str) -> Behaviour:
+    """Sends a head of status 200 and the pieces, each in a chunk of its own. An event is waited
+    for. It ends as the last piece says; cleanly without one."""
+    lines = ["HTTP/1.1 200 OK", "transfer-encoding: chunked"]
+    named = {"content_type": "text/event-stream", **headers}
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in named.items()]
+    head = "\r\n".join([*lines, "", ""]).encode()
+
+    async def behave(exchange: Exchange) -> None:
+        await exchange.send(head)
+        for piece in pieces:
+            if isinstance(piece, asyncio.Event):
+                await piece.wait()
+            elif isinstance(piece, bytes):
+                await exchange.send(b"%x\r\n%b\r\n" % (len(piece), piece))
+            elif piece is Ending.TORN:
+                exchange.close()
+                return
+            elif piece is Ending.RESET:
+                exchange.reset()
+                return
+            else:
+                await hangs(exchange)
+        await exchange.send(b"0\r\n\r\n")
+
+    return behave
 
 
 async def resets(exchange: Exchange) -> None:

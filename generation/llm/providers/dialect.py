@@ -127,7 +127,7 @@ class Dialect(ABC):
             str(fault),
             status_code=status,
             raw_reply=raw_reply,
-            partial=partial or (fault.answer.as_partial() if fault.answer else None),
+            partial=fault.answer.as_partial() if fault.answer else partial,
             said=self._said(raw_reply, fault.finding),
         )
 

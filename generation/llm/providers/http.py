@@ -171,11 +171,11 @@ class HttpProvider(Dialect):
             answer = self._require_text(attempt.transcript.answer(decoration))
         except ErrorEvent as fault:
             raise self._failure(
-                status, response.headers, head, {}, fault.error, attempt.partial()
+                status, response.headers, head, {}, fault.error, attempt.paid_part()
             ) from None
         except UnusableReply as fault:
             if fault.finding is not Finding.BROKEN_OFF:
-                raw_reply, partial = self._excerpt(head), attempt.partial()
+                raw_reply, partial = self._excerpt(head), attempt.paid_part()
                 raise self._unusable(fault, status, raw_reply, partial) from None
             raise attempt.broken(str(fault), status, self._excerpt(head)) from None
         except httpx.HTTPError as error:
