@@ -118,7 +118,7 @@ class StreamReader(ABC):
     def _add_text(self, text: str) -> None:
         if self._tools.are_open:
             self._tools.end()
-        if not text.isascii():
+        if self._half or not text.isascii():
             text = self._mend(text)
         if text:
             self.size += len(text)
@@ -127,7 +127,7 @@ class StreamReader(ABC):
     def _add_thinking(self, text: str, signature: str = "") -> None:
         if self._tools.are_open:
             self._tools.end()
-        if not text.isascii():
+        if self._half or not text.isascii():
             text = self._mend(text)
         if text or signature:
             self.size += len(text) + len(signature)
