@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Any
 
 import httpx
+import uvicorn
+from uvicorn.server import ServerState
 
 from generation.asgi import get_application
 
@@ -57,3 +60,24 @@ async def serve(
 
     await application(scope, receive, send)
     return status[0] if status else None
+
+
+@contextlib.asynccontextmanager
+async def listening(application):
+    """uvicorn in the test's own process, with its own protocol and no lifespan. Yields its port."""
+    config = uvicorn.Config(application, http="httptools", lifespan="off", log_config=None)
+    config.load()
+    state = ServerState()
+    server = await asyncio.get_running_loop().create_server(
+        lambda: config.http_protocol_class(config=config, server_state=state, app_state={}),
+        "127.0.0.1",
+        0,
+    )
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for connection in list(state.connections):
+            connection.transport.abort()
+        await asyncio.gather(*state.tasks, return_exceptions=True)
+        await server.wait_closed()
