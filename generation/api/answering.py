@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from generation.asgi.event_stream import EventSource
-from generation.errors import AbandonedByClient, StaccatoError
+from generation.errors import AbandonedByClient, StaccatoError, TooManyInFlight
 from generation.runtime import process as runtime
 
 if TYPE_CHECKING:
@@ -14,10 +14,13 @@ if TYPE_CHECKING:
 
     from generation.events import Event
     from generation.pipeline.call import GenerationCall
+    from generation.pipeline.relay import Reader
     from generation.records import Generation
 
 
 EVENTS = 500  # in one read: who comes late finds many, and they are copied when they are encoded
+
+READERS = 100  # of one stream
 
 
 class Dialect(Protocol):
@@ -34,8 +37,8 @@ class Dialect(Protocol):
 
 
 async def whole(call: GenerationCall) -> Generation:
-    """Await the answer. Raises the generation's error."""
-    reader = call.relay.reader() if call.relay else None  # a stream that this request has joined
+    """Await the answer. Raises the generation's error, or `TooManyInFlight`."""
+    reader = _reader(call)  # None, unless this request has joined a stream
     try:
         while reader is not None and await reader.read():
             pass
@@ -50,9 +53,10 @@ class AnswerStream(EventSource):
     """Follows one generation for one client. Its last events leave when the row is safe."""
 
     def __init__(self, call: GenerationCall, dialect: Dialect) -> None:
+        """Raises `TooManyInFlight`."""
         self._call = call
         self._dialect = dialect
-        self._reader = call.relay.reader() if call.relay else None
+        self._reader = _reader(call)
         self._ahead: Sequence[Event] = ()
         self._is_over = False
 
@@ -101,6 +105,14 @@ class AnswerStream(EventSource):
         if self._reader is not None:  # else another client waits for the whole answer
             self._reader.close()
             _leave(self._call)
+
+
+def _reader(call: GenerationCall) -> Reader | None:
+    if call.relay is None:
+        return None
+    if len(call.relay.readers) >= READERS:
+        raise TooManyInFlight(f"{READERS} clients follow this generation", retry_after=1)
+    return call.relay.reader()
 
 
 def _leave(call: GenerationCall) -> None:

@@ -48,7 +48,9 @@ class Relay:
                 self.size += len(event.text)
         for reader in self.readers:
             reader.wake()
-        while any(self.size - reader.taken > LAG_CHARS for reader in self.readers):
+        while self.size > LAG_CHARS and any(
+            self.size - reader.taken > LAG_CHARS for reader in self.readers
+        ):
             self._room.clear()
             await self._room.wait()
 

@@ -21,11 +21,12 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 _LLM_SECONDS = (0.1, 0.25, 0.5, 1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 60, 120)
 
 SUCCEEDED = "succeeded"
-CLIENT_LEFT = "client-left"  # without an answer: before its body was read, or while it waited
+CLIENT_LEFT = "client-left"  # without a whole answer
 REQUESTS = Counter(
     "staccato_requests_total",
     "Requests to generate by outcome: succeeded, a problem's slug, or client-left. It counts every"
-    " request to the generate address once, refusals included, when its response leaves.",
+    " request to the generate address once, refusals included, when its response leaves, or has"
+    " left if it is a stream.",
     ["outcome"],
 )
 # The library's own lookup of labels takes longer.

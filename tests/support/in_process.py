@@ -68,8 +68,9 @@ async def listening(application):
     config = uvicorn.Config(application, http="httptools", lifespan="off", log_config=None)
     config.load()
     state = ServerState()
+    protocol: Any = config.http_protocol_class
     server = await asyncio.get_running_loop().create_server(
-        lambda: config.http_protocol_class(config=config, server_state=state, app_state={}),
+        lambda: protocol(config=config, server_state=state, app_state={}),
         "127.0.0.1",
         0,
     )

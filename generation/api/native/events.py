@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from generation.records import Generation, StoredGeneration
 
 
+_TEXT = b'id: %d\nevent: delta\ndata: {"text":%b}\n\n'
+
+
 class NativeEvents:
     """Writes the events of one answer for one client."""
 
@@ -67,6 +70,9 @@ class NativeEvents:
         return self._write(b"error", stored_problem(slug, detail))
 
     def _encode(self, event: Event) -> bytes:
+        if type(event) is TextDelta and self._after is None and event.text:  # nearly all are
+            self._position += len(event.text)
+            return _TEXT % (self._position, _dump(event.text))
         if isinstance(event, Start):
             start = {"id": self._id, "model": event.model, "provider": event.provider}
             return self._write(b"start", start) if self._after is None else b""
@@ -126,7 +132,7 @@ class StoredEvents(EventSource):
         pass
 
 
-def _dump(document: dict[str, Any]) -> bytes:
+def _dump(document: dict[str, Any] | str) -> bytes:
     try:
         return orjson.dumps(document)
     except TypeError:  # a lone surrogate, which the model may write

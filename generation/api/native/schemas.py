@@ -26,10 +26,10 @@ MAX_METADATA = 16
 MAX_STOPS = 16
 _CHOICES = {"auto", "none", "required"}
 # Members that say something about a conversation, and nothing about a template.
-_OF_MESSAGES = (
+_OF_MESSAGES = {
     *("system", "tools", "tool_choice", "parallel_tool_calls", "response_format"),
     *("temperature", "top_p", "stop", "reasoning_effort"),
-)
+}
 
 
 def _as_list(given: object) -> object:
@@ -107,9 +107,8 @@ class GenerateIn(Body):
     @model_validator(mode="after")
     def _check_conversation(self) -> GenerateIn:
         if self.messages is None:
-            for name in _OF_MESSAGES:
-                if name in self.model_fields_set:
-                    raise PydanticCustomError("messages", f"`{name}` goes with `messages` only")
+            for name in self.model_fields_set & _OF_MESSAGES:
+                raise PydanticCustomError("messages", f"`{name}` goes with `messages` only")
             return self
         if self.input or self.variables:
             raise PydanticCustomError(
