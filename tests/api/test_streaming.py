@@ -176,6 +176,13 @@ async def test_a_client_that_leaves_hangs_up_on_the_llm(here, author, llm, sql, 
         assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
+async def test_an_answer_with_a_key_is_cancelled_where_that_is_set(here, author, llm, sql):
+    async with here(ON_DISCONNECT="cancel") as service:
+        await (await follow(service, author, "Because", headers=KEY)).leave()
+        await llm.until(lambda: llm.hung_up == 1, "the upstream connection's end")
+        assert (await the_row(sql))["error_type"] == "client-left"
+
+
 @pytest.mark.parametrize("words", [[], ["Because"]], ids=["before a word", "after a word"])
 async def test_an_answer_with_a_key_is_finished_for_its_clients_return(here, author, sql, words):
     async with here() as service:
