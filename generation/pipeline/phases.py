@@ -119,14 +119,15 @@ class Pipeline:
     async def _ask(self, call: GenerationCall, prompt: Prompt) -> Outcome:
         """Returns errors, too, because they belong in the log row as much as a reply does."""
         # It outlives the call, and so has its attempts and what has come of the answer.
-        context = self._llm.begin(prompt)
+        context = self._llm.begin(prompt, call.relay)
         try:
             return await call.interruptible(self._llm.run(context))
         except Abandoned as error:
-            return context.failed(error)
+            return context.failed(error, context.partial())
         except Exception:  # not even a bug may cost the log row
             logger.exception("the LLM call failed because of a bug")
-            return context.failed(LLMError("a bug ended the call; the service's log has more"))
+            bug = LLMError("a bug ended the call; the service's log has more")
+            return context.failed(bug, context.partial())
 
 
 def _last_words(request: GenerationRequest) -> str:

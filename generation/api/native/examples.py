@@ -106,6 +106,7 @@ EXAMPLES: tuple[errors.StaccatoError, ...] = (
         "the user's prompt template contains a `$` that starts neither a name nor `$$`"
     ),
     errors.ModelNotAllowed("anthropic:claude-x is not offered here"),
+    errors.ParameterNotSupported("anthropic does not know `response_format`"),
     errors.LLMRefused("anthropic refuses the request: max_tokens is too large"),
     errors.LLMRateLimited("anthropic limits our rate", retry_after=12),
     errors.StaccatoError.from_bug(),
