@@ -251,6 +251,34 @@ async def test_a_client_that_reads_nothing_stops_the_llm_and_has_left_after_a_wh
         assert "Traceback" not in service.log
 
 
+async def test_a_client_that_reads_a_little_now_and_then_has_left_too(here, author, llm, sql):
+    limits = {"SEND_TIMEOUT": "0.5", "LLM_MAX_REPLY_BYTES": "1000000000"}
+    async with here(**limits) as service, lazy_client(service.port, ASK) as client:
+        loop = asyncio.get_running_loop()
+        received = bytearray()
+
+        async def write() -> None:
+            await author.begin()
+            while True:
+                await author.write("x" * 50_000)
+
+        async def read() -> None:
+            with contextlib.suppress(ConnectionError):
+                while chunk := await loop.sock_recv(client, 1024):
+                    received.extend(chunk)
+                    if not llm.hung_up:
+                        await asyncio.sleep(0.1)  # its pace
+
+        writing, reading = asyncio.ensure_future(write()), asyncio.ensure_future(read())
+        await llm.until(lambda: llm.hung_up == 1, "the upstream connection's end")
+        writing.cancel()
+        await reading
+        assert not received.endswith(b"0\r\n\r\n"), "it must not look like the end of the answer"
+        row = await the_row(sql)
+        assert (row["status"], row["error_type"]) == ("cancelled", "client-left")
+        assert service.outcomes == {"client-left": 1}
+
+
 async def test_a_client_comes_back_to_a_stream_where_it_lost_it(here, author):
     async with here() as service:
         client = await follow(service, author, "Because", " air", headers=KEY)
