@@ -13,12 +13,12 @@ from generation.telemetry.durations import percentile
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from generation.loadtest.run import Outcome, Plan, Result
+    from generation.loadtest.run import Plan, Result
     from generation.loadtest.verdict import Verdict
     from generation.telemetry.snapshot import Snapshot
 
 WIDTH, HEIGHT = 720, 200  # of a plot's inside, in the SVG's units
-COLUMNS = 120  # of a plot over outcomes: a column sums up the requests that ended in it
+COLUMNS = 120  # of a plot over outcomes: a column sums up those that came in it
 NAMED_FAULTS = 2  # in the plot of failures; the rest is one line
 STEPS = (1, 2, 5, 10)
 MOST_STEPS = 8  # between 0 and the top of a plot
@@ -55,13 +55,18 @@ def render(plan: Plan, result: Result, verdict: Verdict, day: str) -> str:
         return [(sample.at, figure(sample.pool)) for sample in looks if sample.pool]
 
     size = result.ended_with.total.size if result.ended_with else 0
+    is_streamed = plan.is_streamed
     plots = [
         _plot(
-            "Requests in flight",
-            "Sent and not answered, as the callers count them, and waiting for the LLM.",
+            "Streams open" if is_streamed else "Requests in flight",
+            "As the callers count them, and those for which the LLM has more to say."
+            if is_streamed
+            else "Sent and not answered, as the callers count them, and waiting for the LLM.",
             end,
             {
-                "sent, not answered": [(sample.at, sample.in_flight) for sample in looks],
+                "open" if is_streamed else "sent, not answered": [
+                    (sample.at, sample.in_flight) for sample in looks
+                ],
                 "waiting for the LLM": from_pool(lambda pool: pool.llm_calls_in_flight),
             },
         ),
@@ -75,15 +80,7 @@ def render(plan: Plan, result: Result, verdict: Verdict, day: str) -> str:
                 "pool size": [(0.0, size), (end, size)] if size else [],
             },
         ),
-        _plot(
-            "Latency in seconds",
-            "Of the requests that ended at that time.",
-            end,
-            {
-                "median": _over_time(result, end, 0.50),
-                "99th percentile": _over_time(result, end, 0.99),
-            },
-        ),
+        *(_stream_plots(result, end) if is_streamed else [_latency_plot(result, end)]),
     ]
     if result.faults:
         plots.append(
@@ -105,10 +102,56 @@ def render(plan: Plan, result: Result, verdict: Verdict, day: str) -> str:
     return render_to_string("generation/loadtest.html", context)
 
 
-def _over_time(result: Result, end: float, share: float) -> list[Point]:
+def _latency_plot(result: Result, end: float) -> Plot:
+    times = [(outcome.at, outcome.seconds) for outcome in result.outcomes]
+    return _plot(
+        "Latency in seconds",
+        "Of the requests that ended at that time.",
+        end,
+        {"median": _over_time(times, end, 0.50), "99th percentile": _over_time(times, end, 0.99)},
+    )
+
+
+def _stream_plots(result: Result, end: float) -> list[Plot]:
+    firsts = [
+        (outcome.at - outcome.seconds + outcome.first, outcome.first)
+        for outcome in result.outcomes
+        if outcome.first is not None
+    ]
+    looks = [sample for sample in result.samples if sample.tempo.events]
+    return [
+        _plot(
+            "Time to first token in seconds",
+            "Of the streams whose first content came at that time.",
+            end,
+            {
+                "median": _over_time(firsts, end, 0.50),
+                "99th percentile": _over_time(firsts, end, 0.99),
+            },
+        ),
+        _plot(
+            "Gaps between events in seconds",
+            "From one event of a stream to its next, which came at that time.",
+            end,
+            {
+                "median": [(look.at, look.tempo.gap_p50) for look in looks],
+                "99th percentile": [(look.at, look.tempo.gap_p99) for look in looks],
+            },
+        ),
+        _plot(
+            "Events a second",
+            "Of all streams together.",
+            end,
+            {"events": [(sample.at, sample.tempo.per_s) for sample in result.samples]},
+        ),
+    ]
+
+
+def _over_time(found: Iterable[Point], end: float, share: float) -> list[Point]:
+    """`found`: times of something, each with when it was seen."""
     columns: dict[int, list[float]] = {}
-    for outcome in result.outcomes:
-        columns.setdefault(_column(outcome, end), []).append(outcome.seconds)
+    for at, seconds in found:
+        columns.setdefault(_column(at, end), []).append(seconds)
     return [
         (_middle(column, end), percentile(sorted(times), share))
         for column, times in sorted(columns.items())
@@ -121,15 +164,15 @@ def _failures(result: Result, end: float) -> dict[str, list[Point]]:
     for outcome in result.outcomes:
         if outcome.fault:
             kind = outcome.fault if outcome.fault in named else "other failures"
-            counts.setdefault(kind, Counter())[_column(outcome, end)] += 1
+            counts.setdefault(kind, Counter())[_column(outcome.at, end)] += 1
     return {
         kind: [(_middle(column, end), found[column] * COLUMNS / end) for column in range(COLUMNS)]
         for kind, found in counts.items()
     }
 
 
-def _column(outcome: Outcome, end: float) -> int:
-    return min(int(outcome.at / end * COLUMNS), COLUMNS - 1)
+def _column(at: float, end: float) -> int:
+    return min(int(at / end * COLUMNS), COLUMNS - 1)
 
 
 def _middle(column: int, end: float) -> float:

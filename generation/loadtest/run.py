@@ -14,11 +14,13 @@ import orjson
 import pyqwest
 
 from generation.llm.transport import close
+from generation.loadtest.streams import CONTENT_TYPE, NO_STREAMS, TORN, Deltas, Reading
 from generation.telemetry.snapshot import PoolPage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
+    from generation.loadtest.streams import Tempo
     from generation.loadtest.target import Service
     from generation.telemetry.snapshot import Snapshot
 
@@ -44,6 +46,7 @@ class Plan:
     duration: float | None  # seconds in which requests may begin
     timeout: float  # seconds for one answer
     ca_certificates: bytes | None = None  # PEM
+    is_streamed: bool = False  # the body asks for a stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,8 @@ class Outcome:
 
     at: float  # when it ended
     seconds: float
-    fault: str  # empty for a 200
+    fault: str  # empty for a 200, and a stream that was whole
+    first: float | None = None  # seconds to a stream's first content
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,7 @@ class Sample:
     at: float
     in_flight: int
     pool: Snapshot | None  # summed over all processes; None where the page could not be read
+    tempo: Tempo = NO_STREAMS  # of the streams since the last look
 
 
 @dataclass(slots=True)
@@ -73,6 +78,7 @@ class Result:
     samples: list[Sample] = field(default_factory=list)
     seconds: float = 0.0
     peak_in_flight: int = 0
+    tempo: Tempo = NO_STREAMS
 
     @property
     def faults(self) -> Counter[str]:
@@ -105,6 +111,7 @@ class LoadTest:
             self._headers.add(name, value)
         self._numbers = count()
         self._began = 0.0
+        self._deltas = Deltas()
 
     @classmethod
     @asynccontextmanager
@@ -129,7 +136,8 @@ class LoadTest:
     async def probe(self) -> dict[str, Any]:
         """Send one request before the others, again where the LLM fails it.
 
-        Returns its answer; raises `Refused`, or `LLMFails` after `PROBES` such failures.
+        Returns its answer, that of a stream from its last event. Raises `Refused`, or `LLMFails`
+        after `PROBES` such failures.
         """
         for attempts_left in reversed(range(PROBES)):
             try:
@@ -143,14 +151,18 @@ class LoadTest:
         url = f"{self._plan.service.url}/api/v1/generate/{self._plan.users[0]}"
         try:
             async with asyncio.timeout(self._plan.timeout):
-                status, body = await self._send("POST", url, self._plan.body)
+                reading = Reading(Deltas(), 0.0)
+                status, body = await self._send("POST", url, self._plan.body, reading)
         except (OSError, TimeoutError, ValueError) as error:
             raise Refused(f"{url} gives no answer: {error or type(error).__name__}") from None
         answer = _read_object(body)
-        if status != OK:
+        if status != OK or reading.end == "error":
             detail = answer.get("detail") or body[:300].decode(errors="replace")
-            kind = LLMFails if _kind(answer).startswith("llm-") else Refused
-            raise kind(f"{url} answers {status}: {detail}")
+            is_llms = _kind(answer).startswith(("llm-", "stream-"))
+            kind = LLMFails if is_llms else Refused
+            raise kind(f"{url} answers {answer.get('status', status)}: {detail}")
+        if self._plan.is_streamed and not reading.end:
+            raise Refused(f"{url} answers 200, but not with a whole stream")
         if "result" not in answer:
             raise Refused(f"{url} answers 200, but not as Staccato does")
         return answer
@@ -169,6 +181,7 @@ class LoadTest:
                     callers.create_task(self._call_repeatedly())
         finally:
             result.seconds = self._now()
+            result.tempo = self._deltas.total(result.seconds)
             sampling.cancel()
             await asyncio.gather(sampling, return_exceptions=True)
         result.ended_with = await self._ask_pool()
@@ -188,34 +201,50 @@ class LoadTest:
             self.in_flight += 1
             self.result.peak_in_flight = max(self.result.peak_in_flight, self.in_flight)
             started = self._now()
+            reading = Reading(self._deltas, started)
             try:
-                fault = await self._call()
+                fault = await self._call(reading)
             finally:
                 self.in_flight -= 1
             ended = self._now()
-            self.result.outcomes.append(Outcome(ended, ended - started, fault))
+            self.result.outcomes.append(Outcome(ended, ended - started, fault, reading.first))
             if fault:
                 await asyncio.sleep(SLICE_S)  # don't hammer a service that refuses at once
 
-    async def _call(self) -> str:
+    async def _call(self, reading: Reading) -> str:
         """Returns the kind of failure, '' for an answer."""
+        plan = self._plan
         try:
-            async with asyncio.timeout(self._plan.timeout):
-                status, body = await self._send("POST", next(self._generate_urls), self._plan.body)
+            async with asyncio.timeout(plan.timeout):
+                status, body = await self._send(
+                    "POST", next(self._generate_urls), plan.body, reading
+                )
         except TimeoutError:
-            return f"no answer within {self._plan.timeout:g} s"
+            return f"no {'end' if reading.first else 'answer'} within {plan.timeout:g} s"
         except (OSError, ValueError) as error:
-            return f"connection: {type(error).__name__}"
-        if status == OK:
-            return ""
-        return f"{status} {_kind(_read_object(body))}".strip()
+            return TORN if reading.first else f"connection: {type(error).__name__}"
+        if status != OK:
+            return f"{status} {_kind(_read_object(body))}".strip()
+        if reading.end == "error":
+            return _kind(_read_object(body)) or "error"
+        return "" if reading.end or not plan.is_streamed else TORN
 
-    async def _send(self, method: str, url: str, content: bytes | None) -> tuple[int, bytes]:
-        """Returns status and body; raises `OSError`, `TimeoutError` or `ValueError`."""
+    async def _send(
+        self, method: str, url: str, content: bytes | None, reading: Reading | None = None
+    ) -> tuple[int, bytes]:
+        """Returns status and body; raises `OSError`, `TimeoutError` or `ValueError`.
+
+        A stream goes into `reading`, and the body is then what its last event says.
+        """
         request = pyqwest.Request(method, url, self._headers, content)
+        body = bytearray()
         try:
             response = await self._transport.execute(request)
-            body = bytearray()
+            is_stream = response.headers.get("content-type", "").startswith(CONTENT_TYPE)
+            if reading is not None and is_stream:
+                async for chunk in response.content:
+                    reading.feed(bytes(chunk), self._now())
+                return response.status, reading.data
             async for chunk in response.content:
                 body += chunk
         except (pyqwest.ReadError, pyqwest.WriteError, pyqwest.RemoteProtocolError) as error:
@@ -223,11 +252,13 @@ class LoadTest:
         return response.status, bytes(body)
 
     async def _sample(self, show: Callable[[Sample], None]) -> None:
+        before = 0.0
         for look in _every(SAMPLE_EVERY_S):
             await asyncio.sleep(max(0.0, look - self._now()))
             at, in_flight = self._now(), self.in_flight
+            tempo, before = self._deltas.recent(at - before), at
             page = None if self.result.no_pool_because else await self._ask_pool()
-            sample = Sample(at, in_flight, page and page.total)
+            sample = Sample(at, in_flight, page and page.total, tempo)
             self.result.samples.append(sample)
             show(sample)
 

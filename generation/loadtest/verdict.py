@@ -18,12 +18,15 @@ class Verdict:
     sentences: tuple[str, ...]
 
 
-def progress(result: Result, sample: Sample) -> str:
+def progress(plan: Plan, result: Result, sample: Sample) -> str:
     """Returns one line on the state of a test that is running."""
+    under_way, over = ("open streams", "ended") if plan.is_streamed else ("in flight", "answered")
     line = (
-        f"{sample.at:6.1f} s  in flight {sample.in_flight:5}  answered"
+        f"{sample.at:6.1f} s  {under_way} {sample.in_flight:5}  {over}"
         f" {len(result.outcomes):7}  failed {result.faults.total():5}"
     )
+    if plan.is_streamed:
+        line += f"  events {sample.tempo.per_s:6.0f}/s"
     pool = sample.pool
     if pool is None:
         return line
@@ -34,23 +37,25 @@ def progress(result: Result, sample: Sample) -> str:
 
 
 def judge(plan: Plan, result: Result) -> Verdict:
-    """Any answer but a 200 is a failure, and so is a test without any answer."""
+    """Any answer but a 200 is a failure, so is a stream that does not end with `done`, and so is
+    a test without any answer.
+    """
     total, faults = len(result.outcomes), result.faults
     failed = faults.total()
     passed = total > 0 and failed == 0
     answered = total - failed
     rate = answered / result.seconds if result.seconds else 0.0
+    what = "streams read to their end" if plan.is_streamed else "requests answered with 200"
     headline = (
-        f"{'PASSED' if passed else 'FAILED'}: {answered:,} of {total:,} requests answered with"
-        f" 200, up to {result.peak_in_flight:,} at once, in {result.seconds:.1f} s"
-        f" ({rate:.1f} a second)."
+        f"{'PASSED' if passed else 'FAILED'}: {answered:,} of {total:,} {what}, up to"
+        f" {result.peak_in_flight:,} at once, in {result.seconds:.1f} s ({rate:.1f} a second)."
     )
     return Verdict(
         passed,
         headline,
         (
             *(f"Failures: {number:,} × {kind}." for kind, number in faults.most_common()),
-            *_latency(result),
+            *(_streams(result) if plan.is_streamed else _latency(result)),
             *_connections(result),
             *_overhead(result),
             *_beyond_limits(plan, result),
@@ -67,6 +72,24 @@ def _latency(result: Result) -> list[str]:
             f"Latency: median {percentile(times, 0.50):.3f} s, 99th percentile"
             f" {percentile(times, 0.99):.3f} s, maximum {times[-1]:.3f} s."
         )
+    ]
+
+
+def _streams(result: Result) -> list[str]:
+    firsts = sorted(outcome.first for outcome in result.outcomes if outcome.first is not None)
+    if not firsts:
+        return []
+    tempo = result.tempo
+    return [
+        (
+            f"First token: median {percentile(firsts, 0.50):.3f} s, 99th percentile"
+            f" {percentile(firsts, 0.99):.3f} s, maximum {firsts[-1]:.3f} s."
+        ),
+        (
+            f"Gaps between events: median {tempo.gap_p50 * 1000:.1f} ms, 99th percentile"
+            f" {tempo.gap_p99 * 1000:.1f} ms, longest {tempo.longest_gap * 1000:,.0f} ms;"
+            f" {tempo.events:,} events, {tempo.per_s:,.0f} a second."
+        ),
     ]
 
 

@@ -35,6 +35,10 @@ Send many requests at once to a running service, and watch its connection pool.
   manage.py loadtest --concurrency 5000 --requests 20000 --users 1-6
       5,000 callers send 20,000 requests, for the users 1 to 6 in turn.
 
+  manage.py loadtest --concurrency 1000 --stream
+      1,000 callers ask for a stream and read it to its end: how long until the first token, how
+      long the gaps between events, and how many connections are used meanwhile.
+
   manage.py loadtest --url https://staging.example.org --api-key "$KEY" --paid
       tests another host. A service that calls a real LLM needs --paid, because each request
       then costs money; with LLM_PROVIDER=simulated it costs nothing.
@@ -43,7 +47,8 @@ A single request goes first, to learn which provider answers; again, a few times
 fails it.
 
 However many requests wait for the LLM, few connections should be checked out, because each is
-held for milliseconds. Any answer but a 200 is a failure, and one failure makes the exit status 1.
+held for milliseconds. Any answer but a 200 is a failure, and so is a stream that ends without its
+last event, `done`; one failure makes the exit status 1.
 The report is one HTML file with plots.
 
 To measure speed, run this on another machine than the service, because it takes its share of the
@@ -77,7 +82,13 @@ class Command(BaseCommand):
             "--body", default="{}", metavar="JSON", help="body of each request (%(default)s)"
         )
         parser.add_argument(
-            "--timeout", type=float, default=60, help="seconds for one answer (%(default)s)"
+            "--stream", action="store_true", help='ask for streams: adds "stream": true to the body'
+        )
+        parser.add_argument(
+            "--timeout",
+            type=float,
+            default=60,
+            help="seconds for one answer, a stream to its end (%(default)s)",
         )
         parser.add_argument("--ca-file", help="certificates to trust besides the system's (PEM)")
         parser.add_argument(
@@ -120,7 +131,7 @@ class Command(BaseCommand):
                     " --paid to accept this, or serve with LLM_PROVIDER=simulated"
                 )
             self.stdout.write(f"{plan.concurrency} callers against {url} ({provider}) …")
-            return await test.run(lambda sample: self.print_progress(test.result, sample))
+            return await test.run(lambda sample: self.print_progress(plan, test.result, sample))
 
     async def find_provider(self, test: LoadTest, *, paid: bool) -> str:
         try:
@@ -134,13 +145,13 @@ class Command(BaseCommand):
                 " Add --paid to test all the same: requests that succeed may cost money"
             ) from None
 
-    def print_progress(self, result: Result, sample: Sample) -> None:
+    def print_progress(self, plan: Plan, result: Result, sample: Sample) -> None:
         """One line that changes on a terminal, else a line every few seconds."""
         now = time.monotonic()
         if not self.is_live and now - self.shown_at < LINE_EVERY_S:
             return
         self.shown_at = now
-        line = verdict.progress(result, sample)
+        line = verdict.progress(plan, result, sample)
         if self.is_live:
             self.stdout.write(f"\r{line}\x1b[K", ending="")
         else:
@@ -169,10 +180,7 @@ def _parse(options: dict[str, Any]) -> Plan:
     for name in ("concurrency", "requests", "duration", "timeout"):
         if options[name] is not None and options[name] <= 0:
             raise ValueError(f"--{name} must be greater than 0")
-    try:
-        json.loads(options["body"])
-    except ValueError as error:
-        raise ValueError(f"--body is not JSON: {error}") from None
+    body = _parse_body(options["body"], is_streamed=options["stream"])
     _check_report(options["report"])
     try:
         ca_certificates = Path(options["ca_file"]).read_bytes() if options["ca_file"] else None
@@ -181,13 +189,27 @@ def _parse(options: dict[str, Any]) -> Plan:
     return Plan(
         service=Service.parse(options["url"], options["api_key"], options["header"]),
         users=_parse_users(options["users"]),
-        body=options["body"].encode(),
+        body=body,
         concurrency=options["concurrency"],
         requests=options["requests"],
         duration=options["duration"],
         timeout=options["timeout"],
         ca_certificates=ca_certificates,
+        is_streamed=options["stream"],
     )
+
+
+def _parse_body(text: str, *, is_streamed: bool) -> bytes:
+    """Raises `ValueError`."""
+    try:
+        body = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"--body is not JSON: {error}") from None
+    if not is_streamed:
+        return text.encode()
+    if isinstance(body, dict):
+        return json.dumps(body | {"stream": True}).encode()
+    raise ValueError("--stream needs a --body that is a JSON object")
 
 
 def _check_report(report: str) -> None:
