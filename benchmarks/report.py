@@ -48,14 +48,45 @@ def table(found):
             figure([run["memory_kb"] / 1024 for run in runs]),
             str(sum(run["errors"] + run["half_load_failed"] for run in runs)),
         ])  # fmt: skip
-    widths = [max(len(row[at]) for row in [head, *rows]) for at in range(len(head))]
+    return aligned([head, *rows])
+
+
+def aligned(rows):
+    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
     return "\n".join(
         "  ".join(
             cell.ljust(width) if at == 0 else cell.rjust(width)
             for at, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
-        for row in [head, *rows]
+        for row in rows
     )
+
+
+def show(found):
+    """All that was measured, in words."""
+    parts = [table(found)] if of(found, kind="speed") else []
+    if of(found, kind="stream"):
+        parts.append(stream_table(found))
+    return "\n\n".join([*parts, targets(found)])
+
+
+def stream_table(found):
+    head = ["side, 500 streams open", "event µs", "stream µs", "of 100 events µs", "first p50 ms",
+            "first p99 ms", "errors"]  # fmt: skip
+    rows = []
+    for key in "ab":
+        runs, firsts = of(found, kind="stream", side=key), of(found, kind="first", side=key)
+        rows.append([
+            f"({key}) {found['sides'][key]}", figure(column(runs, "event_us"), "{:.1f}"),
+            figure(column(runs, "stream_us")), figure([of_100_events(run) for run in runs]),
+            figure(column(firsts, "p50_ms"), "{:.1f}"), figure(column(firsts, "p99_ms"), "{:.1f}"),
+            str(sum(run["errors"] for run in [*runs, *firsts])),
+        ])  # fmt: skip
+    return aligned([head, *rows])
+
+
+def of_100_events(run):
+    return run["stream_us"] + 100 * run["event_us"]
 
 
 def targets(found):
@@ -74,10 +105,23 @@ def targets(found):
     def excess(key):
         return speed(key, "b") - speed(key, "a")
 
+    def streamed(key):
+        """Staccato against the relay, round by round: what slows the machine slows both."""
+        pairs = zip(
+            *(column(of(found, kind="stream", side=side), key) for side in "ba"), strict=True
+        )
+        return median([mine / bare for mine, bare in pairs] or [nothing])
+
+    def first_excess(key):
+        return middle(key, kind="first", side="b") - middle(key, kind="first", side="a")
+
+    nothing = float("nan")
+    for run in of(found, kind="stream"):
+        run["long_us"] = of_100_events(run)
     flat = (of(found, kind="flat") or [{}])[0]
+    crowd = (of(found, kind="crowd") or [{}])[0]
     small, large = (middle("cpu_us", kind="series", side="b", in_flight=n) for n in (100, FLAT))
     memory = [middle("memory_kb", kind="series", side="b", in_flight=n) for n in (100, FLAT)]
-    nothing = float("nan")
     rows = [
         ("CPU at 500 in flight ≤ 2.5 × floor (stretch 2.0)", ratio("cpu_us", "b", "a"), "×"),
         ("throughput ≥ 15 × (c) (stretch 25)", ratio("per_s", "b", "c"), "×"),
@@ -92,6 +136,18 @@ def targets(found):
         ("overhead p99 above the floor's ≤ 25 ms", excess("p99_ms"), "ms"),
         (f"two workers against one (≥ 1.8 × on 4 cores; here {found['machine']['cores']})",
          ratio("per_s", "w", "b"), "×"),
+        ("streams: CPU per event ≤ 2.0 × relay", streamed("event_us"), "×"),
+        ("streams: CPU per stream of 100 events ≤ 1.6 × relay", streamed("long_us"), "×"),
+        ("streams: first word p50 above the relay's ≤ 5 ms", first_excess("p50_ms"), "ms"),
+        ("streams: first word p99 above the relay's ≤ 30 ms", first_excess("p99_ms"), "ms"),
+        (f"{crowd.get('in_flight', 0):,} streams open: 0 failed",
+         crowd.get("errors", nothing), "failed"),
+        ("… connections ≤ DB_POOL_SIZE (10)", crowd.get("connections", nothing), "connections"),
+        ("… checked out meanwhile: 0", crowd.get("checked_out", nothing), "checked out"),
+        ("… memory each ≤ 110 KB", crowd.get("kb_each", nothing), "KB"),
+        (f"… events read a second ({crowd.get('sent_per_s', 0):,.0f} were sent)",
+         crowd.get("read_per_s", nothing), "/s"),
+        ("… gap between two reads of a stream, p99", crowd.get("gap_p99_s", nothing), "s"),
     ]  # fmt: skip
     commit = found["commit_ms"]
     lines = [

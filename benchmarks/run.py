@@ -1,6 +1,8 @@
 """Staccato beside what a user would pick instead: `make bench`, `make bench QUICK=1`.
 
-Every side is served by one uvicorn worker on a core of its own; wrk, the simulated LLM and
+Streams are measured beside a bare relay of bytes, and then many are open at once in one process:
+`--parts streams,crowd` runs these alone. Every side is served by one uvicorn worker on a core of its
+own; wrk, the simulated LLM and
 PostgreSQL share the others. "CPU" is user+system time of the server process, divided by the
 calls that the simulated LLM answered meanwhile. Rounds are interleaved; medians are shown with
 their spread. Read the ratios: the absolute figures are this machine's.
@@ -29,13 +31,16 @@ sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 import measuring
 import plot
 import report
+import uvloop
 from lineup import CORES, FLAT, OTHER_CORES, STACCATO_ENV, find_sides
+from streaming import Streaming
 
 from tests.support.postgres import PrivatePostgres
 
 HERE = Path(__file__).resolve().parent
 LLM_S = 0.1  # where speed is measured
 FLAT_LLM_S = 5.0  # where 5,000 wait
+CROWD_S = 20.0  # that all streams are open
 RATE = 400  # requests a second in the series over requests in flight
 START_LIMIT_S = 60
 SEED = """
@@ -230,21 +235,31 @@ class Bench:
             flush=True,
         )
 
+    async def whole(self, sides):
+        chosen = [sides[key] for key in self.options.sides if key in sides]
+        for round_number in range(1, self.options.rounds + 1):
+            for side in chosen:
+                await self.speed(side, round_number)
+        for round_number in range(1, self.options.series_rounds + 1):
+            for in_flight in self.options.in_flight:
+                for side in chosen:
+                    if in_flight in side.series:
+                        await self.series(side, in_flight, round_number)
+        if "b" in self.options.sides:
+            await self.flat(sides["b"])
+
     async def run(self):
+        options = self.options
         with self.surroundings():
             sides = {side.key: side for side in find_sides(self.make_key())}
-            chosen = [sides[key] for key in self.options.sides if key in sides]
             commit = await measuring.commit_ms(self.database)
-            for round_number in range(1, self.options.rounds + 1):
-                for side in chosen:
-                    await self.speed(side, round_number)
-            for round_number in range(1, self.options.series_rounds + 1):
-                for in_flight in self.options.in_flight:
-                    for side in chosen:
-                        if in_flight in side.series:
-                            await self.series(side, in_flight, round_number)
-            if "b" in self.options.sides:
-                await self.flat(sides["b"])
+            if "whole" in options.parts:
+                await self.whole(sides)
+            if "streams" in options.parts:
+                await Streaming(self).run(sides, options.rounds)
+            if "crowd" in options.parts:
+                await Streaming(self).crowd(sides["b"], options.crowd, options.gap, CROWD_S)
+        measured = {run["side"] for run in self.runs}
         return {
             "machine": {
                 "cores": len(CORES),
@@ -254,7 +269,7 @@ class Bench:
             "commit_ms": commit,
             "llm_s": LLM_S,
             "rate": RATE,
-            "sides": {side.key: side.title for side in chosen},
+            "sides": {key: side.title for key, side in sides.items() if key in measured},
             "runs": self.runs,
         }
 
@@ -297,27 +312,37 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one short round, in three minutes")
     parser.add_argument("--sides", default="", help="letters of the sides to measure (all)")
-    parser.add_argument("--rounds", type=int, help="of the speed test")
+    parser.add_argument("--parts", default="", help="of whole,streams,crowd (all)")
+    parser.add_argument(
+        "--crowd", type=int, default=FLAT, help="streams open at once (%(default)s)"
+    )
+    parser.add_argument(
+        "--gap", type=float, default=0.25, help="s between their words (%(default)s)"
+    )
+    parser.add_argument("--rounds", type=int, help="of the speed test and of streams")
     parser.add_argument("--series-rounds", type=int, help="of the series over requests in flight")
     parser.add_argument("--output", type=Path, default=HERE / "results")
     options = parser.parse_args()
     quick = options.quick
     options.sides = options.sides or ("abce" if quick else "abcdepgw")
+    options.parts = (options.parts or ("whole,streams" if quick else "whole,streams,crowd")).split(
+        ","
+    )
     options.rounds = options.rounds or (1 if quick else 3)
     options.series_rounds = options.series_rounds or (1 if quick else 3)
     options.in_flight = (100, 1000) if quick else (100, 500, 1000, 2000, FLAT)
     options.warm, options.window = (2, 4) if quick else (3, 8)
-    if not shutil.which("wrk"):
+    if "whole" in options.parts and not shutil.which("wrk"):
         sys.exit("make bench needs wrk: apt-get install wrk, or brew install wrk")
     # Told to stop, it takes along what it has started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     started = time.monotonic()
-    found = asyncio.run(Bench(options).run())
+    found = uvloop.run(Bench(options).run())
     options.output.mkdir(parents=True, exist_ok=True)
     results = options.output / "results.json"
     results.write_text(json.dumps(found, indent=1))
     plot.draw(found, options.output / "results.svg")
-    print(f"\n{report.table(found)}\n\n{report.targets(found)}\n")
+    print(f"\n{report.show(found)}\n")
     took = time.monotonic() - started
     print(f"{results} and {results.with_suffix('.svg').name}, in {took:.0f} s")
 

@@ -1,4 +1,7 @@
-"""(a) The floor: uvicorn and the LLM call, nothing else. No framework, no checks, no database."""
+"""(a) The floor: uvicorn and the LLM call, nothing else. No framework, no checks, no database.
+
+A stream's bytes go through it as they come: nothing reads them.
+"""
 
 from __future__ import annotations
 
@@ -24,17 +27,25 @@ class Floor:
             await self.live(receive, send)
             return
         body = (await receive())["body"]
-        prompt = f"{PROMPT}\n\n{orjson.loads(body).get('input', '') if body else ''}"
-        content = orjson.dumps(
-            {
-                "model": "claude-sonnet-5-5",
-                "max_tokens": 1024,
-                "messages": [{"role": "user", "content": prompt}],
-            }
+        asked = orjson.loads(body) if body else {}
+        prompt = f"{PROMPT}\n\n{asked.get('input', '')}"
+        content = {
+            "model": "claude-sonnet-5-5",
+            "max_tokens": 1024,
+            "messages": [{"role": "user", "content": prompt}],
+        }
+        if asked.get("stream"):
+            await self.relay(content | {"stream": True}, send)
+        else:
+            await self.answer(content, send)
+
+    async def ask(self, content):
+        return await self.pool.execute(
+            pyqwest.Request("POST", URL, pyqwest.Headers(HEADERS), orjson.dumps(content))
         )
-        response = await self.pool.execute(
-            pyqwest.Request("POST", URL, pyqwest.Headers(HEADERS), content)
-        )
+
+    async def answer(self, content, send):
+        response = await self.ask(content)
         reply = bytearray()
         async for chunk in response.content:
             reply += chunk
@@ -49,6 +60,14 @@ class Floor:
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer))]
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
+
+    async def relay(self, content, send):
+        response = await self.ask(content)
+        headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        async for chunk in response.content:
+            await send({"type": "http.response.body", "body": bytes(chunk), "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
 
     async def live(self, receive, send):
         await receive()

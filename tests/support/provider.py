@@ -47,9 +47,12 @@ class Exchange:
     def json(self) -> Any:
         return json.loads(self.body)
 
+    def write(self, data: bytes) -> None:
+        self._connection.transport.write(data)
+
     async def send(self, data: bytes) -> None:
         """Waits while the client reads more slowly than this is called."""
-        self._connection.transport.write(data)
+        self.write(data)
         await self._connection.writable.wait()
 
     async def reply(self, status: int, body: bytes, **headers: str) -> None:
