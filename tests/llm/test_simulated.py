@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 
 from generation.conf import parse
+from generation.conversation import Options, Tool
 from generation.llm.client import LLMClient
+from generation.pipeline.relay import Relay
 from generation.records import Prompt
 from tests.support import virtual_time
 
@@ -101,6 +104,59 @@ def test_it_fails_as_often_as_it_is_set_to():
     for slug, number in expected.items():
         assert 0.6 * number < outcomes[slug] < 1.4 * number, outcomes
     assert sum(outcomes.values()) == 4000
+
+
+def stream(prompt, **settings):
+    """Returns the outcome, the relay, and when each batch of events was put."""
+    relay, times = Relay(), []
+
+    async def work(llm):
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        reader = relay.reader()
+
+        async def watch():
+            while await reader.read():
+                times.append(clock() - began)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(watch())
+            outcome = await llm.run(llm.begin(prompt, relay))
+            relay.close()
+        return outcome
+
+    return run(work, **settings), relay, times
+
+
+def test_it_streams_words_at_an_even_pace():
+    outcome, relay, times = stream(PROMPT, LLM_SIMULATED_LATENCY="4")
+    reply = outcome.require_reply()
+    assert "".join(getattr(event, "text", "") for event in relay.events) == reply.text
+    assert reply == reply_to(PROMPT)
+    assert 0.99 < times[0] < 1.01
+    assert 3.5 < times[-1] < 4.01
+    assert 10 < len(times) <= 41, "each takes a timer"
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    assert max(gaps) < 2 * min(gaps)
+
+
+def test_a_stream_can_break_off_or_fall_silent_half_way():
+    whole = len(reply_to(PROMPT).text)
+    for fault, slug in (("cut", "stream-broken"), ("stall", "stream-idle")):
+        outcome, *_ = stream(PROMPT, LLM_SIMULATED_FAULTS=f"{fault}=1")
+        assert outcome.error.slug == slug
+        assert whole / 3 < len(outcome.reply.text) < whole * 2 / 3
+        assert outcome.reply.usage.is_estimated
+
+
+def test_it_stops_where_it_is_told_and_calls_the_tool_that_it_must():
+    stopped = reply_to(replace(PROMPT, options=Options(stop=("asked",))))
+    assert (stopped.text, stopped.stop_reason) == ("You ", "stop_sequence")
+    tools = replace(PROMPT, tools=(Tool("look", "", {}),), options=Options(tool_choice="required"))
+    outcome, relay, _ = stream(tools)
+    for reply in (reply_to(tools), outcome.require_reply()):
+        assert ([block.name for block in reply.blocks], reply.stop_reason) == (["look"], "tool_use")
+    assert relay.events[1].name == "look"
 
 
 def test_a_prompt_with_a_lone_surrogate_is_survived():
