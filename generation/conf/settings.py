@@ -220,8 +220,8 @@ class Settings(BaseModel):
     llm_simulated_faults: Faults = Field(
         {},
         description="How often the simulated provider fails, e.g. "
-        "`429=0.05,529=0.02,timeout=0.01`. Kinds: 429, 500, 503, 529, timeout, malformed; of a "
-        "streamed answer also cut (it breaks off half-way) and stall (it falls silent half-way).",
+        "`429=0.05,529=0.02,timeout=0.01`. Kinds: 429, 500, 503, 529, timeout, malformed, cut (it "
+        "breaks off half-way), stall (it falls silent half-way).",
     )
     anthropic_api_key: ApiKey = Field(SecretStr(""), description="Key for Anthropic.")
     anthropic_base_url: AnthropicUrl = Field(

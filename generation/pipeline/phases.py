@@ -70,6 +70,7 @@ class Pipeline:
     ) -> Generation:
         request = call.request
         prompt = self._build_prompt(request, profile)
+        self._llm.check(prompt)
 
         asked = time.monotonic()
         with self._database.no_connection_held():  # a broken promise raises here

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import httpx
 import pytest
@@ -54,7 +55,7 @@ PROMPT_OF_TALK = replace(
 
 
 def encode(dialect, prompt, url="http://127.0.0.1:9", **how):
-    provider = PROVIDERS[dialect.name](parse(dialect.settings(url)), httpx.AsyncBaseTransport())
+    provider: Any = PROVIDERS[dialect.name](parse(dialect.settings(url)), httpx.AsyncBaseTransport())
     return provider.encode(prompt, "m", **how)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx
 import orjson
 import pytest
@@ -23,7 +25,7 @@ DONE = b"[DONE]"
 def read(dialect, *payloads, names=()):
     """Returns the transcript of a stream of these events, and what was doubtful."""
     settings = parse(dialect.settings("http://127.0.0.1:9"))
-    provider = PROVIDERS[dialect.name](settings, httpx.AsyncBaseTransport())
+    provider: Any = PROVIDERS[dialect.name](settings, httpx.AsyncBaseTransport())
     transcript, decoration = Transcript(), Decoration(str)
     reader = provider.reader(transcript, decoration)
     for number, payload in enumerate(payloads):
