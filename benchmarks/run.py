@@ -1,11 +1,11 @@
 """Staccato beside what a user would pick instead: `make bench`, `make bench QUICK=1`.
 
 Streams are measured beside a bare relay of bytes, and then many are open at once in one process:
-`--parts streams,crowd` runs these alone. Every side is served by one uvicorn worker on a core of its
-own; wrk, the simulated LLM and
-PostgreSQL share the others. "CPU" is user+system time of the server process, divided by the
-calls that the simulated LLM answered meanwhile. Rounds are interleaved; medians are shown with
-their spread. Read the ratios: the absolute figures are this machine's.
+`--parts streams,crowd` runs these alone. Every side is served by one uvicorn worker on a core of
+its own; wrk, the simulated LLM and PostgreSQL share the others. "CPU" is user+system time of the
+server process, divided by the calls that the simulated LLM answered meanwhile. Rounds are
+interleaved; medians are shown with their spread. Read the ratios: the absolute figures are this
+machine's.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support import nginx
 from tests.support.dialects import AnthropicDialect
-from tests.support.http import GENERATE, head
+from tests.support.http import head
 from tests.support.provider import streams
 
 BODY = b'{"stream": true}'
