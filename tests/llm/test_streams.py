@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -84,6 +85,13 @@ async def test_whole_answers_to_a_streamed_request_are_streams_of_one(streaming,
     async with streaming() as call:
         reply = (await call.outcome()).require_reply()
     assert (reply.text, call.text, reply.usage) == ("Hello.", "Hello.", Usage(10, 20))
+
+
+async def test_a_stream_that_is_compressed_unasked_is_an_answer(streaming, server, dialect):
+    server.behave = streams(gzip.compress(b"".join(dialect.stream("Hel", "lo."))))
+    async with streaming() as call:
+        reply = (await call.outcome()).require_reply()
+    assert (reply.text, call.text) == ("Hello.", "Hello.")
 
 
 @pytest.mark.parametrize("size", [1, 7])

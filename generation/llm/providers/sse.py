@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from generation.llm.providers.parsing import BYTE_ORDER_MARK, UnusableReply
+from generation.llm.providers.parsing import BYTE_ORDER_MARK, GZIP, UnusableReply
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,7 +23,7 @@ def is_stream(content_type: str, body: bytes | bytearray) -> bool:
         return False
     start = body[:100].removeprefix(BYTE_ORDER_MARK).lstrip()
     return start.startswith(_STARTS) or (
-        content_type.startswith("text/event-stream") and not start.startswith((b"{", b"[", b"<"))
+        content_type.startswith("text/event-stream") and not start.startswith((b"{", b"[", b"<", GZIP))
     )
 
 
