@@ -59,12 +59,14 @@ from generation.errors.service import (
     ConnectionHeld,
     DatabaseUnavailable,
     Draining,
+    HeldInTransaction,
     JournalUnavailable,
     PartitionMissing,
     RowRefused,
     RuntimeNotOpen,
     TooManyInFlight,
     Unavailable,
+    WrongThread,
 )
 
 __all__ = [
@@ -81,6 +83,7 @@ __all__ = [
     "Draining",
     "EmptyPrompt",
     "HeadersTooLarge",
+    "HeldInTransaction",
     "IdempotencyKeyInUse",
     "IdempotencyKeyInvalid",
     "IdempotencyKeyReused",
@@ -121,5 +124,6 @@ __all__ = [
     "UriTooLong",
     "UserForbidden",
     "UserNotNamed",
+    "WrongThread",
     "release_frames",
 ]

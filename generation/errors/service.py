@@ -62,3 +62,15 @@ class ConnectionHeld(StaccatoError):
     """A database connection was held when the LLM was called."""
 
     slug = "connection-held"
+
+
+class HeldInTransaction(ConnectionHeld):
+    """A database transaction was open when the LLM was called."""
+
+    slug = "held-in-transaction"
+
+
+class WrongThread(StaccatoError):
+    """Synchronous code was called in an event loop's thread."""
+
+    slug = "wrong-thread"

@@ -71,6 +71,11 @@ CONNECTION_WAIT = Histogram(
 GUARD_VIOLATIONS = Counter(
     "staccato_guard_violations_total", "LLM calls that began while the request held a connection."
 )
+VIEWS_HOLDING = Counter(
+    "staccato_views_holding_connections_total",
+    "Views that held a Django connection while they streamed or waited, by what they did.",
+    ["doing"],
+)
 JOURNALED = Counter("staccato_journaled_rows_total", "Rows that went to the journal.")
 REPLAYED = Counter("staccato_replayed_rows_total", "Rows stored from the journal.")
 REFUSED_ROWS = Counter("staccato_refused_rows_total", "Rows that PostgreSQL refused.")
