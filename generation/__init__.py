@@ -13,22 +13,49 @@ if TYPE_CHECKING:
     from generation.connections.held import Held, aheld_connections, held_connections
     from generation.connections.middleware import HeldConnectionsMiddleware
     from generation.connections.release import released
+    from generation.effects import FromGeneration
+    from generation.python_api.calls import Stream, generate, generate_sync, stream
+    from generation.python_api.effects import Insert, Update
+    from generation.python_api.own_call import OwnGeneration, generation
+    from generation.records import Generation, Usage
 
 __version__ = "0.1.0"
 __all__ = [
+    "FromGeneration",
+    "Generation",
     "Held",
     "HeldConnectionsMiddleware",
+    "Insert",
+    "OwnGeneration",
+    "Stream",
+    "Update",
+    "Usage",
     "aheld_connections",
+    "generate",
+    "generate_sync",
+    "generation",
     "held_connections",
     "released",
+    "stream",
 ]
 
 _HOMES = {
+    "FromGeneration": "effects",
+    "Insert": "python_api.effects",
+    "Update": "python_api.effects",
+    "Generation": "records",
     "Held": "connections.held",
     "HeldConnectionsMiddleware": "connections.middleware",
+    "OwnGeneration": "python_api.own_call",
+    "Stream": "python_api.calls",
+    "Usage": "records",
     "aheld_connections": "connections.held",
+    "generate": "python_api.calls",
+    "generate_sync": "python_api.calls",
+    "generation": "python_api.own_call",
     "held_connections": "connections.held",
     "released": "connections.release",
+    "stream": "python_api.calls",
 }
 
 

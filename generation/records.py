@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from uuid import UUID
 
 from generation.conversation import NO_OPTIONS, Options
+from generation.effects import Effect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -93,7 +94,7 @@ class Verbatim:
 class GenerationRequest:
     """What a caller asked for, already validated."""
 
-    user_id: int
+    user_id: int | None  # None: nobody's, of code in this process
     request_id: str
     arrived_at: datetime  # UTC, for the row
     started: float  # time.monotonic() at arrival, for durations and deadlines
@@ -112,13 +113,16 @@ class GenerationRequest:
     options: Options = NO_OPTIONS
     is_streamed: bool = False
     verbatim: Verbatim | None = None  # what the messages were read from
+    prompt: str | None = None  # as it is sent, in place of the template and the input
+    timeout: float | None = None  # seconds for the LLM, within LLM_TIMEOUT
+    effects: tuple[Effect, ...] = ()  # of the row's insertion
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
     """A user's prompt template and defaults, as phase 1 reads them."""
 
-    user_id: int
+    user_id: int | None
     prompt_template: str
     system: str
     provider: str
@@ -126,6 +130,9 @@ class Profile:
     max_tokens: int | None
     log_content: str = ""  # a LogContent, or '': the service's
     exists: bool = True  # False: the user has none
+
+
+NOBODYS = Profile(None, "", "", "", "", None, exists=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +209,7 @@ class LogRow:
     """
 
     id: UUID
-    user_id: int
+    user_id: int | None
     prompt: str
     system: str
     provider: str
@@ -250,7 +257,7 @@ class LogRow:
 class KeyRef(NamedTuple):
     """Names an idempotency key: each user has keys of their own."""
 
-    user_id: int
+    user_id: int | None  # no key is without a user; requests are
     key: str
 
 
@@ -258,7 +265,7 @@ class KeyRef(NamedTuple):
 class Claim:
     """An attempt to own an idempotency key."""
 
-    user_id: int
+    user_id: int | None
     key: str
     fingerprint: str  # HMAC-SHA256 of what is asked for
     token: UUID  # the fencing token: proves the ownership
@@ -270,17 +277,19 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class KeyedRow:
-    """A row, and the claim on an idempotency key that its insertion completes."""
+    """A row, and what its insertion entails: the claim on an idempotency key that it completes,
+    and rows of the project's own."""
 
     row: LogRow
     claim: Claim | None = None  # None: the request had no key
+    effects: tuple[Effect, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class StoredGeneration:
     """What the log has of a generation."""
 
-    user_id: int
+    user_id: int | None
     status: Status
     error_type: str
     error: str

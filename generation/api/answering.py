@@ -6,21 +6,18 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from generation.asgi.event_stream import EventSource
-from generation.errors import AbandonedByClient, StaccatoError, TooManyInFlight
-from generation.runtime import process as runtime
+from generation.errors import StaccatoError
+from generation.runtime.following import leave, reader_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from generation.events import Event
     from generation.pipeline.call import GenerationCall
-    from generation.pipeline.relay import Reader
     from generation.records import Generation
 
 
 EVENTS = 500  # in one read: who comes late finds many, and they are copied when they are encoded
-
-READERS = 100  # of one stream
 
 
 class Dialect(Protocol):
@@ -36,19 +33,6 @@ class Dialect(Protocol):
         """Returns the last events of an answer that failed after its first content."""
 
 
-async def whole(call: GenerationCall) -> Generation:
-    """Await the answer. Raises the generation's error, or `TooManyInFlight`."""
-    reader = _reader(call)  # None, unless this request has joined a stream
-    try:
-        while reader is not None and await reader.read():
-            pass
-        return await asyncio.shield(call.task)
-    finally:
-        if reader is not None:
-            reader.close()
-        _leave(call)
-
-
 class AnswerStream(EventSource):
     """Follows one generation for one client. Its last events leave when the row is safe."""
 
@@ -56,7 +40,7 @@ class AnswerStream(EventSource):
         """Raises `TooManyInFlight`."""
         self._call = call
         self._dialect = dialect
-        self._reader = _reader(call)
+        self._reader = reader_of(call)
         self._ahead: Sequence[Event] = ()
         self._is_over = False
 
@@ -104,22 +88,4 @@ class AnswerStream(EventSource):
     def close(self) -> None:
         if self._reader is not None:  # else another client waits for the whole answer
             self._reader.close()
-            _leave(self._call)
-
-
-def _reader(call: GenerationCall) -> Reader | None:
-    if call.relay is None:
-        return None
-    if len(call.relay.readers) >= READERS:
-        raise TooManyInFlight(f"{READERS} clients follow this generation", retry_after=1)
-    return call.relay.reader()
-
-
-def _leave(call: GenerationCall) -> None:
-    """If a generation's last client leaves before its end, do as STACCATO_ON_DISCONNECT says."""
-    if call.task.done() or (call.relay is not None and call.relay.readers):
-        return
-    # A client that sent an Idempotency-Key comes back for the answer.
-    policy = runtime.current().settings.on_disconnect
-    if policy == "cancel" or (policy == "auto" and not call.request.idempotency_key):
-        call.abandon(AbandonedByClient("the client left before the answer was complete"))
+            leave(self._call)

@@ -128,7 +128,7 @@ def permit(grant: Grant, user_id: int) -> None:
         raise UserForbidden(f"this API key may not generate for user {user_id}")
 
 
-def covers(grant: Grant, user_id: int) -> bool:
+def covers(grant: Grant, user_id: int | None) -> bool:
     return grant.users is None or user_id in grant.users
 
 

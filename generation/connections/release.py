@@ -42,15 +42,19 @@ def released(*, using: Collection[str] | None = None, check: bool = True) -> Rel
 class Released:
     """The block of one `released()`. Enter it once."""
 
-    def __init__(self, using: Collection[str] | None, *, check: bool) -> None:
+    def __init__(
+        self, using: Collection[str] | None = None, *, check: bool = True, must: bool = True
+    ) -> None:
+        """Without `must`, a transaction raises with DEBUG on only; see `give_back_if_possible`."""
         self._using = frozenset((using,)) if isinstance(using, str) else using
         self._check = check
+        self._give_back = give_back if must else give_back_if_possible
         self._ledger: Ledger
         self._close_ledger: Callable[[], None]
 
     def __enter__(self) -> Self:
         require_sync("write `async with released():`")
-        give_back(self._using)
+        self._give_back(self._using)
         self._watch()
         return self
 
@@ -61,7 +65,7 @@ class Released:
         self._report(opened, raised=kind is not None)
 
     async def __aenter__(self) -> Self:
-        await sync_to_async(give_back)(self._using)
+        await sync_to_async(self._give_back)(self._using)
         self._watch()
         return self
 
@@ -113,10 +117,10 @@ def give_back(using: Collection[str] | None = None) -> None:
             connection.close()
 
 
-def give_back_if_possible() -> None:
+def give_back_if_possible(using: Collection[str] | None = None) -> None:
     """As `give_back()`, for code that must go on: a transaction raises with DEBUG on only. With
     DEBUG off it is counted and logged, and its connection stays."""
-    held = of_this_thread(None)
+    held = of_this_thread(using)
     in_transaction = [each for each in held if is_in_transaction(each)]
     if in_transaction:
         report(held_in_transaction([each.alias for each in in_transaction]))

@@ -128,6 +128,18 @@ class AbandonedByShutdown(Abandoned):
     slug = "drained"
 
 
+class OwnCallFailed(LLMError):
+    """The project's own LLM call failed."""
+
+    slug = "own-call-failed"
+
+
+class NoReply(LLMError):
+    """The project's own LLM call brought no reply."""
+
+    slug = "no-reply"
+
+
 class LLMBadReply(LLMError):
     """The provider's reply can't be read."""
 

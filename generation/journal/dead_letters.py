@@ -94,7 +94,7 @@ class DeadLetters:
                     break
                 self._counted_to += len(line)
                 record = lines.decode(line[:-1]) or {}
-                if record.get("v") == lines.VERSION and "row" in record:
+                if record.get("v") in lines.VERSIONS and "row" in record:
                     self._ids.add(record["row"]["id"])
         return len(self._ids)
 

@@ -92,6 +92,10 @@ class DurableLog:
             self._dead_letters = DeadLetters(self._spool.folder, self._database)
         await self._spool.open(self._database)
 
+    def leave_to_parent(self) -> None:
+        """After a fork: the journal's rows and locks are the parent's."""
+        self._spool.leave_to_parent()
+
     def admit(self) -> None:
         """Raises `JournalUnavailable` if a new answer could not be kept safe."""
         self._spool.admit()

@@ -110,14 +110,20 @@ def _has_words(record: dict[str, Any], user_id: int) -> bool:
     row = record.get("row")
     if not isinstance(row, dict) or row.get("user_id") != user_id:
         return False
-    return bool(record.get("claim")) or any(row.get(name) for name in BLANK)
+    entailed = record.get("claim") or record.get("effects")
+    return bool(entailed) or any(row.get(name) for name in BLANK)
 
 
 def _blank(records: Any, user_id: int) -> list[bytes]:
-    """Returns the records as lines; those of the user without words and idempotency key."""
+    """Returns the records as lines; those of the user without words, without idempotency key, and
+    without effects, whose words are in columns that we don't know."""
     return [
         lines.encode(
-            {**record, "row": {**record["row"], **_fields_of(record["row"])}, "claim": None}
+            {
+                **{name: value for name, value in record.items() if name != "effects"},
+                "row": {**record["row"], **_fields_of(record["row"])},
+                "claim": None,
+            }
             if _has_words(record, user_id)
             else record
         )

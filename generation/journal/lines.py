@@ -12,6 +12,7 @@ from zlib import crc32
 
 import orjson
 
+from generation.effects import Effect
 from generation.records import Attempt, Claim, KeyedRow, KeyRef, LogRow
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from mmap import mmap
 
 VERSION = 2
+WITH_EFFECTS = 3  # an older version would store the row without its effects
+VERSIONS = (VERSION, WITH_EFFECTS)
 _CRC_DIGITS = 8
 _CLAIM = b'"claim":{'
 
@@ -78,12 +81,17 @@ def keys_in(data: mmap | bytes) -> set[KeyRef]:
 
 
 def from_row(keyed: KeyedRow) -> dict[str, Any]:
+    """The claim comes last, where `keys_in` finds it."""
+    if keyed.effects:
+        return {
+            "v": WITH_EFFECTS, "row": keyed.row, "effects": keyed.effects, "claim": keyed.claim,
+        }  # fmt: skip
     return {"v": VERSION, "row": keyed.row, "claim": keyed.claim}
 
 
 def to_row(record: dict[str, Any]) -> KeyedRow | None:
     """Returns None for a record of another version, or of another kind."""
-    if record.get("v") != VERSION or "row" not in record:
+    if record.get("v") not in VERSIONS or "row" not in record:
         return None
     values = dict(record["row"])
     values["id"] = UUID(values["id"])
@@ -96,4 +104,5 @@ def to_row(record: dict[str, Any]) -> KeyedRow | None:
     claim = record["claim"]
     if claim is not None:
         claim = Claim(**{**claim, "token": UUID(claim["token"])})
-    return KeyedRow(LogRow(**values), claim)
+    effects = tuple(Effect(**effect) for effect in record.get("effects", ()))
+    return KeyedRow(LogRow(**values), claim, effects)

@@ -72,6 +72,11 @@ class OwnJournal:
     def bytes(self) -> int:
         return sum(part.file.end for part in self.parts)
 
+    def leave_to_parent(self) -> None:
+        """After a fork: don't hold the locks, which end when all that have the files close them."""
+        for part in self.parts:
+            part.file.close()
+
     def explain(self, why: str) -> None:
         """Say why there can't be a journal yet."""
         self.unavailable = Unavailable(public=why, internal=why)

@@ -104,6 +104,9 @@ class Spool:
             await journal.create()
         await self.rescue()
 
+    def leave_to_parent(self) -> None:
+        self._journal.leave_to_parent()
+
     def explain(self, why: str) -> None:
         """Say why there can't be a journal yet; refused callers read it."""
         self._journal.explain(why)

@@ -83,11 +83,14 @@ class LLMClient:
         if lacking := provider.unknown_parameter(prompt):
             raise ParameterNotSupported(f"{provider.name} does not support {lacking}")
 
-    def begin(self, prompt: Prompt, relay: Relay | None = None) -> CompletionContext:
-        """The deadline starts to run here. With a relay, the answer is streamed into it."""
+    def begin(
+        self, prompt: Prompt, relay: Relay | None = None, limit_s: float | None = None
+    ) -> CompletionContext:
+        """The deadline starts to run here: LLM_TIMEOUT, or `limit_s` if that is less. With a relay,
+        the answer is streamed into it."""
         # Unique is enough: the system's randomness would cost a tenth of the call.
         idempotency_key = f"{random.getrandbits(128):032x}"
-        deadline = self._clock() + self._timeout
+        deadline = self._clock() + min(self._timeout, limit_s or self._timeout)
         return CompletionContext(prompt, idempotency_key, deadline, self._cost, relay)
 
     async def run(self, context: CompletionContext) -> Outcome:

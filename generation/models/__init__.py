@@ -104,7 +104,9 @@ class GenerationLog(models.Model):
         on_delete=models.DO_NOTHING,
         db_constraint=False,
         db_index=False,  # the index on (user, -id) serves
+        null=True,
         related_name="+",
+        help_text="Empty: the project's own code asked, for nobody in particular.",
     )
     # No constraint: a key may be deleted, and what it spent stays.
     api_key = models.ForeignKey(

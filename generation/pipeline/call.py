@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from generation.conversation import Part
     from generation.errors import Abandoned
+    from generation.pipeline.own_phase import OwnPhase
     from generation.records import Generation, GenerationRequest
 
 Result = TypeVar("Result")
@@ -24,9 +25,15 @@ Result = TypeVar("Result")
 class GenerationCall:
     """The runtime owns its task; the view abandons it when the client leaves."""
 
-    def __init__(self, request: GenerationRequest, on_abandon: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        request: GenerationRequest,
+        on_abandon: Callable[[], None],
+        own: OwnPhase | None = None,
+    ) -> None:
         self.id = uuid7()  # its row's
         self.request = request
+        self.own = own  # None: phase 2 is ours
         self.relay = Relay() if request.is_streamed else None
         self.size = _size_of(request)
         self._on_abandon = on_abandon
@@ -68,7 +75,7 @@ def _size_of(request: GenerationRequest) -> int:
     """Returns the bytes of what is large in a request."""
     if request.verbatim:
         return request.verbatim.bytes
-    size = sum(map(getsizeof, (request.input, *request.variables.values())))
+    size = sum(map(getsizeof, (request.input, request.prompt or "", *request.variables.values())))
     return size + sum(_size_of_parts(message.parts) for message in request.messages)
 
 

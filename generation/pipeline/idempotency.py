@@ -67,6 +67,8 @@ def fingerprint(request: GenerationRequest, keyed_hash: KeyedHash) -> str:
         "model": request.model,
         "max_tokens": request.max_tokens,
     }
+    if request.prompt is not None:
+        asked |= {"prompt": request.prompt, "system": request.system}
     # Whether it is streamed makes no other answer.
     if request.verbatim:
         body = request.verbatim.body

@@ -7,9 +7,12 @@ import time
 from typing import TYPE_CHECKING
 
 from generation.conversation import Text
+from generation.effects import resolve
 from generation.errors import Abandoned, LLMError, ModelForbidden, UnknownUser
+from generation.llm.completion import Outcome
 from generation.pipeline import prompts, rows
-from generation.records import Generation, KeyedRow, Prompt
+from generation.pipeline.own_phase import PROVIDER
+from generation.records import NOBODYS, Generation, KeyedRow, Prompt
 from generation.telemetry import metrics
 from generation.telemetry.durations import Durations
 
@@ -18,9 +21,9 @@ if TYPE_CHECKING:
     from generation.database.engine import Database
     from generation.journal.durable_log import DurableLog
     from generation.llm.client import LLMClient
-    from generation.llm.completion import Outcome
     from generation.pipeline.call import GenerationCall
     from generation.pipeline.idempotency import Idempotency
+    from generation.pipeline.own_phase import OwnPhase
     from generation.privacy.policy import ContentPolicy
     from generation.records import Claim, GenerationRequest, Profile
     from generation.store.profiles import Profiles
@@ -58,8 +61,12 @@ class Pipeline:
         request = call.request
         self._database.track()
 
-        profile = await self._profiles.read(request)  # phase 1: borrowed, returned
-        if not (profile.exists or request.messages):
+        profile = NOBODYS
+        if request.user_id is not None:
+            profile = await self._profiles.read(request)  # phase 1: borrowed, returned
+        if call.own is not None:
+            return await self._await_and_write(call, call.own, profile)
+        if not (profile.exists or request.messages or request.prompt is not None):
             raise UnknownUser(f"user {request.user_id} does not exist or has no prompt")
         if not request.idempotency_key:
             return await self._ask_and_write(call, profile)
@@ -77,12 +84,39 @@ class Pipeline:
         asked = time.monotonic()
         with self._database.no_connection_held():  # a broken promise raises here
             outcome = await self._ask(call, prompt)  # phase 2: 2-8 s, no connection
+        return await self._write(call, prompt, outcome, asked, claim)
+
+    async def _await_and_write(
+        self, call: GenerationCall, own: OwnPhase, profile: Profile
+    ) -> Generation:
+        """Phase 2 is the code's own: wait until it says what came of it."""
+        own.begin()
+        asked = time.monotonic()
+        try:
+            outcome = await call.interruptible(own.outcome())
+        except Abandoned as error:
+            outcome = Outcome(None, error, PROVIDER, "", ())
+        prompt = own.prompt(self._content.choose(profile.log_content, ""))
+        return await self._write(call, prompt, outcome, asked)
+
+    async def _write(
+        self,
+        call: GenerationCall,
+        prompt: Prompt,
+        outcome: Outcome,
+        asked: float,
+        claim: Claim | None = None,
+    ) -> Generation:
+        """Phase 3. `asked` is when phase 2 began, by `time.monotonic()`."""
+        request = call.request
         ended = time.monotonic()
         metrics.LLM_SECONDS.observe(ended - asked)
 
         row = rows.from_outcome(call, prompt, outcome, ended - request.started, ended - asked)
         kept = self._content.apply(row, prompt.log_content, is_keyed=claim is not None)
-        await self._log.write(KeyedRow(kept, claim))  # phase 3: group commit, or the journal
+        effects = resolve(request.effects, row) if request.effects else ()
+        # Phase 3: group commit, or the journal.
+        await self._log.write(KeyedRow(kept, claim, effects))
         self._note_overhead(time.monotonic() - request.started - (ended - asked))
 
         reply = outcome.require_reply()
@@ -108,7 +142,7 @@ class Pipeline:
         if not request.grant.covers(provider, model):
             raise ModelForbidden(f"this API key may not use {provider}:{model}")
         return Prompt(
-            text=_last_words(request) if request.messages else prompts.render(profile, request),
+            text=_text_of(request, profile),
             system=profile.system if request.system is None else request.system,
             provider=provider,
             model=model,
@@ -124,7 +158,7 @@ class Pipeline:
     async def _ask(self, call: GenerationCall, prompt: Prompt) -> Outcome:
         """Returns errors, too, because they belong in the log row as much as a reply does."""
         # It outlives the call, and so has its attempts and what has come of the answer.
-        context = self._llm.begin(prompt, call.relay)
+        context = self._llm.begin(prompt, call.relay, call.request.timeout)
         try:
             return await call.interruptible(self._llm.run(context))
         except Abandoned as error:
@@ -133,6 +167,15 @@ class Pipeline:
             logger.exception("the LLM call failed because of a bug")
             bug = LLMError("a bug ended the call; the service's log has more")
             return context.failed(bug, context.partial())
+
+
+def _text_of(request: GenerationRequest, profile: Profile) -> str:
+    """Raises what `prompts.render` does."""
+    if request.messages:
+        return _last_words(request)
+    if request.prompt is not None:
+        return request.prompt
+    return prompts.render(profile, request)
 
 
 def _last_words(request: GenerationRequest) -> str:

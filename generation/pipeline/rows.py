@@ -57,7 +57,7 @@ def from_outcome(
         cache_read_tokens=usage.cache_read_tokens if usage else None,
         cache_write_tokens=usage.cache_write_tokens if usage else None,
         api_key_id=request.grant.key_id,
-        max_tokens=prompt.max_tokens,
+        max_tokens=prompt.max_tokens or None,
         trace_id=request.trace_id,
         metadata=request.metadata,
         is_streamed=request.is_streamed,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
     from uuid import UUID
 
+    from generation.pipeline.own_phase import OwnPhase
     from generation.records import Generation, GenerationRequest
 
 logger = throttled_logger(__name__)
@@ -68,12 +69,12 @@ class Admission:
         """Give up a place whose generation has not begun."""
         self._entered -= 1
 
-    def start(self, request: GenerationRequest) -> GenerationCall:
+    def start(self, request: GenerationRequest, own: OwnPhase | None = None) -> GenerationCall:
         """Begin the generation of a place. Raises `Draining` or `JournalUnavailable`, since reading
         the body may have taken long, and `TooManyInFlight` where the requests are too large
         together: each takes about six times its size, and its row must fit into the journal."""
         self._require_accepting()
-        call = GenerationCall(request, self._count_abandoned)
+        call = GenerationCall(request, self._count_abandoned, own)
         if self.calls and self._bytes + call.size > self._limit_bytes:
             raise TooManyInFlight(
                 f"requests of {self._limit_bytes} bytes are in flight", retry_after=1
@@ -133,9 +134,9 @@ class Place:
             self._is_taken = False
             self._admission.leave()
 
-    def start(self, request: GenerationRequest) -> GenerationCall:
+    def start(self, request: GenerationRequest, own: OwnPhase | None = None) -> GenerationCall:
         """Turn the place into the generation. Raises `Draining`, `JournalUnavailable` or
         `TooManyInFlight`."""
-        call = self._admission.start(request)
+        call = self._admission.start(request, own)
         self._is_taken = False
         return call

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from django.conf import settings as django_settings
 from django.db import connections
@@ -36,12 +37,16 @@ from generation.telemetry.siblings import Siblings
 from generation.telemetry.snapshot import PoolPage, Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+    from typing import Any
     from uuid import UUID
 
     from generation.conf import Settings
     from generation.pipeline.call import GenerationCall
+    from generation.pipeline.own_phase import OwnPhase
     from generation.records import GenerationRequest
+
+Result = TypeVar("Result")
 
 TIDY_EVERY_S = 600.0
 
@@ -53,6 +58,7 @@ class Runtime:
         self, settings: Settings, database: Database, llm: LLMClient, pending_migrations: list[str]
     ) -> None:
         self.settings = settings
+        self.loop = asyncio.get_running_loop()
         self.database = database
         self.llm = llm
         self.pending_migrations = pending_migrations
@@ -80,6 +86,7 @@ class Runtime:
             self.log.admit,
         )
         self.drain = Drain(self.admission, settings)
+        self._unexpose: Callable[[], None] = lambda: None
         self.siblings = Siblings(
             f"{Path(settings.journal_dir).resolve()} {database.address}", self.snapshot
         )
@@ -128,7 +135,7 @@ class Runtime:
             # Closing begins here: no new generations, and those in flight end with all above open.
             stack.push_async_callback(runtime.drain.finish)
             # What the world sees of us: gauges, signals, and `current()`.
-            stack.enter_context(metrics.exposing_gauges(runtime.snapshot))
+            runtime._unexpose = stack.enter_context(metrics.exposing_gauges(runtime.snapshot))
             stack.enter_context(on_stop_signal(runtime.drain.begin))
             stack.enter_context(_current(runtime))
             startup.announce(settings, database.address)
@@ -147,6 +154,46 @@ class Runtime:
         if call is not None:
             self.idempotency.require_same(request, call.request)
         return call
+
+    def start(self, request: GenerationRequest, own: OwnPhase | None = None) -> GenerationCall:
+        """Begin a generation that code in this process asks for, or join the stream that runs under
+        its key. Call it in the runtime's loop. Raises what `join()` and a place's `start()` do."""
+        if call := self.join(request):
+            return call
+        with self.admission.enter() as place:
+            return place.start(request, own)
+
+    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Run it in the runtime's loop, from a thread that has none. Raises what it raises, and
+        `RuntimeNotOpen` if the runtime was closed meanwhile."""
+        self._require_open(work)
+        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()  # e.g. Ctrl-C; does nothing if the work has ended
+            raise
+
+    async def arun(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Await it in the runtime's loop, from whichever loop. Raises what `run()` does."""
+        self._require_open(work)
+        if asyncio.get_running_loop() is self.loop:
+            return await work
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self.loop))
+
+    def _require_open(self, work: Coroutine[Any, Any, object]) -> None:
+        if self.loop.is_closed():
+            work.close()
+            raise RuntimeNotOpen("the process is ending: its runtime has been closed")
+
+    def forget(self) -> None:
+        """After a fork: leave everything to the parent, which goes on with it."""
+        global _runtime  # noqa: PLW0603  # one process, one loop, one runtime
+        # Never finalized, since their sockets are the parent's.
+        _inherited.extend((self, startup.leave_pool_to_parent(self.settings.database)))
+        _runtime = None
+        self.log.leave_to_parent()
+        self._unexpose()
 
     async def tidy_up(self) -> None:
         """Drop what is past its retention, and make room for what comes: one after the other, on
@@ -190,13 +237,26 @@ class Runtime:
 
 
 _runtime: Runtime | None = None
+_inherited: list[object] = []  # from a parent process
 
+
+def _forget_parents() -> None:
+    if _runtime is not None:
+        _runtime.forget()
+
+
+os.register_at_fork(after_in_child=_forget_parents)
 
 HOW_TO_SERVE = (
     "the ASGI lifespan did not run, so nothing is open: serve the application that"
     " generation.asgi.get_application() returns with uvicorn, without `--lifespan off`; Django's"
     " own runserver does not run the lifespan"
 )
+
+
+def opened() -> Runtime | None:
+    """Returns the open runtime of this process."""
+    return _runtime
 
 
 def current() -> Runtime:

@@ -93,6 +93,13 @@ async def release(alias: str) -> None:
     await asyncio.to_thread(_close, alias)
 
 
+def leave_pool_to_parent(alias: str) -> object:
+    """After a fork: let Django open another pool than the one that opening the runtime has filled.
+    Two processes would talk over the same connections. Returns the parent's."""
+    pools: dict[str, object] = getattr(connections[alias], "_connection_pools", {})
+    return pools.pop(alias, None)
+
+
 def _inspect_database(settings: Settings, workers: int) -> list[str]:
     connection = connections[settings.database]
     try:

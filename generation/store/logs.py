@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
@@ -18,10 +19,12 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 
 from generation.database.batching import MIB, Batcher, Bounds
+from generation.effects import size_of as effects_size
 from generation.errors import PartitionMissing, RowRefused, StaccatoError
 from generation.partitions.intervals import day_number
 from generation.store import tables
 from generation.store.documents import as_document, rows_of, values_of
+from generation.store.effects import EffectCtes, document_name, documents_of
 from generation.telemetry import metrics
 from generation.telemetry.logs import throttled_logger
 
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from sqlalchemy import CTE, ColumnElement, Executable
 
     from generation.database.engine import Database
+    from generation.effects import Shape
     from generation.records import KeyedRow, LogRow
     from generation.store.tables import Tables
     from generation.store.usage import UsageLogs
@@ -42,6 +46,7 @@ logger = throttled_logger(__name__)
 BOUNDS = Bounds(batch_rows=500, batch_bytes=8 * MIB, queue_rows=100_000, queue_bytes=1024 * MIB)
 _FIXED_BYTES = 1000  # of a row, beside its long texts and the caller's metadata
 _MS_PER_S = 1000
+SHAPES = 200  # statements with effects that are kept
 # The log's columns of which callers choose the words, and each one's empty value as SQL.
 WRITTEN_BY_CALLERS = {"request_id": "''", "trace_id": "''", "metadata": "'{}'"}
 
@@ -53,6 +58,8 @@ def size_of(keyed: KeyedRow) -> int:
     texts += len(row.conversation) + len(row.blocks)
     if row.metadata:
         texts += sum(len(name) + len(value) for name, value in row.metadata.items())
+    if keyed.effects:
+        texts += effects_size(keyed.effects)
     return _FIXED_BYTES + texts
 
 
@@ -77,7 +84,14 @@ class Logs:
         self._keyed_inserts: Batcher[KeyedRow, None] = Batcher(
             "keyed write", self._insert_batch, BOUNDS, weigh=size_of
         )
-        self.batchers: tuple[Batcher[Any, Any], ...] = (self._inserts, self._keyed_inserts)
+        # Apart, so that what a project's own tables take delays no other row.
+        self._effect_inserts: Batcher[KeyedRow, None] = Batcher(
+            "write with effects", self._insert_batch, BOUNDS, weigh=size_of
+        )
+        self._statement_with = lru_cache(SHAPES)(statements.insert_with)
+        self.batchers: tuple[Batcher[Any, Any], ...] = (
+            *(self._inserts, self._keyed_inserts, self._effect_inserts),
+        )
 
     def insert(self, keyed: KeyedRow) -> asyncio.Future[None]:
         """Returns a future that is done when the row is committed, or was there before, or is
@@ -86,6 +100,8 @@ class Logs:
         The future raises `DatabaseUnavailable` or `RowRefused`; cancelling it takes the row back
         unless its flush has begun. Raises `DatabaseUnavailable` when the queue is full.
         """
+        if keyed.effects:
+            return self._effect_inserts.submit(keyed)
         batcher = self._inserts if keyed.claim is None else self._keyed_inserts
         return batcher.submit(keyed)
 
@@ -119,20 +135,25 @@ class Logs:
 
     async def _store(self, batch: Sequence[KeyedRow]) -> None:
         """Raises `DatabaseUnavailable`, e.g. `PartitionMissing`, or `RowRefused`."""
-        if batch[0].claim is None:  # as in all rows of a batch
+        if batch[0].effects:  # as in all rows of a batch
+            await self._store_with_effects(batch)
+        elif batch[0].claim is None:
             await self._run(self._statement, batch, {})
-            return
-        claims = [
-            {
-                "log_id": keyed.row.id,
-                "user_id": keyed.claim.user_id,
-                "key": keyed.claim.key,
-                "token": keyed.claim.token,
-            }
-            for keyed in batch
-            if keyed.claim is not None and keyed.row.status == "succeeded"
-        ]
-        await self._run(self._keyed_statement, batch, {"claims": claims})
+        else:
+            await self._run(self._keyed_statement, batch, {"claims": _claims_of(batch)})
+
+    async def _store_with_effects(self, batch: Sequence[KeyedRow]) -> None:
+        """A statement for all rows whose effects have the same shapes."""
+        alike: defaultdict[tuple[Shape, ...], list[KeyedRow]] = defaultdict(list)
+        for keyed in batch:
+            alike[tuple(sorted({effect.shape for effect in keyed.effects}))].append(keyed)
+        for shapes, rows in alike.items():
+            try:
+                statement = self._statement_with(shapes)
+            except LookupError as error:
+                raise RowRefused(f"an effect is for a table that is gone: {error}") from error
+            documents = {"claims": _claims_of(rows), **documents_of(rows, shapes)}
+            await self._run(statement, rows, documents)
 
     async def _run(
         self,
@@ -159,13 +180,29 @@ class Logs:
                 self._usage.record(row)
 
 
+def _claims_of(batch: Sequence[KeyedRow]) -> list[dict[str, Any]]:
+    """Returns the claims that the rows complete."""
+    return [
+        {
+            "log_id": keyed.row.id,
+            "user_id": keyed.claim.user_id,
+            "key": keyed.claim.key,
+            "token": keyed.claim.token,
+        }
+        for keyed in batch
+        if keyed.claim is not None and keyed.row.status == "succeeded"
+    ]
+
+
 def _is_spent(row: LogRow) -> bool:
-    """Whether the user has used something: an answer, or a part of one that came as a stream."""
+    """Whether a user has used something: an answer, or a part of one that came as a stream."""
+    if row.user_id is None:
+        return False
     return row.status == "succeeded" or (row.is_streamed and row.output_tokens is not None)
 
 
 class _Statements:
-    """Both return the ids of the rows that were not there before, as only these entail anything,
+    """All return the ids of the rows that were not there before, as only these entail anything,
     and the ids of those that are older than their retention.
     """
 
@@ -190,7 +227,11 @@ class _Statements:
         return self._outcome()
 
     def insert_and_complete(self) -> Executable:
-        """Insert rows and complete their idempotency keys, in one statement and so one commit.
+        """Insert rows and complete their idempotency keys, in one statement and so one commit."""
+        return self._outcome(self._completed())
+
+    def _completed(self) -> CTE:
+        """Completes the keys of new rows.
 
         A key is completed by the claim that holds it now: an owner whose lease has passed to
         another stores its row and no more. Keys are locked in order, as claims lock them.
@@ -208,14 +249,20 @@ class _Statements:
             .with_for_update(of=keys)
             .cte("owned")
         )
-        completed = (
+        return (
             update(keys)
             .where(keys.c.id == owned.c.id)
             .values(log_id=owned.c.log_id)
             .returning(keys.c.id)
             .cte("completed")
         )
-        return self._outcome(completed)
+
+    def insert_with(self, shapes: tuple[Shape, ...]) -> Executable:
+        """The same, and effects of these shapes, each from a document of its own. Raises
+        `LookupError` if there is no such model or column any more."""
+        write = EffectCtes(self._rows, self._logged)
+        effects = (write.cte(shape, document_name(at)) for at, shape in enumerate(shapes))
+        return self._outcome(self._completed(), *effects)
 
     def _insert_logs(self) -> Any:
         """Of forgotten users, without what the caller wrote."""

@@ -38,6 +38,7 @@ class Profiles:
     async def read(self, request: GenerationRequest) -> Profile:
         """Returns an empty profile for a user who has none. Raises `UnknownUser`, or
         `DatabaseUnavailable` within DB_POOL_TIMEOUT of the request's arrival."""
+        assert request.user_id is not None, "nobody has no profile"
         submitted = self._reads.submit(request.user_id)
         profile = await self._database.within(submitted, since=request.started)
         if profile is None:

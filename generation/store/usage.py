@@ -53,6 +53,7 @@ class UsageLogs:
     def record(self, row: LogRow) -> None:
         """Fire and forget: a failure is counted and touches no answer."""
         tokens = (row.input_tokens or 0) + (row.output_tokens or 0)  # as many as are known
+        assert row.user_id is not None, "nobody spends nothing"
         usage = UsageRow(row.user_id, tokens, row.latency_ms, row.created_at)
         try:
             self._inserts.submit(usage)

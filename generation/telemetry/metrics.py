@@ -131,11 +131,12 @@ class _SnapshotGauges(Collector):
 
 
 @contextlib.contextmanager
-def exposing_gauges(snapshot: Callable[[], Snapshot]) -> Iterator[None]:
-    """Serve the runtime's gauges while the block runs."""
+def exposing_gauges(snapshot: Callable[[], Snapshot]) -> Iterator[Callable[[], None]]:
+    """Serve the runtime's gauges while the block runs. Yields what ends that, for a process that
+    was forked inside and never comes to the block's end."""
     collector = _SnapshotGauges(snapshot)
     REGISTRY.register(collector)
     try:
-        yield
+        yield functools.partial(REGISTRY.unregister, collector)
     finally:
         REGISTRY.unregister(collector)

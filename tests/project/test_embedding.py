@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -12,6 +13,8 @@ from django.test import AsyncRequestFactory, RequestFactory
 from django.utils.module_loading import import_string
 
 from generation import aheld_connections, held_connections
+from generation.models import GenerationLog
+from generation.python_api import loop_thread
 
 PAGE = Path(__file__).parents[2] / "docs" / "embedding.md"
 
@@ -26,8 +29,10 @@ def names_of(heading: str, **given) -> dict:
 
 
 @pytest.fixture
-def somebody(users, orm) -> None:
+def somebody(users, orm):
     """User 1, and no connection left in the thread of async code's ORM calls."""
+    yield get_user_model()(pk=1)
+    loop_thread.close()
 
 
 def test_give_back_in_synchronous_code(somebody):
@@ -51,3 +56,40 @@ async def test_give_back_in_async_code(somebody):
     answer = await names["asummarize"](AsyncRequestFactory().get("/"))
     assert answer.content == b"Greet user1."
     assert await sync_to_async(get_user_model().objects.count)() == 5
+
+
+def asking(user, factory=RequestFactory):
+    request = factory().get("/", {"question": "Why?"})
+    request.user = user
+    return request
+
+
+async def test_generate(somebody):
+    names = names_of("Generate from your own code")
+    answer = await names["answer"](asking(somebody, AsyncRequestFactory))
+    answer_sync = await sync_to_async(names["answer_sync"])(asking(somebody))
+    chat = await names["chat"](asking(somebody, AsyncRequestFactory))
+    streamed = b"".join([piece async for piece in chat])
+    results = [row.body.result async for row in GenerationLog.objects.select_related("body")]
+    assert {answer.content, answer_sync.content, streamed} == {each.encode() for each in results}
+    assert len(results) == 3
+
+
+async def test_ones_own_library(somebody):
+    class Agent:
+        async def run(self, prompt: str):
+            return SimpleNamespace(output=prompt, usage=lambda: {"input_tokens": 3})
+
+    names = names_of("Call the LLM with a library of your own", agent=Agent())
+    answer = await names["summarize"](asking(somebody, AsyncRequestFactory))
+    row = await GenerationLog.objects.select_related("body").aget()
+    assert (row.model, row.input_tokens) == ("gpt-5-mini", 3)
+    assert answer.content == row.body.result.encode() == "Summarize: …".encode()
+
+
+async def test_effects(somebody):
+    names = names_of("Write your own rows in the same commit")
+    made = await sync_to_async(names["ask"])(somebody)
+    group = await names["Group"].objects.aget(name=str(made.id))
+    await group.adelete()
+    assert (await get_user_model().objects.aget(pk=1)).last_name == "succeeded"

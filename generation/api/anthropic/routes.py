@@ -6,7 +6,7 @@ import orjson
 from django.http import HttpResponse
 
 from generation.api import asking, auth
-from generation.api.answering import AnswerStream, whole
+from generation.api.answering import AnswerStream
 from generation.api.anthropic import answers, errors, openapi, requests
 from generation.api.base import API, JSONParser
 from generation.api.documentation import documented
@@ -14,6 +14,7 @@ from generation.asgi.event_stream import EventStream
 from generation.asgi.lean import lean
 from generation.asgi.request import Request
 from generation.runtime import process as runtime
+from generation.runtime.following import whole
 
 _FORWARDED = ("anthropic-version", "anthropic-beta")
 

@@ -10,7 +10,7 @@ import orjson
 from django.http import HttpResponse
 
 from generation.api import auth, trace_context
-from generation.api.answering import AnswerStream, whole
+from generation.api.answering import AnswerStream
 from generation.api.base import API, JSONParser
 from generation.api.documentation import documented
 from generation.api.native import openapi
@@ -26,6 +26,7 @@ from generation.errors import InvalidRequest, NotFound
 from generation.pipeline import idempotency
 from generation.records import GenerationRequest, StoredGeneration
 from generation.runtime import process as runtime
+from generation.runtime.following import whole
 from generation.telemetry.snapshot import PoolPage
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import orjson
 from django.http import HttpResponse
 
 from generation.api import asking, auth
-from generation.api.answering import AnswerStream, whole
+from generation.api.answering import AnswerStream
 from generation.api.base import API, JSONParser
 from generation.api.documentation import documented
 from generation.api.models import model, models
@@ -16,6 +16,7 @@ from generation.asgi.lean import lean
 from generation.asgi.request import Request
 from generation.errors import NotFound
 from generation.runtime import process as runtime
+from generation.runtime.following import whole
 
 api = API(
     title="Staccato for clients of OpenAI's protocol",
