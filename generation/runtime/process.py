@@ -137,7 +137,7 @@ class Runtime:
             # What the world sees of us: gauges, signals, and `current()`.
             runtime._unexpose = stack.enter_context(metrics.exposing_gauges(runtime.snapshot))
             stack.enter_context(on_stop_signal(runtime.drain.begin))
-            stack.enter_context(_current(runtime))
+            stack.enter_context(override(runtime))
             startup.announce(settings, database.address)
             yield runtime
 
@@ -267,10 +267,11 @@ def current() -> Runtime:
 
 
 @contextlib.contextmanager
-def _current(runtime: Runtime) -> Iterator[None]:
+def override(runtime: Runtime) -> Iterator[None]:
+    """Make it the runtime of this process while the block runs."""
     global _runtime  # noqa: PLW0603  # one process, one loop, one runtime
-    _runtime = runtime
+    previous, _runtime = _runtime, runtime
     try:
         yield
     finally:
-        _runtime = None
+        _runtime = previous

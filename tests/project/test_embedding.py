@@ -15,6 +15,7 @@ from django.utils.module_loading import import_string
 from generation import aheld_connections, held_connections
 from generation.models import GenerationLog
 from generation.python_api import loop_thread
+from generation.testing import override_llm
 
 PAGE = Path(__file__).parents[2] / "docs" / "embedding.md"
 
@@ -93,3 +94,9 @@ async def test_effects(somebody):
     group = await names["Group"].objects.aget(name=str(made.id))
     await group.adelete()
     assert (await get_user_model().objects.aget(pk=1)).last_name == "succeeded"
+
+
+def test_their_tests(committed, django_user_model):
+    test = names_of("Test your code")["test_a_rate_limit_is_shown"]
+    with override_llm() as llm:
+        test(django_user_model, llm, lambda: None)
