@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from generation.python_api.effects import Insert, Update
     from generation.python_api.own_call import OwnGeneration, generation
     from generation.records import Generation, Usage
+    from generation.runtime.announcing import generation_stored
 
 __version__ = "0.1.0"
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "generate",
     "generate_sync",
     "generation",
+    "generation_stored",
     "held_connections",
     "released",
     "stream",
@@ -53,6 +55,7 @@ _HOMES = {
     "generate": "python_api.calls",
     "generate_sync": "python_api.calls",
     "generation": "python_api.own_call",
+    "generation_stored": "runtime.announcing",
     "held_connections": "connections.held",
     "released": "connections.release",
     "stream": "python_api.calls",

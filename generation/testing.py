@@ -31,6 +31,7 @@ from generation.privacy.policy import ContentPolicy
 from generation.records import NOBODYS, Claim, KeyRef, Profile, Reply, Usage
 from generation.runtime import process
 from generation.runtime.admission import Admission
+from generation.runtime.announcing import generation_stored
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -235,6 +236,7 @@ def _write(keyed: KeyedRow) -> None:
         GenerationBody.objects.create(log_id=row["id"], **{name: row[name] for name in body})
         for effect in keyed.effects:
             _apply(effect)
+    generation_stored.send(sender=GenerationLog, generation_id=row["id"])
 
 
 def _apply(effect: Effect) -> None:

@@ -12,10 +12,11 @@ from django.db.models.functions import Now
 from django.utils.timezone import now
 
 from generation.models.access import ForgottenUser, GenerationAccess
-from generation.models.deployment import Deployment, Maintenance
+from generation.models.deployment import Announcement, Deployment, Maintenance
 
 __all__ = [
     "NAMED_USERS",
+    "Announcement",
     "ApiKey",
     "Deployment",
     "ForgottenUser",

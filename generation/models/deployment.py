@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.db import models
+from django.db.models.functions import Now
 
 
 class Deployment(models.Model):
@@ -36,3 +37,17 @@ class Maintenance(models.Model):
 
     def __str__(self) -> str:
         return self.task
+
+
+class Announcement(models.Model):
+    """A log row that the receivers of `generation_stored` are yet to hear of."""
+
+    id = models.UUIDField(primary_key=True)  # the log row's
+    tries = models.SmallIntegerField(default=0, db_default=0)
+    due_at = models.DateTimeField(db_default=Now(), db_index=True)
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return str(self.id)

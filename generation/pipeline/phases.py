@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from generation.conversation import Text
 from generation.effects import resolve
@@ -17,9 +17,10 @@ from generation.telemetry import metrics
 from generation.telemetry.durations import Durations
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from generation.conf import Settings
     from generation.database.engine import Database
-    from generation.journal.durable_log import DurableLog
     from generation.llm.client import LLMClient
     from generation.pipeline.call import GenerationCall
     from generation.pipeline.idempotency import Idempotency
@@ -29,6 +30,14 @@ if TYPE_CHECKING:
     from generation.store.profiles import Profiles
 
 logger = logging.getLogger(__name__)
+
+
+class Log(Protocol):
+    """Phase 3's: the `DurableLog`, or what stands before it."""
+
+    def write(self, keyed: KeyedRow) -> Awaitable[None]:
+        """Raises nothing. Never cancel it."""
+        ...
 
 
 class Pipeline:
@@ -44,7 +53,7 @@ class Pipeline:
         profiles: Profiles,
         idempotency: Idempotency,
         llm: LLMClient,
-        log: DurableLog,
+        log: Log,
         content: ContentPolicy,
     ) -> None:
         self._settings = settings

@@ -27,6 +27,7 @@ from generation.privacy.policy import ContentPolicy
 from generation.records import KeyRef
 from generation.runtime import server, startup
 from generation.runtime.admission import Admission
+from generation.runtime.announcing import Announcer
 from generation.runtime.draining import Drain, on_stop_signal
 from generation.runtime.housekeeping import repeating, tolerating
 from generation.runtime.probe import DatabaseProbe
@@ -67,6 +68,7 @@ class Runtime:
         self.database_probe = DatabaseProbe(self.store)
         self.keys = ApiKeyCache(database, self.store.api_keys, settings.pepper)
         self.log = DurableLog(settings, self.store)
+        self.announcer = Announcer(self.log, settings.database)
         fingerprints = KeyedHash(settings.pepper, "staccato.idempotency")
         self.idempotency = Idempotency(database, self.store.claims, self.log, fingerprints)
         self.content = ContentPolicy(settings)
@@ -76,7 +78,7 @@ class Runtime:
             self.store.profiles,
             self.idempotency,
             llm,
-            self.log,
+            self.announcer,
             self.content,
         )
         self.admission = Admission(
@@ -124,6 +126,7 @@ class Runtime:
             await stack.enter_async_context(running(runtime.store.batchers))
             # The journal: it takes the rows that the batchers can't store, up to the last.
             await stack.enter_async_context(runtime.log.running())
+            await stack.enter_async_context(runtime.announcer.running())
             # Housekeeping. Key use is recorded one last time, after the drain.
             await stack.enter_async_context(repeating(runtime.tidy_up, TIDY_EVERY_S))
             stack.push_async_callback(tolerating(runtime.keys.record_use))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from django.contrib.auth import get_user_model
 from django.test import AsyncRequestFactory, RequestFactory
 from django.utils.module_loading import import_string
 
-from generation import aheld_connections, held_connections
+from generation import aheld_connections, generate, generation_stored, held_connections
 from generation.models import GenerationLog
 from generation.python_api import loop_thread
 from generation.testing import override_llm
@@ -100,3 +101,13 @@ def test_their_tests(committed, django_user_model):
     test = names_of("Test your code")["test_a_rate_limit_is_shown"]
     with override_llm() as llm:
         test(django_user_model, llm, lambda: None)
+
+
+async def test_hear_of_each_generation(somebody):
+    names = names_of("Hear of each generation", get_user_model=get_user_model)
+    try:
+        await generate(somebody, prompt="x")
+        await asyncio.to_thread(loop_thread.close)
+    finally:
+        generation_stored.disconnect(names["on_generation"])
+    assert (await get_user_model().objects.aget(pk=1)).last_name == "succeeded once"

@@ -15,6 +15,7 @@ FILLED = [
     "generation_forgottenuser",
     "generation_profile",
     "generation_idempotencykey",
+    "generation_announcement",
     "auth_user",
 ]
 # Those and all that refer to them, as TRUNCATE … CASCADE finds them, each with its sequence.
