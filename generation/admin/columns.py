@@ -35,10 +35,13 @@ LABEL_KINDS = {
 
 def user_name(row: GenerationLog | UsageLog | GenerationAccess) -> str:
     """Returns the user's name, also of a user that was deleted: the row stays."""
+    if row.user_id is None:  # nobody's
+        return ""
     try:
-        return row.user.get_username() if row.user else ""
+        user = row.user
     except ObjectDoesNotExist:
-        return f"deleted user {row.user_id}"
+        user = None
+    return user.get_username() if user else f"deleted user {row.user_id}"
 
 
 def api_key_name(log: GenerationLog) -> str:

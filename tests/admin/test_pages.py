@@ -51,6 +51,12 @@ def test_the_row_of_a_deleted_user_shows(staff):
     assert "deleted user 17" in get(staff, f"{LOGS}{gone.pk}/change/").html
 
 
+def test_the_row_of_nobody_in_particular_shows(staff):
+    row = save_log(user_id=None)
+    assert "deleted user" not in row_html(get(staff, LOGS), row)
+    assert "deleted user" not in get(staff, f"{LOGS}{row.pk}/change/").html
+
+
 def test_deleting_a_user_leaves_the_logs(staff, user):
     log = save_log()
     UsageLog.objects.create(user=user, tokens=1, latency_ms=1, created_at=NOON)

@@ -78,7 +78,7 @@ async def test_a_journal_that_cant_be_adopted_keeps_no_other_from_it(
         await running.ended()
     (good,) = journal_dir.glob("*.journal")
     later = JournalFile.create(journal_dir, good.name.split(".")[0], 65_536)
-    later.append([lines.encode({"v": lines.VERSION + 1, "row": {}})])
+    later.append([lines.encode({"v": max(lines.VERSIONS) + 1, "row": {}})])
     later.close()
     os.utime(later.path, (1, 1))  # older, so that it comes first
     postgres.start()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from generation.effects import Effect
 from generation.journal import lines
 from generation.journal.dead_letters import DeadLetters
 from generation.journal.erasing import HostFiles, Left
@@ -22,7 +24,8 @@ def private(**changes):
     """A row of user 1 with a canary wherever a caller's or a provider's words go."""
     words: dict[str, Any] = dict.fromkeys((*TEXTS, "request_id", "trace_id"), CANARY)
     words["metadata"] = {CANARY: CANARY}
-    return make_row(claim=make_claim(CANARY), **words, **changes)
+    row = make_row(claim=make_claim(CANARY), **words, **changes)
+    return replace(row, effects=(Effect("auth.Group", {"name": CANARY}),))
 
 
 def theirs():

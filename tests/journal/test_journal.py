@@ -173,7 +173,7 @@ def test_the_drafts_of_the_dead_are_removed_and_those_of_the_living_are_not(tmp_
 
 
 def test_a_record_of_a_later_version_is_no_row():
-    assert lines.to_row({"v": 4, "row": {}}) is None
+    assert lines.to_row({"v": max(lines.VERSIONS) + 1, "row": {}}) is None
     assert lines.to_row({"staccato_journal": 1}) is None
 
 
