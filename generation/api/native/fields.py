@@ -1,4 +1,4 @@
-"""The types of single members, and the form of every object, in the native API's requests."""
+"""The types of single members in the native API's requests."""
 
 from __future__ import annotations
 

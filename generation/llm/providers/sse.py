@@ -23,7 +23,8 @@ def is_stream(content_type: str, body: bytes | bytearray) -> bool:
         return False
     start = body[:100].removeprefix(BYTE_ORDER_MARK).lstrip()
     return start.startswith(_STARTS) or (
-        content_type.startswith("text/event-stream") and not start.startswith((b"{", b"[", b"<", GZIP))
+        content_type.startswith("text/event-stream")
+        and not start.startswith((b"{", b"[", b"<", GZIP))
     )
 
 
