@@ -80,10 +80,9 @@ class StreamedAttempt:
         self._on_commit = on_commit
         self._put = 0  # of the transcript's events
 
-    def note_bytes(self, *, has_begun: bool) -> None:
-        """Something has come from the provider. `has_begun`: an event has come before."""
-        if has_begun:
-            self._limit.move_to(min(self._clock() + self._times.idle, self._end))
+    def note_life(self) -> None:
+        """Something has come after the first event, though nothing of the answer."""
+        self._limit.move_to(min(self._clock() + self._times.idle, self._end))
 
     @property
     def has_news(self) -> bool:
@@ -91,7 +90,7 @@ class StreamedAttempt:
 
     async def put_news(self) -> None:
         """Hand on what is new in the transcript. Waits while a reader lags."""
-        news: list[Event] = list(self.transcript.events[self._put :])
+        news: list[Event] = [*self.transcript.events[self._put :]]
         self._put += len(news)
         if not self.is_committed:
             self.is_committed = True
@@ -100,7 +99,7 @@ class StreamedAttempt:
             self._on_commit()
         self._limit.move_to(self._end)  # while a reader lags, the provider is not idle
         await self._relay.put(news)
-        self._limit.move_to(min(self._clock() + self._times.idle, self._end))
+        self.note_life()
 
     async def put_whole(self, answer: Answer) -> None:
         """Hand on an answer that came whole."""

@@ -55,7 +55,9 @@ PROMPT_OF_TALK = replace(
 
 
 def encode(dialect, prompt, url="http://127.0.0.1:9", **how):
-    provider: Any = PROVIDERS[dialect.name](parse(dialect.settings(url)), httpx.AsyncBaseTransport())
+    provider: Any = PROVIDERS[dialect.name](
+        parse(dialect.settings(url)), httpx.AsyncBaseTransport()
+    )
     return provider.encode(prompt, "m", **how)
 
 

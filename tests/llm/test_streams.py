@@ -219,6 +219,23 @@ async def test_a_first_word_that_does_not_come_in_time_is_a_timeout_as_ever(
             assert outcome.reply is None
 
 
+async def test_after_the_first_event_signs_of_life_are_waited_for(streaming, server, dialect):
+    """A model that thinks in silence has been charged for, and its server says that it lives."""
+    opening, *rest = dialect.stream("Hello.")
+
+    async def thinks(exchange):
+        await exchange.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n" + opening)
+        for _ in range(10):
+            await asyncio.sleep(0.05)
+            await exchange.send(b": thinking\n\n")
+        await exchange.send(b"".join(rest))
+        exchange.close()
+
+    server.behave = thinks
+    async with streaming(LLM_ATTEMPT_TIMEOUT=0.3, LLM_MAX_ATTEMPTS=1) as call:
+        assert (await call.outcome()).require_reply().text == "Hello."
+
+
 async def test_a_line_without_an_end_fails_early(streaming, server, dialect):
     sent = 0
 

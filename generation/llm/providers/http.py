@@ -23,7 +23,7 @@ from generation.llm.providers.transport_errors import broken_reply, to_llm_error
 from generation.records import Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from pydantic import SecretStr
 
@@ -202,13 +202,10 @@ class HttpProvider(Dialect):
             left -= len(chunk)
             if left < 0 or reader.size > self._max_reply_bytes:
                 raise UnusableReply(f"{self.name} sent more than {self._max_reply_bytes} bytes")
-            attempt.note_bytes(has_begun=reader.has_begun)
-            try:
-                for name, data in decoder.feed(chunk):
-                    reader.take(name, data)
-            finally:  # what came before a fault is the caller's
-                if attempt.has_news:
-                    await attempt.put_news()
+            had_begun = reader.has_begun
+            await _hand_on(decoder.feed(chunk), reader, attempt)
+            if had_begun:
+                attempt.note_life()
             if reader.is_stopped:
                 attempt.note_stop(_TAIL_TIMEOUT_S)
                 await self._read_tail(stream, decoder, reader)
@@ -219,10 +216,7 @@ class HttpProvider(Dialect):
                 break
             if len(head) < _HEAD_BYTES:
                 head += chunk[:_HEAD_BYTES]
-        for name, data in decoder.end():
-            reader.take(name, data)
-        if attempt.has_news:
-            await attempt.put_news()
+        await _hand_on(decoder.end(), reader, attempt)
         reader.end()
 
     async def _read_tail(
@@ -291,3 +285,15 @@ class HttpProvider(Dialect):
         if encoding in _UNREADABLE and not body.startswith((b"{", b"[")):
             return f"{self.name} sent a reply that is compressed by {encoding}"
         return ""
+
+
+async def _hand_on(
+    events: Iterable[tuple[str, bytes]], reader: StreamReader, attempt: StreamedAttempt
+) -> None:
+    """What comes before a fault is the caller's, too."""
+    try:
+        for name, data in events:
+            reader.take(name, data)
+    finally:
+        if attempt.has_news:
+            await attempt.put_news()

@@ -98,7 +98,6 @@ class Simulated:
         transcript.model = answer.model
         pieces = _pieces(answer.text)
         for number, piece in enumerate(pieces, 1):
-            attempt.note_bytes(has_begun=True)
             transcript.events.append(TextDelta(piece))
             await attempt.put_news()
             if number * 2 > len(pieces):
