@@ -14,7 +14,7 @@ from generation.events import Start, TextDelta
 from generation.llm.client import LLMClient
 from generation.pipeline.relay import Relay
 from generation.records import Usage
-from tests.support.dialects import slugs
+from tests.support.dialects import OpenAIDialect, slugs
 from tests.support.provider import Ending, hangs, says, streams
 
 
@@ -256,13 +256,22 @@ async def test_a_line_without_an_end_fails_early(streaming, server, dialect):
     assert sent < 20_000_000, "it was read on"
 
 
-async def test_an_answer_beyond_the_bound_is_an_error(streaming, server, dialect):
-    pieces = dialect.stream(*["x" * 1000] * 20)
+@pytest.mark.parametrize("size", [1, 1000])
+async def test_an_answer_beyond_the_bound_is_an_error(streaming, server, dialect, size):
+    pieces = dialect.stream(*["x" * size] * (2000 // size + 400))
     server.behave = streams(*pieces)
     async with streaming(LLM_MAX_REPLY_BYTES=10_000) as call:
         outcome = await call.outcome()
     assert type(outcome.error) is errors.LLMBadReply
     assert len(outcome.reply.text) < 15_000
+
+
+@pytest.mark.parametrize("dialect", [OpenAIDialect()], ids=["openai"])
+async def test_usage_may_follow_the_stop_without_a_last_blank_line(streaming, server, dialect):
+    *pieces, usage, _ = dialect.stream("Hello.")
+    server.behave = streams(*pieces, usage.rstrip())
+    async with streaming() as call:
+        assert (await call.outcome()).require_reply().usage == Usage(10, 20)
 
 
 async def test_leaving_closes_the_connection_and_keeps_what_came(streaming, server, dialect):

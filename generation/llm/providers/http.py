@@ -232,11 +232,11 @@ class HttpProvider(Dialect):
                     if reader.is_over:
                         limit.reschedule(loop.time() + _END_TIMEOUT_S)
                     chunk = await anext(aiter(stream), b"")
+                    left -= len(chunk)
+                    for name, data in decoder.feed(chunk) if chunk else decoder.end():
+                        reader.take(name, data)
                     if not chunk:
                         return
-                    left -= len(chunk)
-                    for name, data in decoder.feed(chunk):
-                        reader.take(name, data)
         except (TimeoutError, httpx.HTTPError, UnusableReply):
             return  # none of this makes the answer less whole
 
