@@ -205,7 +205,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("dialect", "fields", "named"), REFUSED, ids=str)
+@pytest.mark.parametrize(("dialect", "fields", "named"), REFUSED)
 async def test_what_a_provider_has_no_place_for_is_refused_by_name(dialect, fields, named):
     settings = dialect.settings("http://127.0.0.1:9")
     async with LLMClient.open(parse(settings)) as llm:
