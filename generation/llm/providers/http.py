@@ -21,6 +21,7 @@ from generation.llm.providers.parsing import (
 from generation.llm.providers.stream_reader import ErrorEvent
 from generation.llm.providers.transport_errors import broken_reply, to_llm_error
 from generation.records import Finding
+from generation.tasks import in_own_task
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -167,7 +168,7 @@ class HttpProvider(Dialect):
         head = bytearray(start[:_HEAD_BYTES])
         status = response.status_code
         try:
-            await self._follow(stream, start, head, reader, attempt)
+            await in_own_task(self._follow(stream, start, head, reader, attempt))
             answer = self._require_text(attempt.transcript.answer(decoration))
         except ErrorEvent as fault:
             raise self._failure(
