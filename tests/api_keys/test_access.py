@@ -117,7 +117,7 @@ async def test_a_key_that_is_given_counts_even_where_none_is_required(client):
 # --- for whom -------------------------------------------------------------------------------------
 
 
-SCOPES = [
+SCOPES: list[tuple[dict, list[int], list[int]]] = [
     ({"scope": Scope.USER, "user_id": 1}, [1], [2, 99]),
     ({"scope": Scope.USERS, "users": [1, 2]}, [1, 2], [3, 99]),
     ({"scope": Scope.USERS}, [], [1, 99]),
