@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 
 import asyncpg
 import pytest
+import trustme
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
@@ -87,6 +88,17 @@ def _many_files() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < 20_000:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(20_000, hard), hard))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_authorities(tmp_path_factory) -> Iterator[None]:
+    """Each LLM client reads the authorities that it trusts: for 0.02 s if they are the system's."""
+    file = tmp_path_factory.mktemp("authorities") / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(file)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(file))
+        patch.delenv("SSL_CERT_DIR", raising=False)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
