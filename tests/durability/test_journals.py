@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import subprocess
 from itertools import count
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from generation.conf import parse
-from generation.errors import DatabaseUnavailable
+from generation.errors import DatabaseUnavailable, JournalUnavailable
 from generation.journal import lines
 from generation.journal.file import JournalFile
 from generation.journal.spool import Spool
@@ -178,6 +179,24 @@ async def test_a_row_is_in_memory_until_the_new_journal_has_it(monkeypatch, tmp_
     await rows.close()
 
 
+async def test_callers_read_the_systems_reason_and_no_path(monkeypatch, tmp_path):
+    """A journal that is full can't go on in a further file."""
+    rows = Spool(parse({"JOURNAL_DIR": str(tmp_path), "JOURNAL_MAX_BYTES": 65_536}))
+    await rows.open("db")
+
+    def refuse(*_args, **_options):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path))
+
+    monkeypatch.setattr(JournalFile, "create", refuse)
+    await rows.keep([make_row("x" * 70_000)])
+    with pytest.raises(JournalUnavailable) as refused:
+        rows.admit()
+    assert refused.value.detail == (
+        "1 answers are in memory only: the journal can't be written (Permission denied)"
+    )
+    await rows.close()
+
+
 async def test_a_journal_of_a_renamed_database_is_stored_by_a_command(
     serve, llm, postgres, journal_dir
 ):
@@ -325,7 +344,8 @@ async def test_a_full_disk_still_answers_and_says_what_a_kill_would_lose(
         metrics = (await http.request(running.port, "GET", "/metrics")).body.decode()
         assert f"staccato_journal_rows_in_memory_only {journal['rows_in_memory_only']}" in metrics
         ready = await http.request(running.port, "GET", "/readyz")
-        assert (ready.status, "in memory only" in ready.json()["journal"]) == (503, True)
+        assert ready.status == 503
+        assert "can't be written (No space left on device)" in ready.json()["journal"]
         refused = await http.generate(running.port)
         assert refused.json()["type"].endswith("journal-unavailable")
 

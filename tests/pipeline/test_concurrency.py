@@ -28,13 +28,13 @@ async def test_fifty_callers_wait_in_the_llm_and_no_connection_is_held(serve, ll
         callers = [asyncio.create_task(http.generate(service.port)) for _ in range(50)]
         await llm.until(lambda: llm.waiting == 50, "all fifty callers in the LLM at once")
 
-        # Housekeeping borrows one for a moment; one that a caller holds would stay.
-        pool = await service.until_pool(
-            lambda now: now["checked_out"] == 0, "no connection held while the model thinks"
-        )
+        # The housekeeping of the start may have one as well, and ends while all callers wait.
+        what = "no connection to be held while the model thinks"
+        async with asyncio.timeout(60):
+            while await sql.fetchval(BUSY):
+                await asyncio.sleep(0.02)
+        pool = await service.until_pool(lambda now: now["checked_out"] == 0, what)
         assert pool["llm_calls_in_flight"] == 50
-        busy = await sql.fetchval(BUSY)
-        assert busy == 0, f"{busy} connections are active or idle in transaction"
 
         llm.release.set()
         answers = await asyncio.gather(*callers)
@@ -94,9 +94,11 @@ async def release_before_the_call(engine) -> None:
         await session.execute(text("SELECT 1"))
 
 
-async def run_callers(database_url: str, pattern) -> list[BaseException | None]:
+async def run_callers(
+    database_url: str, pattern, timeout_s: float = 30 / SCALE
+) -> list[BaseException | None]:
     engine = create_async_engine(
-        database_url.replace("postgresql:", "postgresql+asyncpg:"), pool_timeout=30 / SCALE
+        database_url.replace("postgresql:", "postgresql+asyncpg:"), pool_timeout=timeout_s
     )
     try:
         # Connections that are open already: the pattern is tried, not asyncpg's connecting.
@@ -120,5 +122,6 @@ async def test_a_session_held_across_the_call_exhausts_the_default_pool(database
 
 
 async def test_a_session_released_before_the_call_does_not_exhaust_the_same_pool(database_url):
-    outcomes = await run_callers(database_url, release_before_the_call)
+    # A slow machine is no reason to fail, so it has the time that is not scaled.
+    outcomes = await run_callers(database_url, release_before_the_call, timeout_s=30)
     assert outcomes == [None] * CALLERS

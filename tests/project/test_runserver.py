@@ -51,7 +51,8 @@ class Checkout:
         self.folder = folder
         self.output = folder / "output"
         for name in ("project", "generation"):
-            skip = shutil.ignore_patterns("__pycache__")
+            # With what is compiled, but for what another process is compiling now.
+            skip = shutil.ignore_patterns("*.pyc.*")
             shutil.copytree(ROOT / name, folder / name, ignore=skip)
         shutil.copy(ROOT / "manage.py", folder)
 

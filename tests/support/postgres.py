@@ -79,20 +79,27 @@ def _data(binaries: Path) -> Path:
 
 
 class PrivatePostgres:
-    """Its data is durable: a crash must show what a crash does."""
+    """Processes are killed here, the machine is not: what PostgreSQL has given to the kernel stays.
 
-    def __init__(self, binaries: Path | None = None, **settings: str | int) -> None:
+    So it waits for no disk.
+    """
+
+    def __init__(
+        self, binaries: Path | None = None, data: Path | None = None, **settings: str | int
+    ) -> None:
+        """On a copy of that data folder, or on an empty one."""
         self._account = Account()
         self._binaries = _runnable(binaries or default_binaries())
         self._settings: dict[str, str | int] = {
             "listen_addresses": "",
             "port": PORT,
             "max_connections": 100,
+            "fsync": "off",
             **settings,
         }
         self.folder = _new_folder()
         self._data = self.folder / "data"
-        subprocess.run(["cp", "-a", _data(self._binaries), self._data], check=True)
+        subprocess.run(["cp", "-a", data or _data(self._binaries), self._data], check=True)
         self.sockets = self.folder / "s"
         self.sockets.mkdir(mode=0o700)
         self._account.own(self.sockets)
@@ -142,6 +149,14 @@ class PrivatePostgres:
         """Immediate shutdown: as a crash, for all that a client can see."""
         self._server.send_signal(signal.SIGQUIT)
         self._server.wait(20)
+
+    def stop(self) -> None:
+        """Fast shutdown: what is in its memory is written."""
+        self._server.send_signal(signal.SIGINT)
+        self._server.wait(60)
+
+    def copy_data(self, to: Path) -> None:
+        subprocess.run(["cp", "-a", self._data, to], check=True)
 
     def _processes(self) -> list[int]:
         listing = subprocess.run(

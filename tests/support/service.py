@@ -57,6 +57,10 @@ class Service:
         line = next(line for line in status.splitlines() if line.startswith(name))
         return int(line.split()[1]) * 1024
 
+    def forget_peak_memory(self) -> None:
+        """What it ever held counts from now; proc(5) has it under clear_refs."""
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+
     async def pool(self) -> dict:
         return (await http.request(self.port, "GET", "/api/v1/pool")).json()
 
