@@ -34,9 +34,13 @@ class Relay(Protocol):
 
     first_at: float | None  # when the first events were put; None: none were
 
-    async def put(self, events: Sequence[Event]) -> None:
+    @property
+    def has_room(self) -> bool: ...
+
+    def put(self, events: Sequence[Event]) -> None: ...
+
+    async def room(self) -> None:
         """Waits while a reader lags."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +101,10 @@ class StreamedAttempt:
             self._end = self._total_end
             news.insert(0, Start(self.transcript.model or self.model, self.provider))
             self._on_commit()
-        self._limit.move_to(self._end)  # while a reader lags, the provider is not idle
-        await self._relay.put(news)
+        self._relay.put(news)
+        if not self._relay.has_room:
+            self._limit.move_to(self._end)  # while a reader lags, the provider is not idle
+            await self._relay.room()
         self.note_life()
 
     async def put_whole(self, answer: Answer) -> None:

@@ -204,8 +204,8 @@ class HttpProvider(Dialect):
             if left < 0 or reader.size > self._max_reply_bytes:
                 raise UnusableReply(f"{self.name} sent more than {self._max_reply_bytes} bytes")
             had_begun = reader.has_begun
-            await _hand_on(decoder.feed(chunk), reader, attempt)
-            if had_begun:
+            has_news = await _hand_on(decoder.feed(chunk), reader, attempt)
+            if had_begun and not has_news:
                 attempt.note_life()
             if reader.is_stopped:
                 attempt.note_stop(_TAIL_TIMEOUT_S)
@@ -290,11 +290,14 @@ class HttpProvider(Dialect):
 
 async def _hand_on(
     events: Iterable[tuple[str, bytes]], reader: StreamReader, attempt: StreamedAttempt
-) -> None:
-    """What comes before a fault is the caller's, too."""
+) -> bool:
+    """Returns whether they had anything of the answer. What comes before a fault is the caller's,
+    too."""
     try:
         for name, data in events:
             reader.take(name, data)
     finally:
-        if attempt.has_news:
+        has_news = attempt.has_news
+        if has_news:
             await attempt.put_news()
+    return has_news
