@@ -6,12 +6,19 @@ import asyncio
 import contextlib
 import time
 
-from tests.durability.support import SLACK_S, ids_of, in_the_llm, looking, stored, until_stored
+from tests.durability.support import (
+    SLACK_S,
+    UNTIDY,
+    ids_of,
+    in_the_llm,
+    looking,
+    stored,
+    until_stored,
+)
 from tests.support import http
 from tests.support.http import Wire
 
 GENERATE = "/api/v1/generate/1"
-UNTIDY = ("was never closed", "was destroyed", "never retrieved", "Traceback", "never awaited")
 
 
 async def test_what_was_answered_before_a_kill_is_stored(serve, llm, postgres):

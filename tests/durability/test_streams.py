@@ -9,8 +9,7 @@ import time
 
 import pytest
 
-from tests.durability.support import SLACK_S, looking, stored, until_stored
-from tests.durability.test_endings import UNTIDY
+from tests.durability.support import SLACK_S, UNTIDY, looking, stored, until_stored
 from tests.support.dialects import AnthropicDialect
 from tests.support.locks import until_blocked
 from tests.support.provider import streams
