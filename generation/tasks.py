@@ -15,8 +15,7 @@ async def in_own_task(work: Coroutine[Any, Any, Result]) -> Result:
     """Await the work, which can be cancelled as if it were awaited directly.
 
     Each step of a task passes through the frames of all coroutines that await the innermost one.
-    Where hundreds of tasks take turns, those are no longer in the processor's cache: for each event
-    of a stream, two dozen frames cost as much as decoding it.
+    For a stream, that would be two dozen frames for each event.
     """
     task = asyncio.get_running_loop().create_task(work)
     try:
