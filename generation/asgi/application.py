@@ -26,7 +26,6 @@ from generation.asgi.stock_places import StockPlaces
 from generation.errors import StaccatoError, release_frames
 from generation.runtime.collector import rare_collections
 from generation.runtime.process import Runtime
-from generation.tasks import in_own_task
 from generation.telemetry import metrics
 from generation.telemetry.logs import request_id
 
@@ -104,8 +103,8 @@ class Application:
             head.check()
             made = await self._lean.respond(match, route, scope, body, receive)
             if isinstance(made, EventStream):
-                outcome = await in_own_task(
-                    send_events(made, head.request_id, self._send_s, scope, receive, send)
+                outcome = await send_events(
+                    made, head.request_id, self._send_s, scope, receive, send
                 )
             else:
                 assert isinstance(made, HttpResponse)

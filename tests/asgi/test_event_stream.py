@@ -194,10 +194,12 @@ async def test_another_server_tears_the_connection_when_the_application_fails():
     assert source.closed == 1
 
 
-async def test_a_server_that_stops_closes_the_source():
+@pytest.mark.parametrize("steps", range(8))
+async def test_a_server_that_stops_closes_the_source_in_each_step(steps):
     client, source = Client(), Script(b"a", 1000.0)
     serving = asyncio.ensure_future(client.get(source))
-    while len(client.sent) < 2:
+    await asyncio.sleep(0)  # a task that has not begun has no source to close
+    for _ in range(steps):
         await asyncio.sleep(0)
     serving.cancel()
     with pytest.raises(asyncio.CancelledError):
