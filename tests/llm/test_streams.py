@@ -256,6 +256,14 @@ async def test_a_line_without_an_end_fails_early(streaming, server, dialect):
     assert sent < 20_000_000, "it was read on"
 
 
+async def test_ten_megabytes_of_blank_lines_delay_an_answer_no_longer_than_their_way(
+    streaming, server, dialect
+):
+    server.behave = streams(b"\n" * 10_000_000, *dialect.stream("Hello."))
+    async with streaming(LLM_TIMEOUT=12, LLM_MAX_ATTEMPTS=1) as call:
+        assert (await call.outcome()).require_reply().text == "Hello."
+
+
 @pytest.mark.parametrize("size", [1, 1000])
 async def test_an_answer_beyond_the_bound_is_an_error(streaming, server, dialect, size):
     pieces = dialect.stream(*["x" * size] * (2000 // size + 400))

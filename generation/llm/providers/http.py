@@ -140,16 +140,15 @@ class HttpProvider(Dialect):
     async def _read_start(
         self, response: httpx.Response, stream: httpx.AsyncByteStream
     ) -> bytearray:
-        """Returns as much of the body as shows what it is; all of it, where it is short."""
+        """Returns as much of the body as shows what it is; all of it, if it is short."""
         start = bytearray()
         if not response.is_success:
             return start
         try:
             async for chunk in stream:
                 start += chunk
-                if start[:3] != BYTE_ORDER_MARK[: len(start)] and start.strip():
-                    break
-                if len(start) > len(BYTE_ORDER_MARK) and start[3:].strip():
+                is_marked = start[:3] == BYTE_ORDER_MARK[: len(start)]
+                if len(start) >= sse.START_BYTES or start[3 if is_marked else 0 :].strip():
                     break
         except httpx.HTTPError as error:
             raise broken_reply(error, self.name, response, self._excerpt(start)) from error
