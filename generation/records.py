@@ -264,6 +264,7 @@ class StoredGeneration:
     error_type: str
     error: str
     generation: Generation
+    is_verbatim: bool = True  # False: its texts are masked, hashed or gone
 
 
 @dataclass(frozen=True, slots=True)
