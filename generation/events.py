@@ -1,8 +1,8 @@
 """What an answer is made of while it arrives: the events that every provider's stream is read into.
 
 In order: `Start`, then blocks one after the other (text and thinking in deltas; a tool call as
-`ToolStart`, its arguments, `ToolEnd`), `Usage` whenever it is known (each replaces the one before),
-and `Stop`, which alone makes an answer whole. An error is raised.
+`ToolStart`, its arguments, `ToolEnd`). Usage and the stop reason are in the answer's transcript. An
+error is raised.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from generation.conversation import Text, Thinking
-from generation.records import Usage
 
 if TYPE_CHECKING:
     from generation.records import Generation
@@ -52,13 +51,8 @@ class ToolEnd:
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
-    reason: str  # in the words that the log uses: end_turn, max_tokens, tool_use, …
-
-
 Content: TypeAlias = TextDelta | ThinkingDelta | ToolStart | ToolArguments | ToolEnd
-Event: TypeAlias = Start | Content | Usage | Stop
+Event: TypeAlias = Start | Content
 
 
 def of_generation(generation: Generation) -> list[Event]:

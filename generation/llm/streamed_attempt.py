@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Relay(Protocol):
-    """Takes the events of an answer to whoever reads them."""
+    """Takes the events of an answer to its readers."""
 
     first_at: float | None  # when the first events were put; None: none were
 

@@ -1,4 +1,4 @@
-"""A stream on its way from the provider to whoever reads it: one writer, any number of readers.
+"""A stream on its way from the provider to its readers: one writer, any number of readers.
 
 The events of the whole answer are kept until the generation ends, because its row needs them, and
 because a reader that comes late, or comes back, reads from any position. So memory is bounded by
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from generation.events import Event
 
-LAG_CHARS = 65_536  # that a reader may be behind; beyond that, the provider is not read
+LAG_CHARS = 65_536  # that a reader may lag; beyond that, the provider is not read
 
 _SIZED = (TextDelta, ThinkingDelta, ToolArguments)
 

@@ -161,7 +161,7 @@ class HttpProvider(Dialect):
         start: bytes,
         attempt: StreamedAttempt,
     ) -> Answer:
-        """Returns the answer once the stream has told all of it."""
+        """Returns the answer once all of it has come."""
         decoration = Decoration(self._excerpt)
         reader = self.reader(attempt.transcript, decoration)
         head = bytearray(start[:_HEAD_BYTES])
