@@ -31,6 +31,8 @@ from tests.support.in_process import in_process_client
 from tests.support.partitions import make_room
 from tests.support.provider import Provider, says
 
+# Until all tests are loaded: it would go through more and more, for two seconds, and find nothing.
+gc.disable()
 SERVED = {"django_db_setup", "own_postgres", "server", "servers", "serve", "browser"}
 BROWSER = "tests/browser/"
 # The files that take longest: begun last, one of them would keep one worker busy and the rest idle.
@@ -68,6 +70,7 @@ def pytest_collection_finish() -> None:
     """What is loaded by now stays; each full collection would look through it for 0.1 s."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 class OneBrowser(LoadFileScheduling):  # type: ignore[misc]  # xdist ships no types
@@ -79,6 +82,7 @@ class OneBrowser(LoadFileScheduling):  # type: ignore[misc]  # xdist ships no ty
 
 
 def pytest_xdist_make_scheduler(config, log) -> OneBrowser:
+    gc.enable()  # this process collects no tests
     return OneBrowser(config, log)
 
 
@@ -111,7 +115,7 @@ def _no_folders_left() -> Iterator[None]:
 def django_db_setup(django_test_environment, django_db_blocker) -> Iterator[None]:
     """pytest-django's own sets up only what its marks and fixtures name; `committed` is ours."""
     with django_db_blocker.unblock():
-        previous = setup_databases(verbosity=0, interactive=False)
+        previous = setup_databases(verbosity=0, interactive=False, serialized_aliases=())
         call_command("staccato_groups", verbosity=0, stdout=io.StringIO())
         with connection.cursor() as cursor:
             make_room(cursor, *(NOON - timedelta(days=days) for days in range(3)))

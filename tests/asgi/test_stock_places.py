@@ -93,7 +93,7 @@ async def test_a_crowd_at_the_login_leaves_room_for_generations(serve):
         assert (await request(service.port, "GET", LOGIN)).status == 200
         crowd = [
             asyncio.create_task(exchange(service.port, head(path=LOGIN, method="GET"), 60))
-            for _ in range(200)
+            for _ in range(100)
         ]
         replies = [await generate(service.port) for _ in range(5)]
         assert {reply.status for reply in replies} == {200}

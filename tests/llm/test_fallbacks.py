@@ -99,7 +99,7 @@ async def waits_a_little(exchange):
 
 async def test_each_fallback_has_its_share_however_many_hang_before_it(monkeypatch):
     # A busy machine's stalls would lengthen the first two by half a second each.
-    monkeypatch.setattr("generation.llm.timing.GRACE_S", 0.0)
+    monkeypatch.setattr("generation.timing.GRACE_S", 0.0)
     settings = {"LLM_FALLBACKS": "openai:some-model,simulated", "LLM_SIMULATED_LATENCY": "0"}
     async with two_providers(LLM_TIMEOUT=2, **settings) as (llm, one, two):
         one.behave = two.behave = hangs

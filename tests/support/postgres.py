@@ -17,6 +17,9 @@ from project.embedded_postgres import holding
 from project.embedded_postgres.account import Account
 
 PORT = "5432"
+# Processes are killed in tests, the machine is not: what PostgreSQL has given to the kernel stays,
+# so it waits for no disk. Tables that live for a test need no vacuum.
+FLEETING = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off"}
 _kept: list[Path] = []
 
 
@@ -79,11 +82,6 @@ def _data(binaries: Path) -> Path:
 
 
 class PrivatePostgres:
-    """Processes are killed here, the machine is not: what PostgreSQL has given to the kernel stays.
-
-    So it waits for no disk.
-    """
-
     def __init__(
         self, binaries: Path | None = None, data: Path | None = None, **settings: str | int
     ) -> None:
@@ -94,7 +92,7 @@ class PrivatePostgres:
             "listen_addresses": "",
             "port": PORT,
             "max_connections": 100,
-            "fsync": "off",
+            **FLEETING,
             **settings,
         }
         self.folder = _new_folder()
