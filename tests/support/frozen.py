@@ -13,8 +13,6 @@ from django.conf import empty, settings
 ASKING = [
     "django.contrib.postgres.fields",
     "ninja",
-    "unfold.mixins",
-    "unfold.sites",
 ]
 
 settings.configure()
