@@ -71,6 +71,7 @@ class Tool:
     name: str
     description: str
     parameters: Mapping[str, Any]  # JSON Schema
+    is_strict: bool = False  # whether the arguments have to follow the schema in every case
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,13 @@ class Options:
 
 
 NO_OPTIONS = Options()
+MAX_BYTES = 262_144  # of a conversation in the log
+# What of a conversation that is too large is kept.
+_MANY_PARTS = 20
+_MANY_TOOLS = 500
+_NAME_CHARS = 64
+_SHORTEST_CHARS = 20
+_BYTES_PER_CHAR = 6  # at most: a control character, escaped
 _UNSET = (None, "", ())
 
 
@@ -116,25 +124,90 @@ def parse(document: str) -> Any:
 
 
 def dump_conversation(messages: Sequence[Message], tools: Sequence[Tool], options: Options) -> str:
-    """Returns what was sent as JSON for the log; '' if it was no more than a prompt."""
+    """Returns what was sent as JSON for the log; '' if it was no more than a prompt.
+
+    It has about MAX_BYTES at most: first the tools lose their descriptions, then the oldest
+    messages are left out.
+    """
     if not (messages or tools) and options is NO_OPTIONS:  # most requests
         return ""
     sent: dict[str, Any] = {
-        "messages": [
-            {"role": message.role, "content": [as_json(part) for part in message.parts]}
-            for message in messages
-        ],
-        "tools": [
-            {
-                "name": clean(tool.name),
-                "description": clean(tool.description),
-                "parameters": tool.parameters,
-            }
-            for tool in tools
-        ],
+        "messages": list(map(_message, messages)),
+        "tools": list(map(_tool, tools)),
         "options": {name: value for name, value in asdict(options).items() if value not in _UNSET},
     }
-    return orjson.dumps({name: value for name, value in sent.items() if value}).decode()
+    given = {name: value for name, value in sent.items() if value}
+    dumped = orjson.dumps(given)
+    return (dumped if len(dumped) <= MAX_BYTES else orjson.dumps(_bounded(given))).decode()
+
+
+def _bounded(sent: dict[str, Any]) -> dict[str, Any]:
+    kept = dict(sent)
+    if _size(kept.get("tools", ())) > MAX_BYTES // 2:
+        few = kept["tools"][:_MANY_TOOLS]
+        kept["tools"] = [
+            {"name": tool["name"][:_NAME_CHARS], "description": "", "parameters": {}}
+            for tool in few
+        ]
+    if _size(kept.get("options", {})) > MAX_BYTES // 4:
+        kept["options"] = {"left out": "they are too large"}
+    left = MAX_BYTES - sum(_size(value) for name, value in kept.items() if name != "messages")
+    newest: list[dict[str, Any]] = []
+    for message in reversed(kept.get("messages", ())):
+        size = _size(message)
+        if size > left:
+            break
+        left -= size
+        newest.insert(0, message)
+    messages = sent.get("messages", [])
+    if messages and not newest:
+        newest = [_shortened(messages[-1])]
+    if count := len(messages) - len(newest):
+        note = {"type": "text", "text": f"[{count} earlier messages are not kept]"}
+        newest.insert(0, {"role": "system", "content": [note]})
+    kept["messages"] = newest
+    return kept
+
+
+def _size(value: Any) -> int:
+    return len(orjson.dumps(value))
+
+
+def _shortened(message: dict[str, Any]) -> dict[str, Any]:
+    """Returns a message whose texts are cut: it has half of MAX_BYTES at most."""
+    room = MAX_BYTES // 2 // _BYTES_PER_CHAR // max(1, _count_texts(message["content"]))
+    content = _cut(message["content"], max(_SHORTEST_CHARS, room))
+    note = {"type": "text", "text": "[this message is not kept whole]"}
+    return {**message, "content": [*content, note]}
+
+
+def _count_texts(value: Any) -> int:
+    if isinstance(value, dict):
+        return sum(map(_count_texts, value.values()))
+    if isinstance(value, list):
+        return sum(map(_count_texts, value[:_MANY_PARTS]))
+    return isinstance(value, str)
+
+
+def _cut(value: Any, room: int) -> Any:
+    if isinstance(value, dict):
+        return {name: _cut(each, room) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_cut(each, room) for each in value[:_MANY_PARTS]]
+    return value[:room] if isinstance(value, str) else value
+
+
+def _message(message: Message) -> dict[str, Any]:
+    return {"role": message.role, "content": [as_json(part) for part in message.parts]}
+
+
+def _tool(tool: Tool) -> dict[str, Any]:
+    described = {
+        "name": clean(tool.name),
+        "description": clean(tool.description),
+        "parameters": tool.parameters,
+    }
+    return {**described, "strict": True} if tool.is_strict else described
 
 
 def as_json(part: Part) -> dict[str, Any]:

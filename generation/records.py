@@ -7,7 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from enum import Enum, auto
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from uuid import UUID
 
 from generation.conversation import NO_OPTIONS, Options
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Status = Literal["succeeded", "failed", "timed_out", "cancelled"]
 # What a log row keeps of its texts, from all to nothing.
 LogContent = Literal["full", "redacted", "hashed", "metadata"]
+# Another vendor's shape of requests and answers, by the name of the provider that has it.
+Dialect = Literal["openai", "anthropic"]
 
 
 class Finding(Enum):
@@ -74,6 +76,20 @@ ANYBODY = Grant(key_id=None, users=None)
 
 
 @dataclass(frozen=True, slots=True)
+class Verbatim:
+    """A client's own request: a provider of the same dialect gets it, with all that we don't know.
+
+    One of another dialect gets the conversation, and refuses what that has no place for.
+    """
+
+    dialect: Dialect
+    body: Mapping[str, Any]
+    headers: Mapping[str, str]  # of the client's, for the provider
+    unsaid: tuple[str, ...]  # the members of the body that the conversation lacks
+    bytes: int  # of the body
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """What a caller asked for, already validated."""
 
@@ -95,6 +111,7 @@ class GenerationRequest:
     tools: tuple[Tool, ...] = ()
     options: Options = NO_OPTIONS
     is_streamed: bool = False
+    verbatim: Verbatim | None = None  # what the messages were read from
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +125,7 @@ class Profile:
     model: str
     max_tokens: int | None
     log_content: str = ""  # a LogContent, or '': the service's
+    exists: bool = True  # False: the user has none
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +142,7 @@ class Prompt:
     messages: tuple[Message, ...] = ()  # a conversation, which ends with `text`; empty: only that
     tools: tuple[Tool, ...] = ()
     options: Options = NO_OPTIONS
+    verbatim: Verbatim | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +191,8 @@ class Reply:
     cost_usd: Decimal | None = None  # None: the price is unknown
     raw_reply: str = ""  # shortened; only if the reply held more than one complete text
     blocks: tuple[Block, ...] = ()  # empty: one block of text, or nothing
+    # The provider's JSON, if that is in the client's own dialect, and came whole.
+    original: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,3 +311,4 @@ class Generation:
     replayed: bool = False  # of an earlier request with the same Idempotency-Key
     stop_reason: str = ""
     blocks: tuple[Block, ...] = ()  # empty: `result` is all
+    original: Mapping[str, Any] | None = None  # see `Reply`; never of a replayed one

@@ -74,8 +74,9 @@ class Application:
         if scope["type"] == "http":
             head = scope[HEAD] = Head(scope)
             request_id.set(head.request_id)  # a server serves each request in a context of its own
-            body = RequestBody(head, receive, self._limits)
             match, route = _resolve(scope, head)
+            is_chat = route is not None and route.takes_chats
+            body = RequestBody(head, receive, self._limits, is_chat=is_chat)
             if match is not None and route is not None:
                 await self._serve_lean(scope, head, body, match, route, receive, send)
             else:

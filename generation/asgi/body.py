@@ -39,10 +39,13 @@ class ClientLeft(Exception):
 class RequestBody:
     """The body of one request."""
 
-    def __init__(self, head: Head, receive: Receive, limits: BodyLimits) -> None:
+    def __init__(
+        self, head: Head, receive: Receive, limits: BodyLimits, *, is_chat: bool = False
+    ) -> None:
         self._head = head
         self._receive = receive
         self._limits = limits
+        self._max_bytes = limits.max_chat_bytes if is_chat else limits.max_bytes
         self._is_complete = not head.has_body
         self._release: Callable[[], None] | None = None  # gives back the room that it has
 
@@ -54,10 +57,11 @@ class RequestBody:
         elsewhere once it has been read.
         """
         length = self._head.length
-        if length is not None and length > self._limits.max_bytes:
+        if length is not None and length > self._max_bytes:
             raise self._too_large_error()
         if self._head.has_body:
-            self._release = await self._limits.acquire(length, admitted=admitted)
+            size = self._max_bytes if length is None else length
+            self._release = await self._limits.acquire(length, size, admitted=admitted)
         try:
             async with asyncio.timeout(self._limits.seconds):
                 await self._read(into)
@@ -79,7 +83,7 @@ class RequestBody:
             message = await self._next()
             chunk = message.get("body", b"")
             size += len(chunk)
-            if size > self._limits.max_bytes:
+            if size > self._max_bytes:
                 raise self._too_large_error()
             into.write(chunk)
             if self._is_complete:
@@ -87,7 +91,7 @@ class RequestBody:
                 return
 
     def _too_large_error(self) -> BodyTooLarge:
-        return BodyTooLarge(f"the body is larger than {self._limits.max_bytes} bytes")
+        return BodyTooLarge(f"the body is larger than {self._max_bytes} bytes")
 
     async def _next(self) -> Message:
         message = await self._receive()
@@ -103,7 +107,7 @@ class RequestBody:
         connection. Where it closes, linger first: closing a socket with unread data sends a reset,
         and the client may lose the response.
         """
-        endless = self._head.length is None or self._head.length > self._limits.max_bytes
+        endless = self._head.length is None or self._head.length > self._max_bytes
         lingers = not self._is_complete and (endless or self._head.closes)
         if lingers:
             response["Connection"] = "close"
@@ -139,20 +143,22 @@ class BodyLimits:
 
     def __init__(self, settings: Settings) -> None:
         self.max_bytes = settings.max_body_bytes
+        self.max_chat_bytes = settings.max_chat_body_bytes
         self.seconds = settings.body_timeout
         large = max(LARGE_BODIES_BYTES, self.max_bytes)
-        self._admitted_large = Room(large)
+        self._admitted_large = Room(max(large, self.max_chat_bytes))
         self._large = Room(large)
         self._small = Room(SMALL_BODIES_OF_STRANGERS_BYTES)
 
-    async def acquire(self, length: int | None, *, admitted: bool) -> Callable[[], None] | None:
+    async def acquire(
+        self, length: int | None, size: int, *, admitted: bool
+    ) -> Callable[[], None] | None:
         """Wait for room for a body; returns what gives it back. Raises `TooManyInFlight`.
 
-        A body of unknown length counts as the largest: the server hands over whatever it has
-        buffered. The room is taken at once, because readers that each hold a part could wait for
-        each other.
+        A body of unknown length has the `size` of the largest: the server hands over whatever it
+        has buffered. The room is taken at once, because readers that each hold a part could wait
+        for each other.
         """
-        size = self.max_bytes if length is None else length
         is_large = size > SMALL_BODY_BYTES or length is None
         if admitted and not is_large:
             return None

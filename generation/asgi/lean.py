@@ -51,6 +51,7 @@ class LeanRoute:
     when: Condition | None
     errors: ErrorRenderer
     is_counted: bool
+    takes_chats: bool
 
 
 _routes: dict[Callable[..., object], LeanRoute] = {}
@@ -62,6 +63,7 @@ def lean(
     when: Condition | None = None,
     errors: ErrorRenderer = render_problem,
     is_counted: bool = False,
+    takes_chats: bool = False,
 ) -> Callable[[View], View]:
     """Serve an async view without middleware, signals or a thread.
 
@@ -73,10 +75,12 @@ def lean(
     `errors` renders every error of the view and its entrance, also those raised before the body
     is read.
     `is_counted` says whether `staccato_requests_total` counts the view's requests.
+    `takes_chats`: its bodies may have STACCATO_MAX_CHAT_BODY_BYTES, since each holds a whole
+    conversation.
     """
 
     def register(view: View) -> View:
-        return _register(LeanRoute(view, entrance, when, errors, is_counted))
+        return _register(LeanRoute(view, entrance, when, errors, is_counted, takes_chats))
 
     return register
 

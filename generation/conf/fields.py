@@ -83,6 +83,29 @@ def _check_targets(targets: tuple[Target, ...]) -> tuple[Target, ...]:
     return tuple(target.checked() for target in targets)
 
 
+def _parse_models(value: object) -> object:
+    """'fast=openai:gpt-b' → {'fast': Target('openai', 'gpt-b')}."""
+    if not isinstance(value, str):
+        return value
+    models: dict[str, Target] = {}
+    for entry in filter(None, map(str.strip, value.split(","))):
+        name, sign, target = map(str.strip, entry.partition("="))
+        if not sign or not target:
+            raise ValueError(f"{entry} is not name=provider:model")
+        if name in models:
+            raise ValueError(f"{name} is given twice")
+        models[name] = Target.parse(target)
+    return models
+
+
+def _check_models(models: dict[str, Target]) -> dict[str, Target]:
+    for name, target in models.items():
+        if not re.fullmatch(r"[\w./:@-]{1,100}", name, re.ASCII):
+            raise ValueError("a name has up to 100 letters, digits or _./:@-")
+        target.checked()
+    return models
+
+
 def _parse_faults(value: object) -> object:
     """'429=0.05,timeout=0.01' → {'429': 0.05, 'timeout': 0.01}."""
     if isinstance(value, str):
@@ -192,6 +215,7 @@ Range = Annotated[tuple[float, float], BeforeValidator(_parse_range), AfterValid
 Targets = Annotated[
     tuple[Target, ...], BeforeValidator(_read_targets), AfterValidator(_check_targets)
 ]
+Models = Annotated[dict[str, Target], BeforeValidator(_parse_models), AfterValidator(_check_models)]
 SimulatedFault = Literal["429", "500", "503", "529", "timeout", "malformed", "cut", "stall"]
 Faults = Annotated[
     dict[SimulatedFault, float], BeforeValidator(_parse_faults), AfterValidator(_check_faults)

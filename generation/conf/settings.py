@@ -30,6 +30,7 @@ from generation.conf.fields import (
     BodyKeys,
     Boolean,
     Faults,
+    Models,
     OpenAIUrl,
     OptionalBoolean,
     ProviderName,
@@ -163,6 +164,12 @@ class Settings(BaseModel):
         description="Further `provider:model` pairs that a profile or a request may name, "
         "separated by commas.",
     )
+    llm_models: Models = Field(
+        {},
+        description="Names under which clients may ask for a `provider:model`, e.g. "
+        "`fast=anthropic:claude-haiku-5,smart=openai:gpt-6-luna`. The models of LLM_PROVIDER and "
+        "LLM_ALLOWED may be asked for by their own names as well.",
+    )
     llm_fallbacks: Targets = Field(
         (),
         description="`provider:model` pairs to try, in order, if the first choice fails; "
@@ -255,6 +262,12 @@ class Settings(BaseModel):
     )
     max_body_bytes: int = Field(
         1_048_576, ge=1024, description="Largest request body; beyond that, 413."
+    )
+    max_chat_body_bytes: int = Field(
+        33_554_432,
+        ge=1024,
+        description="Largest request body of `/v1`, since clients of other vendors' protocols send "
+        "the whole conversation, images included; beyond that, 413.",
     )
     body_timeout: float = Field(
         30, gt=0, le=3600, description="Longest time for a request's body to arrive; then 408."

@@ -33,6 +33,7 @@ from generation.errors.caller import (
     UnsupportedMediaType,
     UriTooLong,
     UserForbidden,
+    UserNotNamed,
 )
 from generation.errors.llm import (
     Abandoned,
@@ -119,5 +120,6 @@ __all__ = [
     "UnsupportedMediaType",
     "UriTooLong",
     "UserForbidden",
+    "UserNotNamed",
     "release_frames",
 ]

@@ -121,6 +121,13 @@ class UnknownUser(StaccatoError):
     slug = "unknown-user"
 
 
+class UserNotNamed(StaccatoError):
+    """The request names no user, and its API key is not a single user's."""
+
+    status = 400
+    slug = "user-not-named"
+
+
 class NotFound(StaccatoError):
     """There is nothing at this address."""
 

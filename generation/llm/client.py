@@ -44,7 +44,8 @@ class LLMClient:
             name: Upstream(registry.PROVIDERS[name](settings, transport), settings)
             for name in sorted(registry.named_providers(settings))
         }
-        self.choose = Offer(settings).choose
+        self.offer = Offer(settings)
+        self.choose = self.offer.choose
         self._fallbacks = tuple(map(with_model, settings.llm_fallbacks))
         self._chain = lru_cache(maxsize=256)(self._build_chain)
         is_priced = any(upstream.provider.price_list for upstream in self._upstreams.values())
@@ -105,6 +106,7 @@ class LLMClient:
             cost_usd=self._cost(provider.name, answer.model, answer.usage),
             raw_reply=answer.raw_reply,
             blocks=answer.blocks,
+            original=answer.original if _is_verbatim(context.prompt, provider) else None,
         )
         return context.succeeded(reply, provider.name, answer.model)
 
@@ -158,3 +160,8 @@ class LLMClient:
 def _is_plain(prompt: Prompt) -> bool:
     """Whether every provider knows all of it, because it is but a text."""
     return not prompt.messages and not prompt.tools and prompt.options is NO_OPTIONS
+
+
+def _is_verbatim(prompt: Prompt, provider: Provider) -> bool:
+    """Whether the provider got a client's own request, so that its answer is in that dialect."""
+    return prompt.verbatim is not None and prompt.verbatim.dialect == provider.name

@@ -13,18 +13,29 @@ if TYPE_CHECKING:
 
 
 class Offer:
-    """The default target first, then those of LLM_ALLOWED, each with its model."""
+    """The default target first, then those of LLM_MODELS and LLM_ALLOWED, each with its model."""
 
     def __init__(self, settings: Settings) -> None:
         default = Target(registry.default_provider(settings), settings.llm_model)
+        aliases = {name: with_model(target) for name, target in settings.llm_models.items()}
         named = map(with_model, (default, *settings.llm_allowed))
-        self.targets = tuple(dict.fromkeys(named))
+        self.targets = tuple(dict.fromkeys((*named, *aliases.values())))
+        # What clients may ask for, in the order in which it is listed.
+        self.models = dict(aliases)
+        for target in self.targets:
+            self.models.setdefault(target.model, target)
+        self._by_target = {str(target): target for target in self.targets}
 
     def choose(self, provider: str, model: str) -> Target:
         """Returns the provider and model to ask; '' leaves the choice to the settings.
 
-        Raises `ModelNotAllowed`.
+        Without a provider, the model may be a name of LLM_MODELS, or `provider:model`. Raises
+        `ModelNotAllowed`.
         """
+        if model and not provider:
+            named = self.models.get(model) or self._by_target.get(model)
+            if named is not None:
+                return named
         for target in self.targets:
             if provider in {"", target.provider} and model in {"", target.model}:
                 return target

@@ -70,6 +70,8 @@ class GenerationCall:
 
 def _size_of(request: GenerationRequest) -> int:
     """Returns the bytes of what is large in a request."""
+    if request.verbatim:
+        return request.verbatim.bytes
     size = sum(map(getsizeof, (request.input, *request.variables.values())))
     return size + sum(_size_of_parts(message.parts) for message in request.messages)
 

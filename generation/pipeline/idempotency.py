@@ -46,6 +46,7 @@ MAX_RETRY_S = 60.0  # of a Retry-After: most requests end long before their leas
 
 KEY_PATTERN = "^[!-~]{1,255}$"
 _KEY = re.compile(KEY_PATTERN)
+_OF_STREAMS = {"stream", "stream_options"}
 
 
 def read(header: str | None) -> str:
@@ -66,7 +67,11 @@ def fingerprint(request: GenerationRequest, keyed_hash: KeyedHash) -> str:
         "model": request.model,
         "max_tokens": request.max_tokens,
     }
-    if request.messages:  # whether it is streamed makes no other answer
+    # Whether it is streamed makes no other answer.
+    if request.verbatim:
+        body = request.verbatim.body
+        asked["body"] = {name: body[name] for name in body if name not in _OF_STREAMS}
+    elif request.messages:
         asked |= {
             "messages": request.messages,
             "system": request.system,

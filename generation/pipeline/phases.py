@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from generation.conversation import Text
-from generation.errors import Abandoned, LLMError, ModelForbidden
+from generation.errors import Abandoned, LLMError, ModelForbidden, UnknownUser
 from generation.pipeline import prompts, rows
 from generation.records import Generation, KeyedRow, Prompt
 from generation.telemetry import metrics
@@ -59,6 +59,8 @@ class Pipeline:
         self._database.track()
 
         profile = await self._profiles.read(request)  # phase 1: borrowed, returned
+        if not (profile.exists or request.messages):
+            raise UnknownUser(f"user {request.user_id} does not exist or has no prompt")
         if not request.idempotency_key:
             return await self._ask_and_write(call, profile)
         return await self._idempotency.once(
@@ -93,6 +95,7 @@ class Pipeline:
             latency_ms=row.latency_ms,
             stop_reason=row.stop_reason,
             blocks=reply.blocks,
+            original=reply.original,
         )
 
     def _note_overhead(self, seconds: float) -> None:
@@ -115,6 +118,7 @@ class Pipeline:
             messages=request.messages,
             tools=request.tools,
             options=request.options,
+            verbatim=request.verbatim,
         )
 
     async def _ask(self, call: GenerationCall, prompt: Prompt) -> Outcome:

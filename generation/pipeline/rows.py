@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from generation.pipeline.call import GenerationCall
     from generation.records import Prompt
 
+MAX_TEXT_CHARS = 65_536
 _MODEL_CHARS = 200  # as wide as their columns
 _STOP_REASON_CHARS = 64
 
@@ -33,8 +34,8 @@ def from_outcome(
     return LogRow(
         id=call.id,
         user_id=request.user_id,
-        prompt=prompt.text,
-        system=prompt.system,
+        prompt=_keep(prompt.text) if prompt.messages else prompt.text,
+        system=_keep(prompt.system) if prompt.messages else prompt.system,
         provider=outcome.provider,
         model=_shorten(outcome.model, _MODEL_CHARS),
         status=error.row_status if error else "succeeded",
@@ -65,6 +66,14 @@ def from_outcome(
         conversation=dump_conversation(prompt.messages, prompt.tools, prompt.options),
         blocks=dump_blocks(reply.blocks) if reply else "",
     )
+
+
+def _keep(text: str) -> str:
+    """What a row keeps of a text in a conversation, which may be a document of megabytes."""
+    if len(text) <= MAX_TEXT_CHARS:
+        return clean(text)
+    left_out = len(text) - MAX_TEXT_CHARS
+    return f"{clean(text[:MAX_TEXT_CHARS])}\n[{left_out} more characters are not kept]"
 
 
 def _shorten(text: str, length: int) -> str:

@@ -1,4 +1,4 @@
-"""Phase 1's read: the profiles of active users."""
+"""Phase 1's read: active users, each with a profile or without."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Profiles:
         self.batchers: tuple[Batcher[Any, Any], ...] = (self._reads,)
 
     async def read(self, request: GenerationRequest) -> Profile:
-        """Raises `UnknownUser`, or `DatabaseUnavailable` within DB_POOL_TIMEOUT of the request's
-        arrival."""
+        """Returns an empty profile for a user who has none. Raises `UnknownUser`, or
+        `DatabaseUnavailable` within DB_POOL_TIMEOUT of the request's arrival."""
         submitted = self._reads.submit(request.user_id)
         profile = await self._database.within(submitted, since=request.started)
         if profile is None:
@@ -46,18 +46,24 @@ class Profiles:
 
     async def _read_batch(self, user_ids: Sequence[int]) -> list[Profile | None]:
         rows = await self._database.read(self._statement, {"ids": list(set(user_ids))})
-        found = {row[0]: Profile(*row) for row in rows}
+        found = {row[0]: _to_profile(row) for row in rows}
         return [found.get(user_id) for user_id in user_ids]
 
 
+def _to_profile(row: Sequence[Any]) -> Profile:
+    if row[1] is None:  # no template, and so no profile
+        return Profile(row[0], "", "", "", "", None, exists=False)
+    return Profile(*row)
+
+
 def _select_profiles(tables: Tables) -> Executable:
-    """The profiles of active users whose ids are in the parameter `ids` (bigint[])."""
+    """The active users whose ids are in the parameter `ids` (bigint[]), with their profiles."""
     profile, user = tables.profile, tables.user
     # Compared as bigint whatever the user's key is, so that no id is out of the driver's range.
     ids = bindparam("ids", type_=ARRAY(BigInteger))
     statement = (
         select(
-            profile.c.user_id,
+            user.c.id,
             profile.c.prompt_template,
             profile.c.system,
             profile.c.provider,
@@ -65,8 +71,9 @@ def _select_profiles(tables: Tables) -> Executable:
             profile.c.max_tokens,
             profile.c.log_content,
         )
-        .join(user, user.c.id == profile.c.user_id)
-        .where(profile.c.user_id == any_(ids))
+        .select_from(user)
+        .join(profile, profile.c.user_id == user.c.id, isouter=True)
+        .where(user.c.id == any_(ids))
     )
     if tables.user_is_active is not None:
         statement = statement.where(tables.user_is_active)

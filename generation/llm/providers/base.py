@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from generation.conversation import ToolUse
 from generation.records import Reply
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import httpx
 
     from generation.conf import Settings
@@ -68,6 +70,7 @@ class Answer:
     blocks: tuple[Block, ...] = ()  # empty: one block of text, or nothing
     is_plain: bool = True  # one complete text and nothing else; if not, the raw reply is kept
     raw_reply: str = ""
+    original: Mapping[str, Any] | None = None  # the reply's JSON, if it came whole
 
     @property
     def has_tool_use(self) -> bool:

@@ -42,6 +42,25 @@ class Dialect(ABC):
     answer_key: str  # of a reply's JSON: where the answer is
     _secret: SecretStr  # never shown
 
+    def speaks(self, prompt: Prompt) -> bool:
+        """Whether the prompt is a client's own request in this dialect."""
+        return prompt.verbatim is not None and prompt.verbatim.dialect == self.name
+
+    def unknown_parameter(self, prompt: Prompt) -> str:
+        """What of the prompt this dialect has no place for, as a noun; '' if nothing.
+
+        What the server makes of a client's own request is for the server to say.
+        """
+        if self.speaks(prompt):
+            return ""
+        if prompt.verbatim is not None and prompt.verbatim.unsaid:
+            return prompt.verbatim.unsaid[0]
+        return self._unknown_parameter(prompt)
+
+    @abstractmethod
+    def _unknown_parameter(self, prompt: Prompt) -> str:
+        """The same of a conversation."""
+
     @abstractmethod
     def encode(self, prompt: Prompt, model: str, *, is_streamed: bool = False) -> dict[str, Any]:
         """The request's body."""
@@ -93,6 +112,7 @@ class Dialect(ABC):
                 if error is not None or not policy.is_success(status):
                     raise self._failure(status, headers, body, payload, error)
                 answer = self._require_text(self.decode(payload, decoration))
+                answer.original = payload
         except ErrorEvent as fault:
             payload, error = {}, fault.error
             partial = fault.answer.as_partial() if fault.answer else None

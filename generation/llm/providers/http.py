@@ -83,7 +83,7 @@ class HttpProvider(Dialect):
         self._max_reply_bytes = max_reply_bytes
 
     async def ask(self, prompt: Prompt, model: str, idempotency_key: str) -> Answer:
-        response = await self._send(self.encode(prompt, model), idempotency_key)
+        response = await self._send(prompt, self.encode(prompt, model), idempotency_key)
         stream = cast("httpx.AsyncByteStream", response.stream)
         try:
             return await self._read_whole(response, stream, bytearray(), model)
@@ -94,7 +94,7 @@ class HttpProvider(Dialect):
         self, prompt: Prompt, model: str, idempotency_key: str, attempt: StreamedAttempt
     ) -> Answer:
         body = self.encode(prompt, model, is_streamed=True)
-        response = await self._send(body, idempotency_key)
+        response = await self._send(prompt, body, idempotency_key)
         stream = cast("httpx.AsyncByteStream", response.stream)
         try:
             start = await self._read_start(response, stream)
@@ -107,7 +107,9 @@ class HttpProvider(Dialect):
         finally:
             await stream.aclose()
 
-    async def _send(self, body: dict[str, Any], idempotency_key: str) -> httpx.Response:
+    async def _send(
+        self, prompt: Prompt, body: dict[str, Any], idempotency_key: str
+    ) -> httpx.Response:
         """Returns the response, whose body is not read yet."""
         try:
             content = orjson.dumps(body)
@@ -121,6 +123,8 @@ class HttpProvider(Dialect):
         )
         if self.idempotency_header:
             request.headers[self.idempotency_header] = idempotency_key
+        if prompt.verbatim is not None and self.speaks(prompt):
+            request.headers.update(prompt.verbatim.headers)
         try:
             return await self._transport.handle_async_request(request)
         except httpx.HTTPError as error:

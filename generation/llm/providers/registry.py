@@ -35,6 +35,7 @@ def named_providers(settings: Settings) -> dict[str, str]:
     return {
         default_provider(settings): "LLM_PROVIDER",
         **{target.provider: "LLM_ALLOWED" for target in settings.llm_allowed},
+        **{target.provider: "LLM_MODELS" for target in settings.llm_models.values()},
         **{target.provider: "LLM_FALLBACKS" for target in settings.llm_fallbacks},
     }
 

@@ -9,6 +9,8 @@ from generation.llm.providers.anthropic.stream import MessageReader
 from generation.llm.providers.http import HttpProvider
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import httpx
 
     from generation.conf import Settings
@@ -46,10 +48,12 @@ class Anthropic(HttpProvider):
             max_reply_bytes=settings.llm_max_reply_bytes,
         )
 
-    def unknown_parameter(self, prompt: Prompt) -> str:
+    def _unknown_parameter(self, prompt: Prompt) -> str:
         return request.unknown_parameter(prompt)
 
     def encode(self, prompt: Prompt, model: str, *, is_streamed: bool = False) -> dict[str, Any]:
+        if prompt.verbatim is not None and self.speaks(prompt):
+            return _restate(prompt.verbatim.body, prompt, model, is_streamed=is_streamed)
         body: dict[str, Any] = {
             "model": model,
             "max_tokens": prompt.max_tokens,
@@ -67,3 +71,13 @@ class Anthropic(HttpProvider):
 
     def reader(self, transcript: Transcript, decoration: Decoration) -> MessageReader:
         return MessageReader(self.name, transcript, decoration)
+
+
+def _restate(
+    given: Mapping[str, Any], prompt: Prompt, model: str, *, is_streamed: bool
+) -> dict[str, Any]:
+    """A client's own request, with model and limit as they have to be."""
+    body = {**given, "model": model, "max_tokens": prompt.max_tokens, "stream": is_streamed}
+    if prompt.system and given.get("system") is None:
+        body["system"] = prompt.system
+    return body

@@ -52,6 +52,7 @@ def write_options(prompt: Prompt) -> dict[str, Any]:
                 "name": tool.name,
                 "description": tool.description,
                 "input_schema": tool.parameters or {"type": "object"},
+                **({"strict": True} if tool.is_strict else {}),
             }
             for tool in prompt.tools
         ]

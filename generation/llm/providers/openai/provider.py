@@ -11,6 +11,8 @@ from generation.llm.providers.openai import request, whole
 from generation.llm.providers.openai.stream import ChatReader
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import httpx
 
     from generation.conf import Settings
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from generation.llm.transcript import Transcript
     from generation.records import Prompt
 
+_SET_BY_US = frozenset({"max_tokens", "max_completion_tokens", "stream_options"})
 _AZURE_HOSTS = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
 
 
@@ -64,10 +67,12 @@ class OpenAI(HttpProvider):
         self._is_official = is_official
         self._asks_usage = True  # of streams, until the server refuses that
 
-    def unknown_parameter(self, prompt: Prompt) -> str:
+    def _unknown_parameter(self, prompt: Prompt) -> str:
         return request.unknown_parameter(prompt, is_official=self._is_official)
 
     def encode(self, prompt: Prompt, model: str, *, is_streamed: bool = False) -> dict[str, Any]:
+        if prompt.verbatim is not None and self.speaks(prompt):
+            return self._restate(prompt.verbatim.body, prompt, model, is_streamed=is_streamed)
         if prompt.messages:
             messages = request.write_messages(prompt)
         else:
@@ -83,6 +88,25 @@ class OpenAI(HttpProvider):
         if is_streamed and self._asks_usage:
             body["stream_options"] = {"include_usage": True}
         return body | request.write_options(prompt)
+
+    def _restate(
+        self, given: Mapping[str, Any], prompt: Prompt, model: str, *, is_streamed: bool
+    ) -> dict[str, Any]:
+        """A client's own request, with model, limit and usage as they have to be."""
+        body = {name: value for name, value in given.items() if name not in _SET_BY_US}
+        body |= {
+            "model": model,
+            self._max_tokens_field: prompt.max_tokens,
+            "stream": is_streamed,
+        }
+        if is_streamed and self._asks_usage:
+            body["stream_options"] = {
+                **(given.get("stream_options") or {}),
+                "include_usage": True,
+            }
+        if prompt.system and not any(map(_instructs, given["messages"])):
+            body["messages"] = [{"role": "system", "content": prompt.system}, *given["messages"]]
+        return body
 
     def decode(self, payload: Any, decoration: Decoration) -> Answer:
         return whole.decode(self.name, payload, decoration)
@@ -100,6 +124,10 @@ class OpenAI(HttpProvider):
                 raise
         self._asks_usage = False
         return await super().stream(prompt, model, idempotency_key, attempt)
+
+
+def _instructs(message: Mapping[str, Any]) -> bool:
+    return message.get("role") in {"system", "developer"}
 
 
 def _refuses_stream_options(error: LLMError) -> bool:

@@ -47,6 +47,7 @@ def write_options(prompt: Prompt) -> dict[str, Any]:
                     "name": tool.name,
                     "description": tool.description,
                     "parameters": tool.parameters,
+                    **({"strict": True} if tool.is_strict else {}),
                 },
             }
             for tool in prompt.tools
