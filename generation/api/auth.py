@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from django.core.exceptions import DisallowedHost
 from ninja.security.base import AuthBase
 
+from generation.api_keys import tokens
 from generation.asgi.request import Request
 from generation.errors import (
     CrossSite,
@@ -21,7 +22,7 @@ from generation.records import ANYBODY, Grant
 from generation.runtime import process as runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from contextlib import AbstractContextManager
 
     from django.http import HttpRequest
@@ -42,9 +43,19 @@ async def enter(request: Request) -> Place:
     Raises `TooManyInFlight`, `Draining`, `JournalUnavailable`, `Unauthorized`,
     `DatabaseUnavailable`, `CrossSite` or `UnsupportedMediaType`.
     """
+    return await _enter(request, _authenticate)
+
+
+async def enter_sdk(request: Request) -> Place:
+    """The same for the vendors' SDKs, which can't be used without a key: if the service requires
+    none, one that is not ours is none."""
+    return await _enter(request, _authenticate_sdk)
+
+
+async def _enter(request: Request, authenticate: Callable[[Request], Awaitable[Grant]]) -> Place:
     place = request.place = runtime.current().admission.enter()
     try:
-        request.grant = await _authenticate(request)
+        request.grant = await authenticate(request)
         request.head.check_json()
     except BaseException:
         place.leave()
@@ -59,6 +70,20 @@ async def identify(request: Request) -> AbstractContextManager[object]:
     """
     request.grant = await _authenticate(request)
     return contextlib.nullcontext()
+
+
+async def identify_sdk(request: Request) -> AbstractContextManager[object]:
+    """The same for the vendors' SDKs."""
+    request.grant = await _authenticate_sdk(request)
+    return contextlib.nullcontext()
+
+
+async def _authenticate_sdk(request: Request) -> Grant:
+    key = _key_of(request.META)
+    if key is None or runtime.current().settings.keys_required or tokens.is_ours(key):
+        return await _authenticate(request)
+    _refuse_other_sites(request)
+    return ANYBODY
 
 
 async def _authenticate(request: Request) -> Grant:

@@ -39,6 +39,11 @@ def make(pepper: str) -> NewKey:
     return NewKey(text, prefix, digest(text, pepper))
 
 
+def is_ours(text: str) -> bool:
+    """Whether a text means to be a key of ours, be it a good one or not."""
+    return text.startswith("stc_")
+
+
 def parse_prefix(text: str) -> str | None:
     """Returns the public part of a key; None for a text that does not have the form of one."""
     match = _KEY.fullmatch(text)

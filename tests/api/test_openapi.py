@@ -9,7 +9,7 @@ import os
 import sys
 
 from generation import errors
-from generation.urls import api  # type: ignore[attr-defined]  # with all that urls.py registers
+from generation.api.native.routes import api
 from tests.support.keys import amake_key
 from tests.support.service import PRODUCTION
 

@@ -1,0 +1,61 @@
+"""The routes of Anthropic's protocol, below /v1 and /u/{user_id}/v1."""
+
+from __future__ import annotations
+
+import orjson
+from django.http import HttpResponse
+
+from generation.api import asking, auth
+from generation.api.answering import AnswerStream, whole
+from generation.api.anthropic import answers, errors, openapi, requests
+from generation.api.base import API, JSONParser
+from generation.api.documentation import documented
+from generation.asgi.event_stream import EventStream
+from generation.asgi.lean import lean
+from generation.asgi.request import Request
+from generation.runtime import process as runtime
+
+_FORWARDED = ("anthropic-version", "anthropic-beta")
+
+api = API(
+    title="Staccato for clients of Anthropic's protocol",
+    version="1",
+    description="Set a client's base URL to this service, or to `/u/{user_id}` with a service's"
+    " key. Errors have Anthropic's shape.",
+    urls_namespace="anthropic-v1",
+    openapi_url="/anthropic.json",
+    docs_url="/anthropic-docs",
+    parser=JSONParser(),
+    docs_decorator=documented,
+)
+
+
+@lean(entrance=auth.enter_sdk, errors=errors.render, is_counted=True, takes_chats=True)
+@api.post(
+    "/messages",
+    operation_id="anthropic_messages",
+    summary="A message, whole or streamed",
+    openapi_extra=openapi.describe_messages(),
+    auth=auth.API_KEY,
+)
+async def messages(request: Request) -> HttpResponse | EventStream:
+    """Takes what Anthropic's clients send, from any of the offered models.
+
+    Anthropic gets the body nearly as it is, with the client's version and betas. Members that
+    another provider has no place for are refused by name.
+    """
+    body = asking.read_body(request)
+    asked = requests.read(body)
+    headers = asking.forwarded(request, *_FORWARDED)
+    wanted = asking.make_request(request, asked, "anthropic", body, headers)
+    call = runtime.current().join(wanted) or request.place.start(wanted)
+    own = {"request-id": request.head.request_id}
+    if not asked.is_streamed:
+        generation = await whole(call)
+        return HttpResponse(
+            orjson.dumps(answers.whole(generation)),
+            content_type="application/json",
+            headers={**own, **asking.headers_of(generation)},
+        )
+    stream = AnswerStream(call, answers.MessageEvents(call.id))
+    return EventStream(stream, {**own, **asking.headers_of(await stream.begin())})

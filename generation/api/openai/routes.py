@@ -1,0 +1,86 @@
+"""The routes of OpenAI's protocol, below /v1 and /u/{user_id}/v1."""
+
+from __future__ import annotations
+
+import orjson
+from django.http import HttpResponse
+
+from generation.api import asking, auth
+from generation.api.answering import AnswerStream, whole
+from generation.api.base import API, JSONParser
+from generation.api.documentation import documented
+from generation.api.models import model, models
+from generation.api.openai import answers, errors, openapi, requests
+from generation.asgi.event_stream import EventStream
+from generation.asgi.lean import lean
+from generation.asgi.request import Request
+from generation.errors import NotFound
+from generation.runtime import process as runtime
+
+api = API(
+    title="Staccato for clients of OpenAI's protocol",
+    version="1",
+    description="Set a client's base URL to this service's `/v1`, or to `/u/{user_id}/v1` with a"
+    " service's key. Errors have OpenAI's shape.",
+    urls_namespace="openai-v1",
+    openapi_url="/openai.json",
+    docs_url="/openai-docs",
+    parser=JSONParser(),
+    docs_decorator=documented,
+)
+
+
+@lean(entrance=auth.enter_sdk, errors=errors.render, is_counted=True, takes_chats=True)
+@api.post(
+    "/chat/completions",
+    operation_id="openai_chat_completions",
+    summary="A chat completion, whole or streamed",
+    openapi_extra=openapi.describe_chat(),
+    auth=auth.API_KEY,
+)
+async def chat_completions(request: Request) -> HttpResponse | EventStream:
+    """Takes what OpenAI's clients send, from any of the offered models.
+
+    A provider of OpenAI's protocol gets the body nearly as it is. Members that another provider
+    has no place for are refused by name.
+    """
+    body = asking.read_body(request)
+    asked = requests.read(body)
+    wanted = asking.make_request(request, asked, "openai", body)
+    call = runtime.current().join(wanted) or request.place.start(wanted)
+    if not asked.is_streamed:
+        generation = await whole(call)
+        completion = answers.whole(generation, wanted.arrived_at)
+        return HttpResponse(
+            orjson.dumps(completion),
+            content_type="application/json",
+            headers=asking.headers_of(generation),
+        )
+    events = answers.ChatEvents(call.id, wanted.arrived_at, wants_usage=asked.wants_usage)
+    stream = AnswerStream(call, events)
+    return EventStream(stream, asking.headers_of(await stream.begin()))
+
+
+describe_models = api.get(
+    "/models",
+    operation_id="openai_models",
+    summary="The models that may be asked for",
+    openapi_extra=openapi.describe_models(),
+    auth=auth.API_KEY,
+)
+lean(entrance=auth.identify_sdk, errors=errors.render_for_both)(describe_models(models))
+
+describe_model = api.get(
+    "/models/{path:name}",
+    operation_id="openai_model",
+    summary="One of the models",
+    openapi_extra=openapi.describe_model(),
+    auth=auth.API_KEY,
+)
+lean(entrance=auth.identify_sdk, errors=errors.render_for_both)(describe_model(model))
+
+
+@lean(errors=errors.render_for_both)
+async def not_found(_request: Request, *_args: str | None) -> HttpResponse:
+    """Everything below the base URL that is no route of either protocol."""
+    raise NotFound("nothing matches this address; the base URL ends with /v1")

@@ -1,0 +1,359 @@
+"""Messages as Anthropic's clients ask for them: what reaches the provider, what comes back."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+from generation.models import Profile
+from tests.support.dialects import AnthropicDialect, OpenAIDialect
+from tests.support.provider import Ending, says, streams
+from tests.support.upstream import latest_row, serving
+
+OPENAI = OpenAIDialect()
+ANTHROPIC = AnthropicDialect()
+MESSAGES = "/u/5/v1/messages"  # the user 5 has no profile
+HELLO = [{"role": "user", "content": "Say hello."}]
+VERSION = {"anthropic-version": "2023-06-01"}
+
+
+def asked(model=ANTHROPIC.model, **others):
+    return {"model": model, "max_tokens": 50, "messages": HELLO, **others}
+
+
+def read(body: bytes):
+    """Asserts the form of a stream; returns its message as a client puts it together."""
+    assert body.endswith(b"\n\n"), "the stream ends in the middle of an event"
+    events = []
+    for block in body.removesuffix(b"\n\n").split(b"\n\n"):
+        name, data = block.split(b"\n")
+        document = json.loads(data.removeprefix(b"data: "))
+        assert name.removeprefix(b"event: ").decode() == document["type"]
+        events.append(document)
+    start, *others, delta, stop = events
+    message = start["message"]
+    assert start["type"] == "message_start"
+    assert stop == {"type": "message_stop"}
+    assert (message["content"], message["stop_reason"]) == ([], None)
+    assert {"input_tokens", "output_tokens"} <= set(message["usage"])
+    blocks = []
+    for event in others:
+        if event["type"] == "content_block_start":
+            assert event["index"] == len(blocks)
+            blocks.append(dict(event["content_block"]))
+            if "input" in blocks[-1]:
+                blocks[-1]["input"] = ""
+        elif event["type"] == "content_block_delta":
+            assert event["index"] == len(blocks) - 1
+            kind, value = (event["delta"][key] for key in event["delta"])
+            member = {
+                "text_delta": "text",
+                "thinking_delta": "thinking",
+                "signature_delta": "signature",
+                "input_json_delta": "input",
+            }[kind]
+            blocks[-1][member] += value
+        else:
+            assert event == {"type": "content_block_stop", "index": len(blocks) - 1}
+    stops = [event["type"] for event in others if event["type"] != "content_block_delta"]
+    assert all(first != second for first, second in pairwise(stops)), "blocks follow each other"
+    assert delta["type"] == "message_delta"
+    return {**message, **delta["delta"], "content": blocks, "usage": delta["usage"]}
+
+
+async def test_an_answer_has_what_clients_expect_and_its_row_tokens_and_cost(users, orm, settings):
+    async with serving(settings, ANTHROPIC) as (client, _provider):
+        answer = await client.post(MESSAGES, json=asked(), headers=VERSION)
+        row = await latest_row()
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["request-id"] == answer.headers["x-request-id"] == row.request_id
+    assert answer.json() == {
+        "id": f"msg_{row.id.hex}",
+        "type": "message",
+        "role": "assistant",
+        "model": ANTHROPIC.model,
+        "content": [{"type": "text", "text": "Hello."}],
+        "stop_reason": "end_turn",
+        "stop_sequence": None,
+        "usage": {
+            "input_tokens": 10,
+            "cache_creation_input_tokens": 0,
+            "cache_read_input_tokens": 0,
+            "output_tokens": 20,
+        },
+    }
+    assert (row.user_id, row.total_tokens, row.body.result) == (5, 30, "Hello.")
+    assert row.cost_usd > 0
+
+
+async def test_anthropic_gets_and_returns_what_we_do_not_know(users, orm, settings):
+    cited = {"type": "text", "text": "Hello.", "citations": [{"cited_text": "x"}]}
+    search = {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}}
+    reply = ANTHROPIC.answer(content=[search, cited], container={"id": "c"})
+    reply["usage"] |= {"service_tier": "standard", "cache_read_input_tokens": 5}
+    given = asked(
+        system=[{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
+        context_management={"edits": []},
+        tools=[{"type": "web_search_20250305", "name": "web_search"}],
+        metadata={"user_id": "u"},
+        thinking={"type": "adaptive"},
+        top_k=3,
+    )
+    betas = {"anthropic-version": "2026-10-21", "anthropic-beta": "one-2026-01-01,two-2026-02-02"}
+    async with serving(settings, ANTHROPIC) as (client, provider):
+        provider.behave = says(200, reply)
+        answer = await client.post(MESSAGES, json=given, headers=betas)
+        row = await latest_row()
+    exchange = provider.requests[0]
+    assert exchange.json == {**given, "stream": False}
+    assert {name: exchange.headers[name] for name in betas} == betas
+    body = answer.json()
+    assert body["content"] == [search, cited]
+    assert body["container"] == {"id": "c"}
+    assert body["usage"]["service_tier"] == "standard"
+    assert (body["usage"]["input_tokens"], row.input_tokens) == (10, 15)
+    assert row.metadata == {"user_id": "u"}
+
+
+async def test_a_version_that_is_no_header_of_theirs_is_refused(users, orm, settings):
+    async with serving(settings, ANTHROPIC) as (client, provider):
+        headers = {"anthropic-version": "2023-06-01", "anthropic-beta": 'x"\\'}
+        answer = await client.post(MESSAGES, json=asked(), headers=headers)
+        assert answer.status_code == 400
+        assert provider.calls == 0
+
+
+async def test_a_profile_says_what_a_client_leaves_open(users, orm, settings):
+    await Profile.objects.filter(user_id=1).aupdate(system="Be brief.", max_tokens=77)
+    async with serving(settings, ANTHROPIC) as (client, provider):
+        open_request = {"model": ANTHROPIC.model, "messages": HELLO}
+        await client.post("/u/1/v1/messages", json=open_request, headers=VERSION)
+        await client.post("/u/1/v1/messages", json=asked(system=""), headers=VERSION)
+    first, second = (exchange.json for exchange in provider.requests)
+    assert (first["system"], first["max_tokens"]) == ("Be brief.", 77)
+    assert (second["system"], second["max_tokens"]) == ("", 50)
+
+
+async def test_another_provider_gets_the_conversation(users, orm, settings):
+    image = {"type": "base64", "media_type": "image/png", "data": "cGl4ZWw="}
+    messages = [
+        {"role": "user", "content": [{"type": "image", "source": image}]},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "text", "text": "Look."},
+                {"type": "tool_use", "id": "t1", "name": "f", "input": {"a": 1}},
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {"type": "tool_result", "tool_use_id": "t1", "content": "one"},
+                {"type": "text", "text": "And?", "cache_control": {"type": "ephemeral"}},
+            ],
+        },
+    ]
+    given = asked(
+        OPENAI.model,
+        messages=messages,
+        system=[{"type": "text", "text": "Be brief."}],
+        tools=[{"name": "f", "input_schema": {"type": "object"}}],
+        tool_choice={"type": "tool", "name": "f", "disable_parallel_tool_use": True},
+        stop_sequences=["END"],
+        metadata={"user_id": "u"},
+    )
+    async with serving(settings, OPENAI) as (client, provider):
+        provider.behave = says(200, OPENAI.tool_use("Look."))
+        answer = await client.post(MESSAGES, json=given, headers=VERSION)
+    assert answer.status_code == 200, answer.text
+    sent = provider.requests[0].json
+    function = {"name": "f", "arguments": '{"a":1}'}
+    url = {"url": "data:image/png;base64,cGl4ZWw="}
+    assert sent["messages"] == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "image_url", "image_url": url}]},
+        {
+            "role": "assistant",
+            "content": "Look.",
+            "tool_calls": [{"id": "t1", "type": "function", "function": function}],
+        },
+        {"role": "tool", "tool_call_id": "t1", "content": "one"},
+        {"role": "user", "content": "And?"},
+    ]
+    assert sent["tool_choice"] == {"type": "function", "function": {"name": "f"}}
+    assert (sent["parallel_tool_calls"], sent["stop"]) == (False, ["END"])
+    text, call = answer.json()["content"]
+    assert text == {"type": "text", "text": "Look."}
+    assert (call["type"], call["name"], call["input"]) == ("tool_use", "f", {})
+    assert call["id"]
+    assert answer.json()["stop_reason"] == "tool_use"
+
+
+UNSAID = {
+    "top_k": asked(top_k=3),
+    "context_management": asked(context_management={"edits": []}),
+    "thinking": asked(thinking={"type": "enabled", "budget_tokens": 1024}),
+    "messages.0.content.0.document": asked(
+        messages=[{"role": "user", "content": [{"type": "document", "source": {}}]}]
+    ),
+    "tools.0.bash_20250124": asked(tools=[{"type": "bash_20250124", "name": "bash"}]),
+}
+
+
+async def test_what_another_provider_has_no_place_for_is_refused_by_name_before_it_costs(
+    users, orm, settings
+):
+    async with serving(settings, OPENAI) as (client, provider):
+        for name, body in UNSAID.items():
+            answer = await client.post(MESSAGES, json={**body, "model": OPENAI.model})
+            assert answer.status_code == 400, name
+            assert answer.json()["error"]["type"] == "invalid_request_error"
+            assert name in answer.json()["error"]["message"]
+        assert provider.calls == 0
+
+
+def stream_of(*blocks, stop="end_turn"):
+    """Anthropic's stream of blocks, each given as its start and its deltas."""
+    opening, _start, *_deltas, _stop, delta, end = ANTHROPIC.stream("x", stop=stop)
+    pieces = [opening]
+    for index, (block, *deltas) in enumerate(blocks):
+        pieces.append(ANTHROPIC.event("content_block_start", index=index, content_block=block))
+        pieces += [
+            ANTHROPIC.event("content_block_delta", index=index, delta=each) for each in deltas
+        ]
+        pieces.append(ANTHROPIC.event("content_block_stop", index=index))
+    return [*pieces, delta, end]
+
+
+TEXT = (
+    {"type": "text", "text": ""},
+    {"type": "text_delta", "text": "Hel"},
+    {"type": "text_delta", "text": "lo."},
+)
+THOUGHT = (
+    {"type": "thinking", "thinking": "", "signature": ""},
+    {"type": "thinking_delta", "thinking": "Hm."},
+    {"type": "signature_delta", "signature": "sig"},
+)
+HIDDEN = ({"type": "redacted_thinking", "data": "secret"},)
+CALL = (
+    {"type": "tool_use", "id": "t1", "name": "f", "input": {}},
+    {"type": "input_json_delta", "partial_json": '{"a":'},
+    {"type": "input_json_delta", "partial_json": "1}"},
+)
+OTHER = ({"type": "tool_use", "id": "t2", "name": "g", "input": {}},)
+
+
+async def test_a_stream_comes_in_the_form_that_all_clients_accept(users, orm, settings):
+    text = {"type": "text", "text": "Hello."}
+    thought = {"type": "thinking", "thinking": "Hm.", "signature": "sig"}
+    hidden = {"type": "redacted_thinking", "data": "secret"}
+    call = {"type": "tool_use", "id": "t1", "name": "f", "input": '{"a":1}'}
+    other = {"type": "tool_use", "id": "t2", "name": "g", "input": "{}"}
+    forms = [
+        (stream_of(TEXT), [text]),
+        ([b'event: ping\ndata: {"type": "ping"}\n\n', *stream_of(TEXT)], [text]),
+        (stream_of(TEXT)[:-1], [text]),
+        (stream_of(THOUGHT, HIDDEN, TEXT), [thought, hidden, text]),
+        (stream_of(TEXT, CALL, OTHER, stop="tool_use"), [text, call, other]),
+    ]  # fmt: skip
+    async with serving(settings, ANTHROPIC) as (client, provider):
+        for pieces, content in forms:
+            provider.behave = streams(*pieces)
+            answer = await client.post(MESSAGES, json=asked(stream=True), headers=VERSION)
+            assert answer.status_code == 200, answer.text
+            message = read(answer.content)
+            row = await latest_row()
+            assert message["content"] == content
+            assert message["id"] == f"msg_{row.id.hex}"
+            assert message["stop_reason"] == row.stop_reason
+            assert (message["usage"]["input_tokens"], message["usage"]["output_tokens"]) == (10, 20)
+            assert (row.status, row.input_tokens, row.output_tokens) == ("succeeded", 10, 20)
+            assert row.cost_usd > 0
+            assert answer.headers["request-id"] == row.request_id
+
+
+async def test_a_stream_of_openai_comes_in_the_same_form(users, orm, settings):
+    call = {
+        "index": 0,
+        "id": "c1",
+        "type": "function",
+        "function": {"name": "f", "arguments": "{}"},
+    }
+    pieces = OPENAI.stream("Hel", "lo.", stop="tool_calls")
+    pieces.insert(-3, OPENAI.chunk({"tool_calls": [call]}))
+    async with serving(settings, OPENAI) as (client, provider):
+        provider.behave = streams(*pieces)
+        answer = await client.post(MESSAGES, json=asked(OPENAI.model, stream=True))
+    message = read(answer.content)
+    assert message["content"] == [
+        {"type": "text", "text": "Hello."},
+        {"type": "tool_use", "id": "c1", "name": "f", "input": "{}"},
+    ]
+    assert message["stop_reason"] == "tool_use"
+    assert message["usage"]["output_tokens"] == 20
+
+
+async def test_an_answer_that_breaks_off_ends_with_an_error_and_never_as_if_it_were_whole(
+    users, orm, settings
+):
+    begun = stream_of(TEXT)[:4]
+    broken = {
+        "torn": [*begun, Ending.TORN],
+        "no stop": begun,
+        "an error": [*begun, ANTHROPIC.error_event("overloaded")],
+    }
+    async with serving(settings, ANTHROPIC) as (client, provider):
+        for form, pieces in broken.items():
+            provider.behave = streams(*pieces)
+            answer = await client.post(MESSAGES, json=asked(stream=True), headers=VERSION)
+            assert answer.status_code == 200, form
+            name, data = answer.content.removesuffix(b"\n\n").split(b"\n\n")[-1].split(b"\n")
+            assert name == b"event: error", form
+            error = json.loads(data.removeprefix(b"data: "))
+            assert error["type"] == "error"
+            assert set(error["error"]) == {"type", "message"}
+            assert error["request_id"] == answer.headers["request-id"]
+            assert b"message_stop" not in answer.content
+            assert (await latest_row()).body.result == "Hello."
+
+
+async def test_errors_have_the_protocols_shape(users, orm, settings):
+    async with serving(settings, ANTHROPIC) as (client, provider):
+        text = {"content-type": "text/plain"}
+        answers = [
+            await client.post(MESSAGES, content=b"x", headers=text),
+            await client.post(MESSAGES, content=b"{"),
+            await client.post(MESSAGES, json={"model": "x", "messages": []}),
+            await client.post(MESSAGES, json=asked("huge")),
+            await client.get(MESSAGES),
+            await client.post("/v1/messages", json=asked()),
+        ]
+        provider.behave = streams(ANTHROPIC.error_event("limited"))
+        answers.append(await client.post(MESSAGES, json=asked(stream=True)))
+        provider.behave = says(529, ANTHROPIC.error("overloaded"))
+        answers.append(await client.post(MESSAGES, json=asked()))
+    assert [(answer.status_code, answer.json()["error"]["type"]) for answer in answers] == [
+        (415, "invalid_request_error"),
+        (400, "invalid_request_error"),
+        (400, "invalid_request_error"),
+        (404, "not_found_error"),
+        (405, "invalid_request_error"),
+        (400, "invalid_request_error"),
+        (429, "rate_limit_error"),
+        (503, "overloaded_error"),
+    ]
+    for answer in answers:
+        body = answer.json()
+        assert body["type"] == "error"
+        assert set(body["error"]) == {"type", "message"}
+        assert body["request_id"] == answer.headers["request-id"]
+
+
+async def test_the_list_of_models_has_the_shape_of_the_client_that_asks(users, orm, settings):
+    async with serving(settings, ANTHROPIC) as (client, _provider):
+        listed = (await client.get("/v1/models?limit=1000", headers=VERSION)).json()
+        model = (await client.get(f"/v1/models/{ANTHROPIC.model}", headers=VERSION)).json()
+    assert listed["data"] == [model]
+    assert (listed["has_more"], listed["first_id"]) == (False, ANTHROPIC.model)
+    assert (model["type"], model["id"]) == ("model", ANTHROPIC.model)
