@@ -31,6 +31,7 @@ class TextDelta:
 class ThinkingDelta:
     text: str
     signature: str = ""
+    is_redacted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,8 @@ def of_generation(generation: Generation) -> list[Event]:
         match block:
             case Text(text):
                 events.append(TextDelta(text))
-            case Thinking(text, signature):
-                events.append(ThinkingDelta(text, signature))
+            case Thinking(text, signature, is_redacted):
+                events.append(ThinkingDelta(text, signature, is_redacted))
             case _:
                 events += [
                     ToolStart(block.id, block.name),

@@ -87,6 +87,9 @@ class Verbatim:
     headers: Mapping[str, str]  # of the client's, for the provider
     unsaid: tuple[str, ...]  # the members of the body that the conversation lacks
     bytes: int  # of the body
+    path: str = (
+        ""  # of another service of the provider's, e.g. embeddings; '': it is a conversation
+    )
 
 
 @dataclass(frozen=True, slots=True)

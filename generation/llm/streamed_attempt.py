@@ -163,8 +163,8 @@ def _to_events(answer: Answer) -> Iterator[Content]:
         match block:
             case Text(text):
                 yield TextDelta(text)
-            case Thinking(text, signature):
-                yield ThinkingDelta(text, signature)
+            case Thinking(text, signature, is_redacted):
+                yield ThinkingDelta(text, signature, is_redacted)
             case ToolUse():
                 yield ToolStart(block.id, block.name)
                 yield ToolArguments(block.arguments)

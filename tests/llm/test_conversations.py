@@ -176,7 +176,7 @@ def test_the_choice_of_a_tool_is_said_in_each_dialects_words(choice, anthropic, 
 
 
 def test_thinking_goes_back_to_where_it_came_from():
-    signed = (Thinking("hm", "sig"), Thinking("", "secret"))
+    signed = (Thinking("hm", "sig"), Thinking("", "secret", is_redacted=True))
     talk = (Message("user", (Text("a"),)), Message("assistant", (*signed, Text("b"))))
     [_, answer] = encode(ANTHROPIC, replace(PROMPT, messages=talk))["messages"]
     assert answer["content"] == [

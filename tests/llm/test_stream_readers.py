@@ -399,7 +399,7 @@ def test_the_blocks_of_a_message_keep_their_kinds():
     assert_is_in_order(transcript.events)
     assert transcript.blocks() == (
         Thinking("Let me see.", "sig"),
-        Thinking("", "secret"),
+        Thinking("", "secret", is_redacted=True),
         Text("I'll look."),
         ToolUse("1", "f", '{"a":1}'),
         ToolUse("2", "g", '{"b":2}'),

@@ -63,7 +63,7 @@ def _block(block: Block) -> dict[str, Any]:
     match block:
         case Text(text):
             return {"type": "text", "text": text}
-        case Thinking("", signature):
+        case Thinking(_, signature, True):
             return {"type": "redacted_thinking", "data": signature}
         case Thinking(text, signature):
             return {"type": "thinking", "thinking": text, "signature": signature}
@@ -137,6 +137,9 @@ class MessageEvents:
                 written += self._delta({"type": "text_delta", "text": text})
             case Start(model):
                 written = self._start(model)
+            case ThinkingDelta(_, signature, True):
+                hidden = {"type": "redacted_thinking", "data": signature}
+                written = self._close() + self._begin("redacted_thinking", hidden) + self._close()
             case ThinkingDelta(text, signature):
                 written = self._think(text, signature)
             case ToolStart(call_id, name):
@@ -163,10 +166,7 @@ class MessageEvents:
         return _event(b"message_start", {"type": "message_start", "message": message})
 
     def _think(self, text: str, signature: str) -> bytes:
-        """A signature ends its block; without a text before it, it is thinking that is hidden."""
-        if signature and not text and self._open != "thinking":
-            hidden = {"type": "redacted_thinking", "data": signature}
-            return self._close() + self._begin("redacted_thinking", hidden) + self._close()
+        """A signature ends its block."""
         block = {"type": "thinking", "thinking": "", "signature": ""}
         written = self._require("thinking", block)
         if text:

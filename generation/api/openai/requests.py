@@ -109,6 +109,21 @@ def read(body: dict[str, Any]) -> Asked:
     )
 
 
+def read_embeddings(body: dict[str, Any]) -> Asked:
+    """Returns what a client asks for: texts, or tokens, which no person reads. Raises
+    `InvalidRequest`."""
+    given = body.get("input")
+    texts = [given] if isinstance(given, str) else given
+    if not isinstance(texts, list) or not texts:
+        raise fault(("input",), "must be a string, or an array of strings or of tokens")
+    kept = [each if isinstance(each, str) else "[tokens]" for each in texts[:MAX_PARTS]]
+    return Asked(
+        model=required(str, body, "model", ()),
+        messages=(Message("user", tuple(map(Text, kept))),),
+        system="",
+    )
+
+
 def _says_nothing(name: str, value: object) -> bool:
     return value is None or (name in _NEUTRAL and value == _NEUTRAL[name])
 

@@ -14,7 +14,7 @@ from generation.api.openai import answers, errors, openapi, requests
 from generation.asgi.event_stream import EventStream
 from generation.asgi.lean import lean
 from generation.asgi.request import Request
-from generation.errors import NotFound
+from generation.errors import IdempotencyKeyInvalid, NotFound
 from generation.runtime import process as runtime
 
 api = API(
@@ -59,6 +59,25 @@ async def chat_completions(request: Request) -> HttpResponse | EventStream:
     events = answers.ChatEvents(call.id, wanted.arrived_at, wants_usage=asked.wants_usage)
     stream = AnswerStream(call, events)
     return EventStream(stream, asking.headers_of(await stream.begin()))
+
+
+@lean(entrance=auth.enter_sdk, errors=errors.render, is_counted=True, takes_chats=True)
+@api.post(
+    "/embeddings",
+    operation_id="openai_embeddings",
+    summary="Embeddings, from a provider of OpenAI's protocol",
+    openapi_extra=openapi.describe_embeddings(),
+    auth=auth.API_KEY,
+)
+async def embeddings(request: Request) -> HttpResponse:
+    """Passes the request on. The row has the texts, the tokens and the cost, and no vectors."""
+    body = asking.read_body(request)
+    asked = requests.read_embeddings(body)
+    wanted = asking.make_request(request, asked, "openai", body, path="embeddings")
+    if wanted.idempotency_key:
+        raise IdempotencyKeyInvalid("embeddings are not kept, so none can be sent again")
+    generation = await whole(request.place.start(wanted))
+    return HttpResponse(orjson.dumps(generation.original), content_type="application/json")
 
 
 describe_models = api.get(

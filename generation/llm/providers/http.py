@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, cast
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import httpx
 import orjson
 
+from generation.errors import LLMError
 from generation.llm import policy
 from generation.llm.providers import sse
 from generation.llm.providers.dialect import Dialect
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from generation.llm.providers.base import Answer
     from generation.llm.providers.stream_reader import StreamReader
     from generation.llm.streamed_attempt import StreamedAttempt
-    from generation.records import Prompt
+    from generation.records import Prompt, Verbatim
 
 _UNREADABLE = frozenset({"br", "zstd", "deflate", "compress"})
 _ERROR_BODY_TIMEOUT_S = 1.0  # short, because the status of an error says enough
@@ -56,6 +58,9 @@ class HttpProvider(Dialect):
     default_model: str
     idempotency_header: str = ""
     price_list: str
+    path: str  # of the service that answers conversations
+    # Its other services by our names for them: the path, and where the reply has its answer.
+    others: ClassVar[Mapping[str, tuple[str, str]]] = MappingProxyType({})
 
     def __init__(
         self,
@@ -83,10 +88,37 @@ class HttpProvider(Dialect):
         self._max_reply_bytes = max_reply_bytes
 
     async def ask(self, prompt: Prompt, model: str, idempotency_key: str) -> Answer:
+        verbatim = prompt.verbatim
+        if verbatim is not None and verbatim.path:
+            return await self._ask_other(prompt, verbatim, model, idempotency_key)
         response = await self._send(prompt, self.encode(prompt, model), idempotency_key)
         stream = cast("httpx.AsyncByteStream", response.stream)
         try:
             return await self._read_whole(response, stream, bytearray(), model)
+        except LLMError as error:
+            self._blame_client(prompt, error)
+            raise
+        finally:
+            await stream.aclose()
+
+    async def _ask_other(
+        self, prompt: Prompt, verbatim: Verbatim, model: str, idempotency_key: str
+    ) -> Answer:
+        """Pass a request on to another service of the provider's."""
+        path, key = self.others[verbatim.path]
+        url = httpx.URL(self.url.removesuffix(self.path) + path)
+        response = await self._send(prompt, {**verbatim.body, "model": model}, idempotency_key, url)
+        stream = cast("httpx.AsyncByteStream", response.stream)
+        body = bytearray()
+        try:
+            await self._exhaust(response, stream, body)
+            answer = self._read_other(response.status_code, response.headers, body, key)
+            answer.model = answer.model or model
+        except LLMError as error:
+            self._blame_client(prompt, error)
+            raise
+        else:
+            return answer
         finally:
             await stream.aclose()
 
@@ -103,12 +135,20 @@ class HttpProvider(Dialect):
                 return await self._read_stream(response, stream, bytes(start), attempt)
             answer = await self._read_whole(response, stream, start, model)
             await attempt.put_whole(answer)
+        except LLMError as error:
+            self._blame_client(prompt, error)
+            raise
+        else:
             return answer
         finally:
             await stream.aclose()
 
     async def _send(
-        self, prompt: Prompt, body: dict[str, Any], idempotency_key: str
+        self,
+        prompt: Prompt,
+        body: dict[str, Any],
+        idempotency_key: str,
+        url: httpx.URL | None = None,
     ) -> httpx.Response:
         """Returns the response, whose body is not read yet."""
         try:
@@ -119,7 +159,7 @@ class HttpProvider(Dialect):
             ) from None
         # With `stream`, httpx leaves the headers as they are, at a third of the cost.
         request = httpx.Request(
-            "POST", self._url, headers=self._headers, stream=httpx.ByteStream(content)
+            "POST", url or self._url, headers=self._headers, stream=httpx.ByteStream(content)
         )
         if self.idempotency_header:
             request.headers[self.idempotency_header] = idempotency_key

@@ -125,14 +125,14 @@ class StreamReader(ABC):
             self.size += len(text) + _EVENT_SIZE
             self.transcript.events.append(TextDelta(text))
 
-    def _add_thinking(self, text: str, signature: str = "") -> None:
+    def _add_thinking(self, text: str, signature: str = "", *, is_redacted: bool = False) -> None:
         if self._tools.are_open:
             self._tools.end()
         if self._half or not text.isascii():
             text = self._mend(text)
         if text or signature:
             self.size += len(text) + len(signature) + _EVENT_SIZE
-            self.transcript.events.append(ThinkingDelta(text, signature))
+            self.transcript.events.append(ThinkingDelta(text, signature, is_redacted))
 
     def _mend(self, text: str) -> str:
         """Join a character that the server sent in two halves; half of one becomes U+FFFD."""

@@ -298,6 +298,48 @@ async def test_a_conversation_may_be_larger_than_a_template_and_its_row_is_bound
     assert "not kept whole" in row.body.conversation
 
 
+async def test_embeddings_are_passed_on_and_logged_without_their_vectors(users, orm, settings):
+    vectors = {
+        "object": "list",
+        "data": [{"object": "embedding", "index": 0, "embedding": "AAAAPw=="}],
+        "model": OPENAI.model,
+        "usage": {"prompt_tokens": 6, "total_tokens": 6},
+    }
+    given = {"model": OPENAI.model, "input": ["one", "two"], "encoding_format": "base64"}
+    url = "/u/5/v1/embeddings"
+    async with serving(settings, OPENAI) as (client, provider):
+        provider.behave = says(200, vectors)
+        answer = await client.post(url, json=given)
+        row = await latest_row()
+        keyed = await client.post(url, json=given, headers={"Idempotency-Key": "k"})
+        empty = await client.post(url, json={"model": OPENAI.model})
+        provider.behave = says(200, OPENAI.answer())
+        odd = await client.post(url, json=given)
+    assert answer.json() == vectors
+    assert provider.requests[0].path.endswith("/embeddings")
+    assert provider.requests[0].json == given
+    assert (row.status, row.input_tokens, row.body.result) == ("succeeded", 6, "")
+    assert row.body.prompt == "one\n\ntwo"
+    assert [each.status_code for each in (keyed, empty, odd)] == [400, 400, 502]
+    async with serving(settings, ANTHROPIC, LLM_MODEL="") as (client, provider):
+        refused = await client.post(url, json={**given, "model": ANTHROPIC.model})
+    assert refused.status_code == 400
+    assert "embeddings" in refused.json()["error"]["message"]
+
+
+async def test_a_parameter_that_the_provider_refuses_is_the_clients_fault_and_raises_no_alarm(
+    users, orm, settings, caplog
+):
+    message = "Unsupported parameter: 'seed' is not supported with this model."
+    refusal = {"error": {"message": message, "code": "unsupported_parameter"}}
+    async with serving(settings, OPENAI) as (client, provider):
+        provider.behave = says(400, refusal)
+        answer = await client.post(CHAT, json=asked(seed=1))
+    assert answer.status_code == 400
+    assert message in answer.json()["error"]["message"]
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 REFUSALS = {
     "where money may have been spent": (says(500, {"error": {"message": "x"}}), 502, "false"),
     "where nothing was paid": (says(429, {"error": {"message": "x"}}), 429, "true"),
