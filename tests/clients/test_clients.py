@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import sys
 from pathlib import Path
 
 import pytest
 
 from generation.models import GenerationLog
+from tests.clients.environment import PYTHON, needs_clients
 from tests.clients.scripted import ANTHROPIC, OPENAI, behave
 
-PYTHON = Path(sys.prefix, "clients", "bin", "python")
 DRIVERS = Path(__file__).with_name("drivers")
 MODELS = {"openai": OPENAI.model, "anthropic": ANTHROPIC.model}
 
-pytestmark = pytest.mark.skipif(
-    not PYTHON.exists() and "CI" not in os.environ,
-    reason="needs the clients' environment: `make clients`",
-)
+pytestmark = needs_clients
 
 
 async def drive(driver: str, *targets: tuple[str, str]) -> list[dict]:
