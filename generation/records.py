@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 Status = Literal["succeeded", "failed", "timed_out", "cancelled"]
 # What a log row keeps of its texts, from all to nothing.
 LogContent = Literal["full", "redacted", "hashed", "metadata"]
-# Another vendor's shape of requests and answers, by the name of the provider that has it.
-Dialect = Literal["openai", "anthropic"]
+# Another vendor's shape of requests and answers, by the name of the provider that has it; OpenAI's
+# responses are written as conversations for each.
+Dialect = Literal["openai", "anthropic", "responses"]
 
 
 class Finding(Enum):

@@ -44,6 +44,20 @@ _CHAT: dict[str, Any] = {
         "tools": {"type": ["array", "null"], "items": {"type": "object"}},
     },
 }
+_RESPONSES: dict[str, Any] = {
+    "type": "object",
+    "required": ["model", "input"],
+    "additionalProperties": True,
+    "properties": {
+        "model": {"type": "string", "description": "One that `GET /v1/models` lists."},
+        "input": {"description": "A string, or an array of items."},
+        "instructions": {"type": ["string", "null"]},
+        "max_output_tokens": {"type": ["integer", "null"], "minimum": 1},
+        "store": {"enum": [False, None], "description": "No response is kept."},
+        "stream": {"type": ["boolean", "null"]},
+        "tools": {"type": ["array", "null"], "items": {"type": "object"}},
+    },
+}
 _EMBEDDINGS: dict[str, Any] = {
     "type": "object",
     "required": ["model", "input"],
@@ -97,6 +111,28 @@ def describe_chat() -> dict[str, Any]:
         "requestBody": describing.request_body(_CHAT, _REQUEST),
         "responses": {
             200: describing.answer(_COMPLETION, _CHUNKS),
+            **describing.refusals(errors.document, errors.status_of),
+        },
+    }
+
+
+def describe_responses() -> dict[str, Any]:
+    request = {"model": "gpt-6-luna", "input": "Why is the sky blue?", "store": False}
+    part = {"type": "output_text", "text": "Air scatters blue light more.", "annotations": []}
+    message = {"type": "message", "role": "assistant", "status": "completed", "content": [part]}
+    answer = {
+        "id": "resp_019a9b7e3f1c7c528d0e5b1f6a2c9e44",
+        "object": "response",
+        "status": "completed",
+        "model": "gpt-6-luna",
+        "output": [message],
+    }
+    delta = 'event: response.output_text.delta\ndata: {"delta":"Air ",…}\n\n'
+    return {
+        "parameters": describing.HEADERS,
+        "requestBody": describing.request_body(_RESPONSES, request),
+        "responses": {
+            200: describing.answer(answer, delta),
             **describing.refusals(errors.document, errors.status_of),
         },
     }

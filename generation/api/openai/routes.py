@@ -10,7 +10,14 @@ from generation.api.answering import AnswerStream, whole
 from generation.api.base import API, JSONParser
 from generation.api.documentation import documented
 from generation.api.models import model, models
-from generation.api.openai import answers, errors, openapi, requests
+from generation.api.openai import (
+    answers,
+    errors,
+    openapi,
+    requests,
+    response_answers,
+    response_requests,
+)
 from generation.asgi.event_stream import EventStream
 from generation.asgi.lean import lean
 from generation.asgi.request import Request
@@ -57,6 +64,37 @@ async def chat_completions(request: Request) -> HttpResponse | EventStream:
             headers=asking.headers_of(generation),
         )
     events = answers.ChatEvents(call.id, wanted.arrived_at, wants_usage=asked.wants_usage)
+    stream = AnswerStream(call, events)
+    return EventStream(stream, asking.headers_of(await stream.begin()))
+
+
+@lean(entrance=auth.enter_sdk, errors=errors.render, is_counted=True, takes_chats=True)
+@api.post(
+    "/responses",
+    operation_id="openai_responses",
+    summary="A response, whole or streamed, without state",
+    openapi_extra=openapi.describe_responses(),
+    auth=auth.API_KEY,
+)
+async def responses(request: Request) -> HttpResponse | EventStream:
+    """Takes texts, images and functions from OpenAI's newer clients, for any of the offered models.
+
+    Nothing is kept for a next request: `store` is false, and each request has the whole
+    conversation.
+    """
+    body = asking.read_body(request)
+    asked = response_requests.read(body)
+    wanted = asking.make_request(request, asked, "responses", body)
+    call = runtime.current().join(wanted) or request.place.start(wanted)
+    if not asked.is_streamed:
+        generation = await whole(call)
+        response = response_answers.whole(generation, asked, wanted.arrived_at)
+        return HttpResponse(
+            orjson.dumps(response),
+            content_type="application/json",
+            headers=asking.headers_of(generation),
+        )
+    events = response_answers.ResponseEvents(call.id, asked, wanted.arrived_at)
     stream = AnswerStream(call, events)
     return EventStream(stream, asking.headers_of(await stream.begin()))
 
