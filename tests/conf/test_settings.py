@@ -205,6 +205,19 @@ def test_the_api_page_lists_every_problem_and_its_status():
             assert (str(kind.status), kind.slug) in documented, f"docs/api.md lacks {kind.slug}"
 
 
+def test_models_have_names_for_clients():
+    settings = conf.parse({"LLM_MODELS": "fast=openai:small, own=anthropic"})
+    assert settings.llm_models == {"fast": ("openai", "small"), "own": ("anthropic", "")}
+    for value, why in (
+        ("fast", "is not name=provider:model"),
+        ("fast=nobody:x", "use provider:model"),
+        ("a=openai:x,a=openai:y", "given twice"),
+        ("a b=openai:x", "up to 100 letters"),
+    ):
+        with pytest.raises(ImproperlyConfigured, match=why):
+            conf.parse({"LLM_MODELS": value})
+
+
 @pytest.mark.parametrize(
     ("given", "meant"),
     [

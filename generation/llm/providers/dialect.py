@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from generation.records import Prompt, Reply, Usage
 
 _SENTENCE_CHARS = 300
+_SAYS_NOTHING = frozenset({Finding.EMPTY, Finding.CUT_OFF})
 
 
 class Dialect(ABC):
@@ -185,11 +186,18 @@ class Dialect(ABC):
             failure.detail += f": {quoted}"
         return failure
 
-    def _blame_client(self, prompt: Prompt, error: LLMError) -> None:
-        """The client chose what is in its own request, so what is wrong there is the client's, and
-        no operator's. Raises the error of that, if it is one."""
+    def _settle(self, prompt: Prompt, model: str, error: LLMError) -> Answer:
+        """What an error means where a client sent its own request. Raises the error of that.
+
+        Clients know what to do with an answer that is whole and says nothing: a model may have
+        nothing to add to the results of its tools. And a client chose what is in its own request,
+        so what is wrong there is the client's, and no operator's.
+        """
+        partial = error.partial
+        if prompt.verbatim is not None and error.finding in _SAYS_NOTHING and partial is not None:
+            return Answer(partial.text, partial.usage, model, partial.stop_reason, partial.blocks)
         if error.finding is not Finding.OUR_PARAMETER or not self.speaks(prompt):
-            return
+            raise error
         detail = f"{error.detail}: {without_account(error.said)}" if error.said else error.detail
         raise policy.to_error(
             Finding.REJECTED, detail, status_code=error.status_code, raw_reply=error.raw_reply

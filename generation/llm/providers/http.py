@@ -96,8 +96,7 @@ class HttpProvider(Dialect):
         try:
             return await self._read_whole(response, stream, bytearray(), model)
         except LLMError as error:
-            self._blame_client(prompt, error)
-            raise
+            return self._settle(prompt, model, error)
         finally:
             await stream.aclose()
 
@@ -115,8 +114,7 @@ class HttpProvider(Dialect):
             answer = self._read_other(response.status_code, response.headers, body, key)
             answer.model = answer.model or model
         except LLMError as error:
-            self._blame_client(prompt, error)
-            raise
+            return self._settle(prompt, model, error)
         else:
             return answer
         finally:
@@ -136,8 +134,7 @@ class HttpProvider(Dialect):
             answer = await self._read_whole(response, stream, start, model)
             await attempt.put_whole(answer)
         except LLMError as error:
-            self._blame_client(prompt, error)
-            raise
+            return self._settle(prompt, model, error)
         else:
             return answer
         finally:

@@ -258,6 +258,17 @@ async def test_a_key_says_which_user_or_the_base_url_does(users, orm, settings):
         assert await status("/v1", bearer("stc_wrong")) == (401, "invalid_api_key")
 
 
+async def test_where_no_key_is_required_one_of_another_vendor_is_none(users, orm, settings):
+    async with serving(settings, OPENAI) as (client, _provider):
+        for headers, status in (
+            (bearer("sk-any"), 200),
+            (bearer("stc_wrong"), 401),
+            ({**bearer("sk-any"), "sec-fetch-site": "cross-site"}, 403),
+        ):
+            answer = await client.post(CHAT, json=asked(), headers=headers)
+            assert answer.status_code == status, headers
+
+
 async def test_errors_before_the_body_is_read_have_the_protocols_shape(users, orm, settings):
     values = {"MAX_CHAT_BODY_BYTES": "2048"}
     async with serving(settings, OPENAI, **values) as (client, provider):
@@ -338,6 +349,22 @@ async def test_a_parameter_that_the_provider_refuses_is_the_clients_fault_and_ra
     assert answer.status_code == 400
     assert message in answer.json()["error"]["message"]
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+NOTHING = [{"message": {"role": "assistant", "content": ""}, "finish_reason": "stop"}]
+NOTHING_YET = [{"message": {"role": "assistant", "content": ""}, "finish_reason": "length"}]
+
+
+async def test_an_answer_that_says_nothing_is_an_answer(users, orm, settings):
+    async with serving(settings, OPENAI) as (client, provider):
+        for choices, reason in ((NOTHING, "stop"), (NOTHING_YET, "length")):
+            provider.behave = says(200, OPENAI.answer(choices=choices))
+            for is_streamed in (False, True):
+                answer = await client.post(CHAT, json=asked(stream=is_streamed))
+                row = await latest_row()
+                assert answer.status_code == 200, answer.text
+                assert f'"finish_reason":"{reason}"' in answer.text
+                assert (row.status, row.total_tokens, row.body.result) == ("succeeded", 30, "")
 
 
 REFUSALS = {
