@@ -138,6 +138,6 @@ lean(entrance=auth.identify_sdk, errors=errors.render_for_both)(describe_model(m
 
 
 @lean(errors=errors.render_for_both)
-async def not_found(_request: Request, *_args: str | None) -> HttpResponse:
+async def not_found(_request: Request, *_args: str | None, **_named: str) -> HttpResponse:
     """Everything below the base URL that is no route of either protocol."""
     raise NotFound("nothing matches this address; the base URL ends with /v1")

@@ -277,9 +277,10 @@ async def test_errors_before_the_body_is_read_have_the_protocols_shape(users, or
         broken = await client.post(CHAT, content=b"{")
         listed = await client.post(CHAT, content=b"[]")
         lost = await client.post("/v1/nothing", json={})
+        root = await client.get("/u/5/v1/")
         wrong = await client.get(CHAT)
-    answers = (large, text, broken, listed, lost, wrong)
-    assert [answer.status_code for answer in answers] == [413, 415, 400, 400, 404, 405]
+    answers = (large, text, broken, listed, lost, root, wrong)
+    assert [answer.status_code for answer in answers] == [413, 415, 400, 400, 404, 404, 405]
     for answer in answers:
         assert answer.headers["content-type"] == "application/json"
         assert answer.headers["x-request-id"]
