@@ -100,6 +100,8 @@ class StreamedAttempt:
             self.is_committed = True
             self._end = self._total_end
             news.insert(0, Start(self.transcript.model or self.model, self.provider))
+            if self.transcript.usage.input_tokens is not None:  # Anthropic says so first
+                news.insert(1, self.transcript.usage)
             self._on_commit()
         self._relay.put(news)
         if not self._relay.has_room:

@@ -106,10 +106,13 @@ class MessageEvents:
     def __init__(self, generation_id: UUID) -> None:
         self._id = generation_id
         self._has_begun = False
+        self._usage = Usage(None, None)  # as far as it is known at the start
         self._index = -1  # of the latest block
         self._open = ""  # the kind of the block that is open
 
     def encode(self, events: Sequence[Event]) -> bytes:
+        if not self._has_begun:
+            self._usage = next((each for each in events if isinstance(each, Usage)), self._usage)
         return b"".join([self._encode(event) for event in events])
 
     def finish(self, generation: Generation) -> bytes:
@@ -161,7 +164,7 @@ class MessageEvents:
             "content": [],
             "stop_reason": None,
             "stop_sequence": None,
-            "usage": usage_of(Usage(None, None)),  # the counts come at the end
+            "usage": usage_of(self._usage),  # the end has all counts
         }
         return _event(b"message_start", {"type": "message_start", "message": message})
 

@@ -271,6 +271,8 @@ async def test_a_stream_comes_in_the_form_that_all_clients_accept(users, orm, se
             row = await latest_row()
             assert message["content"] == content
             assert message["id"] == f"msg_{row.id.hex}"
+            assert b'"message_start","message":{' in answer.content
+            assert answer.content.index(b'"input_tokens":10') < answer.content.index(b"delta")
             assert message["stop_reason"] == row.stop_reason
             assert (message["usage"]["input_tokens"], message["usage"]["output_tokens"]) == (10, 20)
             assert (row.status, row.input_tokens, row.output_tokens) == ("succeeded", 10, 20)
