@@ -7,19 +7,21 @@ error is raised.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from generation.conversation import Text, Thinking
 
 if TYPE_CHECKING:
-    from generation.records import Generation
+    from generation.records import Generation, Usage
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
     model: str  # as the provider names it; '' if it does not
     provider: str = ""  # the one that answers, which may be a fallback
+    # As far as it is known before the answer: Anthropic counts the input first.
+    usage: Usage | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

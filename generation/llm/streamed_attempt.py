@@ -99,9 +99,9 @@ class StreamedAttempt:
         if not self.is_committed:
             self.is_committed = True
             self._end = self._total_end
-            news.insert(0, Start(self.transcript.model or self.model, self.provider))
-            if self.transcript.usage.input_tokens is not None:  # Anthropic says so first
-                news.insert(1, self.transcript.usage)
+            transcript = self.transcript
+            model = transcript.model or self.model
+            news.insert(0, Start(model, self.provider, transcript.usage))
             self._on_commit()
         self._relay.put(news)
         if not self._relay.has_room:

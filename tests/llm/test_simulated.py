@@ -9,7 +9,6 @@ from itertools import pairwise
 
 from generation.conf import parse
 from generation.conversation import Options, Tool
-from generation.events import ToolStart
 from generation.llm.client import LLMClient
 from generation.pipeline.relay import Relay
 from generation.records import Prompt
@@ -157,7 +156,7 @@ def test_it_stops_where_it_is_told_and_calls_the_tool_that_it_must():
     outcome, relay, _ = stream(tools)
     for reply in (reply_to(tools), outcome.require_reply()):
         assert ([block.name for block in reply.blocks], reply.stop_reason) == (["look"], "tool_use")
-    assert [event.name for event in relay.events if isinstance(event, ToolStart)] == ["look"]
+    assert relay.events[1].name == "look"
 
 
 def test_a_prompt_with_a_lone_surrogate_is_survived():

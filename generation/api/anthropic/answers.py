@@ -106,13 +106,10 @@ class MessageEvents:
     def __init__(self, generation_id: UUID) -> None:
         self._id = generation_id
         self._has_begun = False
-        self._usage = Usage(None, None)  # as far as it is known at the start
         self._index = -1  # of the latest block
         self._open = ""  # the kind of the block that is open
 
     def encode(self, events: Sequence[Event]) -> bytes:
-        if not self._has_begun:
-            self._usage = next((each for each in events if isinstance(each, Usage)), self._usage)
         return b"".join([self._encode(event) for event in events])
 
     def finish(self, generation: Generation) -> bytes:
@@ -138,8 +135,8 @@ class MessageEvents:
             case TextDelta(text) if text:
                 written = self._require("text", {"type": "text", "text": ""})
                 written += self._delta({"type": "text_delta", "text": text})
-            case Start(model):
-                written = self._start(model)
+            case Start(model, _, usage):
+                written = self._start(model, usage)
             case ThinkingDelta(_, signature, True):
                 hidden = {"type": "redacted_thinking", "data": signature}
                 written = self._close() + self._begin("redacted_thinking", hidden) + self._close()
@@ -154,7 +151,7 @@ class MessageEvents:
                 written = self._close()
         return written
 
-    def _start(self, model: str) -> bytes:
+    def _start(self, model: str, usage: Usage | None) -> bytes:
         self._has_begun = True
         message: dict[str, Any] = {
             "id": _name(self._id),
@@ -164,7 +161,7 @@ class MessageEvents:
             "content": [],
             "stop_reason": None,
             "stop_sequence": None,
-            "usage": usage_of(self._usage),  # the end has all counts
+            "usage": usage_of(usage or Usage(None, None)),  # the end has all counts
         }
         return _event(b"message_start", {"type": "message_start", "message": message})
 
