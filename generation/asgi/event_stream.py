@@ -40,6 +40,7 @@ class EventSource(ABC):
     """What a view gives to an `EventStream`: encoded events, while they come."""
 
     outcome = metrics.SUCCEEDED  # what the request is counted as, once all events are sent
+    is_sent = False  # all events
 
     @abstractmethod
     async def read(self) -> bytes:
@@ -90,7 +91,8 @@ async def send_events(  # noqa: PLR0913, PLR0917  # ASGI's three, and what they 
                 stream.source.close()
     except ClientLeft as departure:
         release_frames(departure)
-        return metrics.CLIENT_LEFT
+        # A server reports a disconnect after the last byte, too.
+        return stream.source.outcome if stream.source.is_sent else metrics.CLIENT_LEFT
     except _ClientTooSlow:
         logger.info("a client took more than %g s to read a part of a stream", send_s)
         await _tear(scope, receive)
@@ -114,6 +116,7 @@ async def _send_all(stream: EventStream, request_id: str, send_s: float, send: S
         await _send_one(message, send_s, send)
         is_over = await _send_until_silent(stream.source, send_s, send)
         message = _body(KEEP_ALIVE)
+    stream.source.is_sent = True
     await _send_one(_body(b"", more=False), send_s, send)
 
 
