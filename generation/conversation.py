@@ -23,6 +23,7 @@ class Thinking:
 
     text: str
     signature: str = ""  # Anthropic's proof that the text is its own; '' elsewhere
+    is_redacted: bool = False  # the signature is the thought itself, encrypted
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,9 @@ def load_blocks(document: str) -> tuple[Block, ...]:
             case "text":
                 blocks.append(Text(each["text"]))
             case "thinking":
-                blocks.append(Thinking(each["text"], each["signature"]))
+                blocks.append(
+                    Thinking(each["text"], each["signature"], each.get("is_redacted", False))
+                )
             case "tool_use":
                 blocks.append(ToolUse(each["id"], each["name"], each["arguments"]))
     return tuple(blocks)
@@ -216,8 +219,9 @@ def as_json(part: Part) -> dict[str, Any]:
     match part:
         case Text(text):
             return {"type": "text", "text": clean(text)}
-        case Thinking(text, signature):
-            return {"type": "thinking", "text": clean(text), "signature": clean(signature)}
+        case Thinking(text, signature, is_redacted):
+            thought = {"type": "thinking", "text": clean(text), "signature": clean(signature)}
+            return {**thought, "is_redacted": True} if is_redacted else thought
         case ToolUse(key, name, arguments):
             return {
                 "type": "tool_use",

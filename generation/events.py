@@ -1,26 +1,27 @@
 """What an answer is made of while it arrives: the events that every provider's stream is read into.
 
 In order: `Start`, then blocks one after the other (text and thinking in deltas; a tool call as
-`ToolStart`, its arguments, `ToolEnd`), `Usage` whenever it is known (each replaces the one before),
-and `Stop`, which alone makes an answer whole. An error is raised.
+`ToolStart`, its arguments, `ToolEnd`). Usage and the stop reason are in the answer's transcript. An
+error is raised.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from generation.conversation import Text, Thinking
-from generation.records import Usage
 
 if TYPE_CHECKING:
-    from generation.records import Generation
+    from generation.records import Generation, Usage
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
     model: str  # as the provider names it; '' if it does not
     provider: str = ""  # the one that answers, which may be a fallback
+    # As far as it is known before the answer: Anthropic counts the input first.
+    usage: Usage | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,7 @@ class TextDelta:
 class ThinkingDelta:
     text: str
     signature: str = ""
+    is_redacted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +54,8 @@ class ToolEnd:
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
-    reason: str  # in the words that the log uses: end_turn, max_tokens, tool_use, …
-
-
 Content: TypeAlias = TextDelta | ThinkingDelta | ToolStart | ToolArguments | ToolEnd
-Event: TypeAlias = Start | Content | Usage | Stop
+Event: TypeAlias = Start | Content
 
 
 def of_generation(generation: Generation) -> list[Event]:
@@ -68,8 +65,8 @@ def of_generation(generation: Generation) -> list[Event]:
         match block:
             case Text(text):
                 events.append(TextDelta(text))
-            case Thinking(text, signature):
-                events.append(ThinkingDelta(text, signature))
+            case Thinking(text, signature, is_redacted):
+                events.append(ThinkingDelta(text, signature, is_redacted))
             case _:
                 events += [
                     ToolStart(block.id, block.name),

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 Status = Literal["succeeded", "failed", "timed_out", "cancelled"]
 # What a log row keeps of its texts, from all to nothing.
 LogContent = Literal["full", "redacted", "hashed", "metadata"]
-# Another vendor's shape of requests and answers, by the name of the provider that has it.
-Dialect = Literal["openai", "anthropic"]
+# Another vendor's shape of requests and answers, by the name of the provider that has it; OpenAI's
+# responses are written as conversations for each.
+Dialect = Literal["openai", "anthropic", "responses"]
 
 
 class Finding(Enum):
@@ -88,6 +89,9 @@ class Verbatim:
     headers: Mapping[str, str]  # of the client's, for the provider
     unsaid: tuple[str, ...]  # the members of the body that the conversation lacks
     bytes: int  # of the body
+    path: str = (
+        ""  # of another service of the provider's, e.g. embeddings; '': it is a conversation
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +298,7 @@ class StoredGeneration:
     error_type: str
     error: str
     generation: Generation
+    is_verbatim: bool = True  # False: its texts are masked, hashed or gone
 
 
 @dataclass(frozen=True, slots=True)

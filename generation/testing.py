@@ -96,7 +96,7 @@ class QueuedLLM:
         text = str(said)
         if context.relay is not None:
             pieces = [TextDelta(piece) for piece in re.findall(r"\s*\S+\s*", text) or [text]]
-            await context.relay.put([Start(prompt.model, prompt.provider), *pieces])
+            context.relay.put([Start(prompt.model, prompt.provider), *pieces])
         usage = Usage(len(prompt.text.split()), len(text.split()))
         return context.succeeded(Reply(text, usage, "end_turn"), prompt.provider, prompt.model)
 

@@ -23,7 +23,7 @@ class FairTimeout:
     where it is, and looks at the end when it fires.
     """
 
-    __slots__ = ("_due", "_in_grace", "_limit", "_loop", "_timer")
+    __slots__ = ("_due", "_fires_at", "_in_grace", "_limit", "_loop", "_timer")
 
     def __init__(self, end: float) -> None:
         """`end` is a time of the event loop's clock."""
@@ -34,7 +34,7 @@ class FairTimeout:
 
     async def __aenter__(self) -> Self:
         await self._limit.__aenter__()
-        self._timer = self._loop.call_at(self._due, self._expire)
+        self._arm()
         return self
 
     async def __aexit__(
@@ -51,11 +51,12 @@ class FairTimeout:
         if self._in_grace and end <= self._loop.time():
             return  # the grace is short enough
         self._due = end
-        if self._in_grace or end < self._timer.when():
+        if self._in_grace or end < self._fires_at:
+            self._timer.cancel()
             self._arm()
 
     def _arm(self) -> None:
-        self._timer.cancel()
+        self._fires_at = self._due
         self._timer = self._loop.call_at(self._due, self._expire)
         if self._in_grace and not self._limit.expired():
             self._in_grace = False

@@ -17,6 +17,7 @@ _V1 = r"^(?:u/(?P<user_id>[1-9][0-9]{0,18})/)?v1/"
 
 urlpatterns: list[Any] = [
     path("api/v1/", native.urls),
+    re_path(f"{_V1}$", not_found),
     re_path(_V1, openai.urls),
     re_path(_V1, anthropic.urls),
     path("livez", health.livez, name="livez"),

@@ -23,9 +23,13 @@ async def start(request: HttpRequest) -> HttpResponse:
     curl = f"curl -X POST {shlex.quote(url)}"
     if settings.keys_required:
         curl += " -H 'Authorization: Bearer stc_…'"
+    openai_url = request.build_absolute_uri("v1" if settings.keys_required else "u/1/v1")
     context = {
         "icon": django_settings.ICON,
         "curl": curl,
+        "keyed": settings.keys_required,
+        "openai_url": openai_url,
+        "anthropic_url": openai_url.removesuffix("/v1"),
         "provider": default_provider(settings),
         "pool": settings.pool_access != "off",
         "metrics": settings.metrics_access != "off",

@@ -118,7 +118,6 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "servestatic",
     "django.contrib.staticfiles",
-    "django.contrib.postgres",
     "ninja",  # for the assets of its docs page
     "axes",
     "generation",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import resource
 from collections.abc import Iterator
@@ -11,12 +12,14 @@ from urllib.parse import urlencode
 
 import asyncpg
 import pytest
+import trustme
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.db import connection, connections
 from django.db.backends.signals import connection_created
 from django.test.utils import setup_databases, teardown_databases
+from xdist.scheduler import LoadFileScheduling
 
 from generation.models import Profile
 from generation.runtime.process import Runtime
@@ -28,17 +31,25 @@ from tests.support.in_process import in_process_client
 from tests.support.partitions import make_room
 from tests.support.provider import Provider, says
 
+# Until all tests are loaded: it would go through more and more, for two seconds, and find nothing.
+gc.disable()
 SERVED = {"django_db_setup", "own_postgres", "server", "servers", "serve", "browser"}
+BROWSER = "tests/browser/"
 # The files that take longest: begun last, one of them would keep one worker busy and the rest idle.
 LONG = [
-    "test_journals",
-    "test_siblings",
-    "test_outages",
-    "test_runserver",
     "test_forms",
     "test_admin_pages",
-    "test_body",
-    "test_head",
+    "test_reading",
+    "test_journals",
+    "test_outages",
+    "test_runserver",
+    "test_siblings",
+    "test_embedded_postgres",
+    "test_loadtest",
+    "test_pgbouncer",
+    "test_tls",
+    "test_endings",
+    "test_stock_places",
 ]
 
 
@@ -55,12 +66,43 @@ def pytest_unconfigure() -> None:
         OF_ANOTHER_VERSION.remove()
 
 
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays; each full collection would look through it for 0.1 s."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+
+
+class OneBrowser(LoadFileScheduling):  # type: ignore[misc]  # xdist ships no types
+    """A file stays on one worker, and so do all files that share the browser."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return BROWSER if file.startswith(BROWSER) else file
+
+
+def pytest_xdist_make_scheduler(config, log) -> OneBrowser:
+    gc.enable()  # this process collects no tests
+    return OneBrowser(config, log)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _many_files() -> None:
     """Thousands of sockets on both ends of the wire."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < 20_000:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(20_000, hard), hard))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_authorities(tmp_path_factory) -> Iterator[None]:
+    """Each LLM client reads the authorities that it trusts: for 0.02 s if they are the system's."""
+    file = tmp_path_factory.mktemp("authorities") / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(file)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(file))
+        patch.delenv("SSL_CERT_DIR", raising=False)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -73,7 +115,7 @@ def _no_folders_left() -> Iterator[None]:
 def django_db_setup(django_test_environment, django_db_blocker) -> Iterator[None]:
     """pytest-django's own sets up only what its marks and fixtures name; `committed` is ours."""
     with django_db_blocker.unblock():
-        previous = setup_databases(verbosity=0, interactive=False)
+        previous = setup_databases(verbosity=0, interactive=False, serialized_aliases=())
         call_command("staccato_groups", verbosity=0, stdout=io.StringIO())
         with connection.cursor() as cursor:
             make_room(cursor, *(NOON - timedelta(days=days) for days in range(3)))

@@ -9,18 +9,21 @@ os.environ["LLM_PROVIDER"] = "simulated"
 from project import embedded_postgres
 from project.settings import *  # noqa: F403  # Django settings are one namespace
 from project.settings import BASE_DIR, DATABASE_URL, DATABASES, database
-from tests.support.postgres import PrivatePostgres
+from tests.support.postgres import FLEETING, PrivatePostgres
 
+# One server for this process and its children, who import these settings, too.
 OF_ANOTHER_VERSION = None
-if os.environ.get("TEST_POSTGRES"):
-    OF_ANOTHER_VERSION = PrivatePostgres(fsync="off", max_connections=300)
+if os.environ.get("TEST_POSTGRES") and "TEST_POSTGRES_URL" not in os.environ:
+    OF_ANOTHER_VERSION = PrivatePostgres(max_connections=300)
     OF_ANOTHER_VERSION.start()  # conftest.py removes it
-    DATABASES["default"] = database(OF_ANOTHER_VERSION.url)
+    os.environ["TEST_POSTGRES_URL"] = OF_ANOTHER_VERSION.url
+if "TEST_POSTGRES_URL" in os.environ:
+    DATABASES["default"] = database(os.environ["TEST_POSTGRES_URL"])
 elif DATABASE_URL:
     DATABASES["default"] = database(DATABASE_URL)
 else:
     DATABASES["default"] |= embedded_postgres.address(
-        BASE_DIR / "var" / "tests", fsync="off", max_connections="300"
+        BASE_DIR / "var" / "tests", max_connections="300", **FLEETING
     )
 # Two runs at once, as on two Pythons, are no concern of each other's.
 DATABASES["default"]["TEST"] = {"NAME": f"test_staccato_{os.getpid()}"}

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 @admin.register(GenerationAccess)
 class GenerationAccessAdmin(ReadOnlyAdmin):
     list_display = ("moment", "who", "action_label", "what", "row_count", "source")
-    list_display_links = None  # the list shows all that there is
+    list_display_links = None  # only what is long is cut there
+    fields = ("moment", "who", "source", "action_label", "whole", "rows")
+    readonly_fields = fields
     list_filter = ("action",)
     search_fields = ("pk",)  # shows the search box; get_search_results searches
     search_help_text = "User name, user id or log id"
@@ -56,10 +58,11 @@ class GenerationAccessAdmin(ReadOnlyAdmin):
 
     @admin.display(description="what")
     def what(self, access: GenerationAccess) -> SafeString | str:
-        if access.log_id is None:
-            return columns.excerpt(unquote_plus(access.selection) or "the newest")
-        page = reverse("admin:generation_generationlog_change", args=[access.log_id])
-        return format_html('<a class="text-link log-id" href="{}">{}</a>', page, access.log_id)
+        return columns.excerpt(_selected(access)) if access.log_id is None else _link(access.log_id)
+
+    @admin.display(description="what")
+    def whole(self, access: GenerationAccess) -> SafeString | str:
+        return _selected(access) if access.log_id is None else _link(access.log_id)
 
     @admin.display(description="generations")
     def row_count(self, access: GenerationAccess) -> SafeString:
@@ -68,3 +71,12 @@ class GenerationAccessAdmin(ReadOnlyAdmin):
     @admin.display(description="from")
     def source(self, access: GenerationAccess) -> str:
         return access.address or "–"
+
+
+def _selected(access: GenerationAccess) -> str:
+    return unquote_plus(access.selection) or "the newest"
+
+
+def _link(log_id: UUID) -> SafeString:
+    page = reverse("admin:generation_generationlog_change", args=[log_id])
+    return format_html('<a class="text-link log-id" href="{}">{}</a>', page, log_id)

@@ -11,6 +11,8 @@ from generation.conversation import parse
 class Turn(NamedTuple):
     speaker: str  # e.g. user, assistant, tool call
     text: str
+    call_id: str = ""  # which a tool's call and its result share
+    is_code: bool = False
 
 
 def turns_of(document: str) -> list[Turn]:
@@ -30,28 +32,31 @@ def turns_of(document: str) -> list[Turn]:
     ]
     turns += [
         Turn(
-            f"tool {tool['name']}", f"{tool['description']}\n{_pretty(tool['parameters'])}".strip()
+            f"available tool: {tool['name']}",
+            f"{tool['description']}\n{_pretty(tool['parameters'])}".strip(),
+            is_code=True,
         )
         for tool in found.get("tools", ())
     ]
     if options := found.get("options"):
-        turns.append(Turn("options", _pretty(options)))
+        turns.append(Turn("options", _pretty(options), is_code=True))
     return turns
 
 
 def _turn(role: str, part: dict[str, Any]) -> Turn:
-    speaker, text = role or "text", part.get("text", "")
     match part["type"]:
         case "thinking":
-            speaker = "thinking"
+            return Turn("thinking", part["text"])
         case "tool_use":
-            speaker, text = "tool call", f"{part['name']}({part['arguments']})"
+            call = f"{part['name']}({part['arguments']})"
+            return Turn("tool call", call, part["id"], is_code=True)
         case "tool_result":
-            speaker = "tool failed" if part["is_error"] else "tool result"
             text = "\n".join(_turn("", each).text for each in part["content"])
+            speaker = "tool failed" if part["is_error"] else "tool result"
+            return Turn(speaker, text, part["tool_use_id"])
         case "image":
-            speaker, text = f"{role} image", part.get("url") or _describe_image(part)
-    return Turn(speaker, text)
+            return Turn(f"{role} image", part.get("url") or _describe_image(part))
+    return Turn(role or "text", part.get("text", ""))
 
 
 def _describe_image(part: dict[str, Any]) -> str:

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from generation.pipeline.call import GenerationCall
     from generation.records import Generation
 
-
-EVENTS = 500  # in one read: who comes late finds many, and they are copied when they are encoded
+EVENTS = 500  # encoded at once, because a reader that comes late finds thousands
 
 
 class Dialect(Protocol):
@@ -76,7 +75,7 @@ class AnswerStream(EventSource):
             raise
         except StaccatoError as error:
             failure = error
-        except Exception:  # noqa: BLE001  # who owns the task logs it
+        except Exception:  # noqa: BLE001  # the owner of the task logs it
             failure = StaccatoError.from_bug()
         else:
             self._is_over = True

@@ -75,12 +75,13 @@ def user_of(request: Request) -> int:
     raise UserNotNamed(f"{whose}, so the base URL has to name the user: …/u/{{user_id}}/v1")
 
 
-def make_request(
+def make_request(  # noqa: PLR0913, PLR0917  # what the client sent, in its parts
     request: Request,
     asked: Asked,
     dialect: Dialect,
     body: dict[str, Any],
     headers: Mapping[str, str] | None = None,
+    path: str = "",
 ) -> GenerationRequest:
     """`headers` go to a provider that speaks the same dialect. Raises what `user_of` does, and
     `IdempotencyKeyInvalid`."""
@@ -107,6 +108,7 @@ def make_request(
             headers=headers or {},
             unsaid=asked.unsaid,
             bytes=len(request.body),
+            path=path,
         ),
     )
 

@@ -30,7 +30,7 @@ def _document(api: NinjaAPI) -> Any:
     def build(prefix: str) -> bytes:
         return Response(api.get_openapi_schema(path_prefix=prefix)).content
 
-    async def document(request: HttpRequest) -> HttpResponse:
+    async def document(request: HttpRequest, **_of_the_path: str) -> HttpResponse:
         await require_reader(request)
         prefix = request.path.rpartition("/")[0] + "/"
         return HttpResponse(build(prefix), content_type="application/json")
@@ -39,7 +39,7 @@ def _document(api: NinjaAPI) -> Any:
 
 
 def _page(view: View) -> Any:
-    async def page(request: HttpRequest) -> HttpResponse:
+    async def page(request: HttpRequest, **_of_the_path: str) -> HttpResponse:
         await require_reader(request)
         return view(request)
 

@@ -45,6 +45,7 @@ class RequestBody:
         self._head = head
         self._receive = receive
         self._limits = limits
+        self._is_chat = is_chat
         self._max_bytes = limits.max_chat_bytes if is_chat else limits.max_bytes
         self._is_complete = not head.has_body
         self._release: Callable[[], None] | None = None  # gives back the room that it has
@@ -60,8 +61,9 @@ class RequestBody:
         if length is not None and length > self._max_bytes:
             raise self._too_large_error()
         if self._head.has_body:
-            size = self._max_bytes if length is None else length
-            self._release = await self._limits.acquire(length, size, admitted=admitted)
+            self._release = await self._limits.acquire(
+                length, admitted=admitted, is_chat=self._is_chat
+            )
         try:
             async with asyncio.timeout(self._limits.seconds):
                 await self._read(into)
@@ -146,23 +148,27 @@ class BodyLimits:
         self.max_chat_bytes = settings.max_chat_body_bytes
         self.seconds = settings.body_timeout
         large = max(LARGE_BODIES_BYTES, self.max_bytes)
-        self._admitted_large = Room(max(large, self.max_chat_bytes))
+        self._admitted_large = Room(large)
         self._large = Room(large)
+        self._chats = Room(max(large, self.max_chat_bytes))  # all of them are admitted
         self._small = Room(SMALL_BODIES_OF_STRANGERS_BYTES)
 
     async def acquire(
-        self, length: int | None, size: int, *, admitted: bool
+        self, length: int | None, *, admitted: bool, is_chat: bool
     ) -> Callable[[], None] | None:
         """Wait for room for a body; returns what gives it back. Raises `TooManyInFlight`.
 
-        A body of unknown length has the `size` of the largest: the server hands over whatever it
-        has buffered. The room is taken at once, because readers that each hold a part could wait
-        for each other.
+        A body of unknown length counts as the largest: the server hands over whatever it has
+        buffered. The room is taken at once, because readers that each hold a part could wait for
+        each other.
         """
+        largest = self.max_chat_bytes if is_chat else self.max_bytes
+        size = largest if length is None else length
         is_large = size > SMALL_BODY_BYTES or length is None
         if admitted and not is_large:
             return None
-        room = (self._admitted_large if admitted else self._large) if is_large else self._small
+        large = self._chats if is_chat else self._admitted_large if admitted else self._large
+        room = large if is_large else self._small
         try:
             async with asyncio.timeout(self.seconds):
                 await room.acquire(size)

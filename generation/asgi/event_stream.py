@@ -14,6 +14,7 @@ from generation.asgi.body import ClientLeft, wire_headers
 from generation.asgi.handlers import WhileClientStays
 from generation.asgi.uvicorn_limits import ABORT
 from generation.errors import StaccatoError, release_frames
+from generation.tasks import in_own_task
 from generation.telemetry import metrics
 from generation.timing import FairTimeout
 
@@ -39,6 +40,7 @@ class EventSource(ABC):
     """What a view gives to an `EventStream`: encoded events, while they come."""
 
     outcome = metrics.SUCCEEDED  # what the request is counted as, once all events are sent
+    is_sent = False  # all events
 
     @abstractmethod
     async def read(self) -> bytes:
@@ -83,10 +85,14 @@ async def send_events(  # noqa: PLR0913, PLR0917  # ASGI's three, and what they 
     """
     try:
         with WhileClientStays(receive):
-            await _send_all(stream, request_id, send_s, send)
+            try:
+                await in_own_task(_send_all(stream, request_id, send_s, send))
+            finally:  # not in the task, which may be cancelled before its first step
+                stream.source.close()
     except ClientLeft as departure:
         release_frames(departure)
-        return metrics.CLIENT_LEFT
+        # A server reports a disconnect after the last byte, too.
+        return stream.source.outcome if stream.source.is_sent else metrics.CLIENT_LEFT
     except _ClientTooSlow:
         logger.info("a client took more than %g s to read a part of a stream", send_s)
         await _tear(scope, receive)
@@ -100,21 +106,18 @@ async def send_events(  # noqa: PLR0913, PLR0917  # ASGI's three, and what they 
 
 
 async def _send_all(stream: EventStream, request_id: str, send_s: float, send: Send) -> None:
-    source = stream.source
     message: dict[str, Any] = {
         "type": "http.response.start",
         "status": stream.status_code,
         "headers": wire_headers(stream, request_id),
     }
     is_over = False
-    try:
-        while not is_over:
-            await _send_one(message, send_s, send)
-            is_over = await _send_until_silent(source, send_s, send)
-            message = _body(KEEP_ALIVE)
-        await _send_one(_body(b"", more=False), send_s, send)
-    finally:
-        source.close()
+    while not is_over:
+        await _send_one(message, send_s, send)
+        is_over = await _send_until_silent(stream.source, send_s, send)
+        message = _body(KEEP_ALIVE)
+    stream.source.is_sent = True
+    await _send_one(_body(b"", more=False), send_s, send)
 
 
 async def _send_one(message: dict[str, Any], send_s: float, send: Send) -> None:

@@ -154,7 +154,7 @@ class DurableLog:
         try:
             await self._appends.submit(keyed)
         except DatabaseUnavailable:  # this queue is full as well
-            self._spool.remember([keyed], "its queue is full")
+            self._spool.remember([keyed], "its queue is full", "the journal's queue is full")
         self._work.set()
 
     async def _append(self, batch: Sequence[KeyedRow]) -> list[None]:
@@ -253,7 +253,7 @@ class DurableLog:
         except OSError as error:
             if keyed not in self._spool:  # logged once, not at each try
                 self._spool.remember_refused(
-                    keyed, f"PostgreSQL refuses {row_id}, which can't be set aside: {error}"
+                    keyed, f"PostgreSQL refuses {row_id}, which can't be set aside: {error}", error
                 )
             return False
         metrics.REFUSED_ROWS.inc()

@@ -35,7 +35,8 @@ class Appended:
 
     saved: Sequence[KeyedRow]
     left: Sequence[KeyedRow]
-    why: str
+    why: str  # for operators
+    error: OSError | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -134,12 +135,12 @@ class LockedJournal:
                 return Appended(saved, (), "")
         except OSError as error:
             self._abandon_file(part, error)
-            return Appended((), rows, str(error))
+            return Appended((), rows, str(error), error)
         left = [keyed for keyed, _line in further]
         try:
             part = await self._begin_further(sum(len(line) for _keyed, line in further))
         except OSError as error:
-            return Appended(saved, left, f"it is full, and the disk, too: {error}")
+            return Appended(saved, left, f"it is full, and can't go on: {error}", error)
         journal.full += [journal.current] if journal.current else []
         journal.current = part
         logger.warning("the journal is full; it goes on in %s", part.file.path)
@@ -147,7 +148,7 @@ class LockedJournal:
             await self._write(part, further)
         except OSError as error:
             self._abandon_file(part, error)
-            return Appended(saved, left, str(error))
+            return Appended(saved, left, str(error), error)
         return Appended([*saved, *left], (), "")
 
     async def _begin_further(self, need: int) -> Part:

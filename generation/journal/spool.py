@@ -46,6 +46,7 @@ class Spool:
     def __init__(self, settings: Settings) -> None:
         self._journal = OwnJournal(Path(settings.journal_dir), settings.journal_max_bytes)
         self._in_memory: dict[str, KeyedRow] = {}
+        self._why_in_memory = ""  # for callers, to whom paths are of no concern
         self._refused: set[str] = set()  # of those in memory; no file can take them
         self._rejected: set[Path] = set()  # journals that can't be adopted, each logged once
 
@@ -77,7 +78,7 @@ class Spool:
             raise JournalUnavailable(reason.public if reason else "no journal yet", retry_after=1)
         if self._in_memory:
             raise JournalUnavailable(
-                f"{len(self._in_memory)} answers are in memory only: the disk takes no more",
+                f"{len(self._in_memory)} answers are in memory only: {self._why_in_memory}",
                 retry_after=5,
             )
         if journal.bytes > journal.capacity * NEAR_FULL:
@@ -117,7 +118,7 @@ class Spool:
             await self._save(journal, [*await journal.replace_removed(), *rows])
 
     async def rescue(self) -> None:
-        """Write rows that are in memory only to a file, once the disk has room for one."""
+        """Write rows that are in memory only to a file, once one can be written."""
         rows = [keyed for name, keyed in self._in_memory.items() if name not in self._refused]
         if not (rows and self.is_open):
             return
@@ -125,15 +126,20 @@ class Spool:
             appended = await journal.append(rows)
             self._forget(appended.saved)
         if appended.saved:
-            logger.warning("the disk has room again: it has the rows that were in memory only")
+            logger.warning(
+                "the journal can be written again: it has the rows that were in memory only"
+            )
 
-    def remember_refused(self, keyed: KeyedRow, why: str) -> None:
+    def remember_refused(self, keyed: KeyedRow, why: str, error: OSError) -> None:
         """Keep a row in memory that PostgreSQL refuses and that can't be set aside."""
         self._refused.add(str(keyed.row.id))
-        self.remember([keyed], why)
+        self.remember([keyed], why, _reason("a refused row can't be set aside", error))
 
-    def remember(self, rows: Sequence[KeyedRow], why: str) -> None:
+    def remember(
+        self, rows: Sequence[KeyedRow], why: str, public: str = "the journal can't be written"
+    ) -> None:
         """Keep rows in memory: the one case in which a kill can lose an answered row."""
+        self._why_in_memory = public
         self._in_memory.update((str(keyed.row.id), keyed) for keyed in rows)
         logger.error(
             "the journal can't be written (%s): a kill of this process would now lose %d"
@@ -147,7 +153,8 @@ class Spool:
         if rows:
             appended = await journal.append(rows)
             if appended.left:
-                self.remember(appended.left, appended.why)
+                public = _reason("the journal can't be written", appended.error)
+                self.remember(appended.left, appended.why, public)
 
     def _forget(self, rows: Sequence[KeyedRow]) -> None:
         for keyed in rows:
@@ -283,6 +290,11 @@ class Spool:
             )
         else:
             logger.warning("%d rows wait in %s for the next start", len(rows), path)
+
+
+def _reason(words: str, error: OSError | None) -> str:
+    """Returns the words with the system's, e.g. No space left on device, but without a path."""
+    return f"{words} ({error.strerror})" if error is not None and error.strerror else words
 
 
 def _rests(path: Path) -> bool:

@@ -30,13 +30,17 @@ if TYPE_CHECKING:
 
 
 class Relay(Protocol):
-    """Takes the events of an answer to whoever reads them."""
+    """Takes the events of an answer to its readers."""
 
     first_at: float | None  # when the first events were put; None: none were
 
-    async def put(self, events: Sequence[Event]) -> None:
+    @property
+    def has_room(self) -> bool: ...
+
+    def put(self, events: Sequence[Event]) -> None: ...
+
+    async def room(self) -> None:
         """Waits while a reader lags."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +84,9 @@ class StreamedAttempt:
         self._on_commit = on_commit
         self._put = 0  # of the transcript's events
 
-    def note_bytes(self, *, has_begun: bool) -> None:
-        """Something has come from the provider. `has_begun`: an event has come before."""
-        if has_begun:
-            self._limit.move_to(min(self._clock() + self._times.idle, self._end))
+    def note_life(self) -> None:
+        """Something has come after the first event, though nothing of the answer."""
+        self._limit.move_to(min(self._clock() + self._times.idle, self._end))
 
     @property
     def has_news(self) -> bool:
@@ -91,16 +94,20 @@ class StreamedAttempt:
 
     async def put_news(self) -> None:
         """Hand on what is new in the transcript. Waits while a reader lags."""
-        news: list[Event] = list(self.transcript.events[self._put :])
+        news: list[Event] = [*self.transcript.events[self._put :]]
         self._put += len(news)
         if not self.is_committed:
             self.is_committed = True
             self._end = self._total_end
-            news.insert(0, Start(self.transcript.model or self.model, self.provider))
+            transcript = self.transcript
+            model = transcript.model or self.model
+            news.insert(0, Start(model, self.provider, transcript.usage))
             self._on_commit()
-        self._limit.move_to(self._end)  # while a reader lags, the provider is not idle
-        await self._relay.put(news)
-        self._limit.move_to(min(self._clock() + self._times.idle, self._end))
+        self._relay.put(news)
+        if not self._relay.has_room:
+            self._limit.move_to(self._end)  # while a reader lags, the provider is not idle
+            await self._relay.room()
+        self.note_life()
 
     async def put_whole(self, answer: Answer) -> None:
         """Hand on an answer that came whole."""
@@ -158,8 +165,8 @@ def _to_events(answer: Answer) -> Iterator[Content]:
         match block:
             case Text(text):
                 yield TextDelta(text)
-            case Thinking(text, signature):
-                yield ThinkingDelta(text, signature)
+            case Thinking(text, signature, is_redacted):
+                yield ThinkingDelta(text, signature, is_redacted)
             case ToolUse():
                 yield ToolStart(block.id, block.name)
                 yield ToolArguments(block.arguments)

@@ -112,11 +112,15 @@ def _join(events: list[Content]) -> list[Block]:
                 at += 1
             blocks.append(Text("".join(map(_written, events[start:at]))))
         elif isinstance(first, ThinkingDelta):
-            signature = ""
+            signature = first.signature
+            at += 1
             while at < end and not signature and isinstance(event := events[at], ThinkingDelta):
+                if event.is_redacted:
+                    break
                 signature = event.signature  # it ends the block
                 at += 1
-            blocks.append(Thinking("".join(map(_written, events[start:at])), signature))
+            text = "".join(map(_written, events[start:at]))
+            blocks.append(Thinking(text, signature, first.is_redacted))
         elif isinstance(first, ToolStart):
             at += 1
             while at < end and isinstance(events[at], ToolArguments):

@@ -134,7 +134,7 @@ class Migration(migrations.Migration):
                 (
                     "selection",
                     models.TextField(
-                        blank=True, help_text="The list's filter, or what was erased."
+                        blank=True, help_text="The list's filter, or what a command took."
                     ),
                 ),
                 ("rows", models.IntegerField(help_text="How many generations.")),

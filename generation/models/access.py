@@ -34,7 +34,7 @@ class GenerationAccess(models.Model):
     address = models.GenericIPAddressField(null=True)
     action = models.CharField(max_length=8, choices=Action.choices)
     log_id = models.UUIDField(null=True, help_text="Of the one generation, if it was one.")
-    selection = models.TextField(blank=True, help_text="The list's filter, or what was erased.")
+    selection = models.TextField(blank=True, help_text="The list's filter, or what a command took.")
     rows = models.IntegerField(help_text="How many generations.")
 
     class Meta:

@@ -49,8 +49,8 @@ class Archive:
     connection: BaseDatabaseWrapper
     folder: Path
     file_format: Format
-    # Called with a partition's name, its rows and its file before it is read.
-    announce: Callable[[str, int, Path], None]
+    # Called with a partition's rows and its file, which has its name, before it is read.
+    announce: Callable[[int, Path], None]
     report: Callable[[str], None]
 
     def add(self, found: Found, part: Partition) -> None:
@@ -67,7 +67,7 @@ class Archive:
         if path.exists() and mark == _mark(rows):  # a journal may have brought some since
             self.report(f"{part.name}: is archived")
             return
-        self.announce(part.name, rows, path)
+        self.announce(rows, path)
         draft = path.with_name(f"{path.name}.part")
         try:
             rows = self._write(part.name, table, draft)

@@ -49,6 +49,10 @@ class GenerationCall:
             if self._interruptible:
                 self.task.cancel()
 
+    @property
+    def is_abandoned(self) -> bool:
+        return self._abandonment is not None
+
     async def interruptible(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Await work that `abandon()` may cut short. Raises `Abandoned` then."""
         if abandonment := self._get_abandonment():

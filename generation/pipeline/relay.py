@@ -1,4 +1,4 @@
-"""A stream on its way from the provider to whoever reads it: one writer, any number of readers.
+"""A stream on its way from the provider to its readers: one writer, any number of readers.
 
 The events of the whole answer are kept until the generation ends, because its row needs them, and
 because a reader that comes late, or comes back, reads from any position. So memory is bounded by
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from generation.events import Event
 
-LAG_CHARS = 65_536  # that a reader may be behind; beyond that, the provider is not read
+LAG_CHARS = 65_536  # that a reader may lag; beyond that, the provider is not read
 
 _SIZED = (TextDelta, ThinkingDelta, ToolArguments)
 
@@ -35,11 +35,8 @@ class Relay:
         self.readers: set[Reader] = set()
         self._room = asyncio.Event()  # set whenever a reader may have caught up
 
-    async def put(self, events: Sequence[Event]) -> None:
-        """Add events. The first that are put commit the answer: no retry may follow.
-
-        Waits while a reader lags. May be cancelled; the events have been added then.
-        """
+    def put(self, events: Sequence[Event]) -> None:
+        """Add events. The first that are put commit the answer: no retry may follow."""
         if self.first_at is None:
             self.first_at = monotonic()
         self.events.extend(events)
@@ -48,9 +45,17 @@ class Relay:
                 self.size += len(event.text)
         for reader in self.readers:
             reader.wake()
-        while self.size > LAG_CHARS and any(
-            self.size - reader.taken > LAG_CHARS for reader in self.readers
-        ):
+
+    @property
+    def has_room(self) -> bool:
+        """Whether no reader lags so far that the writer has to wait for it."""
+        return self.size <= LAG_CHARS or all(
+            self.size - reader.taken <= LAG_CHARS for reader in self.readers
+        )
+
+    async def room(self) -> None:
+        """Wait while a reader lags. May be cancelled."""
+        while not self.has_room:
             self._room.clear()
             await self._room.wait()
 

@@ -90,8 +90,10 @@ class Admission:
         return call
 
     def find_stream(self, key: KeyRef) -> GenerationCall | None:
-        """Returns the stream that runs under an Idempotency-Key in this process."""
-        return self._streams.get(key)
+        """Returns the stream that runs under an Idempotency-Key in this process, unless it was
+        abandoned: it ends with an error that only the client that left has caused."""
+        call = self._streams.get(key)
+        return None if call is None or call.is_abandoned else call
 
     def _count_abandoned(self) -> None:
         self.abandoned += 1

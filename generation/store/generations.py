@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Uuid, bindparam, func, select
+from sqlalchemy import Uuid, bindparam, false, func, select
 
 from generation.records import StoredGeneration
 from generation.store import tables
@@ -44,6 +44,7 @@ class Generations:
             error_type=row.error_type,
             error=self._ring.read(generation_id, "error", row.error, row.encryption_key),
             generation=replace(answer_of(row, self._ring), replayed=False),
+            is_verbatim=row.is_verbatim,
         )
 
 
@@ -55,6 +56,8 @@ def _statement(tables: Tables) -> Executable:
         func.coalesce(column, "").label(column.key)
         for column in (body.c.result, body.c.blocks, body.c.error, body.c.encryption_key)
     )
+    # Of a held result, the blocks are reduced all the same.
+    is_verbatim = (body.c.content == "full") | (body.c.result_held & (body.c.blocks == ""))
     return (
         select(
             log.c.id,
@@ -67,6 +70,7 @@ def _statement(tables: Tables) -> Executable:
             log.c.provider,
             log.c.model,
             log.c.latency_ms,
+            func.coalesce(is_verbatim, false()).label("is_verbatim"),
             *texts,
         )
         .outerjoin(body, (body.c.id == log.c.id) & (body.c.id == wanted))

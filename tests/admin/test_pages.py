@@ -12,6 +12,7 @@ from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.utils.html import strip_tags
 
 from generation.conversation import (
     Image,
@@ -94,17 +95,24 @@ def test_a_conversation_shows_who_says_what(staff):
         is_estimated=True,
     )
     html = get(staff, f"{LOGS}{log.pk}/change/").html
-    turns = re.findall(r"<dt>([^<]*)</dt><dd class=.log-text.>(.*?)</dd>", html, re.DOTALL)
-    assert [(speaker, unescape(text).split(",")[0]) for speaker, text in turns] == [
+    turns = [
+        part.split('<dd class="log-text')
+        for part in html.split("<dt>")
+        if 'dd class="log-text' in part
+    ]
+    assert [
+        (strip_tags(who), unescape(text.partition(">")[2].partition("</dd>")[0]).split(",")[0])
+        for who, text in turns
+    ] == [
         ("user", "What is this?"),
         ("user image", "3 bytes of image/png"),
         ("thinking", "Hm."),
-        ("tool call", 'look({"at": 1})'),
-        ("tool result", "a <cat>"),
-        ("tool look", 'Looks.\n{\n  "type": "object"\n}'),
+        ("tool call t1", 'look({"at": 1})'),
+        ("tool result t1", "a <cat>"),
+        ("available tool: look", 'Looks.\n{\n  "type": "object"\n}'),
         ("options", '{\n  "temperature": 0.0\n}'),
         ("text", "A cat."),
-        ("tool call", "purr({})"),
+        ("tool call t2", "purr({})"),
     ]
     assert "1,234 ms" in html
     assert "20 out, estimated" in html

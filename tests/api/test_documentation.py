@@ -65,3 +65,20 @@ async def test_it_can_be_open_or_off_whatever_else_is_required(client, access, p
     assert (await client.get(page)).status_code == 200
     access(DOCS_ACCESS="off")
     assert problem(await client.get(page)) == (404, "not-found")
+
+
+DIALECTS = {
+    "openai": {"/chat/completions", "/responses", "/embeddings", "/models", "/models/{name}"},
+    "anthropic": {"/messages", "/messages/count_tokens"},
+}
+
+
+@pytest.mark.parametrize(("dialect", "paths"), DIALECTS.items())
+async def test_each_vendors_dialect_has_a_document_of_its_own(client, dialect, paths):
+    for base in ("/v1", "/u/1/v1"):
+        document = (await client.get(f"{base}/{dialect}.json")).json()
+        assert set(document["paths"]) == {base + path for path in paths}
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            assert operation["responses"]["200"]["content"]["application/json"]["example"]
+    assert (await client.get(f"/v1/{dialect}-docs")).status_code == 200

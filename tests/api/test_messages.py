@@ -27,6 +27,13 @@ ASKED = {"type": "tool_use", "id": "c1", "name": "clock", "arguments": "{}"}
 CLOCK = {"name": "clock", "description": "Tells the time.", "parameters": {"type": "object"}}
 
 
+def nested(depth: int) -> dict:
+    document: dict = {}
+    for _ in range(depth - 1):
+        document = {"a": document}
+    return document
+
+
 def part(**members) -> list[dict]:
     return [{"role": "user", "content": [members]}]
 
@@ -136,6 +143,8 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"messages": [HELLO], "tools": [CLOCK, CLOCK]}, "have the same name"),
     ({"messages": [HELLO], "tools": [{"name": "a b"}]}, "should match pattern"),
     ({"messages": [HELLO], "tools": [{**CLOCK, "parameters": {"\0": 1}}]}, "NUL character"),
+    ({"messages": [HELLO], "tools": [{**CLOCK, "parameters": nested(101)}]}, "100 levels deep"),
+    ({"messages": [HELLO], "tools": [{**CLOCK, "parameters": nested(300)}]}, "100 levels deep"),
     ({"messages": [HELLO], "tool_choice": "auto"}, "goes with `tools` only"),
     ({"messages": [HELLO], "tools": [CLOCK], "tool_choice": "x"}, "the name of one of `tools`"),
     ({"messages": [HELLO], "response_format": {"type": "json_schema"}}, "goes with the type"),

@@ -13,7 +13,6 @@ from generation.conversation import Text, Thinking, ToolUse
 from generation.errors import StreamBroken
 from generation.events import (
     Start,
-    Stop,
     TextDelta,
     ThinkingDelta,
     ToolArguments,
@@ -39,8 +38,6 @@ STREAM: list[events.Event] = [
     ToolStart("call_2", "clock"),
     ToolArguments("{}"),
     ToolEnd(),
-    USAGE,
-    Stop("tool_use"),
 ]
 GENERATION = Generation(
     id=ID,

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from uuid import uuid4
 
+import pytest
+
 from generation.models import ApiKey, GenerationBody, GenerationLog
 from tests.support.events import parse
 from tests.support.keys import amake_key, bearer
 from tests.support.problems import problem
+from tests.support.streams import kinds_of, text_of
 
 Scope = ApiKey.Scope
 WAYS = ["", "/events"]
@@ -67,6 +70,21 @@ async def test_texts_that_are_not_kept_are_empty(client):
     assert [event.kind for event in events] == ["start", "usage", "done"]
     await GenerationLog.objects.all().adelete()
     assert problem(await client.get(f"/api/v1/generations/{made['id']}")) == (404, "not-found")
+
+
+@pytest.mark.parametrize("is_held", [True, False], ids=["held", "reduced"])
+async def test_a_position_in_a_text_that_is_not_kept_brings_no_part_of_another(client, is_held):
+    made = await generate(client)
+    await GenerationBody.objects.filter(log_id=made["id"]).aupdate(
+        content="redacted", result="[email] and more", result_held=is_held
+    )
+    path = f"/api/v1/generations/{made['id']}/events"
+    everything = parse((await client.get(path)).content)
+    rest = parse((await client.get(path, headers={"Last-Event-ID": "8"})).content)
+    assert text_of(everything) == "[email] and more"
+    assert text_of(rest) == ("and more" if is_held else "")
+    assert kinds_of(rest) == ["usage", "done"]
+    assert rest[-1].data["result"] == "[email] and more"
 
 
 async def test_a_last_event_id_that_no_event_has_is_refused(client):

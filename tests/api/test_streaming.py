@@ -225,6 +225,18 @@ async def test_the_same_request_under_the_same_key_joins_the_stream(here, author
         assert refused.json()["type"].endswith("idempotency-key-reused")
 
 
+async def test_nobody_joins_a_stream_that_is_given_up(here, author, llm, sql, database_url):
+    """A client that asks again while the row is written is not answered that it has left."""
+    async with here(ON_DISCONNECT="cancel", WRITE_TIMEOUT="60") as service:
+        first = await follow(service, author, "Because", headers=KEY)
+        async with locked(database_url, "generation_generationlog"):
+            await first.leave()
+            await until_blocked(sql, "WITH rows AS")
+            again = await request(service.port, "POST", "/api/v1/generate/1", ASK, KEY)
+        assert (again.status, again.headers["retry-after"]) == (409, "1")
+        assert again.json()["type"] == "urn:staccato:problem:idempotency-key-in-use"
+
+
 async def test_a_client_that_reads_nothing_stops_the_llm_and_has_left_after_a_while(
     serve, author, llm, sql
 ):

@@ -119,6 +119,20 @@ async def test_the_head_says_that_nobody_on_the_way_may_hold_events_back():
     }
 
 
+async def test_a_client_that_leaves_after_the_last_byte_has_all_of_the_answer():
+    """uvicorn reports a disconnect once the response is complete."""
+
+    class Leaves(Client):
+        async def send(self, message) -> None:
+            await super().send(message)
+            if self.is_whole:
+                self._gone.set()
+
+    source = Script(b"done")
+    assert await Leaves().get(source) == SUCCEEDED
+    assert source.closed == 1
+
+
 async def test_the_source_says_what_the_request_counts_as():
     source = Script(b"error")
     source.outcome = "stream-broken"
@@ -194,10 +208,12 @@ async def test_another_server_tears_the_connection_when_the_application_fails():
     assert source.closed == 1
 
 
-async def test_a_server_that_stops_closes_the_source():
+@pytest.mark.parametrize("steps", range(8))
+async def test_a_server_that_stops_closes_the_source_in_each_step(steps):
     client, source = Client(), Script(b"a", 1000.0)
     serving = asyncio.ensure_future(client.get(source))
-    while len(client.sent) < 2:
+    await asyncio.sleep(0)  # a task that has not begun has no source to close
+    for _ in range(steps):
         await asyncio.sleep(0)
     serving.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from tests.support import http
+from tests.support import http, service
 from tests.support.http import GENERATE, Wire, exchange, head
 from tests.support.keys import amake_key
 from tests.support.service import PRODUCTION
@@ -84,19 +84,27 @@ async def statuses(port: int, requests: list[bytes]) -> dict[bytes, int]:
     return results
 
 
+@pytest.fixture(scope="module")
+def production(postgres_url, tmp_path_factory):
+    """The service as in production, with journals of its own, so that it has no siblings."""
+    journals = str(tmp_path_factory.mktemp("journals"))
+    settings = {**PRODUCTION, "LOG_LEVEL": "WARNING", "STACCATO_JOURNAL_DIR": journals}
+    with service.shared(postgres_url, LLM_PROVIDER="simulated", **settings) as shared:
+        yield shared
+
+
 @pytest.fixture
-async def fuzzed(serve, orm, peppered):
-    """The service as in production, a key for it, and the proof that it took no harm."""
+async def fuzzed(production, users, orm, peppered):
+    """It has a key for the service, and the proof that it took no harm."""
     key = await amake_key()
-    async with serve(**PRODUCTION, LOG_LEVEL="WARNING") as service:
-        service.auth = f"X-API-Key: {key}"
-        for _ in range(20):  # whatever is loaded late is loaded now
-            await exchange(service.port, head(service.auth))
-        await http.request(service.port, "GET", "/admin/login/")
-        yield service
-        assert (await exchange(service.port, head(service.auth))).status == 200, "it took harm"
-        assert "Traceback" not in service.log
-        assert "canary" not in service.log
+    production.auth = f"X-API-Key: {key}"
+    for _ in range(20):  # whatever is loaded late is loaded now
+        await exchange(production.port, head(production.auth))
+    await http.request(production.port, "GET", "/admin/login/")
+    yield production
+    assert (await exchange(production.port, head(production.auth))).status == 200, "it took harm"
+    assert "Traceback" not in production.log
+    assert "canary" not in production.log
 
 
 def assert_none_is_a_fault(results: dict[bytes, int]) -> None:
@@ -161,6 +169,7 @@ async def first_status(port: int, request: bytes) -> int:
 
 async def test_two_hundred_endless_bodies_at_once_take_no_memory(fuzzed):
     before = fuzzed.memory()
+    fuzzed.forget_peak_memory()
 
     async def flood() -> int:
         async with Wire.to(fuzzed.port) as wire:
@@ -180,6 +189,7 @@ async def test_two_hundred_endless_bodies_at_once_take_no_memory(fuzzed):
 
 async def test_two_hundred_strangers_bodies_at_once_take_no_memory(fuzzed):
     before = fuzzed.memory()
+    fuzzed.forget_peak_memory()
     body = b'{"input": "%s"}' % (b"x" * 1_000_000)
     found = await asyncio.gather(
         *(exchange(fuzzed.port, head(f"Content-Length: {len(body)}") + body, 60)

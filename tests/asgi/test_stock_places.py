@@ -88,12 +88,12 @@ async def test_a_client_that_reads_slowly_keeps_nobody_from_working(places, monk
     await asyncio.wait_for(place.serve(respond, {}, None, slow_send), 1)
 
 
-async def test_five_hundred_at_the_login_leave_room_for_generations(serve):
+async def test_a_crowd_at_the_login_leaves_room_for_generations(serve):
     async with serve() as service:
         assert (await request(service.port, "GET", LOGIN)).status == 200
         crowd = [
             asyncio.create_task(exchange(service.port, head(path=LOGIN, method="GET"), 60))
-            for _ in range(500)
+            for _ in range(100)
         ]
         replies = [await generate(service.port) for _ in range(5)]
         assert {reply.status for reply in replies} == {200}
@@ -105,7 +105,7 @@ async def test_five_hundred_at_the_login_leave_room_for_generations(serve):
         assert (await request(service.port, "GET", LOGIN)).status == 200
 
 
-async def test_a_hundred_logins_at_once_succeed_or_are_told_to_come_back(serve, orm, settings):
+async def test_many_logins_at_once_succeed_or_are_told_to_come_back(serve, orm, settings):
     """Each wants one of Django's four connections, and half a second of a core."""
     settings.PASSWORD_HASHERS = global_settings.PASSWORD_HASHERS  # the service's, not the tests'
     await sync_to_async(User.objects.create_superuser)("boss", password="its password 7", id=50)
@@ -120,7 +120,7 @@ async def test_a_hundred_logins_at_once_succeed_or_are_told_to_come_back(serve, 
             f"Cookie: {cookie}",
         )
         login = head(*lines, path=LOGIN) + body
-        answers = await asyncio.gather(*(exchange(service.port, login, 60) for _ in range(100)))
+        answers = await asyncio.gather(*(exchange(service.port, login, 60) for _ in range(16)))
         statuses = Counter(answer.status for answer in answers)
         assert set(statuses) <= {302, 503}, statuses
         assert statuses[302] >= AT_WORK

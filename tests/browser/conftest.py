@@ -64,6 +64,7 @@ async def served(postgres_url):
         Provider(says(200, AnthropicDialect().answer())).serve() as provider,
         service.running(
             postgres_url,
+            DJANGO_SETTINGS_MODULE="tests.browser.settings",
             LLM_PROVIDER="anthropic",
             ANTHROPIC_API_KEY="test-key",
             ANTHROPIC_BASE_URL=provider.url,

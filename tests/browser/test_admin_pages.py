@@ -17,20 +17,6 @@ from project.management.commands.seed_demo import PROFILES
 from tests.support.admin import make_id, save, save_log, with_body
 
 LOGS = "/admin/generation/generationlog/"
-PAGES = [
-    "/",
-    "/admin/",
-    LOGS,
-    "/admin/generation/profile/",
-    "/admin/generation/profile/1/change/",
-    "/admin/generation/usagelog/",
-    "/admin/generation/maintenance/",
-    "/admin/generation/apikey/",
-    "/admin/generation/apikey/add/",
-    "/admin/auth/user/",
-    "/admin/auth/user/50/change/",
-    "/api/v1/docs",
-]
 RUN = "window.ran = (window.ran || 0) + 1; alert(1)"
 HOSTILE = [
     f"<script>{RUN}</script>",
@@ -84,13 +70,6 @@ async def ran(page) -> int:
     return await page.evaluate("window.ran || 0")
 
 
-async def test_no_page_asks_for_anything_that_its_policy_forbids(watched):
-    for path in PAGES:
-        await watched.open(path)
-        await watched.page.wait_for_load_state("networkidle")  # what a script asks for, too
-        assert watched.faults == [], path
-
-
 async def test_the_look_is_alive_under_the_policy(watched):
     await sync_to_async(save_log)()
     await watched.open(LOGS)
@@ -100,6 +79,8 @@ async def test_the_look_is_alive_under_the_policy(watched):
     await filters.wait_for(state="visible")
     await watched.open("/api/v1/docs")
     await watched.page.get_by_text("Generate a text for a user").wait_for(state="visible")
+    await watched.page.wait_for_load_state("networkidle")
+    assert watched.faults == []
 
 
 async def test_no_output_of_a_model_runs(visitor, settings):
@@ -128,17 +109,6 @@ async def test_what_gets_past_the_escaping_is_stopped_by_the_policy(watched):
         await watched.page.wait_for_function("window.blocked >= 5")
         assert await ran(watched.page) == 0, path
         assert watched.dialogs == [], path
-
-
-async def test_a_key_is_made_and_shown(watched):
-    await watched.open("/admin/generation/apikey/add/")
-    await watched.page.fill("[name=name]", "the shop")
-    await watched.page.select_option("[name=scope]", "all")
-    await watched.page.press("[name=name]", "Enter")
-    key = await watched.page.locator("[data-field=key]").inner_text()
-    assert key.startswith("stc_")
-    await watched.open("/admin/generation/apikey/")
-    assert key not in await watched.page.content()
 
 
 # --- the README's pictures ------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from tests.support.provider import Behaviour, Ending, Exchange, hangs, says, str
 OPENAI = OpenAIDialect()
 ANTHROPIC = AnthropicDialect()
 CALLS = (("c1", "weather", {"city": "Oslo"}), ("c2", "clock", {"zone": "CET"}))
+_JSON = "application/json"
 STRUCTURED = '{"colour": "blue", "score": 3}'
 
 
@@ -37,10 +38,10 @@ def _halves(text: str) -> tuple[str, str]:
 
 def _openai(scenario: str, *, is_streamed: bool) -> Behaviour:
     if scenario == "limited":
-        return says(429, OPENAI.error("limited"), retry_after="7")
+        return says(429, OPENAI.error("limited"), retry_after="7", content_type=_JSON)
     if scenario == "too_long":
-        words = "This model's maximum context length is 100 tokens."
-        return says(400, OPENAI.error("caller", words))
+        words = "Input tokens exceed the configured limit of 100 tokens."
+        return says(400, OPENAI.error("caller", words), content_type=_JSON)
     usage = {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 30}
     head: dict[str, Any] = {"id": "chatcmpl-1", "created": 1, "model": OPENAI.model, "usage": usage}
     head["object"] = "chat.completion"
@@ -54,7 +55,7 @@ def _openai(scenario: str, *, is_streamed: bool) -> Behaviour:
             message = {"role": "assistant", "content": None, "tool_calls": calls}
         reason = "tool_calls" if scenario == "tools" else "stop"
         choice = {"index": 0, "message": message, "finish_reason": reason}
-        return says(200, {**head, "choices": [choice]}, content_type="application/json")
+        return says(200, {**head, "choices": [choice]}, content_type=_JSON)
     first, second = map(_chunk, ({"content": half} for half in _halves(_text(scenario))))
     pieces = [_chunk({"role": "assistant", "content": ""})]
     if scenario == "tools":
@@ -89,9 +90,11 @@ def _chunk(delta: Any, reason: str | None = None) -> bytes:
 
 def _anthropic(scenario: str, *, is_streamed: bool) -> Behaviour:
     if scenario == "limited":
-        return says(429, ANTHROPIC.error("limited"), retry_after="7")
+        return says(429, ANTHROPIC.error("limited"), retry_after="7", content_type=_JSON)
     if scenario == "too_long":
-        return says(400, ANTHROPIC.error("caller", "prompt is too long: 101 tokens > 100 maximum"))
+        return says(
+            400, ANTHROPIC.error("caller", "prompt is too long: 101 > 100"), content_type=_JSON
+        )
     blocks: list[dict[str, Any]] = [
         {"type": "tool_use", "id": key, "name": name, "input": given} for key, name, given in CALLS
     ]
@@ -101,7 +104,7 @@ def _anthropic(scenario: str, *, is_streamed: bool) -> Behaviour:
     head: dict[str, Any] = {"id": "msg_1", "role": "assistant", "stop_sequence": None}
     if not is_streamed:
         reply = ANTHROPIC.answer(content=blocks, stop_reason=stop, **head)
-        return says(200, reply, content_type="application/json")
+        return says(200, reply, content_type=_JSON)
     start = {"input_tokens": 10, "output_tokens": 1}
     opening = ANTHROPIC.answer(content=[], stop_reason=None, usage=start, **head)
     pieces = [ANTHROPIC.event("message_start", message=opening)]

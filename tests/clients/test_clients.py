@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import sys
 from pathlib import Path
 
 import pytest
 
 from generation.models import GenerationLog
-from tests.clients.scripted import ANTHROPIC, OPENAI, behave
+from tests.clients.environment import PYTHON, needs_clients
+from tests.clients.scripted import ANTHROPIC, CALLS, OPENAI, behave
 
-PYTHON = Path(sys.prefix, "clients", "bin", "python")
 DRIVERS = Path(__file__).with_name("drivers")
 MODELS = {"openai": OPENAI.model, "anthropic": ANTHROPIC.model}
 
-pytestmark = pytest.mark.skipif(
-    not PYTHON.exists() and "CI" not in os.environ,
-    reason="needs the clients' environment: `make clients`",
-)
+pytestmark = needs_clients
 
 
 async def drive(driver: str, *targets: tuple[str, str]) -> list[dict]:
@@ -82,3 +77,21 @@ async def test_a_client_gets_what_it_gets_from_the_provider_whichever_dialect_th
     assert any(row.status == "cancelled" for row in rows) == ("leave" in direct)
     for row in rows:
         assert row.total_tokens == 30 or row.status != "succeeded", row
+
+
+async def test_the_client_of_responses_gets_the_same_from_either_provider(both):
+    service, _provider = both
+    hello = {"text": "Hello, world.", "calls": [], "tokens": [10, 20]}
+    tools = {"text": "", "calls": [[name, given] for _, name, given in CALLS], "tokens": [10, 20]}
+    for results in await drive("openai_responses", *((service, name) for name in MODELS.values())):
+        assert results == {
+            "whole": hello,
+            "streamed": hello,
+            "tools": tools,
+            "tools_streamed": tools,
+            "structured": {"colour": "blue", "score": 3},
+            "broken": {"text": "Hello", "error": "llm-overloaded"},
+            "too_long": {
+                "error": "BadRequestError", "status": 400, "code": "context_length_exceeded",
+            },
+        }  # fmt: skip

@@ -118,29 +118,22 @@ def test_a_bad_variable_stops_the_start_with_one_line(name, value, shown):
 
 
 @pytest.mark.served
-def test_a_misspelt_variable_is_reported_with_what_it_may_mean():
-    ended = in_a_process("manage.py check", LLM_MAX_CONCURENCY="5", OPENAI_ORG_ID="mine")
-    assert "LLM_MAX_CONCURENCY in the environment is not a setting" in ended.output
-    assert "Did you mean LLM_MAX_CONCURRENCY?" in ended.output
-    assert "OPENAI_ORG_ID" not in ended.output, "other programs have variables, too"
-
-
-@pytest.mark.served
-@pytest.mark.parametrize(
-    ("name", "meant"),
-    [
-        ("DATABSE_URL", "DATABASE_URL"),
-        ("ALLOWED_HOST", "ALLOWED_HOSTS"),
-        ("LOGLEVEL", "LOG_LEVEL"),
-        ("SECRETKEY", "SECRET_KEY"),
-        ("OPENAI_KEY", "OPENAI_API_KEY"),
-    ],
-)
-def test_a_misspelt_variable_of_the_deployment_is_reported_too(name, meant):
-    ended = in_a_process("manage.py check", **{name: "canary"})
-    assert f"{name} in the environment is not a setting" in ended.output
-    assert f"Did you mean {meant}?" in ended.output
+def test_each_misspelt_variable_is_reported_with_what_it_may_mean():
+    misspelt = {
+        "LLM_MAX_CONCURENCY": "LLM_MAX_CONCURRENCY",
+        "DATABSE_URL": "DATABASE_URL",
+        "ALLOWED_HOST": "ALLOWED_HOSTS",
+        "LOGLEVEL": "LOG_LEVEL",
+        "SECRETKEY": "SECRET_KEY",
+        "OPENAI_KEY": "OPENAI_API_KEY",
+    }
+    values = dict.fromkeys(misspelt, "canary")
+    ended = in_a_process("manage.py check", **values, OPENAI_ORG_ID="mine")
+    for name, meant in misspelt.items():
+        assert f"{name} in the environment is not a setting" in ended.output
+        assert f"Did you mean {meant}?" in ended.output
     assert "canary" not in ended.output
+    assert "OPENAI_ORG_ID" not in ended.output, "other programs have variables, too"
 
 
 @pytest.mark.served
@@ -199,10 +192,30 @@ def test_the_api_page_lists_every_problem_and_its_status():
         for slug in re.findall("`([a-z-]+)`", slugs)
     }
     # No caller gets these.
-    unseen = {errors.RowRefused, errors.ConnectionHeld, errors.Unavailable, errors.LLMError}
+    unseen = {
+        errors.RowRefused,
+        errors.ConnectionHeld,
+        errors.Unavailable,
+        errors.LLMError,
+        errors.Abandoned,
+        errors.AbandonedByClient,
+    }
     for _, kind in inspect.getmembers(errors, inspect.isclass):
         if issubclass(kind, errors.StaccatoError) and kind not in unseen:
             assert (str(kind.status), kind.slug) in documented, f"docs/api.md lacks {kind.slug}"
+
+
+def test_models_have_names_for_clients():
+    settings = conf.parse({"LLM_MODELS": "fast=openai:small, own=anthropic"})
+    assert settings.llm_models == {"fast": ("openai", "small"), "own": ("anthropic", "")}
+    for value, why in (
+        ("fast", "is not name=provider:model"),
+        ("fast=nobody:x", "use provider:model"),
+        ("a=openai:x,a=openai:y", "given twice"),
+        ("a b=openai:x", "up to 100 letters"),
+    ):
+        with pytest.raises(ImproperlyConfigured, match=why):
+            conf.parse({"LLM_MODELS": value})
 
 
 @pytest.mark.parametrize(

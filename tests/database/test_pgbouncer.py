@@ -28,7 +28,7 @@ from tests.support import http, pgbouncer, service
 ROOT = Path(__file__).parents[2]
 MODE = "pgbouncer-transaction"
 CALLERS = 12
-PHASES = 4_000
+PHASES = 1_600
 USERS = range(1, 41)
 
 

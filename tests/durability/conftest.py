@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,13 +16,33 @@ from tests.support.postgres import PrivatePostgres
 
 
 @pytest.fixture(scope="session")
-def own_postgres():
-    """One server for all of these files; each test leaves it running and empty."""
-    server = PrivatePostgres()
+def migrated(tmp_path_factory) -> Path:
+    """A data folder with our tables and the demo's users, made once for all workers."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    data = folder / "migrated"
+    with (folder / "migrated.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not data.exists():
+            server = PrivatePostgres()
+            try:
+                server.start()
+                service.manage(server.url, "migrate", "--verbosity", "0")
+                service.manage(server.url, "seed_demo")
+                server.stop()
+                server.copy_data(data)
+            finally:
+                server.remove()
+    return data
+
+
+@pytest.fixture(scope="session")
+def own_postgres(migrated):
+    """One server for all files of a worker; each test leaves it running and empty."""
+    server = PrivatePostgres(data=migrated)
     try:
         server.start()
-        service.manage(server.url, "migrate", "--verbosity", "0")
-        service.manage(server.url, "seed_demo")
         yield server
     finally:
         server.remove()

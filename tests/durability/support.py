@@ -11,6 +11,8 @@ import asyncpg
 from tests.support import http
 
 SLACK_S = 4.0  # for a slow machine; the bounds themselves are in each test
+# Words in the log of a process that left something behind.
+UNTIDY = ("was never closed", "was destroyed", "never retrieved", "Traceback", "never awaited")
 
 
 @contextlib.asynccontextmanager

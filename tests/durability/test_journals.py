@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import subprocess
 from itertools import count
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from generation.conf import parse
-from generation.errors import DatabaseUnavailable
+from generation.errors import DatabaseUnavailable, JournalUnavailable
 from generation.journal import lines
 from generation.journal.file import JournalFile
 from generation.journal.spool import Spool
@@ -31,18 +32,6 @@ from tests.support.provider import says
 from tests.support.rows import make_row
 
 
-async def test_what_a_killed_process_journaled_is_stored_at_the_next_start(serve, llm, postgres):
-    async with serve() as running:
-        ids = await answered_without_a_database(running, llm, postgres, 20)
-        running.process.kill()
-        await running.ended()
-    postgres.start()
-    assert await stored(postgres) == set()
-    async with serve() as running:
-        await until_stored(postgres, ids)
-        await running.until_logged("adopted")
-
-
 async def test_a_living_sibling_adopts_the_journal_of_a_killed_one(serve, llm, postgres):
     async with serve() as survivor, serve() as killed:
         ids = await answered_without_a_database(killed, llm, postgres, 20)
@@ -53,27 +42,11 @@ async def test_a_living_sibling_adopts_the_journal_of_a_killed_one(serve, llm, p
         assert (await http.generate(survivor.port)).status == 200
 
 
-async def test_a_journal_of_another_database_is_left_alone(serve, llm, postgres, journal_dir):
-    async with serve() as running:
-        await answered_without_a_database(running, llm, postgres, 5)
-        running.process.kill()
-        await running.ended()
-    postgres.start()
-    (foreign,) = journal_dir.glob("*.journal")
-    async with looking(postgres) as sql:
-        await sql.execute("DELETE FROM generation_deployment")
-    async with serve() as running:
-        await running.until_logged("they are not stored")
-        assert (await http.generate(running.port)).status == 200
-        assert foreign.exists()
-        assert len(await stored(postgres)) == 1
-
-
-async def test_a_journal_that_cant_be_adopted_keeps_no_other_from_it(
+async def test_what_a_killed_process_journaled_is_stored_beside_a_journal_that_cant_be(
     serve, llm, postgres, journal_dir
 ):
     async with serve() as running:
-        ids = await answered_without_a_database(running, llm, postgres, 5)
+        ids = await answered_without_a_database(running, llm, postgres, 20)
         running.process.kill()
         await running.ended()
     (good,) = journal_dir.glob("*.journal")
@@ -82,8 +55,10 @@ async def test_a_journal_that_cant_be_adopted_keeps_no_other_from_it(
     later.close()
     os.utime(later.path, (1, 1))  # older, so that it comes first
     postgres.start()
+    assert await stored(postgres) == set()
     async with serve() as running:
         await until_stored(postgres, ids)
+        await running.until_logged("adopted")
         assert running.log.count(f"{later.path} is left alone") == 1
         assert later.path.exists()
 
@@ -178,7 +153,25 @@ async def test_a_row_is_in_memory_until_the_new_journal_has_it(monkeypatch, tmp_
     await rows.close()
 
 
-async def test_a_journal_of_a_renamed_database_is_stored_by_a_command(
+async def test_callers_read_the_systems_reason_and_no_path(monkeypatch, tmp_path):
+    """A journal that is full can't go on in a further file."""
+    rows = Spool(parse({"JOURNAL_DIR": str(tmp_path), "JOURNAL_MAX_BYTES": 65_536}))
+    await rows.open("db")
+
+    def refuse(*_args, **_options):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path))
+
+    monkeypatch.setattr(JournalFile, "create", refuse)
+    await rows.keep([make_row("x" * 70_000)])
+    with pytest.raises(JournalUnavailable) as refused:
+        rows.admit()
+    assert refused.value.detail == (
+        "1 answers are in memory only: the journal can't be written (Permission denied)"
+    )
+    await rows.close()
+
+
+async def test_a_journal_of_another_database_is_left_alone_unless_a_command_stores_it(
     serve, llm, postgres, journal_dir
 ):
     async with serve() as running:
@@ -191,8 +184,13 @@ async def test_a_journal_of_a_renamed_database_is_stored_by_a_command(
     (old,) = journal_dir.glob("*.journal")
     async with serve() as running:
         await running.until_logged(f"{old} has 5 rows for the database")
+        await running.until_logged("they are not stored")
+        new = (await http.generate(running.port)).json()["id"]
+        await until_stored(postgres, {new})
+        assert await stored(postgres) == {new}
+        assert old.exists()
         assert "5 stored" in service.manage(postgres.url, "staccato_journal", "adopt", str(old))
-        assert await stored(postgres) == ids
+        assert await stored(postgres) == {new, *ids}
         assert not old.exists()
         (living,) = journal_dir.glob("*.journal")
         with pytest.raises(AssertionError, match="its process lives"):
@@ -325,7 +323,8 @@ async def test_a_full_disk_still_answers_and_says_what_a_kill_would_lose(
         metrics = (await http.request(running.port, "GET", "/metrics")).body.decode()
         assert f"staccato_journal_rows_in_memory_only {journal['rows_in_memory_only']}" in metrics
         ready = await http.request(running.port, "GET", "/readyz")
-        assert (ready.status, "in memory only" in ready.json()["journal"]) == (503, True)
+        assert ready.status == 503
+        assert "can't be written (No space left on device)" in ready.json()["journal"]
         refused = await http.generate(running.port)
         assert refused.json()["type"].endswith("journal-unavailable")
 

@@ -16,17 +16,6 @@ from tests.support.provider import Provider, says
 from tests.support.transport import OK
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _few_authorities(tmp_path_factory):
-    """Each client reads the authorities it trusts; all of the system's take a tenth of a second."""
-    file = tmp_path_factory.mktemp("authorities") / "ca.pem"
-    trustme.CA().cert_pem.write_to_path(file)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SSL_CERT_FILE", str(file))
-        patch.delenv("SSL_CERT_DIR", raising=False)
-        yield
-
-
 @pytest.fixture(params=DIALECTS, ids=lambda dialect: dialect.name)
 def dialect(request):
     return request.param

@@ -132,12 +132,12 @@ async def test_an_owner_may_go_on_after_cancelling_a_call(client, server, dialec
 
 @pytest.mark.served
 @pytest.mark.parametrize("dialect", [AnthropicDialect()], ids=["anthropic"])
-async def test_half_of_a_thousand_cancelled_then_a_thousand_healthy(client, server, dialect):
+async def test_half_of_hundreds_cancelled_then_hundreds_healthy(client, server, dialect):
     async def storm(llm):
         go = asyncio.Event()
         server.behave = waits_for(go, says(200, dialect.answer()))
-        calls = [asyncio.create_task(llm.complete(PROMPT)) for _ in range(1000)]
-        await server.until(lambda: server.waiting == 1000, "the arrival of all 1,000")
+        calls = [asyncio.create_task(llm.complete(PROMPT)) for _ in range(400)]
+        await server.until(lambda: server.waiting == 400, "the arrival of all 400")
         for call in calls[::2]:
             call.cancel()
         await asyncio.gather(*calls[::2], return_exceptions=True)
@@ -145,7 +145,7 @@ async def test_half_of_a_thousand_cancelled_then_a_thousand_healthy(client, serv
         outcomes = await asyncio.gather(*calls[1::2])
         assert all(outcome.require_reply().text == "Hello." for outcome in outcomes)
         server.behave = says(200, dialect.answer())
-        outcomes = await asyncio.gather(*(llm.complete(PROMPT) for _ in range(1000)))
+        outcomes = await asyncio.gather(*(llm.complete(PROMPT) for _ in range(400)))
         assert all(outcome.reply is not None for outcome in outcomes)
         assert all(len(outcome.attempts) == 1 for outcome in outcomes), "some had to be retried"
         assert llm.in_flight == 0
@@ -161,4 +161,4 @@ async def test_half_of_a_thousand_cancelled_then_a_thousand_healthy(client, serv
 
     baseline = await measure()  # whatever is loaded or cached once is in it
     grown = await measure() - baseline
-    assert grown < 1000, f"{grown} objects more after 2,000 calls"
+    assert grown < 400, f"{grown} objects more after 800 calls"

@@ -176,7 +176,7 @@ def test_the_choice_of_a_tool_is_said_in_each_dialects_words(choice, anthropic, 
 
 
 def test_thinking_goes_back_to_where_it_came_from():
-    signed = (Thinking("hm", "sig"), Thinking("", "secret"))
+    signed = (Thinking("hm", "sig"), Thinking("", "secret", is_redacted=True))
     talk = (Message("user", (Text("a"),)), Message("assistant", (*signed, Text("b"))))
     [_, answer] = encode(ANTHROPIC, replace(PROMPT, messages=talk))["messages"]
     assert answer["content"] == [
@@ -205,7 +205,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("dialect", "fields", "named"), REFUSED, ids=str)
+@pytest.mark.parametrize(("dialect", "fields", "named"), REFUSED)
 async def test_what_a_provider_has_no_place_for_is_refused_by_name(dialect, fields, named):
     settings = dialect.settings("http://127.0.0.1:9")
     async with LLMClient.open(parse(settings)) as llm:

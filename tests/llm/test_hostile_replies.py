@@ -8,8 +8,9 @@ import json
 import pytest
 
 from generation import errors
-from generation.conversation import Text
+from generation.conversation import Text, Thinking
 from generation.records import Usage
+from tests.support.dialects import OpenAIDialect
 from tests.support.provider import hangs, says, sends
 
 DEEP = b'{"content":' + b"[" * 200_000 + b"]" * 200_000 + b"}"
@@ -138,6 +139,30 @@ async def test_a_tool_call_is_an_answer_with_text_and_without(outcome, dialect):
         assert said == [Text(text) for text in texts]
         assert (call.name, call.arguments) == ("f", "{}")
         assert call.id, "its result could not name it"
+
+
+@pytest.mark.parametrize("dialect", [OpenAIDialect()], ids=["openai"])
+@pytest.mark.parametrize(
+    ("message", "blocks"),
+    [
+        ({"content": "Hi.", "tool_calls": None, "reasoning_content": ""}, ()),
+        ({"content": "Hi.", "reasoning_content": "Hm."}, (Thinking("Hm."), Text("Hi."))),
+        (
+            {
+                "content": [
+                    {"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]},
+                    {"type": "text", "text": "Hi."},
+                ]
+            },
+            (Thinking("Hm."), Text("Hi.")),
+        ),
+    ],
+    ids=["plain", "field", "part"],
+)
+async def test_thinking_is_kept_beside_the_text(outcome, dialect, message, blocks):
+    choice = {"message": message, "finish_reason": "stop"}
+    reply = await outcome(says(200, dialect.answer(choices=[choice])))
+    assert (reply.text, reply.blocks) == ("Hi.", blocks)
 
 
 async def test_a_declined_prompt_is_the_callers(outcome, dialect):

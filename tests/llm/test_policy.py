@@ -163,7 +163,7 @@ def test_x_should_retry_is_the_providers_word(value, word):
 @pytest.mark.parametrize("status", MEANINGS)
 def test_every_status_header_attempt_and_remaining_time(status, attempt):
     words = [{}, {"x-should-retry": "true"}, {"x-should-retry": "false"}]
-    times = [headers for headers, _ in RETRY_AFTER]
+    times = {seconds: headers for headers, seconds in RETRY_AFTER}.values()  # each time once
     for word, time, remaining, chance in product(
         words, times, [-1.0, 0.1, 1.0, 6.0, 30.0], [0.0, 0.999]
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import httpx
@@ -150,6 +151,20 @@ def test_the_only_call_of_the_old_protocol_is_one():
     )
     [block] = transcript.blocks()
     assert (block.name, block.arguments) == A
+
+
+def test_long_arguments_are_not_read_again_for_each_piece_of_the_call_after_them():
+    """8 MB that look like their end: read a thousand times, they hold the process up for 50 s."""
+    began = time.process_time()
+    long = ['{"a":[', *['"' + "x" * 250_000 + '"},{}'] * 32]
+    read(
+        OPENAI,
+        *(delta(tool_calls=[call(piece, index=0, id="1", name="f")]) for piece in long),
+        *(delta(tool_calls=[call("{}", index=1, id="2", name="g")]) for _ in range(1000)),
+        *(delta(tool_calls=[call("{}", index=at % 2)]) for at in range(1000)),
+        finish(),
+    )
+    assert time.process_time() - began < 5
 
 
 def test_a_call_that_goes_on_after_its_end_is_an_error():
@@ -384,7 +399,7 @@ def test_the_blocks_of_a_message_keep_their_kinds():
     assert_is_in_order(transcript.events)
     assert transcript.blocks() == (
         Thinking("Let me see.", "sig"),
-        Thinking("", "secret"),
+        Thinking("", "secret", is_redacted=True),
         Text("I'll look."),
         ToolUse("1", "f", '{"a":1}'),
         ToolUse("2", "g", '{"b":2}'),

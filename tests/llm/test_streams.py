@@ -14,7 +14,7 @@ from generation.events import Start, TextDelta
 from generation.llm.client import LLMClient
 from generation.pipeline.relay import Relay
 from generation.records import Usage
-from tests.support.dialects import slugs
+from tests.support.dialects import OpenAIDialect, slugs
 from tests.support.provider import Ending, hangs, says, streams
 
 
@@ -219,6 +219,23 @@ async def test_a_first_word_that_does_not_come_in_time_is_a_timeout_as_ever(
             assert outcome.reply is None
 
 
+async def test_after_the_first_event_signs_of_life_are_waited_for(streaming, server, dialect):
+    """A model that thinks in silence has been charged for, and its server says that it lives."""
+    opening, *rest = dialect.stream("Hello.")
+
+    async def thinks(exchange):
+        await exchange.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n" + opening)
+        for _ in range(10):
+            await asyncio.sleep(0.05)
+            await exchange.send(b": thinking\n\n")
+        await exchange.send(b"".join(rest))
+        exchange.close()
+
+    server.behave = thinks
+    async with streaming(LLM_ATTEMPT_TIMEOUT=0.3, LLM_MAX_ATTEMPTS=1) as call:
+        assert (await call.outcome()).require_reply().text == "Hello."
+
+
 async def test_a_line_without_an_end_fails_early(streaming, server, dialect):
     sent = 0
 
@@ -239,13 +256,30 @@ async def test_a_line_without_an_end_fails_early(streaming, server, dialect):
     assert sent < 20_000_000, "it was read on"
 
 
-async def test_an_answer_beyond_the_bound_is_an_error(streaming, server, dialect):
-    pieces = dialect.stream(*["x" * 1000] * 20)
+async def test_ten_megabytes_of_blank_lines_delay_an_answer_no_longer_than_their_way(
+    streaming, server, dialect
+):
+    server.behave = streams(b"\n" * 10_000_000, *dialect.stream("Hello."))
+    async with streaming(LLM_TIMEOUT=12, LLM_MAX_ATTEMPTS=1) as call:
+        assert (await call.outcome()).require_reply().text == "Hello."
+
+
+@pytest.mark.parametrize("size", [1, 1000])
+async def test_an_answer_beyond_the_bound_is_an_error(streaming, server, dialect, size):
+    pieces = dialect.stream(*["x" * size] * (2000 // size + 400))
     server.behave = streams(*pieces)
     async with streaming(LLM_MAX_REPLY_BYTES=10_000) as call:
         outcome = await call.outcome()
     assert type(outcome.error) is errors.LLMBadReply
     assert len(outcome.reply.text) < 15_000
+
+
+@pytest.mark.parametrize("dialect", [OpenAIDialect()], ids=["openai"])
+async def test_usage_may_follow_the_stop_without_a_last_blank_line(streaming, server, dialect):
+    *pieces, usage, _ = dialect.stream("Hello.")
+    server.behave = streams(*pieces, usage.rstrip())
+    async with streaming() as call:
+        assert (await call.outcome()).require_reply().usage == Usage(10, 20)
 
 
 async def test_leaving_closes_the_connection_and_keeps_what_came(streaming, server, dialect):

@@ -13,7 +13,7 @@ from django.core.management import CommandError
 from generation.loadtest import report, verdict
 from generation.loadtest.run import Outcome
 from generation.loadtest.streams import TORN, Deltas, Reading
-from tests.loadtest.test_loadtest import POOL, loadtest, plan, result
+from tests.loadtest.support import POOL, loadtest, plan, result
 
 START = b'id: 0\nevent: start\ndata: {"id":"1","model":"m","provider":"simulated"}\n\n'
 WORD = b'id: 5\nevent: delta\ndata: {"text":"word "}\n\n'

@@ -33,7 +33,7 @@ async def test_leaving_in_phase_1_spends_nothing_and_is_recorded(serve, llm, sql
     async with serve() as service:
         async with locked(database_url, "generation_profile"):
             exchange = await Wire.begin(service.port, "POST", GENERATE)
-            await until_blocked(sql, "FROM generation_profile")
+            await until_blocked(sql, "JOIN generation_profile")
             await exchange.leave()
             # The view is cancelled before the lock goes, or phase 2 would have begun.
             await service.until_pool(lambda now: now["requests_abandoned"] == 1, "the view's end")

@@ -84,7 +84,9 @@ def refused_rows() -> str:
 def admin_pages() -> str:
     staff = log_in(get_user_model().objects.create_superuser("root", id=60))
     pages = ["/admin/generation/generationlog/"]
-    pages += [f"{pages[0]}{log.pk}/change/" for log in GenerationLog.objects.all()]
+    alike = ("user_id", "status", "error_type", "stop_reason")
+    logs = GenerationLog.objects.order_by(*alike).distinct(*alike)
+    pages += [f"{pages[0]}{log.pk}/change/" for log in logs]
     return "".join(get(staff, page).html for page in pages)
 
 

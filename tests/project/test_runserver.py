@@ -51,7 +51,8 @@ class Checkout:
         self.folder = folder
         self.output = folder / "output"
         for name in ("project", "generation"):
-            skip = shutil.ignore_patterns("__pycache__")
+            # With what is compiled, but for what another process is compiling now.
+            skip = shutil.ignore_patterns("*.pyc.*")
             shutil.copytree(ROOT / name, folder / name, ignore=skip)
         shutil.copy(ROOT / "manage.py", folder)
 
@@ -219,8 +220,9 @@ def test_a_killed_child_is_reported_and_ends_the_command(checkout, serve):
     eventually(checkout.no_postgres_runs, GONE_S, "PostgreSQL is gone")
 
 
-def test_without_reload_it_ends_with_who_started_it_where_asked_to(checkout, serve):
+def test_without_reload_it_says_that_it_is_open_and_ends_with_who_started_it(checkout, serve):
     server = serve("--noreload", "--stop-with-parent", through='"$@"; true')
+    eventually(lambda: "not required, because DEBUG is on" in checkout.said, GONE_S, "it says so")
     serving = server.serving_pid()
     assert serving != server.process.pid
     server.process.kill()
@@ -273,11 +275,6 @@ def test_other_machines_are_served_where_keys_are_required(variables):
 )
 def test_only_the_loopback_is_this_machine_alone(address, is_ours):
     assert runserver.is_loopback(address) is is_ours
-
-
-def test_an_open_service_says_that_it_is(checkout, serve):
-    serve("--noreload")
-    eventually(lambda: "not required, because DEBUG is on" in checkout.said, GONE_S, "it says so")
 
 
 def test_checks_start_no_database(checkout):

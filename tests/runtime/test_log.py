@@ -14,13 +14,6 @@ from tests.support.provider import says
 LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ +[\w.]+: .")
 
 
-async def test_the_start_names_version_address_llm_and_database(serve, llm):
-    async with serve() as running:
-        log = running.log
-    assert f"Staccato {generation.__version__} serves at 127.0.0.1:0 as process" in log
-    assert f"LLM: anthropic:claude-sonnet-5-5 at {llm.url}; database: postgresql://" in log
-
-
 async def test_all_lines_have_one_format_and_a_request_id_finds_its_lines(serve, llm):
     llm.behave = says(500, b"{}")
     async with serve("--access-log", LLM_MAX_ATTEMPTS="1") as running:
@@ -34,9 +27,12 @@ async def test_all_lines_have_one_format_and_a_request_id_finds_its_lines(serve,
     assert [line.split()[3] for line in mine] == ["generation.llm.failures:", "uvicorn.access:"]
 
 
-async def test_without_an_access_log_failures_are_logged_all_the_same(serve, llm):
+async def test_without_an_access_log_the_start_and_failures_are_logged_all_the_same(serve, llm):
     llm.behave = says(500, b"{}")
     async with serve("--no-access-log", LLM_MAX_ATTEMPTS="1") as running:
+        log = running.log
+        assert f"Staccato {generation.__version__} serves at 127.0.0.1:0 as process" in log
+        assert f"LLM: anthropic:claude-sonnet-5-5 at {llm.url}; database: postgresql://" in log
         await http.generate(running.port)
         assert "uvicorn.access" not in running.log
         assert "a call failed: llm-unreachable: anthropic answered 500" in running.log

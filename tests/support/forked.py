@@ -30,8 +30,6 @@ LIBRARIES = [
     "django.contrib.admin.utils",
     "django.contrib.auth.management",
     "django.contrib.messages.middleware",
-    "django.contrib.postgres.apps",
-    "django.contrib.postgres.fields",
     "django.contrib.sessions.middleware",
     "django.contrib.staticfiles.storage",
     "django.core.handlers.asgi",

@@ -17,6 +17,9 @@ from project.embedded_postgres import holding
 from project.embedded_postgres.account import Account
 
 PORT = "5432"
+# Processes are killed in tests, the machine is not: what PostgreSQL has given to the kernel stays,
+# so it waits for no disk. Tables that live for a test need no vacuum.
+FLEETING = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off"}
 _kept: list[Path] = []
 
 
@@ -79,20 +82,22 @@ def _data(binaries: Path) -> Path:
 
 
 class PrivatePostgres:
-    """Its data is durable: a crash must show what a crash does."""
-
-    def __init__(self, binaries: Path | None = None, **settings: str | int) -> None:
+    def __init__(
+        self, binaries: Path | None = None, data: Path | None = None, **settings: str | int
+    ) -> None:
+        """On a copy of that data folder, or on an empty one."""
         self._account = Account()
         self._binaries = _runnable(binaries or default_binaries())
         self._settings: dict[str, str | int] = {
             "listen_addresses": "",
             "port": PORT,
             "max_connections": 100,
+            **FLEETING,
             **settings,
         }
         self.folder = _new_folder()
         self._data = self.folder / "data"
-        subprocess.run(["cp", "-a", _data(self._binaries), self._data], check=True)
+        subprocess.run(["cp", "-a", data or _data(self._binaries), self._data], check=True)
         self.sockets = self.folder / "s"
         self.sockets.mkdir(mode=0o700)
         self._account.own(self.sockets)
@@ -142,6 +147,14 @@ class PrivatePostgres:
         """Immediate shutdown: as a crash, for all that a client can see."""
         self._server.send_signal(signal.SIGQUIT)
         self._server.wait(20)
+
+    def stop(self) -> None:
+        """Fast shutdown: what is in its memory is written."""
+        self._server.send_signal(signal.SIGINT)
+        self._server.wait(60)
+
+    def copy_data(self, to: Path) -> None:
+        subprocess.run(["cp", "-a", self._data, to], check=True)
 
     def _processes(self) -> list[int]:
         listing = subprocess.run(

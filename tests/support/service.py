@@ -24,7 +24,7 @@ PRODUCTION = {
 def environment(database_url: str, **env: str) -> dict[str, str]:
     return {
         **os.environ,
-        "DJANGO_SETTINGS_MODULE": "project.settings",
+        "DJANGO_SETTINGS_MODULE": "tests.support.no_files",
         "DEBUG": "1",
         "DATABASE_URL": database_url,
         "LLM_SIMULATED_LATENCY": "0",
@@ -56,6 +56,10 @@ class Service:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         line = next(line for line in status.splitlines() if line.startswith(name))
         return int(line.split()[1]) * 1024
+
+    def forget_peak_memory(self) -> None:
+        """What it ever held counts from now; proc(5) has it under clear_refs."""
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
 
     async def pool(self) -> dict:
         return (await http.request(self.port, "GET", "/api/v1/pool")).json()

@@ -107,15 +107,12 @@ def names_are_unique(text: str) -> bool:
     return len(series) == len(set(series)) and text.count("# TYPE ") == len(families) > 20
 
 
-async def test_gauges_are_labelled_by_process(serve_one_of_several):
+async def test_gauges_are_labelled_by_process_and_the_commands_count_all(serve_one_of_several):
     async with two(serve_one_of_several) as (one, other):
         for pid in await pids(one):
             assert await other.metric(f'staccato_db_pool_size{{process="{pid}"}}') == 10
             assert await other.metric(f'staccato_process_up{{process="{pid}"}}') == 1
 
-
-async def test_the_commands_count_all_processes(serve_one_of_several):
-    async with two(serve_one_of_several) as (one, other):
         for service in (one, other, other):
             await http.generate(service.port)
         url = f"http://127.0.0.1:{one.port}"
@@ -128,12 +125,27 @@ async def test_the_commands_count_all_processes(serve_one_of_several):
         assert "of 20 in the pools of 2 processes" in said
 
 
-async def test_a_killed_process_disappears_but_its_counts_stay(serve_one_of_several):
+async def test_a_frozen_process_is_named_and_a_killed_one_disappears_but_its_counts_stay(
+    serve_one_of_several,
+):
     async with two(serve_one_of_several) as (one, other):
         for service in (one, other, other):
             assert (await http.generate(service.port)).status == 200
         assert await one.metric(SUCCEEDED) == 3
         killed = other.process.pid
+        os.kill(killed, signal.SIGSTOP)
+        try:
+            started = time.monotonic()
+            pool = await one.pool()
+            assert time.monotonic() - started < siblings.ASK_LIMIT_S + 4, "it delays the page"
+            assert {"process": killed, "answers": False} in pool["processes"]
+            assert pool["total"]["size"] == pool["size"]
+            assert await one.metric(f'staccato_process_up{{process="{killed}"}}') == 0
+            assert await one.metric(SUCCEEDED) == 3
+        finally:
+            os.kill(killed, signal.SIGCONT)
+        await one.until_pool(lambda pool: pool["total"]["size"] == 20, "both again")
+
         other.process.kill()
         await other.ended()
         pool = await one.until_pool(lambda pool: len(pool["processes"]) == 1, "one process")
@@ -145,26 +157,6 @@ async def test_a_killed_process_disappears_but_its_counts_stay(serve_one_of_seve
         async with serve_one_of_several() as successor:
             await http.generate(successor.port)
             assert await one.metric(SUCCEEDED) == await successor.metric(SUCCEEDED) == 4
-
-
-async def test_a_frozen_process_is_named_and_does_not_delay_the_pages(serve_one_of_several):
-    async with two(serve_one_of_several) as (one, other):
-        for service in (one, other):
-            await http.generate(service.port)
-        assert await one.metric(SUCCEEDED) == 2
-        frozen = other.process.pid
-        os.kill(frozen, signal.SIGSTOP)
-        try:
-            started = time.monotonic()
-            pool = await one.pool()
-            assert time.monotonic() - started < siblings.ASK_LIMIT_S + 4
-            assert {"process": frozen, "answers": False} in pool["processes"]
-            assert pool["total"]["size"] == pool["size"]
-            assert await one.metric(f'staccato_process_up{{process="{frozen}"}}') == 0
-            assert await one.metric(SUCCEEDED) == 2
-        finally:
-            os.kill(frozen, signal.SIGCONT)
-        await one.until_pool(lambda pool: pool["total"]["size"] == 20, "both again")
 
 
 async def test_a_single_process_reports_its_metrics_without_the_label(client):

@@ -63,7 +63,7 @@ def _block(block: Block) -> dict[str, Any]:
     match block:
         case Text(text):
             return {"type": "text", "text": text}
-        case Thinking("", signature):
+        case Thinking(_, signature, True):
             return {"type": "redacted_thinking", "data": signature}
         case Thinking(text, signature):
             return {"type": "thinking", "thinking": text, "signature": signature}
@@ -135,8 +135,11 @@ class MessageEvents:
             case TextDelta(text) if text:
                 written = self._require("text", {"type": "text", "text": ""})
                 written += self._delta({"type": "text_delta", "text": text})
-            case Start(model):
-                written = self._start(model)
+            case Start(model, _, usage):
+                written = self._start(model, usage)
+            case ThinkingDelta(_, signature, True):
+                hidden = {"type": "redacted_thinking", "data": signature}
+                written = self._close() + self._begin("redacted_thinking", hidden) + self._close()
             case ThinkingDelta(text, signature):
                 written = self._think(text, signature)
             case ToolStart(call_id, name):
@@ -148,7 +151,7 @@ class MessageEvents:
                 written = self._close()
         return written
 
-    def _start(self, model: str) -> bytes:
+    def _start(self, model: str, usage: Usage | None) -> bytes:
         self._has_begun = True
         message: dict[str, Any] = {
             "id": _name(self._id),
@@ -158,15 +161,12 @@ class MessageEvents:
             "content": [],
             "stop_reason": None,
             "stop_sequence": None,
-            "usage": usage_of(Usage(None, None)),  # the counts come at the end
+            "usage": usage_of(usage or Usage(None, None)),  # the end has all counts
         }
         return _event(b"message_start", {"type": "message_start", "message": message})
 
     def _think(self, text: str, signature: str) -> bytes:
-        """A signature ends its block; without a text before it, it is thinking that is hidden."""
-        if signature and not text and self._open != "thinking":
-            hidden = {"type": "redacted_thinking", "data": signature}
-            return self._close() + self._begin("redacted_thinking", hidden) + self._close()
+        """A signature ends its block."""
         block = {"type": "thinking", "thinking": "", "signature": ""}
         written = self._require("thinking", block)
         if text:

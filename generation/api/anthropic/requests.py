@@ -142,7 +142,7 @@ def _read_block(block: dict[str, Any], where: Where, unsaid: Unsaid) -> Part | N
                 optional(str, block, "signature", where) or "",
             )
         case "redacted_thinking":
-            part = Thinking("", required(str, block, "data", where))
+            part = Thinking("", required(str, block, "data", where), is_redacted=True)
         case "image":
             part = _read_image(block, where)
         case "tool_use":

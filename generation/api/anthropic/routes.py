@@ -13,6 +13,8 @@ from generation.api.documentation import documented
 from generation.asgi.event_stream import EventStream
 from generation.asgi.lean import lean
 from generation.asgi.request import Request
+from generation.errors import ModelForbidden, NotFound, ParameterNotSupported
+from generation.records import Prompt
 from generation.runtime import process as runtime
 from generation.runtime.following import whole
 
@@ -60,3 +62,43 @@ async def messages(request: Request) -> HttpResponse | EventStream:
         )
     stream = AnswerStream(call, answers.MessageEvents(call.id))
     return EventStream(stream, {**own, **asking.headers_of(await stream.begin())})
+
+
+@lean(entrance=auth.enter_sdk, errors=errors.render, is_counted=True, takes_chats=True)
+@api.post(
+    "/messages/count_tokens",
+    operation_id="anthropic_count_tokens",
+    summary="The tokens of a request, if its provider counts them",
+    openapi_extra=openapi.describe_count(),
+    auth=auth.API_KEY,
+)
+async def count_tokens(request: Request) -> HttpResponse:
+    """Asks Anthropic. Nothing is generated and nothing is paid, so there is no row."""
+    body = asking.read_body(request)
+    asked = requests.read(body)
+    headers = asking.forwarded(request, *_FORWARDED)
+    wanted = asking.make_request(request, asked, "anthropic", body, headers, path="count_tokens")
+    llm = runtime.current().llm
+    provider, model = llm.choose("", wanted.model)
+    if not wanted.grant.covers(provider, model):
+        raise ModelForbidden(f"this API key may not use {provider}:{model}")
+    prompt = Prompt(
+        text="",
+        system="",
+        provider=provider,
+        model=model,
+        max_tokens=1,
+        grant=wanted.grant,
+        messages=wanted.messages,
+        verbatim=wanted.verbatim,
+    )
+    try:
+        llm.check(prompt)
+    except ParameterNotSupported:
+        raise NotFound(f"{provider} does not count tokens before it answers") from None
+    reply = (await llm.complete(prompt)).require_reply()
+    return HttpResponse(
+        orjson.dumps(reply.original),
+        content_type="application/json",
+        headers={"request-id": request.head.request_id},
+    )

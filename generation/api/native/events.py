@@ -47,6 +47,11 @@ class NativeEvents:
         self._tool = ""  # the id of the call whose arguments come
         self._has_begun = False
 
+    def skip(self) -> None:
+        """Leave out the answer: the client's position in it is none in what is kept of it."""
+        self._has_begun = True
+        self._position = self._after or 0
+
     def encode(self, events: Sequence[Event]) -> bytes:
         self._has_begun = True
         return b"".join([self._encode(event) for event in events])
@@ -117,12 +122,15 @@ class StoredEvents(EventSource):
 
     def __init__(self, stored: StoredGeneration, after: int | None) -> None:
         events = NativeEvents(stored.generation.id, after)
-        if stored.status == "succeeded":
-            self._rest = events.finish(stored.generation)
+        self._rest = b""
+        if after is None or stored.is_verbatim:
+            self._rest = events.encode(of_generation(stored.generation))
         else:
-            self._rest = events.encode(of_generation(stored.generation)) + events.fail_stored(
-                stored.error_type, stored.error
-            )
+            events.skip()
+        if stored.status == "succeeded":
+            self._rest += events.finish(stored.generation)
+        else:
+            self._rest += events.fail_stored(stored.error_type, stored.error)
 
     async def read(self) -> bytes:
         rest, self._rest = self._rest, b""

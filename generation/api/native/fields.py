@@ -1,4 +1,4 @@
-"""The types of single members, and the form of every object, in the native API's requests."""
+"""The types of single members in the native API's requests."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from generation.storable import is_storable
 
+MAX_DEPTH = 100  # orjson reads 1,024 levels and writes 254, and requests and rows add a few
 _BIGINT_MAX = 2**63 - 1
 _USER_ID = re.compile(r"0|[1-9][0-9]{0,18}")
 
@@ -43,9 +44,25 @@ def at_most(limit: int, what: str) -> BeforeValidator:
 
 
 def _storable_json(given: dict[str, Any]) -> dict[str, Any]:
+    if _is_deeper(given, MAX_DEPTH):
+        raise ValueError(f"is nested more than {MAX_DEPTH} levels deep")
     if b"\\u0000" in orjson.dumps(given):
         raise ValueError("holds a NUL character, which can't be stored")
     return given
+
+
+def _is_deeper(document: dict[str, Any], limit: int) -> bool:
+    level: list[Any] = [document]
+    for _ in range(limit):
+        level = [
+            child
+            for parent in level
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return False
+    return True
 
 
 JSONObject = Annotated[dict[str, Any], AfterValidator(_storable_json)]

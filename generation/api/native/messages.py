@@ -46,9 +46,10 @@ class ThinkingPart(Object):
     type: Literal["thinking"]
     text: Text
     signature: Text = ""
+    is_redacted: StrictBool = False
 
     def record(self) -> conversation.Thinking:
-        return conversation.Thinking(self.text, self.signature)
+        return conversation.Thinking(self.text, self.signature, self.is_redacted)
 
 
 class ImagePart(Object):

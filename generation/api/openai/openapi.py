@@ -44,6 +44,35 @@ _CHAT: dict[str, Any] = {
         "tools": {"type": ["array", "null"], "items": {"type": "object"}},
     },
 }
+_RESPONSES: dict[str, Any] = {
+    "type": "object",
+    "required": ["model", "input"],
+    "additionalProperties": True,
+    "properties": {
+        "model": {"type": "string", "description": "One that `GET /v1/models` lists."},
+        "input": {"description": "A string, or an array of items."},
+        "instructions": {"type": ["string", "null"]},
+        "max_output_tokens": {"type": ["integer", "null"], "minimum": 1},
+        "store": {"enum": [False, None], "description": "No response is kept."},
+        "stream": {"type": ["boolean", "null"]},
+        "tools": {"type": ["array", "null"], "items": {"type": "object"}},
+    },
+}
+_EMBEDDINGS: dict[str, Any] = {
+    "type": "object",
+    "required": ["model", "input"],
+    "additionalProperties": True,
+    "properties": {
+        "model": {"type": "string", "description": "One that `GET /v1/models` lists."},
+        "input": {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "array", "minItems": 1, "items": {}},
+            ],
+            "description": "A text, or an array of texts or of tokens.",
+        },
+    },
+}
 _USAGE = {"prompt_tokens": 49, "completion_tokens": 12, "total_tokens": 61}
 _NAME = "chatcmpl-019a9b7e-3f1c-7c52-8d0e-5b1f6a2c9e44"
 _COMPLETION = {
@@ -82,6 +111,46 @@ def describe_chat() -> dict[str, Any]:
         "requestBody": describing.request_body(_CHAT, _REQUEST),
         "responses": {
             200: describing.answer(_COMPLETION, _CHUNKS),
+            **describing.refusals(errors.document, errors.status_of),
+        },
+    }
+
+
+def describe_responses() -> dict[str, Any]:
+    request = {"model": "gpt-6-luna", "input": "Why is the sky blue?", "store": False}
+    part = {"type": "output_text", "text": "Air scatters blue light more.", "annotations": []}
+    message = {"type": "message", "role": "assistant", "status": "completed", "content": [part]}
+    answer = {
+        "id": "resp_019a9b7e3f1c7c528d0e5b1f6a2c9e44",
+        "object": "response",
+        "status": "completed",
+        "model": "gpt-6-luna",
+        "output": [message],
+    }
+    delta = 'event: response.output_text.delta\ndata: {"delta":"Air ",…}\n\n'
+    return {
+        "parameters": describing.HEADERS,
+        "requestBody": describing.request_body(_RESPONSES, request),
+        "responses": {
+            200: describing.answer(answer, delta),
+            **describing.refusals(errors.document, errors.status_of),
+        },
+    }
+
+
+def describe_embeddings() -> dict[str, Any]:
+    request = {"model": "text-embedding-4-small", "input": ["Why is the sky blue?"]}
+    vector = {"object": "embedding", "index": 0, "embedding": [0.25, -0.5]}
+    answer = {
+        "object": "list",
+        "data": [vector],
+        "model": "text-embedding-4-small",
+        "usage": {"prompt_tokens": 6, "total_tokens": 6},
+    }
+    return {
+        "requestBody": describing.request_body(_EMBEDDINGS, request),
+        "responses": {
+            200: describing.answer(answer),
             **describing.refusals(errors.document, errors.status_of),
         },
     }

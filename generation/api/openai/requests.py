@@ -109,6 +109,21 @@ def read(body: dict[str, Any]) -> Asked:
     )
 
 
+def read_embeddings(body: dict[str, Any]) -> Asked:
+    """Returns what a client asks for: texts, or tokens, which no person reads. Raises
+    `InvalidRequest`."""
+    given = body.get("input")
+    texts = [given] if isinstance(given, str) else given
+    if not isinstance(texts, list) or not texts:
+        raise fault(("input",), "must be a string, or an array of strings or of tokens")
+    kept = [each if isinstance(each, str) else "[tokens]" for each in texts[:MAX_PARTS]]
+    return Asked(
+        model=required(str, body, "model", ()),
+        messages=(Message("user", tuple(map(Text, kept))),),
+        system="",
+    )
+
+
 def _says_nothing(name: str, value: object) -> bool:
     return value is None or (name in _NEUTRAL and value == _NEUTRAL[name])
 
@@ -180,15 +195,18 @@ def _read_parts(message: dict[str, Any], where: Where, unsaid: Unsaid) -> tuple[
 def _read_image(part: dict[str, Any], where: Where, unsaid: Unsaid) -> Image:
     image = required(dict, part, "image_url", where)
     where = (*where, "image_url")
-    url = required(str, image, "url", where)
     if image.get("detail") not in {None, "auto"}:
         unsaid.add(*where, "detail")
+    return read_image_url(required(str, image, "url", where), (*where, "url"))
+
+
+def read_image_url(url: str, where: Where) -> Image:
     if not url.startswith("data:"):
         return Image(url=url)
     head, comma, data = url[5:].partition(",")
     media_type, _, coding = head.partition(";")
     if not comma or coding != "base64" or not media_type:
-        raise fault((*where, "url"), "a data: URL must be data:image/…;base64,…")
+        raise fault(where, "a data: URL must be data:image/…;base64,…")
     return Image(data=data, media_type=media_type)
 
 
@@ -250,19 +268,23 @@ def _read_tools(body: dict[str, Any], unsaid: Unsaid) -> tuple[Tool, ...]:
 
 
 def _read_options(body: dict[str, Any], unsaid: Unsaid) -> Options:
-    effort = optional(str, body, "reasoning_effort", ()) or ""
-    if effort and effort not in _EFFORTS:
-        unsaid.add("reasoning_effort")
-        effort = ""
     return Options(
         temperature=optional(float, body, "temperature", ()),
         top_p=optional(float, body, "top_p", ()),
         stop=_read_stop(body),
-        reasoning_effort=effort,
+        reasoning_effort=read_effort(body, "reasoning_effort", (), unsaid),
         tool_choice=_read_choice(body, unsaid),
         parallel_tool_calls=optional(bool, body, "parallel_tool_calls", ()),
         response_format=optional(dict, body, "response_format", ()),
     )
+
+
+def read_effort(holder: dict[str, Any], name: str, where: Where, unsaid: Unsaid) -> str:
+    effort = optional(str, holder, name, where) or ""
+    if not effort or effort in _EFFORTS:
+        return effort
+    unsaid.add(*where, name)
+    return ""
 
 
 def _read_stop(body: dict[str, Any]) -> tuple[str, ...]:

@@ -10,11 +10,18 @@ from generation.api.answering import AnswerStream
 from generation.api.base import API, JSONParser
 from generation.api.documentation import documented
 from generation.api.models import model, models
-from generation.api.openai import answers, errors, openapi, requests
+from generation.api.openai import (
+    answers,
+    errors,
+    openapi,
+    requests,
+    response_answers,
+    response_requests,
+)
 from generation.asgi.event_stream import EventStream
 from generation.asgi.lean import lean
 from generation.asgi.request import Request
-from generation.errors import NotFound
+from generation.errors import IdempotencyKeyInvalid, NotFound
 from generation.runtime import process as runtime
 from generation.runtime.following import whole
 
@@ -62,6 +69,56 @@ async def chat_completions(request: Request) -> HttpResponse | EventStream:
     return EventStream(stream, asking.headers_of(await stream.begin()))
 
 
+@lean(entrance=auth.enter_sdk, errors=errors.render, is_counted=True, takes_chats=True)
+@api.post(
+    "/responses",
+    operation_id="openai_responses",
+    summary="A response, whole or streamed, without state",
+    openapi_extra=openapi.describe_responses(),
+    auth=auth.API_KEY,
+)
+async def responses(request: Request) -> HttpResponse | EventStream:
+    """Takes texts, images and functions from OpenAI's newer clients, for any of the offered models.
+
+    Nothing is kept for a next request: `store` is false, and each request has the whole
+    conversation.
+    """
+    body = asking.read_body(request)
+    asked = response_requests.read(body)
+    wanted = asking.make_request(request, asked, "responses", body)
+    call = runtime.current().join(wanted) or request.place.start(wanted)
+    if not asked.is_streamed:
+        generation = await whole(call)
+        response = response_answers.whole(generation, asked, wanted.arrived_at)
+        return HttpResponse(
+            orjson.dumps(response),
+            content_type="application/json",
+            headers=asking.headers_of(generation),
+        )
+    events = response_answers.ResponseEvents(call.id, asked, wanted.arrived_at)
+    stream = AnswerStream(call, events)
+    return EventStream(stream, asking.headers_of(await stream.begin()))
+
+
+@lean(entrance=auth.enter_sdk, errors=errors.render, is_counted=True, takes_chats=True)
+@api.post(
+    "/embeddings",
+    operation_id="openai_embeddings",
+    summary="Embeddings, from a provider of OpenAI's protocol",
+    openapi_extra=openapi.describe_embeddings(),
+    auth=auth.API_KEY,
+)
+async def embeddings(request: Request) -> HttpResponse:
+    """Passes the request on. The row has the texts, the tokens and the cost, and no vectors."""
+    body = asking.read_body(request)
+    asked = requests.read_embeddings(body)
+    wanted = asking.make_request(request, asked, "openai", body, path="embeddings")
+    if wanted.idempotency_key:
+        raise IdempotencyKeyInvalid("embeddings are not kept, so none can be sent again")
+    generation = await whole(request.place.start(wanted))
+    return HttpResponse(orjson.dumps(generation.original), content_type="application/json")
+
+
 describe_models = api.get(
     "/models",
     operation_id="openai_models",
@@ -82,6 +139,6 @@ lean(entrance=auth.identify_sdk, errors=errors.render_for_both)(describe_model(m
 
 
 @lean(errors=errors.render_for_both)
-async def not_found(_request: Request, *_args: str | None) -> HttpResponse:
+async def not_found(_request: Request, *_args: str | None, **_named: str) -> HttpResponse:
     """Everything below the base URL that is no route of either protocol."""
     raise NotFound("nothing matches this address; the base URL ends with /v1")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from generation.llm import policy
 from generation.llm.providers import sse
+from generation.llm.providers.base import Answer
 from generation.llm.providers.error_bodies import read_error, without_account
 from generation.llm.providers.parsing import (
     BYTE_ORDER_MARK,
@@ -15,6 +16,7 @@ from generation.llm.providers.parsing import (
     Decoration,
     UnusableReply,
     excerpt,
+    optional,
     parse_json,
 )
 from generation.llm.providers.stream_reader import BROKEN_OFF, ErrorEvent
@@ -27,12 +29,12 @@ if TYPE_CHECKING:
     from pydantic import SecretStr
 
     from generation.errors import LLMError
-    from generation.llm.providers.base import Answer
     from generation.llm.providers.error_bodies import ErrorObject
     from generation.llm.providers.stream_reader import StreamReader
-    from generation.records import Prompt, Reply
+    from generation.records import Prompt, Reply, Usage
 
 _SENTENCE_CHARS = 300
+_SAYS_NOTHING = frozenset({Finding.EMPTY, Finding.CUT_OFF})
 
 
 class Dialect(ABC):
@@ -53,6 +55,8 @@ class Dialect(ABC):
         """
         if self.speaks(prompt):
             return ""
+        if prompt.verbatim is not None and prompt.verbatim.path:
+            return prompt.verbatim.path
         if prompt.verbatim is not None and prompt.verbatim.unsaid:
             return prompt.verbatim.unsaid[0]
         return self._unknown_parameter(prompt)
@@ -181,6 +185,47 @@ class Dialect(ABC):
             quoted = without_account(self._excerpt(sentence, limit=_SENTENCE_CHARS))
             failure.detail += f": {quoted}"
         return failure
+
+    def _settle(self, prompt: Prompt, model: str, error: LLMError) -> Answer:
+        """What an error means where a client sent its own request. Raises the error of that.
+
+        Clients know what to do with an answer that is whole and says nothing: a model may have
+        nothing to add to the results of its tools. And a client chose what is in its own request,
+        so what is wrong there is the client's, and no operator's.
+        """
+        partial = error.partial
+        if prompt.verbatim is not None and error.finding in _SAYS_NOTHING and partial is not None:
+            return Answer(partial.text, partial.usage, model, partial.stop_reason, partial.blocks)
+        if error.finding is not Finding.OUR_PARAMETER or not self.speaks(prompt):
+            raise error
+        detail = f"{error.detail}: {without_account(error.said)}" if error.said else error.detail
+        raise policy.to_error(
+            Finding.REJECTED, detail, status_code=error.status_code, raw_reply=error.raw_reply
+        ) from None
+
+    @abstractmethod
+    def count(self, usage: dict[str, Any] | None, decoration: Decoration) -> Usage:
+        """The tokens of a reply."""
+
+    def _read_other(self, status: int, headers: httpx.Headers, body: bytearray, key: str) -> Answer:
+        """What a service of the provider's answered that makes no text. It is under `key`."""
+        decoration = Decoration(self._excerpt)
+        try:
+            payload = parse_json(body)
+        except UnusableReply as fault:
+            if policy.is_success(status):
+                raise self._unusable(fault, status, self._excerpt(body)) from None
+            payload = None
+        holds = isinstance(payload, dict) and payload.get(key) is not None
+        error = read_error(payload, status, beside_an_answer=holds)
+        if error is not None or not policy.is_success(status):
+            raise self._failure(status, headers, body, payload, error)
+        if not holds:
+            nothing = UnusableReply(f"{self.name} sent something else than {key}")
+            raise self._unusable(nothing, status, self._excerpt(body))
+        usage = self.count(optional(dict, payload, "usage"), decoration)
+        model = decoration.name(payload, "model")
+        return Answer("", usage, model, "", original=payload)
 
     def _holds_answer(self, payload: Any) -> bool:
         return isinstance(payload, dict) and bool(payload.get(self.answer_key))

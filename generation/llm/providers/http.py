@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, cast
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import httpx
 import orjson
 
+from generation.errors import LLMError
 from generation.llm import policy
 from generation.llm.providers import sse
 from generation.llm.providers.dialect import Dialect
@@ -21,16 +23,17 @@ from generation.llm.providers.parsing import (
 from generation.llm.providers.stream_reader import ErrorEvent
 from generation.llm.providers.transport_errors import broken_reply, to_llm_error
 from generation.records import Finding
+from generation.tasks import in_own_task
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from pydantic import SecretStr
 
     from generation.llm.providers.base import Answer
     from generation.llm.providers.stream_reader import StreamReader
     from generation.llm.streamed_attempt import StreamedAttempt
-    from generation.records import Prompt
+    from generation.records import Prompt, Verbatim
 
 _UNREADABLE = frozenset({"br", "zstd", "deflate", "compress"})
 _ERROR_BODY_TIMEOUT_S = 1.0  # short, because the status of an error says enough
@@ -55,6 +58,9 @@ class HttpProvider(Dialect):
     default_model: str
     idempotency_header: str = ""
     price_list: str
+    path: str  # of the service that answers conversations
+    # Its other services by our names for them: the path, and where the reply has its answer.
+    others: ClassVar[Mapping[str, tuple[str, str]]] = MappingProxyType({})
 
     def __init__(
         self,
@@ -82,10 +88,35 @@ class HttpProvider(Dialect):
         self._max_reply_bytes = max_reply_bytes
 
     async def ask(self, prompt: Prompt, model: str, idempotency_key: str) -> Answer:
+        verbatim = prompt.verbatim
+        if verbatim is not None and verbatim.path:
+            return await self._ask_other(prompt, verbatim, model, idempotency_key)
         response = await self._send(prompt, self.encode(prompt, model), idempotency_key)
         stream = cast("httpx.AsyncByteStream", response.stream)
         try:
             return await self._read_whole(response, stream, bytearray(), model)
+        except LLMError as error:
+            return self._settle(prompt, model, error)
+        finally:
+            await stream.aclose()
+
+    async def _ask_other(
+        self, prompt: Prompt, verbatim: Verbatim, model: str, idempotency_key: str
+    ) -> Answer:
+        """Pass a request on to another service of the provider's."""
+        path, key = self.others[verbatim.path]
+        url = httpx.URL(self.url.removesuffix(self.path) + path)
+        response = await self._send(prompt, {**verbatim.body, "model": model}, idempotency_key, url)
+        stream = cast("httpx.AsyncByteStream", response.stream)
+        body = bytearray()
+        try:
+            await self._exhaust(response, stream, body)
+            answer = self._read_other(response.status_code, response.headers, body, key)
+            answer.model = answer.model or model
+        except LLMError as error:
+            return self._settle(prompt, model, error)
+        else:
+            return answer
         finally:
             await stream.aclose()
 
@@ -102,12 +133,19 @@ class HttpProvider(Dialect):
                 return await self._read_stream(response, stream, bytes(start), attempt)
             answer = await self._read_whole(response, stream, start, model)
             await attempt.put_whole(answer)
+        except LLMError as error:
+            return self._settle(prompt, model, error)
+        else:
             return answer
         finally:
             await stream.aclose()
 
     async def _send(
-        self, prompt: Prompt, body: dict[str, Any], idempotency_key: str
+        self,
+        prompt: Prompt,
+        body: dict[str, Any],
+        idempotency_key: str,
+        url: httpx.URL | None = None,
     ) -> httpx.Response:
         """Returns the response, whose body is not read yet."""
         try:
@@ -118,7 +156,7 @@ class HttpProvider(Dialect):
             ) from None
         # With `stream`, httpx leaves the headers as they are, at a third of the cost.
         request = httpx.Request(
-            "POST", self._url, headers=self._headers, stream=httpx.ByteStream(content)
+            "POST", url or self._url, headers=self._headers, stream=httpx.ByteStream(content)
         )
         if self.idempotency_header:
             request.headers[self.idempotency_header] = idempotency_key
@@ -143,16 +181,15 @@ class HttpProvider(Dialect):
     async def _read_start(
         self, response: httpx.Response, stream: httpx.AsyncByteStream
     ) -> bytearray:
-        """Returns as much of the body as shows what it is; all of it, where it is short."""
+        """Returns as much of the body as shows what it is; all of it, if it is short."""
         start = bytearray()
         if not response.is_success:
             return start
         try:
             async for chunk in stream:
                 start += chunk
-                if start[:3] != BYTE_ORDER_MARK[: len(start)] and start.strip():
-                    break
-                if len(start) > len(BYTE_ORDER_MARK) and start[3:].strip():
+                is_marked = start[:3] == BYTE_ORDER_MARK[: len(start)]
+                if len(start) >= sse.START_BYTES or start[3 if is_marked else 0 :].strip():
                     break
         except httpx.HTTPError as error:
             raise broken_reply(error, self.name, response, self._excerpt(start)) from error
@@ -165,13 +202,13 @@ class HttpProvider(Dialect):
         start: bytes,
         attempt: StreamedAttempt,
     ) -> Answer:
-        """Returns the answer once the stream has told all of it."""
+        """Returns the answer once all of it has come."""
         decoration = Decoration(self._excerpt)
         reader = self.reader(attempt.transcript, decoration)
         head = bytearray(start[:_HEAD_BYTES])
         status = response.status_code
         try:
-            await self._follow(stream, start, head, reader, attempt)
+            await in_own_task(self._follow(stream, start, head, reader, attempt))
             answer = self._require_text(attempt.transcript.answer(decoration))
         except ErrorEvent as fault:
             raise self._failure(
@@ -206,13 +243,10 @@ class HttpProvider(Dialect):
             left -= len(chunk)
             if left < 0 or reader.size > self._max_reply_bytes:
                 raise UnusableReply(f"{self.name} sent more than {self._max_reply_bytes} bytes")
-            attempt.note_bytes(has_begun=reader.has_begun)
-            try:
-                for name, data in decoder.feed(chunk):
-                    reader.take(name, data)
-            finally:  # what came before a fault is the caller's
-                if attempt.has_news:
-                    await attempt.put_news()
+            had_begun = reader.has_begun
+            has_news = await _hand_on(decoder.feed(chunk), reader, attempt)
+            if had_begun and not has_news:
+                attempt.note_life()
             if reader.is_stopped:
                 attempt.note_stop(_TAIL_TIMEOUT_S)
                 await self._read_tail(stream, decoder, reader)
@@ -223,10 +257,7 @@ class HttpProvider(Dialect):
                 break
             if len(head) < _HEAD_BYTES:
                 head += chunk[:_HEAD_BYTES]
-        for name, data in decoder.end():
-            reader.take(name, data)
-        if attempt.has_news:
-            await attempt.put_news()
+        await _hand_on(decoder.end(), reader, attempt)
         reader.end()
 
     async def _read_tail(
@@ -242,11 +273,11 @@ class HttpProvider(Dialect):
                     if reader.is_over:
                         limit.reschedule(loop.time() + _END_TIMEOUT_S)
                     chunk = await anext(aiter(stream), b"")
+                    left -= len(chunk)
+                    for name, data in decoder.feed(chunk) if chunk else decoder.end():
+                        reader.take(name, data)
                     if not chunk:
                         return
-                    left -= len(chunk)
-                    for name, data in decoder.feed(chunk):
-                        reader.take(name, data)
         except (TimeoutError, httpx.HTTPError, UnusableReply):
             return  # none of this makes the answer less whole
 
@@ -295,3 +326,18 @@ class HttpProvider(Dialect):
         if encoding in _UNREADABLE and not body.startswith((b"{", b"[")):
             return f"{self.name} sent a reply that is compressed by {encoding}"
         return ""
+
+
+async def _hand_on(
+    events: Iterable[tuple[str, bytes]], reader: StreamReader, attempt: StreamedAttempt
+) -> bool:
+    """Returns whether they had anything of the answer. What comes before a fault is the caller's,
+    too."""
+    try:
+        for name, data in events:
+            reader.take(name, data)
+    finally:
+        has_news = attempt.has_news
+        if has_news:
+            await attempt.put_news()
+    return has_news

@@ -70,6 +70,8 @@ class Simulated:
         self._random = random.Random()  # noqa: S311  # no secret is drawn from it
 
     def unknown_parameter(self, prompt: Prompt) -> str:
+        if prompt.verbatim is not None and prompt.verbatim.path:
+            return prompt.verbatim.path
         kind = (prompt.options.response_format or {}).get("type", "text")
         return "" if kind == "text" else f"response_format of the type {kind}"
 
@@ -98,7 +100,6 @@ class Simulated:
         transcript.model = answer.model
         pieces = _pieces(answer.text)
         for number, piece in enumerate(pieces, 1):
-            attempt.note_bytes(has_begun=True)
             transcript.events.append(TextDelta(piece))
             await attempt.put_news()
             if number * 2 > len(pieces):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+START_BYTES = 100  # of a body, which show what it is
 _STARTS = (b"data:", b"event:", b":", b"id:", b"retry:")
 
 
@@ -21,9 +22,10 @@ def is_stream(content_type: str, body: bytes | bytearray) -> bool:
     """Whether the body, or its beginning, is a stream of events; some servers label it as JSON."""
     if body.startswith((b"{", b"[")):  # nearly every whole reply
         return False
-    start = body[:100].removeprefix(BYTE_ORDER_MARK).lstrip()
+    start = body[:START_BYTES].removeprefix(BYTE_ORDER_MARK).lstrip()
     return start.startswith(_STARTS) or (
-        content_type.startswith("text/event-stream") and not start.startswith((b"{", b"[", b"<", GZIP))
+        content_type.startswith("text/event-stream")
+        and not start.startswith((b"{", b"[", b"<", GZIP))
     )
 
 
@@ -55,6 +57,8 @@ class Decoder:
         # Nothing is pending, so whole events can be cut out, which nearly all bytes arrive as.
         *blocks, rest = chunk.split(b"\n\n")
         for block in blocks:
+            if not block:  # blank lines, of which a server may send a great many
+                continue
             start = 0
             name = ""
             if block[:7] == b"event: ":

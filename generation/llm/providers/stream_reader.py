@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 BROKEN_OFF = "error"  # the stop reason of an answer without an end
 _SUCCESS = 200
+_EVENT_SIZE = 24  # so that a great many small pieces take no more memory than few large ones
 
 
 class ErrorEvent(UnusableReply):
@@ -42,7 +43,7 @@ class StreamReader(ABC):
         self._tools = ToolCalls(transcript.events.append)
         self.has_begun = False  # an event has come, perhaps without any of the answer
         self.is_over = False  # the stream says that nothing follows
-        self.size = 0  # characters of the answer so far
+        self.size = 0  # of the answer so far: its characters, and something for each piece
         self._half = ""  # of a surrogate pair
 
     @abstractmethod
@@ -112,7 +113,7 @@ class StreamReader(ABC):
         self.transcript.stop_reason = reason
 
     def _add_to_call(self, index: int | None, call_id: str, name: str, arguments: str) -> None:
-        self.size += len(call_id) + len(name) + len(arguments)
+        self.size += len(call_id) + len(name) + len(arguments) + _EVENT_SIZE
         self._tools.add(index, call_id, name, arguments)
 
     def _add_text(self, text: str) -> None:
@@ -121,17 +122,17 @@ class StreamReader(ABC):
         if self._half or not text.isascii():
             text = self._mend(text)
         if text:
-            self.size += len(text)
+            self.size += len(text) + _EVENT_SIZE
             self.transcript.events.append(TextDelta(text))
 
-    def _add_thinking(self, text: str, signature: str = "") -> None:
+    def _add_thinking(self, text: str, signature: str = "", *, is_redacted: bool = False) -> None:
         if self._tools.are_open:
             self._tools.end()
         if self._half or not text.isascii():
             text = self._mend(text)
         if text or signature:
-            self.size += len(text) + len(signature)
-            self.transcript.events.append(ThinkingDelta(text, signature))
+            self.size += len(text) + len(signature) + _EVENT_SIZE
+            self.transcript.events.append(ThinkingDelta(text, signature, is_redacted))
 
     def _mend(self, text: str) -> str:
         """Join a character that the server sent in two halves; half of one becomes U+FFFD."""

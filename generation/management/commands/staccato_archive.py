@@ -105,12 +105,12 @@ class Command(BaseCommand):
             self.stdout.write("nothing is due")
 
 
-def _record(name: str, rows: int, file: Path) -> None:
+def _record(rows: int, file: Path) -> None:
     """Enter an export in the record of accesses. Raises `NotRecorded`."""
     access.record(
         access.Action.EXPORT,
         rows=rows,
-        selection=f"{name} to {file.absolute()}, by staccato_archive of {getpass.getuser()}",
+        selection=f"{file.absolute()}, by staccato_archive of {getpass.getuser()}",
     )
 
 

@@ -235,6 +235,10 @@ THOUGHT = (
     {"type": "thinking_delta", "thinking": "Hm."},
     {"type": "signature_delta", "signature": "sig"},
 )
+OMITTED = (
+    {"type": "thinking", "thinking": "", "signature": ""},
+    {"type": "signature_delta", "signature": "sig"},
+)
 HIDDEN = ({"type": "redacted_thinking", "data": "secret"},)
 CALL = (
     {"type": "tool_use", "id": "t1", "name": "f", "input": {}},
@@ -255,6 +259,7 @@ async def test_a_stream_comes_in_the_form_that_all_clients_accept(users, orm, se
         ([b'event: ping\ndata: {"type": "ping"}\n\n', *stream_of(TEXT)], [text]),
         (stream_of(TEXT)[:-1], [text]),
         (stream_of(THOUGHT, HIDDEN, TEXT), [thought, hidden, text]),
+        (stream_of(OMITTED, TEXT), [{**thought, "thinking": ""}, text]),
         (stream_of(TEXT, CALL, OTHER, stop="tool_use"), [text, call, other]),
     ]  # fmt: skip
     async with serving(settings, ANTHROPIC) as (client, provider):
@@ -266,6 +271,8 @@ async def test_a_stream_comes_in_the_form_that_all_clients_accept(users, orm, se
             row = await latest_row()
             assert message["content"] == content
             assert message["id"] == f"msg_{row.id.hex}"
+            assert b'"message_start","message":{' in answer.content
+            assert answer.content.index(b'"input_tokens":10') < answer.content.index(b"delta")
             assert message["stop_reason"] == row.stop_reason
             assert (message["usage"]["input_tokens"], message["usage"]["output_tokens"]) == (10, 20)
             assert (row.status, row.input_tokens, row.output_tokens) == ("succeeded", 10, 20)
@@ -348,6 +355,22 @@ async def test_errors_have_the_protocols_shape(users, orm, settings):
         assert body["type"] == "error"
         assert set(body["error"]) == {"type", "message"}
         assert body["request_id"] == answer.headers["request-id"]
+
+
+async def test_tokens_are_counted_by_a_provider_that_does_and_without_a_row(users, orm, settings):
+    url = f"{MESSAGES}/count_tokens"
+    body = {"model": ANTHROPIC.model, "messages": HELLO}
+    async with serving(settings, ANTHROPIC) as (client, provider):
+        provider.behave = says(200, {"input_tokens": 9})
+        answer = await client.post(url, json=body, headers=VERSION)
+        assert await latest_row() is None
+    assert answer.json() == {"input_tokens": 9}
+    assert provider.requests[0].path == "/v1/messages/count_tokens"
+    assert provider.requests[0].json == body
+    async with serving(settings, OPENAI) as (client, provider):
+        answer = await client.post(url, json={**body, "model": OPENAI.model}, headers=VERSION)
+        assert provider.calls == 0
+    assert (answer.status_code, answer.json()["error"]["type"]) == (404, "not_found_error")
 
 
 async def test_the_list_of_models_has_the_shape_of_the_client_that_asks(users, orm, settings):

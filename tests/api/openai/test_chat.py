@@ -258,6 +258,17 @@ async def test_a_key_says_which_user_or_the_base_url_does(users, orm, settings):
         assert await status("/v1", bearer("stc_wrong")) == (401, "invalid_api_key")
 
 
+async def test_where_no_key_is_required_one_of_another_vendor_is_none(users, orm, settings):
+    async with serving(settings, OPENAI) as (client, _provider):
+        for headers, status in (
+            (bearer("sk-any"), 200),
+            (bearer("stc_wrong"), 401),
+            ({**bearer("sk-any"), "sec-fetch-site": "cross-site"}, 403),
+        ):
+            answer = await client.post(CHAT, json=asked(), headers=headers)
+            assert answer.status_code == status, headers
+
+
 async def test_errors_before_the_body_is_read_have_the_protocols_shape(users, orm, settings):
     values = {"MAX_CHAT_BODY_BYTES": "2048"}
     async with serving(settings, OPENAI, **values) as (client, provider):
@@ -266,9 +277,10 @@ async def test_errors_before_the_body_is_read_have_the_protocols_shape(users, or
         broken = await client.post(CHAT, content=b"{")
         listed = await client.post(CHAT, content=b"[]")
         lost = await client.post("/v1/nothing", json={})
+        root = await client.get("/u/5/v1/")
         wrong = await client.get(CHAT)
-    answers = (large, text, broken, listed, lost, wrong)
-    assert [answer.status_code for answer in answers] == [413, 415, 400, 400, 404, 405]
+    answers = (large, text, broken, listed, lost, root, wrong)
+    assert [answer.status_code for answer in answers] == [413, 415, 400, 400, 404, 404, 405]
     for answer in answers:
         assert answer.headers["content-type"] == "application/json"
         assert answer.headers["x-request-id"]
@@ -296,6 +308,64 @@ async def test_a_conversation_may_be_larger_than_a_template_and_its_row_is_bound
         row = await latest_row()
     assert len(row.body.conversation) < 262_144
     assert "not kept whole" in row.body.conversation
+
+
+async def test_embeddings_are_passed_on_and_logged_without_their_vectors(users, orm, settings):
+    vectors = {
+        "object": "list",
+        "data": [{"object": "embedding", "index": 0, "embedding": "AAAAPw=="}],
+        "model": OPENAI.model,
+        "usage": {"prompt_tokens": 6, "total_tokens": 6},
+    }
+    given = {"model": OPENAI.model, "input": ["one", "two"], "encoding_format": "base64"}
+    url = "/u/5/v1/embeddings"
+    async with serving(settings, OPENAI) as (client, provider):
+        provider.behave = says(200, vectors)
+        answer = await client.post(url, json=given)
+        row = await latest_row()
+        keyed = await client.post(url, json=given, headers={"Idempotency-Key": "k"})
+        empty = await client.post(url, json={"model": OPENAI.model})
+        provider.behave = says(200, OPENAI.answer())
+        odd = await client.post(url, json=given)
+    assert answer.json() == vectors
+    assert provider.requests[0].path.endswith("/embeddings")
+    assert provider.requests[0].json == given
+    assert (row.status, row.input_tokens, row.body.result) == ("succeeded", 6, "")
+    assert row.body.prompt == "one\n\ntwo"
+    assert [each.status_code for each in (keyed, empty, odd)] == [400, 400, 502]
+    async with serving(settings, ANTHROPIC, LLM_MODEL="") as (client, provider):
+        refused = await client.post(url, json={**given, "model": ANTHROPIC.model})
+    assert refused.status_code == 400
+    assert "embeddings" in refused.json()["error"]["message"]
+
+
+async def test_a_parameter_that_the_provider_refuses_is_the_clients_fault_and_raises_no_alarm(
+    users, orm, settings, caplog
+):
+    message = "Unsupported parameter: 'seed' is not supported with this model."
+    refusal = {"error": {"message": message, "code": "unsupported_parameter"}}
+    async with serving(settings, OPENAI) as (client, provider):
+        provider.behave = says(400, refusal)
+        answer = await client.post(CHAT, json=asked(seed=1))
+    assert answer.status_code == 400
+    assert message in answer.json()["error"]["message"]
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+NOTHING = [{"message": {"role": "assistant", "content": ""}, "finish_reason": "stop"}]
+NOTHING_YET = [{"message": {"role": "assistant", "content": ""}, "finish_reason": "length"}]
+
+
+async def test_an_answer_that_says_nothing_is_an_answer(users, orm, settings):
+    async with serving(settings, OPENAI) as (client, provider):
+        for choices, reason in ((NOTHING, "stop"), (NOTHING_YET, "length")):
+            provider.behave = says(200, OPENAI.answer(choices=choices))
+            for is_streamed in (False, True):
+                answer = await client.post(CHAT, json=asked(stream=is_streamed))
+                row = await latest_row()
+                assert answer.status_code == 200, answer.text
+                assert f'"finish_reason":"{reason}"' in answer.text
+                assert (row.status, row.total_tokens, row.body.result) == ("succeeded", 30, "")
 
 
 REFUSALS = {

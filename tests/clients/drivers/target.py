@@ -12,6 +12,7 @@ PIXEL = (  # a PNG
     "+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 )
 
+
 def describe(error: BaseException) -> Any:
     """The error as a program sees it; its words are the service's own."""
     status = getattr(error, "status_code", None)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from generation.llm.providers.anthropic import request, whole
-from generation.llm.providers.anthropic.stream import MessageReader
+from generation.llm.providers.anthropic.stream import MessageReader, count
 from generation.llm.providers.http import HttpProvider
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from generation.llm.providers.base import Answer
     from generation.llm.providers.parsing import Decoration
     from generation.llm.transcript import Transcript
-    from generation.records import Prompt
+    from generation.records import Prompt, Usage
 
 
 class Anthropic(HttpProvider):
@@ -25,6 +25,10 @@ class Anthropic(HttpProvider):
     default_model = "claude-sonnet-5-5"
     price_list = "anthropic"
     answer_key = "content"
+    path = "/v1/messages"
+    others: ClassVar[Mapping[str, tuple[str, str]]] = {
+        "count_tokens": ("/v1/messages/count_tokens", "input_tokens")
+    }
 
     @classmethod
     def is_configured(cls, settings: Settings) -> bool:
@@ -42,7 +46,7 @@ class Anthropic(HttpProvider):
         key = settings.anthropic_api_key.get_secret_value()
         super().__init__(
             transport,
-            url=f"{settings.anthropic_base_url}/v1/messages",
+            url=f"{settings.anthropic_base_url}{self.path}",
             headers={"x-api-key": key, "anthropic-version": "2023-06-01"},
             secret=settings.anthropic_api_key,
             max_reply_bytes=settings.llm_max_reply_bytes,
@@ -68,6 +72,9 @@ class Anthropic(HttpProvider):
 
     def decode(self, payload: Any, decoration: Decoration) -> Answer:
         return whole.decode(self.name, payload, decoration)
+
+    def count(self, usage: dict[str, Any] | None, decoration: Decoration) -> Usage:
+        return count(usage, decoration)
 
     def reader(self, transcript: Transcript, decoration: Decoration) -> MessageReader:
         return MessageReader(self.name, transcript, decoration)

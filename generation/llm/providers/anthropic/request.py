@@ -94,7 +94,7 @@ def _write_part(part: Part) -> dict[str, Any]:
     match part:
         case Text(text):
             return {"type": "text", "text": text}
-        case Thinking("", signature):
+        case Thinking(_, signature, True):
             return {"type": "redacted_thinking", "data": signature}
         case Thinking(text, signature):
             return {"type": "thinking", "thinking": text, "signature": signature}

@@ -74,7 +74,7 @@ class MessageReader(StreamReader):
             self._add_thinking(optional(str, block, "thinking") or "")
             self._signature = optional(str, block, "signature") or ""
         elif kind == "redacted_thinking":
-            self._signature = optional(str, block, "data") or ""
+            self._add_thinking("", optional(str, block, "data") or "", is_redacted=True)
         elif kind == "tool_use":
             given = block.get("input")
             self._input = orjson.dumps(given).decode() if given else ""

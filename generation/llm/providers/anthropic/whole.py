@@ -64,7 +64,7 @@ def _read_block(kind: str, block: dict[str, Any]) -> list[Block]:
         thought = optional(str, block, "thinking") or ""
         return [Thinking(thought, optional(str, block, "signature") or "")]
     if kind == "redacted_thinking":
-        return [Thinking("", optional(str, block, "data") or "")]
+        return [Thinking("", optional(str, block, "data") or "", is_redacted=True)]
     if kind != "tool_use":
         return []
     arguments = orjson.dumps(block.get("input") or {}).decode()

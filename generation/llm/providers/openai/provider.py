@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from generation.errors import LLMError
 from generation.llm.providers.http import HttpProvider
 from generation.llm.providers.openai import request, whole
-from generation.llm.providers.openai.stream import ChatReader
+from generation.llm.providers.openai.stream import ChatReader, count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from generation.llm.providers.parsing import Decoration
     from generation.llm.streamed_attempt import StreamedAttempt
     from generation.llm.transcript import Transcript
-    from generation.records import Prompt
+    from generation.records import Prompt, Usage
 
 _SET_BY_US = frozenset({"max_tokens", "max_completion_tokens", "stream_options"})
 _AZURE_HOSTS = (".openai.azure.com", ".cognitiveservices.azure.com", ".services.ai.azure.com")
@@ -31,6 +31,8 @@ class OpenAI(HttpProvider):
     default_model = "gpt-6-luna"
     idempotency_header = "idempotency-key"
     answer_key = "choices"
+    path = "/chat/completions"
+    others: ClassVar[Mapping[str, tuple[str, str]]] = {"embeddings": ("/embeddings", "data")}
 
     @classmethod
     def is_configured(cls, settings: Settings) -> bool:
@@ -52,7 +54,7 @@ class OpenAI(HttpProvider):
         key = settings.openai_api_key.get_secret_value()
         super().__init__(
             transport,
-            url=f"{settings.openai_base_url}/chat/completions",
+            url=f"{settings.openai_base_url}{self.path}",
             headers={"authorization": f"Bearer {key}"} if key else {},
             secret=settings.openai_api_key,
             max_reply_bytes=settings.llm_max_reply_bytes,
@@ -110,6 +112,9 @@ class OpenAI(HttpProvider):
 
     def decode(self, payload: Any, decoration: Decoration) -> Answer:
         return whole.decode(self.name, payload, decoration)
+
+    def count(self, usage: dict[str, Any] | None, decoration: Decoration) -> Usage:
+        return count(usage, decoration)
 
     def reader(self, transcript: Transcript, decoration: Decoration) -> ChatReader:
         return ChatReader(self.name, transcript, decoration)

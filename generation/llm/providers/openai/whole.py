@@ -72,7 +72,10 @@ def _read_blocks(
     name: str, message: dict[str, Any] | None, decoration: Decoration
 ) -> tuple[Block, ...]:
     """What there is beside one text: thinking and tool calls, in the shapes of a stream's delta."""
-    if message is None or _PLAIN.issuperset(message):
+    if message is None:
+        return ()
+    is_list = isinstance(message.get("content"), list)  # which may hold thinking
+    if not is_list and not any(message[key] for key in message.keys() - _PLAIN):
         return ()
     transcript = Transcript()
     ChatReader(name, transcript, decoration).read_message(message)

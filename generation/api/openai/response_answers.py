@@ -1,0 +1,232 @@
+"""Responses as their clients read them: whole, and as a stream of events."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from generation.api.openai import errors
+from generation.conversation import Text, ToolUse
+from generation.events import Start, TextDelta, ToolArguments, ToolEnd, ToolStart, of_generation
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+    from uuid import UUID
+
+    from generation.api.asking import Asked
+    from generation.conversation import Block
+    from generation.errors import StaccatoError
+    from generation.events import Event
+    from generation.records import Generation, Usage
+
+
+def whole(generation: Generation, asked: Asked, arrived_at: datetime) -> dict[str, Any]:
+    is_cut = generation.stop_reason == "max_tokens"
+    return {
+        **_head(generation.id, generation.model, asked, arrived_at),
+        "status": "incomplete" if is_cut else "completed",
+        "incomplete_details": {"reason": "max_output_tokens"} if is_cut else None,
+        "output": _output(generation),
+        "usage": usage_of(generation.usage),
+    }
+
+
+def _head(generation_id: UUID, model: str, asked: Asked, arrived_at: datetime) -> dict[str, Any]:
+    options = asked.options
+    return {
+        "id": f"resp_{generation_id.hex}",
+        "object": "response",
+        "created_at": int(arrived_at.timestamp()),
+        "status": "in_progress",
+        "error": None,
+        "incomplete_details": None,
+        "instructions": None,
+        "max_output_tokens": asked.max_tokens,
+        "model": model,
+        "output": [],
+        "parallel_tool_calls": options.parallel_tool_calls is not False,
+        "previous_response_id": None,
+        "reasoning": {"effort": options.reasoning_effort or None, "summary": None},
+        "store": False,
+        "temperature": options.temperature,
+        "text": {"format": {"type": (options.response_format or {}).get("type", "text")}},
+        "tool_choice": options.tool_choice or "auto",
+        "tools": [],
+        "top_p": options.top_p,
+        "truncation": "disabled",
+        "usage": None,
+        "metadata": {},
+    }
+
+
+def _output(generation: Generation) -> list[dict[str, Any]]:
+    """The texts and the calls, numbered. Thoughts have no place without their summary."""
+    blocks: tuple[Block, ...] = generation.blocks or (Text(generation.result),)
+    shown = [block for block in blocks if isinstance(block, Text | ToolUse)]
+    return [
+        _message(generation.id, number, block.text)
+        if isinstance(block, Text)
+        else _call(generation.id, number, block)
+        for number, block in enumerate(shown)
+    ]
+
+
+def _message(generation_id: UUID, number: int, text: str | None) -> dict[str, Any]:
+    """None: its text has not begun."""
+    return {
+        "id": f"msg_{generation_id.hex}_{number}",
+        "type": "message",
+        "status": "in_progress" if text is None else "completed",
+        "role": "assistant",
+        "content": [] if text is None else [_part(text)],
+    }
+
+
+def _part(text: str) -> dict[str, Any]:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+
+def _call(
+    generation_id: UUID, number: int, call: ToolUse, status: str = "completed"
+) -> dict[str, Any]:
+    return {
+        "id": f"fc_{generation_id.hex}_{number}",
+        "type": "function_call",
+        "status": status,
+        "call_id": call.id,
+        "name": call.name,
+        "arguments": call.arguments,
+    }
+
+
+def usage_of(usage: Usage) -> dict[str, Any]:
+    """0 where a count is not known."""
+    return {
+        "input_tokens": usage.input_tokens or 0,
+        "input_tokens_details": {"cached_tokens": usage.cache_read_tokens},
+        "output_tokens": usage.output_tokens or 0,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": usage.known_tokens,
+    }
+
+
+class ResponseEvents:
+    """Writes a stream of one response's events, numbered from 0."""
+
+    def __init__(self, generation_id: UUID, asked: Asked, arrived_at: datetime) -> None:
+        self._id = generation_id
+        self._asked = asked
+        self._arrived_at = arrived_at
+        self._model = ""
+        self._sequence = 0  # the next event's number
+        self._number = -1  # of the latest item
+        self._call: ToolUse | None = None  # that is open
+        self._has_text = False  # a message is open
+        self._written: list[str] = []  # of the item that is open
+
+    def encode(self, events: Sequence[Event]) -> bytes:
+        return b"".join([self._encode(event) for event in events])
+
+    def finish(self, generation: Generation) -> bytes:
+        answered = b""
+        if not self._sequence:  # it was made earlier
+            self._id = generation.id
+            answered = self.encode(of_generation(generation))
+        response = whole(generation, self._asked, self._arrived_at)
+        kind = f"response.{response['status']}"
+        return answered + self._close() + self._event(kind, response=response)
+
+    def fail(self, error: StaccatoError) -> bytes:
+        fault = errors.document(error)["error"]
+        failed = {
+            **_head(self._id, self._model, self._asked, self._arrived_at),
+            "status": "failed",
+            "error": {"code": fault["code"], "message": fault["message"]},
+        }
+        return self._event("response.failed", response=failed)
+
+    def _encode(self, event: Event) -> bytes:
+        written = b""
+        match event:
+            case TextDelta(text) if text:
+                written = b"" if self._has_text else self._begin_text()
+                self._written.append(text)
+                written += self._event(
+                    "response.output_text.delta", **self._place(), delta=text, logprobs=[]
+                )
+            case Start(model):
+                self._model = model
+                response = _head(self._id, model, self._asked, self._arrived_at)
+                written = self._event("response.created", response=response)
+                written += self._event("response.in_progress", response=response)
+            case ToolStart(call_id, name):
+                written = self._close() + self._begin_call(ToolUse(call_id, name, ""))
+            case ToolArguments(text):
+                self._written.append(text)
+                written = self._event(
+                    "response.function_call_arguments.delta", **self._item_place(), delta=text
+                )
+            case ToolEnd():
+                written = self._close()
+        return written
+
+    def _begin_text(self) -> bytes:
+        written = self._close()
+        self._number += 1
+        self._has_text = True
+        item = _message(self._id, self._number, None)
+        added = self._event("response.output_item.added", output_index=self._number, item=item)
+        begun = self._event("response.content_part.added", **self._place(), part=_part(""))
+        return written + added + begun
+
+    def _begin_call(self, call: ToolUse) -> bytes:
+        self._number += 1
+        self._call = call
+        item = _call(self._id, self._number, call, "in_progress")
+        return self._event("response.output_item.added", output_index=self._number, item=item)
+
+    def _close(self) -> bytes:
+        """End the item that is open."""
+        text = "".join(self._written)
+        self._written = []
+        if self._has_text:
+            place = self._place()
+            self._has_text = False
+            written = self._event("response.output_text.done", **place, text=text, logprobs=[])
+            written += self._event("response.content_part.done", **place, part=_part(text))
+            item = _message(self._id, self._number, text)
+        elif self._call is not None:
+            call = ToolUse(self._call.id, self._call.name, text)
+            place = self._item_place()
+            self._call = None
+            written = self._event(
+                "response.function_call_arguments.done", **place, name=call.name, arguments=text
+            )
+            item = _call(self._id, self._number, call)
+        else:
+            return b""
+        return written + self._event(
+            "response.output_item.done", output_index=self._number, item=item
+        )
+
+    def _place(self) -> dict[str, Any]:
+        return {**self._item_place(), "content_index": 0}
+
+    def _item_place(self) -> dict[str, Any]:
+        prefix = "msg" if self._has_text else "fc"
+        return {
+            "item_id": f"{prefix}_{self._id.hex}_{self._number}",
+            "output_index": self._number,
+        }
+
+    def _event(self, kind: str, **members: Any) -> bytes:
+        document = {"type": kind, "sequence_number": self._sequence, **members}
+        self._sequence += 1
+        try:
+            data = orjson.dumps(document)
+        except TypeError:  # a lone surrogate, which the model may write
+            data = json.dumps(document).encode()
+        return b"event: %b\ndata: %b\n\n" % (kind.encode(), data)

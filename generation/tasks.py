@@ -1,0 +1,26 @@
+"""A task of its own for work that goes on in many steps."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+Result = TypeVar("Result")
+
+
+async def in_own_task(work: Coroutine[Any, Any, Result]) -> Result:
+    """Await the work, which can be cancelled as if it were awaited directly.
+
+    Each step of a task passes through the frames of all coroutines that await the innermost one.
+    For a stream, that would be two dozen frames for each event.
+    """
+    task = asyncio.get_running_loop().create_task(work)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if task.done() and not task.cancelled():
+            task.exception()  # retrieved: it came with our own end, which asyncio would log
+        raise
