@@ -222,9 +222,12 @@ class Spool:
                 continue
             if foreign is None:
                 continue  # another deployment's, at work
-            self._rejected.add(path)
-            rows = sum(line.record is not None for line in foreign.read())
+            lines = list(foreign.read())
             foreign.close()
+            if foreign.database and not lines:
+                continue  # nothing is in it, e.g. since its process has just begun or ended
+            self._rejected.add(path)
+            rows = sum(line.record is not None for line in lines)
             logger.error(
                 "%s has %d rows for the database %s, and this is %s: they are not stored; if it is"
                 " the same one under a new name, run `manage.py staccato_journal adopt` with the"

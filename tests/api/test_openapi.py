@@ -50,6 +50,7 @@ def test_the_document_has_an_example_of_every_problem():
         errors.BadRequest, errors.MethodNotAllowed,
         errors.RowRefused, errors.RuntimeNotOpen, errors.ConnectionHeld, errors.LLMError,
         errors.Abandoned,
+        errors.HeldInTransaction, errors.WrongThread, errors.OwnCallFailed, errors.NoReply,
         errors.UserNotNamed,  # its routes have the user in their path
     }  # fmt: skip
     kinds = {

@@ -26,6 +26,7 @@ LATER = datetime(2100, 1, 1, tzinfo=UTC)
 
 @pytest.fixture
 def theirs(embedded):
+    Session.objects.all().delete()  # of logins in other tests
     yield
     Group.objects.exclude(name__in=OURS).delete()
     Session.objects.all().delete()
