@@ -26,10 +26,15 @@ LATER = datetime(2100, 1, 1, tzinfo=UTC)
 
 @pytest.fixture
 def theirs(embedded):
-    Session.objects.all().delete()  # of logins in other tests
+    """Tables of the project's own, without what other tests have left in them."""
+
+    def empty() -> None:
+        Group.objects.exclude(name__in=OURS).delete()
+        Session.objects.all().delete()
+
+    empty()
     yield
-    Group.objects.exclude(name__in=OURS).delete()
-    Session.objects.all().delete()
+    empty()
 
 
 def named_after_it(**more):
