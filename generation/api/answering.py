@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from generation.asgi.event_stream import EventSource
+import orjson
+from django.http import HttpResponse
+
+from generation.asgi.event_stream import EventSource, EventStream
 from generation.errors import StaccatoError
 from generation.runtime.following import leave, reader_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from generation.events import Event
     from generation.pipeline.call import GenerationCall
@@ -30,6 +33,29 @@ class Dialect(Protocol):
 
     def fail(self, error: StaccatoError) -> bytes:
         """Returns the last events of an answer that failed after its first content."""
+
+
+def respond(document: Any, headers: Mapping[str, str] | None = None) -> HttpResponse:
+    """Returns a response with a JSON document."""
+    content = orjson.dumps(document)
+    return HttpResponse(content, content_type="application/json", headers=headers)
+
+
+def headers_of(generation: Generation | None) -> dict[str, str]:
+    """Of the response with this answer; None: it is under way."""
+    is_replayed = generation is not None and generation.replayed
+    return {"Idempotency-Replayed": "true"} if is_replayed else {}
+
+
+async def follow(
+    call: GenerationCall, dialect: Dialect, headers: Mapping[str, str] | None = None
+) -> EventStream:
+    """Returns the stream of a generation, once its first content has come.
+
+    Raises `TooManyInFlight`, or the error of a generation that fails before that.
+    """
+    stream = AnswerStream(call, dialect)
+    return EventStream(stream, {**(headers or {}), **headers_of(await stream.begin())})
 
 
 class AnswerStream(EventSource):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from generation.asgi.request import Request
     from generation.conversation import Message, Options, Tool
-    from generation.records import Dialect, Generation, Grant
+    from generation.records import Dialect, Grant
 
 _BIGINT_MAX = 2**63 - 1
 # What a row takes of a client's metadata.
@@ -139,9 +139,3 @@ def _labels(metadata: Mapping[str, Any]) -> dict[str, str]:
         and is_storable(value)
     }
     return dict(list(labels.items())[:MAX_METADATA])
-
-
-def headers_of(generation: Generation | None) -> dict[str, str]:
-    """Of the response with this answer; None: it is under way."""
-    is_replayed = generation is not None and generation.replayed
-    return {"Idempotency-Replayed": "true"} if is_replayed else {}

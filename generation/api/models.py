@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import orjson
-from django.http import HttpResponse
-
+from generation.api.answering import respond
 from generation.errors import ModelNotAllowed
 from generation.runtime import process as runtime
 
 if TYPE_CHECKING:
+    from django.http import HttpResponse
+
     from generation.asgi.request import Request
 
 # No provider says when a name was given, and clients want a moment.
@@ -27,7 +27,7 @@ async def models(request: Request) -> HttpResponse:
     """The names of LLM_MODELS, and the models of LLM_PROVIDER and LLM_ALLOWED."""
     names = _names(request)
     if is_anthropic(request):
-        return _json(
+        return respond(
             {
                 "data": list(map(_as_anthropic, names)),
                 "has_more": False,
@@ -35,7 +35,7 @@ async def models(request: Request) -> HttpResponse:
                 "last_id": next(reversed(names), None),
             }
         )
-    return _json({"object": "list", "data": [_as_openai(*entry) for entry in names.items()]})
+    return respond({"object": "list", "data": [_as_openai(*entry) for entry in names.items()]})
 
 
 async def model(request: Request, name: str) -> HttpResponse:
@@ -43,7 +43,7 @@ async def model(request: Request, name: str) -> HttpResponse:
     names = _names(request)
     if name not in names:
         raise ModelNotAllowed(f"{name} is not offered here; GET /v1/models lists what is")
-    return _json(_as_anthropic(name) if is_anthropic(request) else _as_openai(name, names[name]))
+    return respond(_as_anthropic(name) if is_anthropic(request) else _as_openai(name, names[name]))
 
 
 def _names(request: Request) -> dict[str, str]:
@@ -67,7 +67,3 @@ def _as_anthropic(name: str) -> dict[str, Any]:
         "display_name": name,
         "created_at": _CREATED.strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
-
-
-def _json(document: dict[str, Any]) -> HttpResponse:
-    return HttpResponse(orjson.dumps(document), content_type="application/json")

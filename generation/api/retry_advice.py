@@ -1,4 +1,4 @@
-"""What an error tells the vendors' SDKs about trying again: they do so twice, and by themselves."""
+"""What an error tells the vendors' SDKs about a retry: they make two by themselves."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ async def generate(user: User = None, **asked: Unpack[Asked]) -> Generation:
 
 
 def generate_sync(user: User = None, **asked: Unpack[Asked]) -> Generation:
-    """`generate()` for synchronous code: views, Celery tasks, commands.
+    """`generate()` for synchronous code: views, tasks, commands.
 
     Raises `WrongThread` in an event loop's thread, which it would block.
     """

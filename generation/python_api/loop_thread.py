@@ -1,8 +1,8 @@
 """The runtime for code that no lifespan serves: opened at its first use, in an event loop of its
 own in a thread of its own.
 
-So it outlives each loop that asks, whoever runs them: daphne, a synchronous server, Celery, a
-command, a notebook. A forked process opens its own.
+So it outlives each loop that asks, in any kind of process: daphne, a synchronous server, a
+command. A forked process opens its own.
 """
 
 # ruff: noqa: PLW0603  # one process, one runtime

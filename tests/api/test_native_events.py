@@ -126,7 +126,7 @@ def test_every_event_says_which_part_of_the_answer_a_client_has_with_it():
     assert ids == sorted(ids)
     assert ids[0] == 0
     assert ids[-1] == ids[-2] == len("Hm…^Let me look.^") + len('{"city":"Oslo"}^{}')
-    assert len(set(ids[:-2])) == len(ids[:-2]), "a delta can be told from the one before it"
+    assert len(set(ids[:-2])) == len(ids[:-2]), "each delta has a position of its own"
 
 
 @pytest.mark.parametrize("source", [streamed, stored])

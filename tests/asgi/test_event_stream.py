@@ -28,7 +28,7 @@ SEND_S = 30.0
 
 
 class Script(EventSource):
-    """Gives what it is told to: bytes, a wait in seconds, or an error."""
+    """Gives what the test lists: bytes, a wait in seconds, or an error."""
 
     def __init__(self, *steps: Any) -> None:
         self.steps = deque(steps)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import orjson
 from django.http import HttpResponse
 
 from generation.api import asking, auth
-from generation.api.answering import AnswerStream
+from generation.api.answering import follow, headers_of, respond
 from generation.api.anthropic import answers, errors, openapi, requests
 from generation.api.base import API, JSONParser
 from generation.api.documentation import documented
@@ -55,13 +54,8 @@ async def messages(request: Request) -> HttpResponse | EventStream:
     own = {"request-id": request.head.request_id}
     if not asked.is_streamed:
         generation = await whole(call)
-        return HttpResponse(
-            orjson.dumps(answers.whole(generation)),
-            content_type="application/json",
-            headers={**own, **asking.headers_of(generation)},
-        )
-    stream = AnswerStream(call, answers.MessageEvents(call.id))
-    return EventStream(stream, {**own, **asking.headers_of(await stream.begin())})
+        return respond(answers.whole(generation), {**own, **headers_of(generation)})
+    return await follow(call, answers.MessageEvents(call.id), own)
 
 
 @lean(entrance=auth.enter_sdk, errors=errors.render, is_counted=True, takes_chats=True)
@@ -97,8 +91,4 @@ async def count_tokens(request: Request) -> HttpResponse:
     except ParameterNotSupported:
         raise NotFound(f"{provider} does not count tokens before it answers") from None
     reply = (await llm.complete(prompt)).require_reply()
-    return HttpResponse(
-        orjson.dumps(reply.original),
-        content_type="application/json",
-        headers={"request-id": request.head.request_id},
-    )
+    return respond(reply.original, {"request-id": request.head.request_id})

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
-import orjson
 from django.http import HttpResponse
 
 from generation.api import auth, trace_context
-from generation.api.answering import AnswerStream
+from generation.api.answering import follow, headers_of, respond
 from generation.api.base import API, JSONParser
 from generation.api.documentation import documented
 from generation.api.native import openapi
@@ -31,7 +30,7 @@ from generation.telemetry.snapshot import PoolPage
 
 if TYPE_CHECKING:
     from generation.pipeline.call import GenerationCall
-    from generation.records import Generation, Grant
+    from generation.records import Grant
 
 api = API(
     title="Staccato",
@@ -84,26 +83,11 @@ async def generate(
     call = runtime.current().join(asked) or request.place.start(asked)
     if not body.stream:
         generation = await whole(call)
-        return _json(answer(generation), _headers(generation))
-    return await _follow(call)
+        return respond(answer(generation), headers_of(generation))
+    return await follow(call, NativeEvents(call.id))
 
 
 _EMPTY = GenerateIn.model_validate({})
-
-
-async def _follow(call: GenerationCall, after: int | None = None) -> EventStream:
-    """Returns the stream of a generation, once its first content has come."""
-    stream = AnswerStream(call, NativeEvents(call.id, after))
-    return EventStream(stream, _headers(await stream.begin()))
-
-
-def _headers(generation: Generation | None) -> dict[str, str]:
-    is_replayed = generation is not None and generation.replayed
-    return {"Idempotency-Replayed": "true"} if is_replayed else {}
-
-
-def _json(document: dict[str, Any], headers: dict[str, str] | None = None) -> HttpResponse:
-    return HttpResponse(orjson.dumps(document), content_type="application/json", headers=headers)
 
 
 @lean(entrance=auth.identify)
@@ -120,8 +104,8 @@ async def stored(request: Request, generation_id: UUID) -> HttpResponse:
     another process is found when it has ended."""
     found = await _find(request.grant, generation_id)
     if isinstance(found, StoredGeneration):
-        return _json(stored_answer(found))
-    return _json(running_answer(found))
+        return respond(stored_answer(found))
+    return respond(running_answer(found))
 
 
 @lean(entrance=auth.identify)
@@ -139,7 +123,7 @@ async def events(request: Request, generation_id: UUID) -> EventStream:
     found = await _find(request.grant, generation_id)
     if isinstance(found, StoredGeneration):
         return EventStream(StoredEvents(found, after))
-    return await _follow(found, after)
+    return await follow(found, NativeEvents(found.id, after))
 
 
 async def _find(grant: Grant, generation_id: UUID) -> GenerationCall | StoredGeneration:

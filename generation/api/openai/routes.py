@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import orjson
 from django.http import HttpResponse
 
 from generation.api import asking, auth
-from generation.api.answering import AnswerStream
+from generation.api.answering import follow, headers_of, respond
 from generation.api.base import API, JSONParser
 from generation.api.documentation import documented
 from generation.api.models import model, models
@@ -59,14 +58,9 @@ async def chat_completions(request: Request) -> HttpResponse | EventStream:
     if not asked.is_streamed:
         generation = await whole(call)
         completion = answers.whole(generation, wanted.arrived_at)
-        return HttpResponse(
-            orjson.dumps(completion),
-            content_type="application/json",
-            headers=asking.headers_of(generation),
-        )
+        return respond(completion, headers_of(generation))
     events = answers.ChatEvents(call.id, wanted.arrived_at, wants_usage=asked.wants_usage)
-    stream = AnswerStream(call, events)
-    return EventStream(stream, asking.headers_of(await stream.begin()))
+    return await follow(call, events)
 
 
 @lean(entrance=auth.enter_sdk, errors=errors.render, is_counted=True, takes_chats=True)
@@ -90,14 +84,9 @@ async def responses(request: Request) -> HttpResponse | EventStream:
     if not asked.is_streamed:
         generation = await whole(call)
         response = response_answers.whole(generation, asked, wanted.arrived_at)
-        return HttpResponse(
-            orjson.dumps(response),
-            content_type="application/json",
-            headers=asking.headers_of(generation),
-        )
+        return respond(response, headers_of(generation))
     events = response_answers.ResponseEvents(call.id, asked, wanted.arrived_at)
-    stream = AnswerStream(call, events)
-    return EventStream(stream, asking.headers_of(await stream.begin()))
+    return await follow(call, events)
 
 
 @lean(entrance=auth.enter_sdk, errors=errors.render, is_counted=True, takes_chats=True)
@@ -116,7 +105,7 @@ async def embeddings(request: Request) -> HttpResponse:
     if wanted.idempotency_key:
         raise IdempotencyKeyInvalid("embeddings are not kept, so none can be sent again")
     generation = await whole(request.place.start(wanted))
-    return HttpResponse(orjson.dumps(generation.original), content_type="application/json")
+    return respond(generation.original)
 
 
 describe_models = api.get(

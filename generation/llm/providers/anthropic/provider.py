@@ -64,7 +64,7 @@ class Anthropic(HttpProvider):
             "messages": request.write_messages(prompt)
             if prompt.messages
             else [{"role": "user", "content": prompt.text}],
-            "stream": is_streamed,  # some compatible servers stream unless told
+            "stream": is_streamed,  # some compatible servers stream by default
         }
         if prompt.system:
             body["system"] = prompt.system

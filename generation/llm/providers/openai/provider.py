@@ -85,7 +85,7 @@ class OpenAI(HttpProvider):
             "model": model,
             "messages": messages,
             self._max_tokens_field: prompt.max_tokens,
-            "stream": is_streamed,  # some servers stream unless told
+            "stream": is_streamed,  # some servers stream by default
         }
         if is_streamed and self._asks_usage:
             body["stream_options"] = {"include_usage": True}
