@@ -22,8 +22,9 @@ from generation.database.batching import MIB, Batcher, Bounds
 from generation.effects import size_of as effects_size
 from generation.errors import PartitionMissing, RowRefused, StaccatoError
 from generation.partitions.intervals import day_number
+from generation.records import LogRow
 from generation.store import tables
-from generation.store.documents import as_document, rows_of, values_of
+from generation.store.documents import Sparse, as_document, rows_of, values_of
 from generation.store.effects import EffectCtes, document_name, documents_of
 from generation.telemetry import metrics
 from generation.telemetry.logs import throttled_logger
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
     from generation.database.engine import Database
     from generation.effects import Shape
-    from generation.records import KeyedRow, LogRow
+    from generation.records import KeyedRow
     from generation.store.tables import Tables
     from generation.store.usage import UsageLogs
 
@@ -49,6 +50,8 @@ _MS_PER_S = 1000
 SHAPES = 200  # statements with effects that are kept
 # The log's columns of which callers choose the words, and each one's empty value as SQL.
 WRITTEN_BY_CALLERS = {"request_id": "''", "trace_id": "''", "metadata": "'{}'"}
+
+_SPARSE = Sparse(LogRow)
 
 
 def size_of(keyed: KeyedRow) -> int:
@@ -163,7 +166,8 @@ class Logs:
     ) -> None:
         rows = [keyed.row for keyed in batch]
         try:
-            documents = {name: as_document(each) for name, each in {"rows": rows, **more}.items()}
+            given = {"rows": [_SPARSE.members(row) for row in rows], **more}
+            documents = {name: as_document(each) for name, each in given.items()}
             found = await self._database.run(statement, documents)
         except StaccatoError:
             raise
@@ -219,7 +223,8 @@ class _Statements:
         # One probe of an index for each row: for EXISTS, PostgreSQL reads all tombstones into a
         # hash table in each statement, which takes 3 ms for 10,000.
         tombstone = select(true()).where(forgotten.c.user_id == given.c.user_id).scalar_subquery()
-        self._rows = select(given, tombstone.is_not(None).label("is_forgotten")).cte("rows")
+        columns = [_SPARSE.restore(each, each.key) for each in given.c]
+        self._rows = select(*columns, tombstone.is_not(None).label("is_forgotten")).cte("rows")
         self._logged = self._insert_logs().cte("logged")
         self._bodies = self._insert_bodies().cte("bodies")
 
