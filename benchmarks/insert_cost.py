@@ -209,9 +209,8 @@ class RowMaker:
         return " ".join(self._random.choices(self._words, k=TEXT_CHARS // 4))[:TEXT_CHARS]
 
     def _row(self):
-        from uuid_utils.compat import uuid7
-
         from generation.records import Attempt, KeyedRow, LogRow
+        from generation.uuid7 import uuid7
 
         row = LogRow(
             id=uuid7(),

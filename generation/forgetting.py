@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from django.db.models import QuerySet
 
+    from generation.records import UserKey
+
 BATCH_ROWS = 1000  # in one statement
 WAIT_S = 30.0
 POLL_S = 0.1
@@ -59,7 +61,7 @@ class Left:
 class Forgetting:
     """Each step may be cut off and repeated."""
 
-    def __init__(self, user_id: int, *, alias: str, folder: Path) -> None:
+    def __init__(self, user_id: UserKey, *, alias: str, folder: Path) -> None:
         self._user_id = user_id
         self._alias = alias
         self._files = HostFiles(folder, _identity(alias))

@@ -7,7 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from enum import Enum, auto
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 from uuid import UUID
 
 from generation.conversation import NO_OPTIONS, Options
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from generation.conversation import Block, Message, Tool
 
+# A user's primary key as JSON has it; a UUID is its text. See `user_keys.py`.
+UserKey: TypeAlias = int | str
 Status = Literal["succeeded", "failed", "timed_out", "cancelled"]
 # What a log row keeps of its texts, from all to nothing.
 LogContent = Literal["full", "redacted", "hashed", "metadata"]
@@ -62,7 +64,7 @@ class Grant:
     """What an API key allows."""
 
     key_id: int | None  # None: no key was required
-    users: frozenset[int] | None  # None: all
+    users: frozenset[UserKey] | None  # None: all
     targets: tuple[tuple[str, str], ...] = ()  # provider, model; none: all that are offered
     is_service: bool = False  # belongs to no single user, so it may see the operators' pages
     log_content: str = ""  # a LogContent, or '': the service's
@@ -98,7 +100,7 @@ class Verbatim:
 class GenerationRequest:
     """What a caller asked for, already validated."""
 
-    user_id: int | None  # None: nobody's, of code in this process
+    user_id: UserKey | None  # None: nobody's, of code in this process
     request_id: str
     arrived_at: datetime  # UTC, for the row
     started: float  # time.monotonic() at arrival, for durations and deadlines
@@ -126,7 +128,7 @@ class GenerationRequest:
 class Profile:
     """A user's prompt template and defaults, as phase 1 reads them."""
 
-    user_id: int | None
+    user_id: UserKey | None
     prompt_template: str
     system: str
     provider: str
@@ -213,7 +215,7 @@ class LogRow:
     """
 
     id: UUID
-    user_id: int | None
+    user_id: UserKey | None
     prompt: str
     system: str
     provider: str
@@ -261,7 +263,7 @@ class LogRow:
 class KeyRef(NamedTuple):
     """Names an idempotency key: each user has keys of their own."""
 
-    user_id: int | None  # no key is without a user; requests are
+    user_id: UserKey | None  # no key is without a user; requests are
     key: str
 
 
@@ -269,7 +271,7 @@ class KeyRef(NamedTuple):
 class Claim:
     """An attempt to own an idempotency key."""
 
-    user_id: int | None
+    user_id: UserKey | None
     key: str
     fingerprint: str  # HMAC-SHA256 of what is asked for
     token: UUID  # the fencing token: proves the ownership
@@ -293,7 +295,7 @@ class KeyedRow:
 class StoredGeneration:
     """What the log has of a generation."""
 
-    user_id: int | None
+    user_id: UserKey | None
     status: Status
     error_type: str
     error: str
@@ -305,7 +307,7 @@ class StoredGeneration:
 class UsageRow:
     """One row of UsageLog."""
 
-    user_id: int
+    user_id: UserKey
     tokens: int
     latency_ms: int
     created_at: datetime

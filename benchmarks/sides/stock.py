@@ -63,7 +63,8 @@ def build():
     from django.core.asgi import get_asgi_application
     from django.http import Http404
     from django.urls import path
-    from uuid_utils.compat import uuid7
+
+    from generation.uuid7 import uuid7
 
     application = get_asgi_application()
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_plus
 from uuid import UUID
@@ -39,10 +40,11 @@ class GenerationAccessAdmin(ReadOnlyAdmin):
         term = search_term.strip()
         if not term:
             return queryset, False
-        try:
-            return queryset.filter(log_id=UUID(term)), False
-        except ValueError:
-            return queryset.filter(user_id__in=find_users(term)), False
+        with contextlib.suppress(ValueError):
+            of_log = queryset.filter(log_id=UUID(term))
+            if of_log.exists():
+                return of_log, False
+        return queryset.filter(user_id__in=find_users(term)), False
 
     @admin.display(description="at")
     def moment(self, access: GenerationAccess) -> SafeString:

@@ -7,8 +7,10 @@ Texts are shown to those who may read them, and read after the access is recorde
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 from uuid import UUID
 
 from django.contrib import admin
@@ -146,12 +148,11 @@ class GenerationLogAdmin(ReadOnlyAdmin):
         term = search_term.strip()
         if not term:
             return queryset, False
-        try:
-            return queryset.filter(Q(pk=UUID(term)) | Q(request_id=term)), False
-        except ValueError:
-            pass
-        if GenerationLog.objects.filter(request_id=term).exists():
-            return queryset.filter(request_id=term), False
+        named = Q(request_id=term)
+        with contextlib.suppress(ValueError):
+            named |= Q(pk=UUID(term))
+        if GenerationLog.objects.filter(named).exists():
+            return queryset.filter(named), False
         return queryset.filter(user_id__in=find_users(term)), False
 
     @admin.display(description="status")
@@ -194,9 +195,10 @@ class GenerationLogAdmin(ReadOnlyAdmin):
             "conversation": turns_of(body.conversation) if body else (),
             "blocks": turns_of(body.blocks) if body else (),
             "user_name": columns.user_name(log),
+            "user_key": quote(str(log.user_id or ""), safe=""),
             "api_key_name": columns.api_key_name(log),
             "was_cancelled": log.status == GenerationLog.Status.CANCELLED,  # nothing failed
-            "status_kind": columns.LABEL_KINDS.get(log.status, ""),
+            "status_label": columns.label(log.status, log.get_status_display()),
             "latency": f"{log.latency_ms:,} ms",
             "llm_latency": f"{log.llm_latency_ms:,} ms",
             "first_token": "–" if log.first_token_ms is None else f"{log.first_token_ms:,} ms",

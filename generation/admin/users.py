@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib.auth import get_user_model
 
+from generation import user_keys
 from generation.admin.pagination import NewestFirstAdmin
 from generation.admin.theme import RawIdsWidget, RawIdWidget
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
-
-BIGINT_MAX = 2**63 - 1
 
 
 class UserLookupAdmin(NewestFirstAdmin):
@@ -41,10 +41,14 @@ class UserLookupAdmin(NewestFirstAdmin):
         return super().formfield_for_manytomany(db_field, request, **kwargs)
 
 
-def find_users(term: str) -> list[int]:
-    """Returns the ids of the users that a search term means: an id, or else a whole name."""
-    if term.isascii() and term.isdigit() and int(term) <= BIGINT_MAX:
-        return [int(term)]
+def find_users(term: str) -> list[Any]:
+    """Returns the keys of the users that a search term means: a key, or else a whole name."""
+    keys: list[Any] = []
+    with contextlib.suppress(ValueError):
+        is_number = user_keys.kind() == "integer" and term.isdigit()
+        keys.append(user_keys.parse(term.lstrip("0") if is_number else term))
+    if keys and user_keys.kind() != "text":  # any text might be a key
+        return keys
     model = get_user_model()
     named = model._base_manager.filter(**{model.USERNAME_FIELD: term})
-    return list(named.values_list("pk", flat=True))
+    return [*keys, *named.values_list("pk", flat=True)]

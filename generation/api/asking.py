@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from generation import user_keys
 from generation.api import auth, trace_context
 from generation.api.base import JSONParser
 from generation.conversation import NO_OPTIONS
@@ -19,9 +20,8 @@ if TYPE_CHECKING:
 
     from generation.asgi.request import Request
     from generation.conversation import Message, Options, Tool
-    from generation.records import Dialect, Grant
+    from generation.records import Dialect, Grant, UserKey
 
-_BIGINT_MAX = 2**63 - 1
 # What a row takes of a client's metadata.
 MAX_METADATA = 16
 MAX_LABEL_CHARS = 64
@@ -56,7 +56,7 @@ def read_body(request: Request) -> dict[str, Any]:
     return body
 
 
-def user_of(request: Request) -> int:
+def user_of(request: Request) -> UserKey:
     """Returns the user whom the base URL names, or the only one whom the API key is for.
 
     Raises `NotFound`, `UserForbidden` or `UserNotNamed`.
@@ -64,9 +64,10 @@ def user_of(request: Request) -> int:
     grant: Grant = request.grant
     named = request.resolver_match.kwargs.get("user_id") if request.resolver_match else None
     if named is not None:
-        user_id = int(named)
-        if user_id > _BIGINT_MAX:
-            raise NotFound("the base URL names no user: a user's key is a whole number")
+        try:
+            user_id = user_keys.parse(named)
+        except ValueError as fault:
+            raise NotFound(f"the base URL names no user: {fault}") from None
         auth.permit(grant, user_id)
         return user_id
     if grant.users is not None and len(grant.users) == 1:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from django.http import HttpRequest
 
+    from generation.records import UserKey
     from generation.runtime.admission import Place
 
     Page = Literal["pool", "metrics", "docs"]
@@ -122,13 +123,13 @@ def _refuse_other_sites(request: HttpRequest) -> None:
             raise CrossSite("the host name of this address is not in ALLOWED_HOSTS") from None
 
 
-def permit(grant: Grant, user_id: int) -> None:
+def permit(grant: Grant, user_id: UserKey) -> None:
     """Raises `UserForbidden`, in the same words whether there is such a user or not."""
     if not covers(grant, user_id):
         raise UserForbidden(f"this API key may not generate for user {user_id}")
 
 
-def covers(grant: Grant, user_id: int | None) -> bool:
+def covers(grant: Grant, user_id: UserKey | None) -> bool:
     return grant.users is None or user_id in grant.users
 
 

@@ -20,6 +20,8 @@ from generation.privacy.encryption import TEXTS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from generation.records import UserKey
+
 # By field of a row, what is left of the user's words, and of what they brought about.
 BLANK: dict[str, Any] = {
     **dict.fromkeys(TEXTS, ""),
@@ -43,14 +45,14 @@ class HostFiles:
         self._database = database
         self._dead_letters = DeadLetters(folder, database)
 
-    def count(self, user_id: int) -> Left:
+    def count(self, user_id: UserKey) -> Left:
         """Raises `OSError`."""
         paths = journal_file.list_files(self._folder, self._database)
         waiting = [record for path in paths for record in _records_in(path)]
         refused = _records_in(self._dead_letters.path)
         return Left(*(_count(records, user_id) for records in (waiting, refused)))
 
-    def erase(self, user_id: int) -> None:
+    def erase(self, user_id: UserKey) -> None:
         """Rewrite what no living process writes to: that stores its rows by itself, soon.
 
         Damaged lines, which nobody can read, are dropped from the files that are rewritten. Raises
@@ -66,7 +68,7 @@ class HostFiles:
             blanked = _blank(_records_in(path), user_id)
             files.replace(path, b"".join(blanked), draft=path.with_suffix(".refused-draft"))
 
-    def _rewrite(self, path: Path, user_id: int) -> None:
+    def _rewrite(self, path: Path, user_id: UserKey) -> None:
         """The new file is complete before the old one goes; rows that are in both are stored once,
         by their ids."""
         old = JournalFile.adopt(path)
@@ -102,11 +104,11 @@ def _records_in(path: Path) -> Iterator[dict[str, Any]]:
         return
 
 
-def _count(records: Any, user_id: int) -> int:
+def _count(records: Any, user_id: UserKey) -> int:
     return sum(_has_words(record, user_id) for record in records)
 
 
-def _has_words(record: dict[str, Any], user_id: int) -> bool:
+def _has_words(record: dict[str, Any], user_id: UserKey) -> bool:
     row = record.get("row")
     if not isinstance(row, dict) or row.get("user_id") != user_id:
         return False
@@ -114,7 +116,7 @@ def _has_words(record: dict[str, Any], user_id: int) -> bool:
     return bool(entailed) or any(row.get(name) for name in BLANK)
 
 
-def _blank(records: Any, user_id: int) -> list[bytes]:
+def _blank(records: Any, user_id: UserKey) -> list[bytes]:
     """Returns the records as lines; those of the user without words, without idempotency key, and
     without effects, whose words are in columns that we don't know."""
     return [

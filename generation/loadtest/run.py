@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count, cycle
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import orjson
 import pyqwest
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from generation.loadtest.streams import Tempo
     from generation.loadtest.target import Service
+    from generation.records import UserKey
     from generation.telemetry.snapshot import Snapshot
 
 OK = 200
@@ -39,7 +41,7 @@ class Plan:
     """What to send. Either `requests` or `duration` ends the test."""
 
     service: Service
-    users: Sequence[int]
+    users: Sequence[UserKey]
     body: bytes
     concurrency: int
     requests: int | None  # this many in all
@@ -103,7 +105,7 @@ class LoadTest:
         self._transport = transport
         api = f"{plan.service.url}/api/v1"
         self._pool_url = f"{api}/pool"
-        self._generate_urls = cycle([f"{api}/generate/{user}" for user in plan.users])
+        self._generate_urls = cycle([_generate_url(plan, user) for user in plan.users])
         self._headers = pyqwest.Headers(
             [("content-type", "application/json"), ("user-agent", "staccato-loadtest")]
         )
@@ -148,7 +150,7 @@ class LoadTest:
         raise AssertionError("the last attempt returns or raises")
 
     async def _probe_once(self) -> dict[str, Any]:
-        url = f"{self._plan.service.url}/api/v1/generate/{self._plan.users[0]}"
+        url = _generate_url(self._plan, self._plan.users[0])
         try:
             async with asyncio.timeout(self._plan.timeout):
                 reading = Reading(Deltas(), 0.0)
@@ -290,3 +292,7 @@ def _read_object(body: bytes) -> dict[str, Any]:
     except orjson.JSONDecodeError:
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _generate_url(plan: Plan, user: UserKey) -> str:
+    return f"{plan.service.url}/api/v1/generate/{quote(str(user), safe='')}"

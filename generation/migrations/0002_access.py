@@ -2,7 +2,7 @@
 
 import django.db.models.deletion
 import django.db.models.functions.datetime
-import uuid_utils.compat
+import generation.uuid7
 from django.conf import settings
 from django.db import migrations, models
 
@@ -90,7 +90,7 @@ class Migration(migrations.Migration):
                 (
                     "id",
                     models.UUIDField(
-                        default=uuid_utils.compat.uuid7,
+                        default=generation.uuid7.uuid7,
                         editable=False,
                         primary_key=True,
                         serialize=False,

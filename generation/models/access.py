@@ -5,7 +5,8 @@ from __future__ import annotations
 from django.conf import settings
 from django.db import models
 from django.db.models.functions import Now
-from uuid_utils.compat import uuid7
+
+from generation.uuid7 import uuid7
 
 
 class GenerationAccess(models.Model):

@@ -6,10 +6,9 @@ import asyncio
 from sys import getsizeof
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from uuid_utils.compat import uuid7
-
 from generation.conversation import Image, Text, ToolResult
 from generation.pipeline.relay import Relay
+from generation.uuid7 import uuid7
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 from uuid import uuid4
 
+from generation import user_keys
 from generation.conversation import NO_OPTIONS, Message, Text
 from generation.errors import InvalidRequest
 from generation.pipeline import idempotency
@@ -17,13 +18,16 @@ from generation.storable import is_storable
 from generation.telemetry.logs import request_id
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from django.contrib.auth.base_user import AbstractBaseUser
     from django.contrib.auth.models import AnonymousUser
 
     from generation.conversation import Options, Tool
     from generation.effects import Effect
+    from generation.records import UserKey
 
-User: TypeAlias = "AbstractBaseUser | AnonymousUser | int | None"
+User: TypeAlias = "AbstractBaseUser | AnonymousUser | UUID | int | str | None"
 MessageLike: TypeAlias = Message | Mapping[str, str]  # {"role": "user", "content": "a text"}
 
 MAX_METADATA = 16
@@ -106,11 +110,12 @@ def make_own_request(
     return _request(key_of(user), metadata=labels(metadata), effects=check_effects(effects))
 
 
-def key_of(user: User) -> int | None:
-    """Returns None for nobody, and for the user of a request that is not logged in."""
-    given: Any = user
-    key: int | None = getattr(given, "pk", given)
-    return key
+def key_of(user: User) -> UserKey | None:
+    """Returns None for nobody. Raises `InvalidRequest`."""
+    try:
+        return user_keys.key_of(user)
+    except ValueError as fault:
+        raise InvalidRequest(str(fault)) from None
 
 
 def labels(metadata: Mapping[str, str] | None) -> dict[str, str]:
@@ -131,7 +136,7 @@ def labels(metadata: Mapping[str, str] | None) -> dict[str, str]:
     return given
 
 
-def _request(user_id: int | None, **asked: Any) -> GenerationRequest:
+def _request(user_id: UserKey | None, **asked: Any) -> GenerationRequest:
     """Of now, and under the id of the request that this code serves."""
     return GenerationRequest(
         user_id=user_id,
@@ -143,7 +148,7 @@ def _request(user_id: int | None, **asked: Any) -> GenerationRequest:
 
 
 def _require_one_way(
-    user_id: int | None, prompt: str | None, messages: object, *, is_template: bool
+    user_id: UserKey | None, prompt: str | None, messages: object, *, is_template: bool
 ) -> None:
     ways = (prompt is not None, bool(messages), is_template)
     if sum(ways) > 1:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Executable, Row
 
     from generation.database.engine import Database
+    from generation.records import UserKey
     from generation.store.tables import Tables
 
 BOUNDS = Bounds(batch_rows=500, batch_bytes=MIB, queue_rows=20_000, queue_bytes=8 * MIB)
@@ -32,7 +33,7 @@ class StoredKey:
     id: int
     prefix: str
     digest: str
-    users: frozenset[int] | None  # None: all
+    users: frozenset[UserKey] | None  # None: all
     is_service: bool  # not a single user's
     allowed_models: str
     expires_at: datetime | None
@@ -68,7 +69,7 @@ class ApiKeys:
 
 
 def _stored_key(row: Row[Any]) -> StoredKey:
-    users: frozenset[int] | None
+    users: frozenset[UserKey] | None
     if row.scope == "all":
         users = None
     elif row.scope == "users":

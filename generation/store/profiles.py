@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ARRAY, BigInteger, any_, bindparam, select
+from sqlalchemy import ARRAY, BigInteger, Text, any_, bindparam, select
 
+from generation import user_keys
 from generation.database.batching import MIB, Batcher, Bounds
 from generation.errors import UnknownUser
 from generation.records import Profile
@@ -17,11 +18,11 @@ if TYPE_CHECKING:
     from sqlalchemy import Executable
 
     from generation.database.engine import Database
-    from generation.records import GenerationRequest
+    from generation.records import GenerationRequest, UserKey
     from generation.store.tables import Tables
 
 BOUNDS = Bounds(batch_rows=500, batch_bytes=MIB, queue_rows=100_000, queue_bytes=64 * MIB)
-_ID_BYTES = 8
+_ID_BYTES = 36
 
 
 class Profiles:
@@ -30,7 +31,7 @@ class Profiles:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._statement = _select_profiles(tables.load())
-        self._reads: Batcher[int, Profile | None] = Batcher(
+        self._reads: Batcher[UserKey, Profile | None] = Batcher(
             "read", self._read_batch, BOUNDS, weigh=lambda _user_id: _ID_BYTES
         )
         self.batchers: tuple[Batcher[Any, Any], ...] = (self._reads,)
@@ -45,7 +46,7 @@ class Profiles:
             raise UnknownUser(f"user {request.user_id} does not exist or has no prompt")
         return profile
 
-    async def _read_batch(self, user_ids: Sequence[int]) -> list[Profile | None]:
+    async def _read_batch(self, user_ids: Sequence[UserKey]) -> list[Profile | None]:
         rows = await self._database.read(self._statement, {"ids": list(set(user_ids))})
         found = {row[0]: _to_profile(row) for row in rows}
         return [found.get(user_id) for user_id in user_ids]
@@ -58,10 +59,11 @@ def _to_profile(row: Sequence[Any]) -> Profile:
 
 
 def _select_profiles(tables: Tables) -> Executable:
-    """The active users whose ids are in the parameter `ids` (bigint[]), with their profiles."""
+    """The active users whose keys are in the parameter `ids`, an array, with their profiles."""
     profile, user = tables.profile, tables.user
-    # Compared as bigint whatever the user's key is, so that no id is out of the driver's range.
-    ids = bindparam("ids", type_=ARRAY(BigInteger))
+    # The widest type of its kind, so that no key is out of the driver's range.
+    widest = {"integer": BigInteger(), "uuid": user.c.id.type, "text": Text()}[user_keys.kind()]
+    ids = bindparam("ids", type_=ARRAY(widest))
     statement = (
         select(
             user.c.id,

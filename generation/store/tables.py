@@ -28,6 +28,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from generation.user_keys import key_field, kind_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -46,6 +48,7 @@ TYPES: dict[str, Callable[[Any], TypeEngine[Any]]] = {
     "PositiveSmallIntegerField": lambda _: SmallInteger(),
     "BooleanField": lambda _: Boolean(),
     "CharField": lambda field: String(field.max_length),
+    "SlugField": lambda field: String(field.max_length),
     "TextField": lambda _: Text(),
     "DateTimeField": lambda _: DateTime(timezone=True),
     "DecimalField": lambda field: Numeric(field.max_digits, field.decimal_places),
@@ -135,10 +138,12 @@ def derive(
                 f"{model.__name__}.{field.name}: no SQLAlchemy type for"
                 f" {kind.get_internal_type()}; add it to generation/store/tables.py"
             )
+        is_user = kind is key_field(get_user_model())
         columns.append(
             Column(
                 name,
-                build(kind),
+                # A user's UUID is text to us, see `user_keys.py`.
+                Uuid(as_uuid=False) if is_user and kind_of(kind.model) == "uuid" else build(kind),
                 key=only[name] if only else name,
                 primary_key=field.primary_key,
                 nullable=bool(field.null),

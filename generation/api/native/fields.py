@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sized
 from typing import Annotated, Any
 
 import ninja
 import orjson
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from generation import user_keys
+from generation.records import UserKey
 from generation.storable import is_storable
 
 MAX_DEPTH = 100  # orjson reads 1,024 levels and writes 254, and requests and rows add a few
-_BIGINT_MAX = 2**63 - 1
-_USER_ID = re.compile(r"0|[1-9][0-9]{0,18}")
 
 
 def _storable(text: str) -> str:
@@ -68,17 +67,16 @@ def _is_deeper(document: dict[str, Any], limit: int) -> bool:
 JSONObject = Annotated[dict[str, Any], AfterValidator(_storable_json)]
 
 
-def _one_spelling(given: object) -> object:
-    """Otherwise ' 1', '+1', '01', '1_0' and '1.0' would name users as well."""
-    if isinstance(given, str) and not _USER_ID.fullmatch(given):
-        raise PydanticCustomError(
-            "user_id", "a user's key is a whole number, without sign or leading zeros"
-        )
-    return given
+def _user_key(given: str) -> UserKey:
+    try:
+        return user_keys.parse(given)
+    except ValueError as fault:
+        raise PydanticCustomError("user_id", "{fault}", {"fault": str(fault)}) from None
 
 
 UserId = Annotated[
-    int,
-    BeforeValidator(_one_spelling),
-    ninja.Path(ge=1, le=_BIGINT_MAX, description="The user's key."),
+    UserKey,
+    PlainValidator(_user_key),
+    WithJsonSchema(user_keys.json_schema()),
+    ninja.Path(description="The user's key."),
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import sys
 import time
 from argparse import RawDescriptionHelpFormatter
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from generation import user_keys
 from generation.loadtest import report, target, verdict
 from generation.loadtest.run import PROBES, LLMFails, LoadTest, Plan, Refused
 from generation.loadtest.target import Service
@@ -24,8 +26,10 @@ if TYPE_CHECKING:
 
     from generation.loadtest.run import Result, Sample
     from generation.loadtest.verdict import Verdict
+    from generation.records import UserKey
 
 LINE_EVERY_S = 5  # if the output is not a terminal
+_RANGE = re.compile(r"([0-9]{1,18})-([0-9]{1,18})")
 HELP = """\
 Send many requests at once to a running service, and watch its connection pool.
 
@@ -76,7 +80,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--users",
             default="1",
-            help="user ids to generate for, e.g. 7, 1,2,5 or 1-10 (%(default)s)",
+            help="keys of the users to generate for, e.g. 7, 1,2,5 or 1-10 (%(default)s)",
         )
         parser.add_argument(
             "--body", default="{}", metavar="JSON", help="body of each request (%(default)s)"
@@ -220,15 +224,17 @@ def _check_report(report: str) -> None:
         raise ValueError(f"--report {report} can't be written")
 
 
-def _parse_users(text: str) -> list[int]:
-    """'7', '1,2,5' or '1-10' → ids; raises `ValueError`."""
-    users: list[int] = []
+def _parse_users(text: str) -> list[UserKey]:
+    """'7', '1,2,5', '1-10' or other keys, with commas between them; raises `ValueError`."""
+    users: list[UserKey] = []
     try:
         for word in text.split(","):
-            first, _, last = word.partition("-")
-            users.extend(range(int(first), int(last or first) + 1))
+            if found := _RANGE.fullmatch(word):
+                users.extend(range(int(found[1]), int(found[2]) + 1))
+            else:
+                users.append(user_keys.parse(word))
     except ValueError:
         users = []
     if not users:
-        raise ValueError(f"--users {text!r}: use 7, 1,2,5 or 1-10")
+        raise ValueError(f"--users {text!r}: use 7, 1,2,5 or 1-10, or your users' own keys")
     return users

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from generation import access, conf
+from generation import access, conf, user_keys
 from generation.forgetting import Forgetting, Left
 from generation.management.users import find_user
+from generation.models import GenerationLog
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
+
+    from generation.records import UserKey
 
 PLACES = {
     "texts": "prompts and answers",
@@ -32,7 +36,7 @@ What remains, and is not reached from here:
 - journals and refused rows of other hosts: run this on each. What they store arrives without texts;
 - the account, its profile with its prompt template, and service keys that name the user: see the
   admin. They go with the account, if you delete it;
-- tokens, cost and times of each generation and the usage log, under the user's number;
+- tokens, cost and times of each generation and the usage log, under the user's key;
 - the record of who read, searched, exported or erased texts.
 """
 
@@ -63,7 +67,7 @@ class Command(BaseCommand):
                 " has not stored the rows of its journal yet: run this again."
             )
 
-    def _forget(self, forgetting: Forgetting, user_id: int, *, ask: bool) -> Left:
+    def _forget(self, forgetting: Forgetting, user_id: UserKey, *, ask: bool) -> Left:
         """Returns what is left. Raises `NotRecorded`, before anything is erased, or `OSError`."""
         found = forgetting.count()
         self.stdout.write(f"Of user {user_id} there are now:\n{_listed(found)}")
@@ -80,23 +84,29 @@ class Command(BaseCommand):
         self.stdout.write(f"Erased. Counted again:\n{_listed(left)}\n\n{REMAINS}")
         return left
 
-    def _ask(self, user_id: int) -> None:
+    def _ask(self, user_id: UserKey) -> None:
         self.stdout.write("This can't be undone, and no text of the user is stored from now on.")
         try:
-            answer = input(f"Type the number {user_id} to erase it: ")
+            answer = input(f"Type {user_id} to erase it: ")
         except EOFError:
             answer = ""
         if answer.strip() != str(user_id):
             raise CommandError("Nothing was erased. Without a terminal, give --yes.")
 
 
-def _id_of(user: str) -> int:
+def _id_of(user: str) -> UserKey:
+    """Returns the key of the user, also of one whose account is deleted. Raises `CommandError`."""
     try:
-        return int(find_user(user).pk)
+        key = user_keys.key_of(find_user(user))
     except CommandError:
-        if user.isascii() and user.isdigit() and len(user) < 19:
-            return int(user)
+        with contextlib.suppress(ValueError):
+            key = user_keys.parse(user)
+            # A key that is any text may be a name with a mistake in it.
+            if user_keys.kind() != "text" or GenerationLog.objects.filter(user_id=key).exists():
+                return key
         raise
+    assert key is not None, "saved users have one"
+    return key
 
 
 def _listed(left: Left) -> str:
