@@ -11,9 +11,9 @@ from django.contrib.auth import get_user_model
 from django.core.checks import CheckMessage, Error, Tags, register
 from django.core.checks import Warning as Concern
 from django.core.exceptions import ImproperlyConfigured
-from django.db import models
+from django.db import router
 
-from generation import conf
+from generation import conf, user_keys
 from generation.database import dsn
 from generation.llm.providers import registry as providers
 from generation.llm.transport import has_certificates
@@ -23,8 +23,6 @@ from generation.runtime.connections import budget as connection_budget
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-INTEGER_KEYS = (models.IntegerField, models.AutoField)
 
 
 @register("staccato")
@@ -131,13 +129,13 @@ def check_encryption(**_kwargs: Any) -> list[CheckMessage]:
 
 @register("staccato")
 def check_user_key(**_kwargs: Any) -> list[CheckMessage]:
-    key = get_user_model()._meta.pk
-    if isinstance(key, INTEGER_KEYS):
+    if user_keys.kind_of(get_user_model()) is not None:
         return []
     return [
         Error(
-            f"AUTH_USER_MODEL has a primary key of type {type(key).__name__}, but Staccato's API"
-            " takes integers.",
+            "AUTH_USER_MODEL has a primary key of type"
+            f" {type(user_keys.key_field(get_user_model())).__name__}.",
+            hint="Staccato takes integers, UUIDs (UUIDField) and text (CharField, TextField).",
             id="staccato.E002",
         )
     ]
@@ -161,6 +159,16 @@ def check_database(**_kwargs: Any) -> list[CheckMessage]:
                 f"The database {alias!r} is not PostgreSQL: its ENGINE is {engine}.",
                 hint="Staccato's hot path needs PostgreSQL 14 or newer, through asyncpg.",
                 id="staccato.E003",
+            )
+        ]
+    home = router.db_for_write(get_user_model())
+    if home != alias:
+        return [
+            Error(
+                f"STACCATO names the database {alias!r}, but the users are in {home!r}.",
+                hint="The log's tables refer to the users', so both belong into one database: name"
+                f" {home!r} in STACCATO['DATABASE'], or route AUTH_USER_MODEL to {alias!r}.",
+                id="staccato.E009",
             )
         ]
     try:
@@ -191,15 +199,19 @@ def check_keys_required(**_kwargs: Any) -> list[CheckMessage]:
 
 @register("staccato")
 def check_admin(**_kwargs: Any) -> list[CheckMessage]:
-    """The admin's pages are built on Unfold; without it, opening them would fail."""
-    needed = ("unfold", "unfold.contrib.filters")
-    if not apps.is_installed("django.contrib.admin") or all(map(apps.is_installed, needed)):
+    """Unfold replaces `admin.site` when it is set up. What was registered before is lost then, and
+    pages of Django's look, on its site, have no buttons and borders."""
+    names = [config.name for config in apps.get_app_configs()]
+    if not {"unfold", "django.contrib.admin"} <= set(names):
+        return []
+    is_first = names.index("unfold") < names.index("django.contrib.admin")
+    if is_first and "unfold.contrib.filters" in names:
         return []
     return [
         Concern(
-            "The admin's pages of the generation logs can't be shown without Unfold.",
+            "Unfold is installed, but not as the pages of the generation logs need it.",
             hint='Put "unfold" and "unfold.contrib.filters" before "django.contrib.admin" in'
-            " INSTALLED_APPS.",
+            " INSTALLED_APPS, or leave Unfold out: the pages have Django's own look then.",
             id="staccato.W003",
         )
     ]

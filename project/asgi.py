@@ -4,7 +4,7 @@ import os
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
 
-from generation.asgi import get_application  # after the settings are named
+from generation.asgi import get_service  # after the settings are named
 from project.proxies import trust_proxies
 
-application = trust_proxies(get_application())
+application = trust_proxies(get_service())

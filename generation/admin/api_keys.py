@@ -19,7 +19,7 @@ from django.utils.timezone import now
 from generation import conf
 from generation.admin import columns
 from generation.admin.content import name_service_content
-from generation.admin.theme import ModelForm
+from generation.admin.theme import IS_UNFOLD, ModelForm
 from generation.admin.users import UserLookupAdmin
 from generation.api_keys import tokens
 from generation.models import ApiKey, Profile
@@ -127,6 +127,7 @@ class ApiKeyAdmin(UserLookupAdmin):
         context["may_revoke"] = (
             key is not None and not key.revoked_at and self.has_change_permission(request, key)
         )
+        context["is_unfold"] = IS_UNFOLD
         return super().render_change_form(request, context, *args, **kwargs)
 
     def revoke_one(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -180,7 +181,7 @@ class ApiKeyAdmin(UserLookupAdmin):
         """Shows the key without a redirect, because a message would store it in a cookie."""
         key: str = obj.text  # type: ignore[attr-defined]  # from save_model
         url = request.build_absolute_uri(
-            reverse("api-v1:generate", kwargs={"user_id": _example_user(obj)})
+            reverse("staccato:generate", kwargs={"user_id": _example_user(obj)})
         )
         context = {
             **self.admin_site.each_context(request),
@@ -236,12 +237,11 @@ class ApiKeyAdmin(UserLookupAdmin):
         return columns.minute(key.created_at)
 
 
-def _example_user(key: ApiKey) -> int:
-    """Returns a user that the key may generate for, with a profile if there is one."""
+def _example_user(key: ApiKey) -> Any:
+    """Returns the key of a user that the API key is for, with a profile if there is one."""
     profiles = Profile.objects.order_by("pk")
     if key.scope == ApiKey.Scope.USER and key.user_id is not None:
         return key.user_id
     if key.scope == ApiKey.Scope.USERS:
         profiles = profiles.filter(user__in=key.users.all())
-    first: int | None = profiles.values_list("pk", flat=True).first()
-    return first or 1
+    return profiles.values_list("pk", flat=True).first() or "USER"

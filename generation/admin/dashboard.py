@@ -73,9 +73,9 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
         for title, icon, app, model in lists
         if request.user.has_perm(f"{app}.view_{model}")
     ]
-    service = [{"title": "API docs", "icon": "api", "link": reverse("api-v1:openapi-view")}]
+    service = [{"title": "API docs", "icon": "api", "link": reverse("staccato:openapi-view")}]
     if settings.pool_access != "off":
         service.append(
-            {"title": "Pool statistics", "icon": "database", "link": reverse("api-v1:pool")}
+            {"title": "Pool statistics", "icon": "database", "link": reverse("staccato:pool")}
         )
     return [{"title": "Review", "items": pages}, {"title": "Service", "items": service}]

@@ -11,9 +11,8 @@ from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import PAGE_VAR
 from django.core.exceptions import ValidationError
 from django.db import DataError, OperationalError, connections, transaction
-from psycopg.errors import QueryCanceled
 
-from generation.admin.theme import ChangeList, ModelAdmin
+from generation.admin.theme import STYLES, ChangeList, ModelAdmin
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
 # A filter without an index may have to read the whole table to fill one page.
 TIME_LIMIT_MS = 5000
+QUERY_CANCELED = "57014"
 
 
 class TooLong(Exception):  # a state, not a fault
@@ -88,12 +88,19 @@ def fetch(queryset: QuerySet[Any]) -> list[Any]:
                 )
             return list(queryset)
     except OperationalError as error:
-        if not isinstance(error.__cause__, QueryCanceled):
+        if not is_cut_off(error):
             raise
         raise TooLong(
             f"The database did not find the rows within {TIME_LIMIT_MS / 1000:g} s."
             " Narrow the list by date or by user, or use fewer filters."
         ) from error
+
+
+def is_cut_off(error: Exception) -> bool:
+    """Whether PostgreSQL ended the statement for its `statement_timeout`, by either driver."""
+    cause = error.__cause__
+    state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
+    return state == QUERY_CANCELED
 
 
 def _take_position(request: HttpRequest) -> tuple[str, str]:
@@ -117,7 +124,7 @@ class NewestFirstAdmin(ModelAdmin):
     show_full_result_count = False
 
     class Media:
-        css: ClassVar = {"all": ["generation/admin.css"]}
+        css: ClassVar = {"all": STYLES}
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return self.changelist

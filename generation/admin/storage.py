@@ -14,9 +14,9 @@ from django.db import OperationalError, connections, transaction
 from django.template.defaultfilters import filesizeformat
 from django.template.response import TemplateResponse
 from django.urls import path
-from psycopg.errors import QueryCanceled
 
 from generation import conf
+from generation.admin.pagination import is_cut_off
 from generation.admin.read_only import ReadOnlyAdmin
 from generation.models import Maintenance, UsageLog
 from generation.partitions.catalog import Found, Partition, partition_of
@@ -104,7 +104,7 @@ class StorageAdmin(ReadOnlyAdmin):
         try:
             context = read()
         except OperationalError as error:
-            if not isinstance(error.__cause__, QueryCanceled):
+            if not is_cut_off(error):
                 raise
             context = {}
             messages.warning(

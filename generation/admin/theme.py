@@ -1,12 +1,18 @@
-"""Unfold's classes, typed as the Django classes that they extend: Unfold ships no types."""
+"""What our pages are built from: Unfold's classes where its site serves the admin, else Django's.
+
+Each is typed as the class of Django that it is or extends: Unfold ships no types.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from django.apps import apps
+from django.contrib import admin
+from django.utils.html import format_html
+
 if TYPE_CHECKING:
     from django import forms
-    from django.contrib import admin
     from django.contrib.admin.filters import FieldListFilter as RangeDateTimeFilter
     from django.contrib.admin.filters import SimpleListFilter as DropdownFilter
     from django.contrib.admin.views.main import ChangeList
@@ -18,9 +24,28 @@ if TYPE_CHECKING:
     ModelAdmin = admin.ModelAdmin[Any]
     ModelForm = forms.ModelForm[Any]
 
+NEEDED = ("unfold", "unfold.contrib.filters")
+
+
+def serves_unfold() -> bool:
+    """Whether the pages that are registered now will be Unfold's: it has replaced `admin.site`."""
+    if not all(map(apps.is_installed, NEEDED)):
+        return False
+    from unfold.sites import UnfoldAdminSite
+
+    return isinstance(admin.site, UnfoldAdminSite)
+
+
+IS_UNFOLD = serves_unfold()
+STYLES = (
+    ["generation/admin.css"] if IS_UNFOLD else ["generation/django.css", "generation/admin.css"]
+)
+
+if TYPE_CHECKING:
+
     def display_for_label(value: object, empty: str, kinds: object) -> SafeString: ...
 
-else:
+elif IS_UNFOLD:
     from django.contrib.admin.widgets import ManyToManyRawIdWidget
     from django.forms import ModelForm
     from unfold.admin import ModelAdmin
@@ -40,8 +65,27 @@ else:
             classes = " ".join(["vManyToManyRawIdAdminField", *INPUT_CLASSES])
             super().__init__(rel, admin_site, attrs={"class": classes})
 
+else:
+    from django.contrib.admin import ModelAdmin
+    from django.contrib.admin import SimpleListFilter as DropdownFilter
+    from django.contrib.admin.views.main import ChangeList
+    from django.contrib.admin.widgets import ForeignKeyRawIdWidget as RawIdWidget
+    from django.contrib.admin.widgets import ManyToManyRawIdWidget as RawIdsWidget
+    from django.forms import ModelForm
+    from django.forms import Select as SelectWidget
+
+    from generation.admin.moments import RangeDateTimeFilter
+
+    def display_for_label(value: tuple[str, str], _empty: str, kinds: dict[str, str]) -> SafeString:
+        key, text = value
+        kind = kinds.get(key, "plain")
+        return format_html('<span class="log-label log-label-{}">{}</span>', kind, text)
+
 
 __all__ = [
+    "IS_UNFOLD",
+    "NEEDED",
+    "STYLES",
     "ChangeList",
     "DropdownFilter",
     "ModelAdmin",

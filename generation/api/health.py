@@ -47,7 +47,8 @@ def _journal(now: runtime.Runtime) -> str:
 @lean(when=needs_no_session("metrics"))
 async def metrics(request: HttpRequest) -> HttpResponse:
     await require_operator(request, "metrics")
-    return HttpResponse(await runtime.current().metrics(), content_type=CONTENT_TYPE_LATEST)
+    now = runtime.current()
+    return HttpResponse(await now.arun(now.metrics()), content_type=CONTENT_TYPE_LATEST)
 
 
 @lean()

@@ -15,4 +15,5 @@ async def pool(request: HttpRequest) -> HttpResponse:
     `processes` lists every process of this deployment on this host, and `total` is their sum:
     peaks as if they had been reached at the same moment, percentiles as in the worst process."""
     await require_operator(request, "pool")
-    return JsonResponse((await runtime.current().pool_page()).as_json())
+    now = runtime.current()
+    return JsonResponse((await now.arun(now.pool_page())).as_json())

@@ -1,56 +1,66 @@
-"""The ASGI application: its lifespan, and the way of a request into a handler and out again."""
+"""The ASGI application: its lifespan, and the way of a request to a lean route and out again."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import logging
+import re
 from functools import lru_cache
-from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import django
+from django.core.asgi import get_asgi_application
 from django.core.exceptions import ImproperlyConfigured
 from django.http import HttpResponse
 from django.urls import Resolver404, get_resolver
 
 from generation import conf
-from generation.asgi import uvicorn_limits
 from generation.asgi.body import BodyLimits, ClientLeft, RequestBody
 from generation.asgi.event_stream import ConnectionTorn, EventStream, send_events
-from generation.asgi.handlers import LeanHandler, StockHandler, WhileClientStays
+from generation.asgi.handlers import LeanHandler
 from generation.asgi.head import Head
-from generation.asgi.lean import find_route, render
-from generation.asgi.problems import render_problem
+from generation.asgi.lean import LeanRoute, find_route, render
 from generation.asgi.request import HEAD
-from generation.asgi.stock_places import StockPlaces
 from generation.errors import StaccatoError, release_frames
-from generation.runtime.collector import rare_collections
+from generation.python_api import loop_thread
+from generation.runtime import process
 from generation.runtime.process import Runtime
 from generation.telemetry import metrics
-from generation.telemetry.logs import request_id
+from generation.telemetry.logs import request_id, throttled_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, MutableMapping
 
     from django.urls import ResolverMatch, URLResolver
 
-    from generation.asgi.body import Message, Receive, Send
-    from generation.asgi.lean import LeanRoute
+    from generation.asgi.body import Receive, Send
 
-    Scope = dict[str, Any]
+    Scope = MutableMapping[str, Any]
+    ASGI: TypeAlias = Callable[[Any, Any, Any], Awaitable[Any]]
+    Found: TypeAlias = tuple[ResolverMatch, LeanRoute]
 
-logger = logging.getLogger(__name__)
+logger = throttled_logger(__name__)
 
 CACHED_PATH_CHARS = 256  # longer paths are resolved each time, so that the cache stays small
+# A project's other paths are left to its own handler, which resolves them in its own way.
+_MAY_BE_OURS = re.compile(r"/(?:v1|livez|readyz|metrics)(?:/|$)")
 
 
-def get_application() -> Application:
-    """The counterpart of `django.core.asgi.get_asgi_application`."""
-    django.setup(set_prefix=False)
-    uvicorn_limits.apply()
-    get_resolver().url_patterns  # noqa: B018  # an error in the URLs shows now, not in a request
+def get_application(application: ASGI | None = None) -> Application:
+    """Returns a project's ASGI application with our routes in front of it.
+
+    `application` is what serves everything else, WebSockets included: the project's own, or
+    Django's where none is given. Nothing of it is bounded or changed.
+    """
+    if application is None:
+        application = get_asgi_application()
     settings = conf.load()
-    return Application(Runtime.open, BodyLimits(settings), settings.send_timeout)
+    return Application(
+        Runtime.open,
+        BodyLimits(settings),
+        settings.send_timeout,
+        application,
+        find_runtime=loop_thread.aruntime,
+    )
 
 
 class Application:
@@ -61,43 +71,59 @@ class Application:
         open_runtime: Callable[[], contextlib.AbstractAsyncContextManager[object]],
         limits: BodyLimits,
         send_s: float,
+        others: ASGI,
+        find_runtime: Callable[[], Awaitable[Runtime]] | None = None,
     ) -> None:
-        """`send_s`: how long a client may take to read a part of a stream, in seconds."""
+        """`send_s`: how long a client may take to read a part of a stream, in seconds.
+
+        `others` serves what is no lean route. `find_runtime` opens the runtime at its first use,
+        where the server, or a router in front of us, passes no lifespan on.
+        """
         self._open_runtime = open_runtime
         self._limits = limits
         self._send_s = send_s
+        self._others = others
+        self._find_runtime = find_runtime
+        self._has_lifespan = False
         self._lean = LeanHandler()
-        self._stock = StockHandler()
-        self._stock_places = StockPlaces()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             head = scope[HEAD] = Head(scope)
             request_id.set(head.request_id)  # a server serves each request in a context of its own
-            match, route = _resolve(scope, head)
-            is_chat = route is not None and route.takes_chats
-            body = RequestBody(head, receive, self._limits, is_chat=is_chat)
-            if match is not None and route is not None:
-                await self._serve_lean(scope, head, body, match, route, receive, send)
+            found = _resolve(scope)
+            if found is not None:
+                await self._serve_ours(scope, head, found, receive, send)
             else:
-                await self._serve_stock(scope, head, body, receive, send)
+                await self._others(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         else:
-            # A WebSocket: Django's handler would raise, and log a traceback for each.
-            await receive()
-            await send({"type": "websocket.close"})
+            await self._others(scope, receive, send)
 
-    async def _serve_lean(  # noqa: PLR0913, PLR0917  # ASGI's three, and what we know so far
-        self,
-        scope: Scope,
-        head: Head,
-        body: RequestBody,
-        match: ResolverMatch,
-        route: LeanRoute,
-        receive: Receive,
-        send: Send,
+    async def _serve_ours(
+        self, scope: Scope, head: Head, found: Found, receive: Receive, send: Send
     ) -> None:
+        """Serves in the loop of the runtime. It is another one where no lifespan has opened it, and
+        so its first use did."""
+        now = process.opened()
+        if now is None and self._find_runtime is not None and not self._has_lifespan:
+            try:
+                now = await self._find_runtime()
+            except Exception as error:  # noqa: BLE001  # the route says that nothing is open
+                logger.error("the runtime can't be opened: %s", _why(error))  # noqa: TRY400  # in a line
+        when = found[1].when
+        if when is not None and not when(head.headers):
+            await self._others(scope, receive, send)
+        elif now is None or now.loop is asyncio.get_running_loop():
+            await self._serve_lean(scope, found, receive, send)
+        else:
+            await now.arun(self._serve_lean(scope, found, _bridge(receive), _bridge(send)))
+
+    async def _serve_lean(self, scope: Scope, found: Found, receive: Receive, send: Send) -> None:
+        match, route = found
+        head: Head = scope[HEAD]
+        body = RequestBody(head, receive, self._limits, is_chat=route.takes_chats)
         response: HttpResponse | None = None
         outcome = metrics.CLIENT_LEFT
         try:
@@ -124,38 +150,16 @@ class Application:
         if response is not None:
             await body.answer(response, send)
 
-    async def _serve_stock(
-        self, scope: Scope, head: Head, body: RequestBody, receive: Receive, send: Send
-    ) -> None:
-        """Read the body ourselves: Django's own handler would spool any amount of it to disk."""
-        content = BytesIO()
-        place = None
-        try:
-            head.check()
-            await body.read(content)
-            with WhileClientStays(receive):
-                place = await self._stock_places.take()
-        except ClientLeft as departure:
-            release_frames(departure)
-        except Exception as error:  # noqa: BLE001  # `render` logs the unexpected ones
-            await body.answer(render(error, render_problem)[0], send)
-        else:
-            await place.serve(self._stock, scope, _replay(content, receive), send)
-        finally:
-            body.release()
-            if place is not None:
-                place.leave()
-
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         """Raises nothing: a server would think that there is no lifespan, and serve."""
+        self._has_lifespan = True
         await receive()
         phase = "startup"
         try:
             async with self._open_runtime():
-                with rare_collections():
-                    await send({"type": "lifespan.startup.complete"})
-                    phase = "shutdown"
-                    await receive()
+                await send({"type": "lifespan.startup.complete"})
+                phase = "shutdown"
+                await receive()
         except Exception as error:  # noqa: BLE001  # it ends the process
             await send({"type": f"lifespan.{phase}.failed", "message": _why(error)})
         else:
@@ -171,9 +175,24 @@ def _why(error: Exception) -> str:
     return f"staccato: {type(error).__name__}: {' '.join(str(error).split())}"
 
 
-def _resolve(scope: Scope, head: Head) -> tuple[ResolverMatch | None, LeanRoute | None]:
-    """The view for a path, and its route where it is lean for this request."""
+def _bridge(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """Returns the server's `receive` or `send` for use in another loop than the server's."""
+    loop = asyncio.get_running_loop()
+
+    async def bridged(*args: Any) -> Any:
+        async def there() -> Any:
+            return await call(*args)
+
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(there(), loop))
+
+    return bridged
+
+
+def _resolve(scope: Scope) -> Found | None:
+    """Returns how a path matches, and its lean route; None where that has none."""
     path: str = scope["path"]
+    if not _MAY_BE_OURS.search(path):
+        return None
     root = scope.get("root_path", "").rstrip("/")
     if root and path.startswith(root + "/"):
         path = path[len(root) :]
@@ -181,11 +200,11 @@ def _resolve(scope: Scope, head: Head) -> tuple[ResolverMatch | None, LeanRoute 
     try:
         match = match_path(get_resolver(), path)
     except Resolver404:
-        return None, None
+        return None
+    except Exception:  # noqa: BLE001  # a converter of the project's that needs a thread, e.g.
+        return None
     route = find_route(match.func)
-    if route is None or (route.when is not None and not route.when(head.headers)):
-        return match, None
-    return match, route
+    return None if route is None else (match, route)
 
 
 def _match(resolver: URLResolver, path: str) -> ResolverMatch:
@@ -194,15 +213,3 @@ def _match(resolver: URLResolver, path: str) -> ResolverMatch:
 
 # Django tries pattern after pattern, and each caller comes back with the same few paths.
 _match_cached = lru_cache(maxsize=1024)(_match)
-
-
-def _replay(content: BytesIO, receive: Receive) -> Receive:
-    """Receives a body that has been read already, and then whatever comes."""
-    ahead: list[Message] = [
-        {"type": "http.request", "body": content.getvalue(), "more_body": False}
-    ]
-
-    async def replay() -> Message:
-        return ahead.pop() if ahead else await receive()
-
-    return replay

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from generation.errors import BodyTooLarge, BodyTooSlow, TooManyInFlight
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, MutableMapping
     from io import BytesIO
 
     from django.http import HttpResponse
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from generation.asgi.head import Head
     from generation.conf import Settings
 
-    Message = Mapping[str, Any]
+    Message = MutableMapping[str, Any]
     Receive = Callable[[], Awaitable[Message]]
     Send = Callable[[Message], Awaitable[None]]
 

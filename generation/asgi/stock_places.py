@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from generation.errors import TooManyInFlight
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, MutableMapping
 
     from generation.asgi.body import Message, Receive, Send
 
@@ -65,7 +65,7 @@ class StockPlace:
     async def serve(
         self,
         handler: Callable[..., Awaitable[None]],
-        scope: dict[str, Any],
+        scope: MutableMapping[str, Any],
         receive: Receive,
         send: Send,
     ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings as django_settings
@@ -52,7 +53,20 @@ def parse(values: Mapping[str, Any]) -> Settings:
         defaults["api_keys_required"] = not django_settings.DEBUG
     if not settings.pepper:
         defaults["api_key_pepper"] = SecretStr(django_settings.SECRET_KEY)
+    if not Path(settings.journal_dir).is_absolute():
+        defaults["journal_dir"] = _below_base(settings.journal_dir)
     return settings.model_copy(update=defaults)
+
+
+def _below_base(folder: str) -> str:
+    """All processes of a project mean the same folder, wherever they were started."""
+    base = getattr(django_settings, "BASE_DIR", None)
+    if base is None:
+        raise ImproperlyConfigured(
+            f"STACCATO_JOURNAL_DIR={folder!r} is not a whole path, and your settings have no"
+            " BASE_DIR that it could begin at"
+        )
+    return str(Path(base) / folder)
 
 
 @lru_cache(maxsize=1)

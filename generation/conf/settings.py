@@ -91,7 +91,8 @@ class Settings(BaseModel):
     journal_dir: str = Field(
         "var/journal",
         min_length=1,
-        description="Folder for rows that the database has not taken yet.",
+        description="Folder for rows that the database has not taken yet; if it is relative, below"
+        " BASE_DIR.",
     )
     journal_max_bytes: int = Field(
         67_108_864,

@@ -6,10 +6,8 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
-from psycopg import OperationalError
-from psycopg.conninfo import conninfo_attempts_async
 
-from generation.database import passfile, tls
+from generation.database import libpq, passfile, tls
 
 if TYPE_CHECKING:
     import ssl
@@ -28,22 +26,14 @@ _KEEPALIVES = {
 async def connect(target: Target, *, limit_s: float, **arguments: Any) -> asyncpg.Connection:
     """Returns a connection to the first server that takes it.
 
-    psycopg says which servers there are to try, so that both drivers agree: it resolves names,
-    shuffles hosts, and puts standbys first. Each gets connect_timeout, or an equal part of
-    `limit_s`. Raises the last server's error.
+    Each gets connect_timeout, or an equal part of `limit_s`. Raises the last server's error.
     """
-    try:
-        attempts = await conninfo_attempts_async(
-            {name: target[name] for name in _WHERE if target[name]}
-        )
-    except OperationalError as error:
-        raise OSError(str(error)) from None
+    attempts = await libpq.attempts({name: target[name] for name in _WHERE if target[name]})
     timeout = target.connect_timeout_s or limit_s / len(attempts)
     failure: Exception | None = None
     for attempt in attempts:
-        where = {name: str(value) for name, value in attempt.items() if value is not None}
         try:
-            return await _connect_to(target, where, timeout=timeout, **arguments)
+            return await _connect_to(target, attempt, timeout=timeout, **arguments)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             failure = error
     assert failure is not None

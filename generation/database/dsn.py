@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from psycopg import OperationalError, pq
+from generation.database import libpq
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -142,13 +142,9 @@ def from_django(database: Mapping[str, Any]) -> Target:
 def _defaults(given: Mapping[str, str]) -> dict[str, str]:
     """Returns what libpq assumes where nothing is given, from the environment or built in."""
     try:
-        found = {
-            option.keyword.decode(): option.val.decode()
-            for option in pq.Conninfo.get_defaults()
-            if option.val
-        }
-    except OperationalError:
-        raise BadDatabase("libpq can't read the service that PGSERVICE names") from None
+        found = libpq.defaults()
+    except libpq.NoService as error:
+        raise BadDatabase(str(error)) from None
     if given.get("sslrootcert") == "system" and found["sslmode"] == "prefer":
         found["sslmode"] = "verify-full"  # as libpq
     return found

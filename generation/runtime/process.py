@@ -31,7 +31,7 @@ from generation.runtime.announcing import Announcer
 from generation.runtime.draining import Drain, on_stop_signal
 from generation.runtime.housekeeping import repeating, tolerating
 from generation.runtime.probe import DatabaseProbe
-from generation.runtime.resources import raise_open_file_limit
+from generation.runtime.resources import requests_allowed
 from generation.store import Store
 from generation.telemetry import metrics, totals
 from generation.telemetry.siblings import Siblings
@@ -82,7 +82,7 @@ class Runtime:
             self.content,
         )
         self.admission = Admission(
-            raise_open_file_limit(settings.max_in_flight),
+            requests_allowed(settings.max_in_flight),
             settings.max_bytes_in_flight,
             self.pipeline.generate,
             self.log.admit,
@@ -251,9 +251,8 @@ def _forget_parents() -> None:
 os.register_at_fork(after_in_child=_forget_parents)
 
 HOW_TO_SERVE = (
-    "the ASGI lifespan did not run, so nothing is open: serve the application that"
-    " generation.asgi.get_application() returns with uvicorn, without `--lifespan off`; Django's"
-    " own runserver does not run the lifespan"
+    "nothing is open: serve the application that generation.asgi.get_application() returns, in"
+    " place of Django's own; if it is served, its log says why"
 )
 
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings as django_settings
 from django.core import checks
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, connections
 from django.db.migrations.executor import MigrationExecutor
-from psycopg import Error as PsycopgError
-from psycopg_pool import PoolTimeout
 
 import generation
 from generation.llm.offer import Offer
@@ -102,10 +100,11 @@ def leave_pool_to_parent(alias: str) -> object:
 
 def _inspect_database(settings: Settings, workers: int) -> list[str]:
     connection = connections[settings.database]
+    driver: Any = connection.Database  # type: ignore[attr-defined]  # the stubs lack it
     try:
         _log_connection_budget(settings, workers)
         return _find_pending_migrations(connection)
-    except (DatabaseError, PsycopgError, PoolTimeout, OSError) as error:
+    except (DatabaseError, driver.Error, OSError) as error:  # also of its pool
         logger.warning("the database can't be reached yet: %s", error)
         return []
     finally:
@@ -114,8 +113,9 @@ def _inspect_database(settings: Settings, workers: int) -> list[str]:
 
 def _find_pending_migrations(connection: BaseDatabaseWrapper) -> list[str]:
     executor = MigrationExecutor(connection)
-    plan = executor.migration_plan(executor.loader.graph.leaf_nodes())
-    return [str(migration) for migration, _backwards in plan]
+    ours = executor.loader.graph.leaf_nodes("generation")
+    plan = executor.migration_plan(ours)
+    return [str(each) for each, _backwards in plan if each.app_label == "generation"]
 
 
 def _log_connection_budget(settings: Settings, workers: int) -> None:

@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 from prometheus_client import REGISTRY
 
-from generation.asgi import get_application
+from generation.asgi import get_service
 from generation.runtime.process import Runtime, current
 from tests.support.dialects import AnthropicDialect
 from tests.support.http import Wire, request
@@ -54,7 +54,7 @@ def here(users, orm, llm, settings):
     async def start(**changes: str):
         fake = AnthropicDialect().settings(llm.url, LLM_PROVIDER="anthropic")
         settings.STACCATO = {**settings.STACCATO, **fake, **changes}
-        async with Runtime.open(), listening(get_application()) as port:
+        async with Runtime.open(), listening(get_service()) as port:
             yield Served(port)
 
     return start

@@ -56,7 +56,7 @@ async def test_a_request_without_a_key_gets_401_before_anything_is_parsed(
 
 
 async def test_a_stranger_is_refused_before_the_body_is_read(keys_required, runtime):
-    from generation.asgi import get_application
+    from generation.asgi import get_service
 
     sent = []
 
@@ -71,7 +71,7 @@ async def test_a_stranger_is_refused_before_the_body_is_read(keys_required, runt
         "query_string": b"", "root_path": "", "headers": [(b"content-length", b"1000")],
         "client": ("127.0.0.1", 1), "server": ("localhost", 80), "scheme": "http",
     }  # fmt: skip
-    await get_application()(scope, receive, send)
+    await get_service()(scope, receive, send)
     assert sent[0]["status"] == 401
 
 

@@ -10,9 +10,10 @@ import pytest
 from prometheus_client import REGISTRY
 
 from generation import conf
-from generation.asgi import get_application
+from generation.asgi import get_service
 from generation.asgi.application import Application
 from generation.asgi.body import BodyLimits
+from generation.asgi.bounded_pages import BoundedPages
 from generation.errors import LLMRefused
 from generation.runtime.process import Runtime
 from generation.telemetry.metrics import CLIENT_LEFT, SUCCEEDED
@@ -56,7 +57,8 @@ REFUSED: list[tuple[dict[str, Any], int, str]] = [
 @pytest.fixture
 def application(settings):
     values = {**settings.STACCATO, "BODY_TIMEOUT": 0.2, "MAX_BODY_BYTES": 1024}
-    return Application(Runtime.open, BodyLimits(conf.parse(values)), send_s=1.0)
+    limits = BodyLimits(conf.parse(values))
+    return Application(Runtime.open, limits, 1.0, BoundedPages(limits))
 
 
 async def test_each_kind_of_request_is_counted_once_and_they_add_up(
@@ -126,7 +128,7 @@ async def test_a_client_that_leaves_before_its_body_is_read_is_counted(runtime, 
 
 
 async def test_no_other_address_is_counted(runtime):
-    application, before = get_application(), counted()
+    application, before = get_service(), counted()
     for path in ("/livez", "/readyz", "/metrics", "/api/v1/pool", "/api/v1/nowhere", "/nowhere"):
         await serve(application, method="GET", path=path)
     assert counted() == before

@@ -14,7 +14,6 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
 from django.core.checks import run_checks
 from django.db import connection, connections
-from uuid_utils.compat import uuid7
 
 from generation.errors import DatabaseUnavailable
 from generation.models import Profile
@@ -23,6 +22,7 @@ from generation.partitions.ddl import AHEAD
 from generation.partitions.intervals import WEEK, interval_at
 from generation.records import KeyedRow, LogRow
 from generation.runtime.process import Runtime
+from generation.uuid7 import uuid7
 from tests.support import http, pgbouncer, service
 
 ROOT = Path(__file__).parents[2]

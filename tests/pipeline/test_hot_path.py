@@ -10,7 +10,7 @@ import pytest
 from django.test import AsyncRequestFactory
 from django.urls import resolve
 
-from generation.asgi import get_application
+from generation.asgi import get_service
 from generation.errors import LLMRefused
 from generation.runtime import collector
 from generation.telemetry import metrics
@@ -113,7 +113,7 @@ async def test_no_request_leaves_a_cycle_whatever_becomes_of_it(
 
     if leaves or outcome == "llm-refused":
         monkeypatch.setattr(runtime.llm._upstreams["simulated"].provider, "ask", ask)
-    application = get_application()
+    application = get_service()
     counter = metrics.REQUESTS.labels(outcome)
 
     async def several(number: int) -> None:

@@ -10,7 +10,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from generation import conf
-from generation.asgi import get_application
+from generation.asgi import get_service
 from generation.errors import Abandoned, RuntimeNotOpen
 from generation.models import GenerationLog
 from generation.runtime import process as runtime
@@ -211,6 +211,7 @@ def test_the_open_file_limit_bounds_the_requests_in_flight(monkeypatch, caplog):
     monkeypatch.setattr(resource, "setrlimit", lambda _which, pair: raised.append(pair))
     assert resources.raise_open_file_limit(5000) == (1024 - resources.FILES_RESERVED) // 2
     assert raised == [(1024, 1024)]
+    assert resources.requests_allowed(5000) == (256 - resources.FILES_RESERVED) // 2
     assert "ulimit -n" in caplog.text
 
 
@@ -220,7 +221,7 @@ async def test_settings_that_change_are_read_again(configured):
 
 
 async def test_the_lifespan_opens_and_closes_the_runtime(users):
-    application = get_application()
+    application = get_service()
     incoming: asyncio.Queue = asyncio.Queue()
     outgoing: asyncio.Queue = asyncio.Queue()
     lifespan = asyncio.create_task(application({"type": "lifespan"}, incoming.get, outgoing.put))

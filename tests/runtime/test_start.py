@@ -24,6 +24,9 @@ class FailingRuntime:
         raise self._error
 
 
+async def nothing(_scope, _receive, _send): ...
+
+
 async def lifespan(runtime) -> list[dict]:
     sent: list[dict] = []
 
@@ -33,7 +36,7 @@ async def lifespan(runtime) -> list[dict]:
     async def send(message):
         sent.append(message)
 
-    application = Application(lambda: runtime, BodyLimits(conf.load()), send_s=1.0)
+    application = Application(lambda: runtime, BodyLimits(conf.load()), 1.0, others=nothing)
     await application({"type": "lifespan"}, receive, send)
     return sent
 

@@ -59,7 +59,6 @@ LIBRARIES = [
     "servestatic.middleware",
     "sqlalchemy.dialects.postgresql.asyncpg",
     "sqlalchemy.ext.asyncio",
-    "uuid_utils",
     "uvicorn.lifespan.on",
     "uvicorn.loops.uvloop",
     "uvicorn.main",

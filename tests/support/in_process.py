@@ -10,11 +10,11 @@ import httpx
 import uvicorn
 from uvicorn.server import ServerState
 
-from generation.asgi import get_application
+from generation.asgi import get_service
 
 
 def in_process_client(host: str = "localhost") -> httpx.AsyncClient:
-    application: Any = get_application()  # httpx spells the types of ASGI in its own way
+    application: Any = get_service()  # httpx spells the types of ASGI in its own way
     transport = httpx.ASGITransport(application, raise_app_exceptions=True)
     return httpx.AsyncClient(transport=transport, base_url=f"http://{host}")
 

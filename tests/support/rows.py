@@ -7,9 +7,8 @@ from decimal import Decimal
 from time import monotonic
 from uuid import uuid4
 
-from uuid_utils.compat import uuid7
-
 from generation.records import Attempt, Claim, GenerationRequest, KeyedRow, LogRow
+from generation.uuid7 import uuid7
 
 
 def make_row(text: str = "a result", *, claim: Claim | None = None, **changes) -> KeyedRow:

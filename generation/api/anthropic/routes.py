@@ -24,7 +24,7 @@ api = API(
     version="1",
     description="Set a client's base URL to this service, or to `/u/{user_id}` with a service's"
     " key. Errors have Anthropic's shape.",
-    urls_namespace="anthropic-v1",
+    urls_namespace="staccato-anthropic",
     openapi_url="/anthropic.json",
     docs_url="/anthropic-docs",
     parser=JSONParser(),

@@ -37,7 +37,7 @@ api = API(
     version="1",
     description="Generates text with an LLM and logs each generation. Every error is an"
     " RFC 9457 problem document; `type` is stable.",
-    urls_namespace="api-v1",
+    urls_namespace="staccato",
     parser=JSONParser(),
     docs_decorator=documented,
 )

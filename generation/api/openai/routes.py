@@ -29,7 +29,7 @@ api = API(
     version="1",
     description="Set a client's base URL to this service's `/v1`, or to `/u/{user_id}/v1` with a"
     " service's key. Errors have OpenAI's shape.",
-    urls_namespace="openai-v1",
+    urls_namespace="staccato-openai",
     openapi_url="/openai.json",
     docs_url="/openai-docs",
     parser=JSONParser(),
