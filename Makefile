@@ -31,7 +31,7 @@ else \
 fi
 endef
 
-.PHONY: help run test clients check bench docs audit screenshots lock clean prepare
+.PHONY: help run test clients check bench docs audit screenshots lock versions clean prepare
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -77,6 +77,18 @@ lock: ## pin the newest versions that pyproject.toml allows (needs uv)
 	$(LOCK) --upgrade --extra dev -o requirements-dev.txt pyproject.toml
 	$(LOCK) --upgrade -o tests/clients/requirements.txt tests/clients/requirements.in
 	$(LOCK) --extra run --constraint requirements-dev.txt -o requirements.txt pyproject.toml
+
+# Whether other versions of libraries will do shows here.
+TELLING = tests/conf tests/database/test_dsn.py tests/database/test_engine.py tests/journal tests/store \
+  tests/pipeline tests/llm tests/hosts tests/python_api/test_calls.py tests/python_api/test_own_call.py \
+  tests/api/test_generate.py tests/api/test_streaming.py tests/api/openai tests/api/anthropic \
+  tests/api_keys tests/admin/test_pages.py tests/admin/test_lists.py tests/connections
+versions: $(PY) ## run telling tests with the oldest libraries that we take (DJANGO=6.0: with that Django; needs uv)
+	@$(if $(DJANGO),echo 'django~=$(DJANGO).0' > $(VENV)/versions.txt,uv pip compile --quiet \
+	  --resolution lowest-direct --no-annotate --python $(PY) -o $(VENV)/versions.txt pyproject.toml)
+	@uv pip install --quiet --python $(PY) -r requirements-dev.txt --overrides $(VENV)/versions.txt
+	@$(PY) -c 'import django, platform; print(f"Django {django.__version__}, Python {platform.python_version()}")'
+	$(PY) -m pytest $(TELLING)
 
 clean: ## remove what was made here: .venv, var with the demo database, caches
 	rm -rf .venv benchmarks/.venv build var staticfiles .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

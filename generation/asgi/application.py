@@ -42,7 +42,7 @@ logger = throttled_logger(__name__)
 
 CACHED_PATH_CHARS = 256  # longer paths are resolved each time, so that the cache stays small
 # A project's other paths are left to its own handler, which resolves them in its own way.
-_MAY_BE_OURS = re.compile(r"/(?:v1|livez|readyz|metrics)(?:/|$)")
+_MAY_BE_OURS = re.compile(r"/(?:api|v1|livez|readyz|metrics)(?:/|$)")
 
 
 def get_application(application: ASGI | None = None) -> Application:

@@ -251,8 +251,8 @@ def _forget_parents() -> None:
 os.register_at_fork(after_in_child=_forget_parents)
 
 HOW_TO_SERVE = (
-    "nothing is open: serve the application that generation.asgi.get_application() returns, in"
-    " place of Django's own; if it is served, its log says why"
+    "nothing is open: the ASGI lifespan did not run, or the log says what kept it; serve the"
+    " application that generation.asgi.get_application() returns, in place of Django's own"
 )
 
 

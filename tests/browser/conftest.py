@@ -73,6 +73,14 @@ async def served(postgres_url):
         yield opened
 
 
+@shared
+async def plainly_served(postgres_url):
+    """The same without Unfold."""
+    plain = "tests.browser.plain"
+    async with service.running(postgres_url, DJANGO_SETTINGS_MODULE=plain) as opened:
+        yield opened
+
+
 class Watched:
     """A page, and whatever ran or was stopped on it."""
 
@@ -92,6 +100,12 @@ class Watched:
     async def _dismiss(self, dialog) -> None:
         self.dialogs.append(dialog.message)
         await dialog.dismiss()
+
+    async def log_in_as_admin(self) -> None:
+        """Without the form, which takes a second."""
+        admin = await get_user_model().objects.aget(username="admin")
+        name, _, value = (await session_of(admin))["Cookie"].partition("=")
+        await self.page.context.add_cookies([{"name": name, "value": value, "url": self.url}])
 
     async def open(self, path: str) -> None:
         """The scripts of the page have run when it has loaded."""
@@ -117,9 +131,18 @@ async def visitor(users, orm, browser, served):
 @pytest_asyncio.fixture(loop_scope="session")
 async def watched(visitor):
     """The same, with a session of the admin's. To log in costs a second, so one test does."""
-    admin = await sync_to_async(get_user_model().objects.create_superuser)("admin", id=50)
-    cookie = (await session_of(admin))["Cookie"].partition("=")
-    await visitor.page.context.add_cookies(
-        [{"name": cookie[0], "value": cookie[2], "url": visitor.url}]
-    )
+    await sync_to_async(get_user_model().objects.create_superuser)("admin", id=50)
+    await visitor.log_in_as_admin()
     return visitor
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def boss(users, orm, browser, plainly_served):
+    """With a session of the admin's, where that has Django's own look."""
+    page = await browser.new_page()
+    opened = Watched(page, f"http://127.0.0.1:{plainly_served.port}")
+    await sync_to_async(get_user_model().objects.create_superuser)("admin", id=50)
+    await opened.log_in_as_admin()
+    yield opened
+    await page.close()
+    await browser.clear_cookies()

@@ -6,7 +6,7 @@ import pytest
 from django.conf import settings
 
 from generation import checks
-from generation.database import dsn
+from generation.database import dsn, libpq
 from project.settings import database
 
 
@@ -127,3 +127,23 @@ def test_a_bad_entry_of_another_projects_databases_is_an_error_of_a_check(monkey
     monkeypatch.setitem(settings.DATABASES, "default", entry)
     (found,) = checks.check_database()
     assert "it has 2 ports for 3 hosts" in found.msg
+
+
+def test_the_environment_means_the_same_without_libpq(monkeypatch):
+    given = {
+        "PGHOST": "a,b", "PGHOSTADDR": "::1,::2", "PGPORT": "1,2", "PGUSER": "u", "PGPASSWORD": "p",
+        "PGPASSFILE": "/f", "PGSSLMODE": "require", "PGSSLROOTCERT": "/r", "PGSSLCERT": "/c",
+        "PGSSLKEY": "/k", "PGSSLCRL": "/l", "PGSSLCRLDIR": "/d", "PGSSLSNI": "0",
+        "PGSSLMINPROTOCOLVERSION": "TLSv1.3", "PGSSLMAXPROTOCOLVERSION": "TLSv1.3",
+        "PGSSLNEGOTIATION": "direct", "PGSSLCERTMODE": "allow", "PGREQUIREAUTH": "none",
+        "PGREQUIREPEER": "x", "PGCHANNELBINDING": "require", "PGCONNECT_TIMEOUT": "3",
+        "PGDATABASE": "d", "PGAPPNAME": "n", "PGOPTIONS": "-c a=b", "PGCLIENTENCODING": "UTF8",
+        "PGTARGETSESSIONATTRS": "primary", "PGLOADBALANCEHOSTS": "random", "PGGSSLIB": "gssapi",
+        "PGGSSENCMODE": "disable", "PGKRBSRVNAME": "k", "PGGSSDELEGATION": "1",
+    }  # fmt: skip
+    for named in ({}, given):
+        for name, value in named.items():
+            monkeypatch.setenv(name, value)
+        guessed, known = libpq.of_environment(), libpq.defaults()
+        assert guessed == {name: known[name] for name in guessed}
+    assert len(guessed) == len(given)

@@ -17,17 +17,19 @@ from uuid import uuid4
 
 import django
 import httpx
+import pytest
 
 django.setup()
 
 from django.contrib.admin.utils import quote as admin_quote
 from django.contrib.auth import get_user_model
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.test import Client
 from django.test.utils import setup_test_environment
 
 from generation import Update, conf, generate, generate_sync, user_keys
 from generation.asgi import get_application
+from generation.database import libpq
 from generation.journal import lines
 from generation.journal.file import JournalFile
 from generation.models import (
@@ -197,6 +199,17 @@ def shows_users_in_the_admin():
     assert page.status_code == 200, page
 
 
+def says_what_the_older_driver_can_not_do():
+    if os.environ.get("DRIVER") != "psycopg2":
+        return
+    with pytest.raises(CommandError, match="psycopg 3"):
+        call_command("staccato_archive", str(folder))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PGSERVICE", "theirs")
+        with pytest.raises(libpq.NoService, match="psycopg 3"):
+            libpq.defaults()
+
+
 async def forgets_a_user():
     ann, bob = [await people.objects.aget(username=name) for name in ("ann", "bob")]
     async with Runtime.open():
@@ -240,5 +253,6 @@ if __name__ == "__main__":
         generates_from_python,
         stores_what_waited_in_a_journal,
         shows_users_in_the_admin,
+        says_what_the_older_driver_can_not_do,
         forgets_a_user,
     )

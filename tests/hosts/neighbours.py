@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import os
 import resource
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from django.core.asgi import get_asgi_application
 from django.core.management import call_command
 from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
-from django.test import AsyncClient, Client
+from django.test import AsyncClient, Client, override_settings
 from django.urls import NoReverseMatch, reverse
 
 from generation import conf
@@ -38,7 +37,6 @@ from tests.hosts import program
 from tests.hosts.policy import POLICY
 from tests.support.keys import bearer, make_key
 
-PREFIX = os.environ.get("PREFIX", "")
 people = get_user_model()
 OBJECTS = """
 SELECT 'relation ' || relname FROM pg_class WHERE relnamespace = 'public'::regnamespace
@@ -89,7 +87,7 @@ async def other_apps_migrations_are_none_of_its_own():
     await asyncio.to_thread(recorder.record_unapplied, "sessions", "0001_initial")
     async with Runtime.open() as opened, calling(get_application()) as client:
         assert opened.pending_migrations == []
-        ready = await client.get(f"/{PREFIX}readyz")
+        ready = await client.get("/readyz")
         assert ready.status_code == 200, ready.text
     await asyncio.to_thread(recorder.record_applied, "sessions", "0001_initial")
 
@@ -114,13 +112,13 @@ async def it_serves_its_own_addresses_and_leaves_all_others_to_the_host():
     key = bearer(await asyncio.to_thread(make_key))
     application = get_application(host)
     async with Runtime.open(), calling(application) as client:
-        generated = await client.post(f"/{PREFIX}api/v1/generate/{boss.pk}", headers=key)
+        generated = await client.post(f"/api/v1/generate/{boss.pk}", headers=key)
         assert generated.status_code == 200, generated.text
         assert received == []
-        assert (await client.get(f"/{PREFIX}livez")).json() == {"alive": True}
+        assert (await client.get("/livez")).json() == {"alive": True}
         for address in ("/api/v1/things", "/api/v1/generate", "/v1/things", "/metrics"):
             assert (await client.get(address)).text == "theirs", address
-        for address in ("/nothing", "/v1/nothing", f"/{PREFIX}readyz/more"):
+        for address in ("/nothing", "/v1/nothing", "/readyz/more"):
             answer = await client.get(address)
             assert answer.status_code == 404, address
             assert answer.headers["Content-Type"].startswith("text/html"), address
@@ -134,12 +132,26 @@ async def it_serves_its_own_addresses_and_leaves_all_others_to_the_host():
         assert received == ["websocket"]
 
 
+async def it_can_be_mounted_below_a_prefix():
+    boss = await people.objects.aget()
+    key = bearer(await asyncio.to_thread(make_key))
+    with override_settings(ROOT_URLCONF="tests.hosts.below"):
+        assert reverse("staccato:pool") == "/their/llm/api/v1/pool"
+        async with Runtime.open(), calling(get_application()) as client:
+            answer = await client.post(f"/their/llm/api/v1/generate/{boss.pk}", headers=key)
+            assert answer.status_code == 200, answer.text
+            document = await client.get("/their/llm/api/v1/openapi.json", headers=key)
+            assert "/their/llm/api/v1/pool" in document.json()["paths"]
+            for address in ("/api/v1/pool", "/livez"):
+                assert (await client.get(address)).status_code == 404
+
+
 def its_names_are_its_own():
     for name in ("livez", "readyz", "metrics", "api-v1:pool"):
         with contextlib.suppress(NoReverseMatch):
             raise AssertionError(f"{name} is {reverse(name)}")
-    assert reverse("staccato:pool") == f"/{PREFIX}api/v1/pool"
-    assert reverse("staccato-readyz") == f"/{PREFIX}readyz"
+    assert reverse("staccato:pool") == "/api/v1/pool"
+    assert reverse("staccato-readyz") == "/readyz"
     call_command("check", fail_level="WARNING")
 
 
@@ -152,14 +164,14 @@ async def it_opens_at_its_first_use_where_no_lifespan_reaches_it():
     session = {"Cookie": f"sessionid={browser.cookies['sessionid'].value}"}
     async with calling(get_application()) as client:
         # A database has ATOMIC_REQUESTS, which async views can't have.
-        pool = await client.get(f"/{PREFIX}api/v1/pool", headers=session)
+        pool = await client.get("/api/v1/pool", headers=session)
         assert pool.status_code == 200, pool.text
-        address = f"/{PREFIX}api/v1/generate/{boss.pk}"
+        address = f"/api/v1/generate/{boss.pk}"
         whole = await client.post(address, headers=key)
         assert whole.status_code == 200, whole.text
         streamed = await client.post(address, headers=key, json={"stream": True})
         assert "event: done" in streamed.text
-        docs = await client.get(f"/{PREFIX}api/v1/docs", headers=session)
+        docs = await client.get("/api/v1/docs", headers=session)
         assert docs.status_code == 200, docs.text
     assert process.opened().loop is not asyncio.get_running_loop()
     assert await GenerationLog.objects.filter(pk=whole.json()["id"]).aexists()
@@ -175,7 +187,7 @@ async def an_asgi_middleware_of_the_hosts_answers_for_other_origins():
         get_application(), allow_origins=["https://app.example"], allow_methods=["POST"],
         allow_headers=["authorization"],
     )  # fmt: skip
-    address = f"/{PREFIX}api/v1/generate/{boss.pk}"
+    address = f"/api/v1/generate/{boss.pk}"
     origin = {"Origin": "https://app.example"}
     asks = {
         **origin,
@@ -223,6 +235,7 @@ if __name__ == "__main__":
         it_has_people,
         other_apps_migrations_are_none_of_its_own,
         it_serves_its_own_addresses_and_leaves_all_others_to_the_host,
+        it_can_be_mounted_below_a_prefix,
         its_names_are_its_own,
         it_opens_at_its_first_use_where_no_lifespan_reaches_it,
         an_asgi_middleware_of_the_hosts_answers_for_other_origins,

@@ -15,7 +15,6 @@ AUTH_USER_MODEL = "people.Person"
 INSTALLED_APPS = [
     *os.environ.get("LOOK", "").split(),
     "django.contrib.admin",
-    *os.environ.get("LOOK_AFTER", "").split(),
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -50,13 +49,12 @@ _AT = {
     name: os.environ.get(f"DB_{name}", "") for name in ("NAME", "USER", "PASSWORD", "HOST", "PORT")
 }
 DATABASES = {
-    "default": {"ENGINE": "django.db.backends.postgresql", **_AT},
-    "other": {"ENGINE": "django.db.backends.postgresql", **_AT, "ATOMIC_REQUESTS": True},
+    name: {"ENGINE": "django.db.backends.postgresql", **_AT, "ATOMIC_REQUESTS": True}
+    for name in ("default", "other")
 }
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 STACCATO = {
     "LLM_PROVIDER": "simulated",
     "LLM_SIMULATED_LATENCY": "0",
     "JOURNAL_DIR": "journal",
-    "DATABASE": os.environ.get("DATABASE", "default"),
 }

@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
-
-@pytest.mark.parametrize("prefix", ["", "llm/"])
-def test_a_host_stays_as_it_is(host, prefix):
-    host.run("-m", "tests.hosts.neighbours", PREFIX=prefix)
+from generation import checks
 
 
-def test_a_check_says_what_can_not_work(host):
-    def check(**more: str) -> str:
-        return host.run("-m", "django", "check", "--fail-level", "WARNING", status=1, **more)
+def test_a_host_stays_as_it_is(host):
+    host.run("-m", "tests.hosts.neighbours")
 
-    assert "staccato.E009" in (said := check(DATABASE="other"))
-    assert "the users are in 'default'" in said
-    assert "staccato.W003" in check(LOOK_AFTER="unfold unfold.contrib.filters")
-    assert "staccato.W003" in check(LOOK="unfold")
+
+def test_a_database_without_the_users_can_not_work(settings, monkeypatch):
+    monkeypatch.setitem(settings.DATABASES, "other", settings.DATABASES["default"])
+    settings.STACCATO = {**settings.STACCATO, "DATABASE": "other"}
+    (error,) = checks.check_database()
+    assert error.id == "staccato.E009"
+    assert "the users are in 'default'" in error.msg
+
+
+@pytest.mark.parametrize(
+    ("listed", "found"),
+    [
+        (["django.contrib.admin"], []),
+        (["unfold", "unfold.contrib.filters", "django.contrib.admin"], []),
+        (["unfold"], []),
+        (["unfold", "django.contrib.admin"], ["staccato.W003"]),
+        (["django.contrib.admin", "unfold", "unfold.contrib.filters"], ["staccato.W003"]),
+    ],
+)
+def test_half_of_unfold_is_reported(monkeypatch, listed, found):
+    """It replaces `admin.site`, after which what was registered before is lost."""
+    configs = [SimpleNamespace(name=name) for name in listed]
+    monkeypatch.setattr(checks.apps, "get_app_configs", lambda: configs)
+    assert [message.id for message in checks.check_admin()] == found

@@ -1,7 +1,5 @@
 """A host's own pages, some of them where ours are, and ours."""
 
-import os
-
 from django.contrib import admin
 from django.http import HttpResponse, JsonResponse
 from django.urls import include, path
@@ -15,12 +13,11 @@ def theirs(_request, **_named):
     return HttpResponse("theirs")
 
 
-PREFIX = os.environ.get("PREFIX", "")
 urlpatterns = [
     path("admin/", admin.site.urls),
     path("upload", upload),
     path("metrics", theirs),
-    path(PREFIX, include("generation.urls")),
+    path("", include("generation.urls")),
     path("api/v1/<path:rest>", theirs),
     path("v1/things", theirs),
 ]

@@ -15,6 +15,7 @@ from django.db import DatabaseError, connections
 
 from generation import access, conf
 from generation.database.engine import Database
+from generation.database.libpq import HAS_PSYCOPG
 from generation.errors import StaccatoError
 from generation.locks import try_lock
 from generation.partitions.archive import Archive, due
@@ -67,6 +68,8 @@ class Command(BaseCommand):
         format: str,  # noqa: A002  # the option's name
         **_options: Any,
     ) -> None:
+        if not HAS_PSYCOPG:
+            raise CommandError("An archive is copied by psycopg 3; with psycopg2 there is none.")
         if not folder.is_dir():
             raise CommandError(f"{folder} is not a directory; make it first")
         descriptor = os.open(folder, os.O_RDONLY)
