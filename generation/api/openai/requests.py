@@ -74,11 +74,8 @@ _NEUTRAL: dict[str, Any] = {
     "modalities": ["text"],
     "functions": [],
 }
-# What of an answer our stream of events has no place for.
-_WHOLE_ONLY = (
-    *("logprobs", "top_logprobs", "modalities", "audio", "functions", "function_call"),
-    *("web_search_options",),
-)
+# Their calls come as tool calls in a stream, which who sends them does not know.
+_WHOLE_ONLY = ("functions", "function_call")
 
 
 def read(body: dict[str, Any]) -> Asked:
