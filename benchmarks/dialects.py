@@ -39,12 +39,12 @@ class Dialects:
             for round_number in range(rounds + 1):
                 noted = {"kind": "dialects", "round": round_number}
                 event_us = await self.event_us(floor, *bare, *ROUTES["messages"])
-                runs = [{**noted, "route": "relay", "event_us": event_us}]
+                runs = [{**noted, "side": "a", "route": "relay", "event_us": event_us}]
                 for name, route in ROUTES.items():
                     whole_us, errors = await self.whole_us(staccato, *ours, *route[:2])
                     event_us = await self.event_us(staccato, *ours, *route)
                     found = {"whole_us": whole_us, "event_us": event_us, "errors": errors}
-                    runs.append({**noted, "route": name, **found})
+                    runs.append({**noted, "side": "b", "route": name, **found})
                 if round_number:  # the one before loads what a process loads once
                     for run in runs:
                         self.streaming.note(run)

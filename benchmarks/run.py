@@ -262,7 +262,7 @@ class Bench:
                 await Dialects(self, Streaming(self)).run(sides, options.rounds)
             if "crowd" in options.parts:
                 await Streaming(self).crowd(sides["b"], options.crowd, options.gap, CROWD_S)
-        measured = {run.get("side") for run in self.runs}
+        measured = {run["side"] for run in self.runs}
         return {
             "machine": {
                 "cores": len(CORES),

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 import pytest
+from django.contrib.auth import get_user_model
 
 from generation.models import GenerationLog
 from tests.clients.environment import NODE, NODE_MODULES, PYTHON, needs_clients
@@ -84,7 +85,9 @@ async def test_a_client_gets_what_it_gets_from_the_provider_whichever_dialect_th
     both, orm, subtests
 ):
     service, provider = both
-    users = dict(zip(CLIENTS, itertools.count(101), strict=False))
+    users = dict(zip(CLIENTS, itertools.count(101), strict=False))  # who tell their rows apart
+    account = get_user_model()
+    await account.objects.abulk_create(account(id=users[name], username=name) for name in users)
     targets = {}
     for driver, dialect in CLIENTS.items():
         own, other = sorted(MODELS.values(), key=lambda model: model != MODELS[dialect])

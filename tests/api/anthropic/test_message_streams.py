@@ -5,9 +5,19 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 
-from tests.api.anthropic.test_messages import ANTHROPIC, MESSAGES, OPENAI, VERSION, asked
+from tests.support.dialects import AnthropicDialect, OpenAIDialect
 from tests.support.provider import Ending, streams
 from tests.support.upstream import latest_row, serving
+
+ANTHROPIC = AnthropicDialect()
+OPENAI = OpenAIDialect()
+MESSAGES = "/u/5/v1/messages"  # the user 5 has no profile
+VERSION = {"anthropic-version": "2023-06-01"}
+HELLO = [{"role": "user", "content": "Say hello."}]
+
+
+def asked(model=ANTHROPIC.model, **others):
+    return {"model": model, "max_tokens": 50, "messages": HELLO, **others}
 
 
 def read(body: bytes):

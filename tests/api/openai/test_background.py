@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import json
+from uuid import UUID
 
 import httpx
 
 from generation.asgi import get_application
-from tests.api.openai.test_responses import OPENAI, RESPONSES, asked
+from generation.runtime import process as runtime
 from tests.support import in_process
+from tests.support.dialects import OpenAIDialect
 from tests.support.keys import amake_key, bearer
 from tests.support.provider import streams
 from tests.support.upstream import latest_row, serving
+
+OPENAI = OpenAIDialect()
+RESPONSES = "/u/5/v1/responses"
+
+
+def asked(model=OPENAI.model, **others):
+    return {"model": model, "input": "Say hello.", **others}
+
 
 CALL = {"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 WHOLE = OPENAI.stream("Hel", "lo.", stop="tool_calls")
@@ -54,7 +64,7 @@ async def test_it_is_answered_at_once_and_found_by_its_name(users, orm, settings
         provider.release.set()
         await provider.until(lambda: provider.calls == 1, "the call")
         while (found := (await retrieve(client, begun["id"])).json())["status"] == "queued":
-            await asyncio.sleep(0)
+            pass
         assert (found["status"], found["output"]) == ("in_progress", [])
         gate.set()
         events = read((await following).content)
@@ -79,7 +89,8 @@ async def test_who_comes_back_with_any_number_gets_what_follows_it(users, orm, s
             )
             for n in ends
         ]
-        await asyncio.sleep(0)
+        call = runtime.current().find(UUID(begun.removeprefix("resp_")))
+        await provider.until(lambda: len(call.relay.readers) == len(ends), "all readers")
         gate.set()
         live = [read((await each).content) for each in running]
         stored = [
@@ -168,7 +179,7 @@ async def test_a_caller_can_end_it(users, orm, settings):
         provider.behave = gated(asyncio.Event())
         name = (await client.post(RESPONSES, json=BACKGROUND)).json()["id"]
         while (await retrieve(client, name)).json()["status"] == "queued":
-            await asyncio.sleep(0)
+            pass
         ended = (await client.post(f"{RESPONSES}/{name}/cancel")).json()
         row = await latest_row()
         assert (await client.post(f"{RESPONSES}/{name}/cancel")).json() == ended
@@ -237,7 +248,7 @@ async def test_another_process_knows_that_it_runs_and_has_it_when_it_has_ended(
     ):
         name = (await here.post(RESPONSES, json=BACKGROUND)).json()["id"]
         assert (await retrieve(there, name)).json()["status"] in {"queued", "in_progress"}
-        query = {"stream": "true", "starting_after": 1}
+        query = {"stream": "true", "starting_after": "1"}
         async with there.stream("GET", f"{RESPONSES}/{name}", params=query) as following:
             gate.set()
             assert text_of(read(await following.aread())) == "Hello."
