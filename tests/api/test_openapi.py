@@ -12,7 +12,9 @@ from generation import errors
 from generation.api.anthropic.routes import api as anthropic
 from generation.api.native.routes import api
 from generation.api.openai.routes import api as openai
+from tests.support.dialects import AnthropicDialect
 from tests.support.keys import amake_key
+from tests.support.provider import Exchange, says
 from tests.support.service import PRODUCTION
 
 # Or it would fail of somebody else's change.
@@ -21,7 +23,14 @@ REPRODUCIBLE = ["--seed", "6", "--generation-deterministic"]
 BEYOND = ["--exclude-checks", "positive_data_acceptance"]
 BOUNDED = ["--request-timeout", "20", "--no-shrink", "--continue-on-failure"]
 EXAMPLES = 30
-FEW_EXAMPLES = 8
+# The rest is the same code as the native API's.
+FEW_EXAMPLES, FEW_PHASES = 8, ["--phases", "examples,fuzzing"]
+ANSWER = says(200, AnthropicDialect().answer())
+COUNT = says(200, {"input_tokens": 49})
+
+
+async def behave(exchange: Exchange) -> None:
+    await (COUNT if exchange.path.endswith("count_tokens") else ANSWER)(exchange)
 
 
 async def judge(tmp_path, schema: str, key: str, examples: int, *options: str) -> None:
@@ -40,8 +49,9 @@ async def judge(tmp_path, schema: str, key: str, examples: int, *options: str) -
 
 
 async def test_the_documents_are_true_of_the_running_service(
-    serve, orm, peppered, tmp_path, subtests
+    serve, orm, llm, peppered, tmp_path, subtests
 ):
+    llm.behave = behave
     key = await amake_key()
     users_key = await amake_key(scope="user", user_id=1)
     async with serve(**PRODUCTION, LOG_LEVEL="WARNING") as service:
@@ -58,7 +68,8 @@ async def test_the_documents_are_true_of_the_running_service(
                     )
                 )
             )
-            await judge(tmp_path, str(both), users_key, FEW_EXAMPLES, "--url", url)
+            options = ["--url", url, *FEW_PHASES]
+            await judge(tmp_path, str(both), users_key, FEW_EXAMPLES, *options)
         assert "Traceback" not in service.log
 
 

@@ -81,7 +81,7 @@ _WHOLE_ONLY = ("functions", "function_call")
 def read(body: dict[str, Any]) -> Asked:
     """Returns what a client asks for. Raises `InvalidRequest`."""
     unsaid = Unsaid()
-    if body.get("n") not in {None, 1}:
+    if optional(int, body, "n", ()) not in {None, 1}:
         raise fault(("n",), "must be 1: one answer is made for each request")
     is_streamed = bool(optional(bool, body, "stream", ()))
     stream_options = optional(dict, body, "stream_options", ()) or {}
