@@ -84,10 +84,14 @@ class ChatReader(StreamReader):
 
     def _keep_beside(self, payload: dict[str, Any], usage: object) -> None:
         """The chunk's own members, when they are new or have changed: many come on each chunk."""
-        members = without(_OF_CHUNK, payload)
-        if counts := without(_OF_USAGE, usage):
-            members["usage"] = counts
-        news = {name: each for name, each in members.items() if self._said.get(name) != each}
+        said = self._said
+        news = {
+            name: payload[name]
+            for name in payload.keys() - _OF_CHUNK
+            if said.get(name) != payload[name]
+        }
+        if usage and (counts := without(_OF_USAGE, usage)) != said.get("usage", {}):
+            news["usage"] = counts
         if news:
             self._said |= news
             self._add_extra(news, is_content=False)
