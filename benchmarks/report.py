@@ -67,6 +67,8 @@ def show(found):
     parts = [table(found)] if of(found, kind="speed") else []
     if of(found, kind="stream"):
         parts.append(stream_table(found))
+    if of(found, kind="dialects"):
+        parts.append(dialect_table(found))
     return "\n\n".join([*parts, targets(found)])
 
 
@@ -83,6 +85,32 @@ def stream_table(found):
             figure(column(runs, "stream_us")), figure([of_100_events(run) for run in runs]),
             figure(column(firsts, "p50_ms"), "{:.1f}"), figure(column(firsts, "p99_ms"), "{:.1f}"),
             str(sum(run["errors"] for run in [*runs, *firsts])),
+        ])  # fmt: skip
+    return aligned([head, *rows])
+
+
+def dialect_table(found):
+    """Each route against what it is compared with, round by round."""
+
+    def ratios(route, other, key):
+        pairs = zip(
+            *(column(of(found, kind="dialects", route=name), key) for name in (route, other)),
+            strict=True,
+        )
+        return [mine / its for mine, its in pairs]
+
+    head = ["route", "whole answer µs", "× native (≤ 1.25)", "event µs", "× relay (≤ 2.0)"]
+    relay = of(found, kind="dialects", route="relay")
+    rows = [["bare relay", "–", "–", figure(column(relay, "event_us"), "{:.1f}"), "1.00"]]
+    for route in dict.fromkeys(column(of(found, kind="dialects"), "route")):
+        if route == "relay":
+            continue
+        runs = of(found, kind="dialects", route=route)
+        rows.append([
+            route, figure(column(runs, "whole_us")),
+            figure(ratios(route, "native", "whole_us"), "{:.2f}"),
+            figure(column(runs, "event_us"), "{:.1f}"),
+            figure(ratios(route, "relay", "event_us"), "{:.2f}"),
         ])  # fmt: skip
     return aligned([head, *rows])
 

@@ -1,11 +1,11 @@
 """Staccato beside what a user would pick instead: `make bench`, `make bench QUICK=1`.
 
 Streams are measured beside a bare relay of bytes, and then many are open at once in one process:
-`--parts streams,crowd` runs these alone. Every side is served by one uvicorn worker on a core of
-its own; wrk, the simulated LLM and PostgreSQL share the others. "CPU" is user+system time of the
-server process, divided by the calls that the simulated LLM answered meanwhile. Rounds are
-interleaved; medians are shown with their spread. Read the ratios: the absolute figures are this
-machine's.
+`--parts streams,crowd` runs these alone, `--parts dialects` the vendors' routes beside ours. Every
+side is served by one uvicorn worker on a core of its own; wrk, the simulated LLM and PostgreSQL
+share the others. "CPU" is user+system time of the server process, divided by the calls that the
+simulated LLM answered meanwhile. Rounds are interleaved; medians are shown with their spread. Read
+the ratios: the absolute figures are this machine's.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ import measuring
 import plot
 import report
 import uvloop
+from dialects import Dialects
 from lineup import CORES, FLAT, OTHER_CORES, STACCATO_ENV, find_sides
 from streaming import Streaming
 
@@ -257,6 +258,8 @@ class Bench:
                 await self.whole(sides)
             if "streams" in options.parts:
                 await Streaming(self).run(sides, options.rounds)
+            if "dialects" in options.parts:
+                await Dialects(self, Streaming(self)).run(sides, options.rounds)
             if "crowd" in options.parts:
                 await Streaming(self).crowd(sides["b"], options.crowd, options.gap, CROWD_S)
         measured = {run["side"] for run in self.runs}
@@ -312,7 +315,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one short round, in three minutes")
     parser.add_argument("--sides", default="", help="letters of the sides to measure (all)")
-    parser.add_argument("--parts", default="", help="of whole,streams,crowd (all)")
+    parser.add_argument("--parts", default="", help="of whole,streams,dialects,crowd (all)")
     parser.add_argument(
         "--crowd", type=int, default=FLAT, help="streams open at once (%(default)s)"
     )
@@ -325,14 +328,14 @@ def main():
     options = parser.parse_args()
     quick = options.quick
     options.sides = options.sides or ("abce" if quick else "abcdepgw")
-    options.parts = (options.parts or ("whole,streams" if quick else "whole,streams,crowd")).split(
-        ","
-    )
+    options.parts = (
+        options.parts or ("whole,streams" if quick else "whole,streams,dialects,crowd")
+    ).split(",")
     options.rounds = options.rounds or (1 if quick else 3)
     options.series_rounds = options.series_rounds or (1 if quick else 3)
     options.in_flight = (100, 1000) if quick else (100, 500, 1000, 2000, FLAT)
     options.warm, options.window = (2, 4) if quick else (3, 8)
-    if "whole" in options.parts and not shutil.which("wrk"):
+    if {"whole", "dialects"} & set(options.parts) and not shutil.which("wrk"):
         sys.exit("make bench needs wrk: apt-get install wrk, or brew install wrk")
     # Told to stop, it takes along what it has started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))

@@ -51,12 +51,8 @@ class Streaming:
     async def cost(self, side, port: int, pid: int) -> dict:
         window = self.bench.options.window
         callers = self.callers(side, port)
-        self.control(events=ENDLESS, gap=GAP_S, low=0, high=0)
-        await callers.open_all(OPEN, 1.5)
-        await asyncio.sleep(1)
-        going = await self.watch(pid, window)
-        self.control(finish=1)
-        await callers.until_over()
+        going = await self.going(callers, pid)
+        event_us = going["event_us"]
         self.control(events=SHORT, gap=GAP_S, low=0, high=0)
         callers.repeats = True
         await callers.open_all(OPEN, SHORT * GAP_S)
@@ -64,7 +60,6 @@ class Streaming:
         short = await self.watch(pid, window)
         await callers.until_over()
         callers.close()
-        event_us = going["cpu_us"] / going["events"]
         return {
             "side": side.key,
             "event_us": event_us,
@@ -74,6 +69,16 @@ class Streaming:
             "whole": callers.whole,
             "errors": callers.torn + callers.failed,
         }
+
+    async def going(self, callers: Callers, pid: int) -> dict:
+        """What a process does while its streams go on, and none begins or ends."""
+        self.control(events=ENDLESS, gap=GAP_S, low=0, high=0)
+        await callers.open_all(OPEN, 1.5)
+        await asyncio.sleep(1)
+        load = await self.watch(pid, self.bench.options.window)
+        self.control(finish=1)
+        await callers.until_over()
+        return {**load, "event_us": load["cpu_us"] / load["events"]}
 
     async def first_words(self, side, port: int, rate: float) -> dict:
         callers = self.callers(side, port)
@@ -155,10 +160,13 @@ class Streaming:
 
     def callers(self, side, port: int) -> Callers:
         body = '{"input": "Why is the sky blue?", "stream": true}'
-        lines = ["POST /api/v1/generate/1 HTTP/1.1", "host: localhost",
+        return self.callers_of(side, port, "/api/v1/generate/1", body, *MARKS[side.key])
+
+    def callers_of(self, side, port: int, path: str, body: str, word: bytes, end: bytes) -> Callers:
+        lines = [f"POST {path} HTTP/1.1", "host: localhost",
                  "content-type: application/json", f"content-length: {len(body)}", *side.headers,
                  "", body]  # fmt: skip
-        return Callers(port, "\r\n".join(lines).encode(), *MARKS[side.key])
+        return Callers(port, "\r\n".join(lines).encode(), word, end)
 
     def control(self, **values) -> dict:
         query = "&".join(f"{name}={value}" for name, value in values.items())

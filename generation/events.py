@@ -2,17 +2,19 @@
 
 In order: `Start`, then blocks one after the other (text and thinking in deltas; a tool call as
 `ToolStart`, its arguments, `ToolEnd`). Usage and the stop reason are in the answer's transcript. An
-error is raised.
+error is raised. What only a client of the provider's own dialect understands comes between them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from generation.conversation import Text, Thinking
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from generation.records import Generation, Usage
 
 
@@ -22,6 +24,7 @@ class Start:
     provider: str = ""  # the one that answers, which may be a fallback
     # As far as it is known before the answer: Anthropic counts the input first.
     usage: Usage | None = field(default=None, compare=False)
+    extras: tuple[Extra, ...] = ()  # that came before the first content
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,17 @@ class ToolEnd:
     pass
 
 
-Content: TypeAlias = TextDelta | ThinkingDelta | ToolStart | ToolArguments | ToolEnd
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """Members of the provider's that no other event stands for, in the shape of its dialect.
+
+    Only a client of the same dialect is sent them. The log has none.
+    """
+
+    members: Mapping[str, Any]
+
+
+Content: TypeAlias = TextDelta | ThinkingDelta | ToolStart | ToolArguments | ToolEnd | Extra
 Event: TypeAlias = Start | Content
 
 

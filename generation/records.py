@@ -118,6 +118,7 @@ class GenerationRequest:
     tools: tuple[Tool, ...] = ()
     options: Options = NO_OPTIONS
     is_streamed: bool = False
+    is_background: bool = False  # goes on without a client, who comes back for the answer
     verbatim: Verbatim | None = None  # what the messages were read from
     prompt: str | None = None  # as it is sent, in place of the template and the input
     timeout: float | None = None  # seconds for the LLM, within LLM_TIMEOUT

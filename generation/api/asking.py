@@ -43,6 +43,7 @@ class Asked:
     options: Options = NO_OPTIONS
     max_tokens: int | None = None
     is_streamed: bool = False
+    is_background: bool = False
     wants_usage: bool = False  # at the end of a stream
     metadata: Mapping[str, Any] = field(default_factory=dict)
     unsaid: tuple[str, ...] = ()  # members that a conversation has no place for
@@ -102,7 +103,8 @@ def make_request(  # noqa: PLR0913, PLR0917  # what the client sent, in its part
         system=asked.system,
         tools=asked.tools,
         options=asked.options,
-        is_streamed=asked.is_streamed,
+        is_streamed=asked.is_streamed or asked.is_background,
+        is_background=asked.is_background,
         verbatim=Verbatim(
             dialect=dialect,
             body=body,

@@ -81,5 +81,11 @@ class Unsaid:
     def add(self, *where: str | int) -> None:
         self._names[".".join(str(part)[:_NAME_CHARS] for part in where)] = None
 
+    def add_others(self, holder: Mapping[str, Any], known: frozenset[str], where: Where) -> None:
+        """Adds the members of an object that are not known and say something."""
+        for name in holder.keys() - known:
+            if holder[name] is not None:
+                self.add(*where, name)
+
     def names(self) -> tuple[str, ...]:
         return tuple(self._names)

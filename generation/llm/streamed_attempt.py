@@ -101,7 +101,8 @@ class StreamedAttempt:
             self._end = self._total_end
             transcript = self.transcript
             model = transcript.model or self.model
-            news.insert(0, Start(model, self.provider, transcript.usage))
+            extras = tuple(transcript.opening)
+            news.insert(0, Start(model, self.provider, transcript.usage, extras))
             self._on_commit()
         self._relay.put(news)
         if not self._relay.has_room:

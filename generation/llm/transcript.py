@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from generation.conversation import Image, Text, Thinking, ToolResult, ToolUse
-from generation.events import TextDelta, ThinkingDelta, ToolArguments, ToolStart
+from generation.events import Extra, TextDelta, ThinkingDelta, ToolArguments, ToolStart
 from generation.llm.providers.base import Answer
 from generation.records import Usage
 
@@ -25,6 +25,8 @@ class Transcript:
     """One streamed attempt's. Its reader writes it, and it outlives a cancelled attempt."""
 
     events: list[Content] = field(default_factory=list)
+    opening: list[Extra] = field(default_factory=list)  # before the first content
+    has_extras: bool = False  # among the events
     model: str = ""  # as the provider names it
     usage: Usage = field(default_factory=lambda: Usage(None, None))
     stop_reason: str | None = None  # None: the answer is not whole
@@ -35,7 +37,10 @@ class Transcript:
 
     def blocks(self) -> tuple[Block, ...]:
         """The events joined. A tool call or thinking that was cut off is among them."""
-        return tuple(_join(self.events))
+        events = self.events
+        if self.has_extras:
+            events = [event for event in events if not isinstance(event, Extra)]
+        return tuple(_join(events))
 
     def answer(self, decoration: Decoration) -> Answer:
         """Returns what has come; of an answer that is not whole, the stop reason is ''."""

@@ -7,6 +7,7 @@ from sys import getsizeof
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from generation.conversation import Image, Text, ToolResult
+from generation.errors import AbandonedByClient
 from generation.pipeline.relay import Relay
 from generation.uuid7 import uuid7
 
@@ -35,6 +36,8 @@ class GenerationCall:
         self.own = own  # None: phase 2 is ours
         self.relay = Relay() if request.is_streamed else None
         self.size = _size_of(request)
+        # Phase 1 has passed, so there will be a row; None: nobody waits for it.
+        self.begun = asyncio.Event() if request.is_background else None
         self._on_abandon = on_abandon
         self.task: asyncio.Task[Generation]
         self._abandonment: Abandoned | None = None
@@ -48,6 +51,14 @@ class GenerationCall:
             if self._interruptible:
                 self.task.cancel()
 
+    def cancel(self) -> None:
+        """Abandon it because its caller asks for that."""
+        self.abandon(AbandonedByClient("its caller has cancelled it"))
+
+    @property
+    def has_content(self) -> bool:
+        return self.relay is not None and bool(self.relay.events)
+
     @property
     def is_abandoned(self) -> bool:
         return self._abandonment is not None
@@ -58,6 +69,8 @@ class GenerationCall:
             work.close()
             raise abandonment
         self._interruptible = True
+        if self.begun is not None:
+            self.begun.set()
         try:
             return await work
         except asyncio.CancelledError:

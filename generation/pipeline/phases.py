@@ -122,7 +122,9 @@ class Pipeline:
         metrics.LLM_SECONDS.observe(ended - asked)
 
         row = rows.from_outcome(call, prompt, outcome, ended - request.started, ended - asked)
-        kept = self._content.apply(row, prompt.log_content, is_keyed=claim is not None)
+        # Its caller comes back for it, by its key or by its name.
+        is_awaited = claim is not None or request.is_background
+        kept = self._content.apply(row, prompt.log_content, is_keyed=is_awaited)
         effects = resolve(request.effects, row) if request.effects else ()
         # Phase 3: group commit, or the journal.
         await self._log.write(KeyedRow(kept, claim, effects))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
-from generation.errors import AbandonedByClient, TooManyInFlight
+from generation.errors import AbandonedByClient, StaccatoError, TooManyInFlight
 from generation.runtime import process as runtime
 
 if TYPE_CHECKING:
@@ -42,7 +43,27 @@ def leave(call: GenerationCall) -> None:
     """If a generation's last client leaves before its end, do as STACCATO_ON_DISCONNECT says."""
     if call.task.done() or (call.relay is not None and call.relay.readers):
         return
+    if call.request.is_background:
+        return
     # A client that sent an Idempotency-Key comes back for the answer.
     policy = runtime.current().settings.on_disconnect
     if policy == "cancel" or (policy == "auto" and not call.request.idempotency_key):
         call.abandon(AbandonedByClient("the client left before the answer was complete"))
+
+
+async def begun(call: GenerationCall) -> bool:
+    """Wait until phase 1 of a background generation has passed. Returns whether it goes on: if not,
+    its task has the answer, or the error."""
+    assert call.begun is not None
+    waiting = asyncio.ensure_future(call.begun.wait())
+    try:
+        await asyncio.wait({waiting, call.task}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+    return not call.task.done()
+
+
+async def ended(call: GenerationCall) -> None:
+    """Wait for its row, whatever becomes of it."""
+    with contextlib.suppress(StaccatoError):
+        await asyncio.shield(call.task)

@@ -34,7 +34,7 @@ from generation.runtime.probe import DatabaseProbe
 from generation.runtime.resources import requests_allowed
 from generation.store import Store
 from generation.telemetry import metrics, totals
-from generation.telemetry.siblings import Siblings
+from generation.telemetry.siblings import Running, Siblings
 from generation.telemetry.snapshot import PoolPage, Snapshot
 
 if TYPE_CHECKING:
@@ -90,7 +90,9 @@ class Runtime:
         self.drain = Drain(self.admission, settings)
         self._unexpose: Callable[[], None] = lambda: None
         self.siblings = Siblings(
-            f"{Path(settings.journal_dir).resolve()} {database.address}", self.snapshot
+            f"{Path(settings.journal_dir).resolve()} {database.address}",
+            self.snapshot,
+            look=self._look,
         )
 
     @classmethod
@@ -147,6 +149,16 @@ class Runtime:
     def find(self, generation_id: UUID) -> GenerationCall | None:
         """Returns a generation that runs in this process."""
         return self.admission.calls.get(generation_id)
+
+    def _look(self, generation_id: UUID, ends: bool) -> Running | None:  # noqa: FBT001  # the siblings' question
+        """Describe a generation to another process, and cancel it if that asks for it."""
+        call = self.find(generation_id)
+        if call is None:
+            return None
+        if ends:
+            call.cancel()
+        request = call.request
+        return Running(request.user_id, request.model, call.has_content, request.is_background)
 
     def join(self, request: GenerationRequest) -> GenerationCall | None:
         """Returns the stream of this process that the same request, sent again under its

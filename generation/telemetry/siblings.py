@@ -1,4 +1,5 @@
-"""The processes of one deployment on one host, and how they exchange their figures.
+"""The processes of one deployment on one host: how they exchange their figures, and find a
+generation that runs in another of them.
 
 With several workers, a request for `/metrics` reaches one of them, but the caller wants the
 figures of all. Workers therefore answer each other on Unix sockets in a private folder that they
@@ -27,7 +28,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import orjson
 
@@ -53,6 +54,8 @@ _SOCKET, _PUBLISHED, _DRAFT = ".sock", ".json", ".draft"
 _RETIRED = "retired"
 _LOCK = "lock"
 _POOL, _METRICS = b"p", b"m"  # what to ask for: a single byte can't arrive in parts
+_FIND, _CANCEL = b"f", b"c"  # a generation, whose id follows
+_ID_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,16 @@ class Answer(Generic[Figures]):
     @property
     def process(self) -> int:
         return int(self.name.partition("-")[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A generation of a process, as another one sees it."""
+
+    user_id: int | None
+    model: str
+    has_content: bool
+    is_background: bool
 
 
 class Siblings:
@@ -77,12 +90,15 @@ class Siblings:
         deployment: str,
         snapshot: Callable[[], Snapshot],
         gather_metrics: Callable[[], Families] = totals.gather,
+        look: Callable[[UUID, bool], Running | None] = lambda _id, _ends: None,
     ) -> None:
+        """`look` describes one of our generations; if its second argument is true, it ends it."""
         digest = hashlib.sha256(deployment.encode()).hexdigest()[:12]
         self._folder_name = f"staccato-workers-{os.geteuid()}-{digest}"
         self._name = f"{os.getpid()}-{uuid4().hex[:6]}"
         self._snapshot = snapshot
         self._gather_metrics = gather_metrics
+        self._look = look
         self._publish_lock = asyncio.Lock()  # files are written in the order of their figures
         self._is_registered = False
         self._listen_again: asyncio.TimerHandle | None = None
@@ -139,6 +155,12 @@ class Siblings:
         return by_process, await asyncio.to_thread(
             self._read_published, without={self._name, *answered}
         )
+
+    async def find(self, generation_id: UUID, *, cancel: bool = False) -> Running | None:
+        """Returns a generation that runs in another process; cancels it there if told to."""
+        question = (_CANCEL if cancel else _FIND) + generation_id.bytes
+        answers = await self._ask_others(question, _parse_running)
+        return next((answer.figures for answer in answers if answer.figures), None)
 
     async def _publish(self) -> Families:
         """Returns this process's metrics; writes them to its file, where it has had siblings."""
@@ -265,6 +287,10 @@ class Siblings:
                         await loop.sock_sendall(asking, orjson.dumps(self._snapshot()))
                     elif topic == _METRICS:
                         await loop.sock_sendall(asking, orjson.dumps(await self._publish()))
+                    elif topic in {_FIND, _CANCEL}:
+                        given = await loop.sock_recv(asking, _ID_BYTES)  # one write, so one read
+                        found = self._look(UUID(bytes=given), topic == _CANCEL)
+                        await loop.sock_sendall(asking, orjson.dumps(found))
             except OSError:  # the sibling that asked has left, or is slow
                 pass
             except Exception:
@@ -296,6 +322,11 @@ async def _ask(
         return None
     except (OSError, ValueError):
         return Answer(path.stem, None) if path in _sockets(path.parent) else None
+
+
+def _parse_running(document: bytes) -> Running | None:
+    found = orjson.loads(document)
+    return None if found is None else Running(**found)
 
 
 def _by_process(answers: Iterable[Answer[Figures]]) -> dict[int, Figures | None]:

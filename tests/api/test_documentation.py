@@ -68,7 +68,10 @@ async def test_it_can_be_open_or_off_whatever_else_is_required(client, access, p
 
 
 DIALECTS = {
-    "openai": {"/chat/completions", "/responses", "/embeddings", "/models", "/models/{name}"},
+    "openai": {
+        *("/chat/completions", "/embeddings", "/models", "/models/{name}"),
+        *("/responses", "/responses/{response_id}", "/responses/{response_id}/cancel"),
+    },
     "anthropic": {"/messages", "/messages/count_tokens"},
 }
 

@@ -1,4 +1,4 @@
-"""The Python that has the clients: `make clients` makes it beside the tests' own."""
+"""The Python and the Node that have the clients: `make clients` makes both."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
-PYTHON = Path(sys.prefix, "clients", "bin", "python")
+_HERE = Path(sys.prefix, "clients")
+PYTHON = _HERE / "bin" / "python"
+NODE = _HERE / "bin" / "node"
+NODE_MODULES = _HERE / "node" / "node_modules"
 needs_clients = pytest.mark.skipif(
-    not PYTHON.exists() and "CI" not in os.environ, reason="run `make clients` first"
+    not (PYTHON.exists() and NODE_MODULES.exists()) and "CI" not in os.environ,
+    reason="run `make clients` first",
 )

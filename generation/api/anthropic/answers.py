@@ -10,6 +10,7 @@ import orjson
 from generation.api.anthropic import errors
 from generation.conversation import Text, Thinking
 from generation.events import (
+    Extra,
     Start,
     TextDelta,
     ThinkingDelta,
@@ -21,7 +22,7 @@ from generation.events import (
 from generation.records import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from uuid import UUID
 
     from generation.conversation import Block
@@ -108,6 +109,7 @@ class MessageEvents:
         self._has_begun = False
         self._index = -1  # of the latest block
         self._open = ""  # the kind of the block that is open
+        self._ending: Mapping[str, Any] = {}  # the provider's own members of `message_delta`
 
     def encode(self, events: Sequence[Event]) -> bytes:
         return b"".join([self._encode(event) for event in events])
@@ -117,11 +119,13 @@ class MessageEvents:
         if not self._has_begun:  # it was made earlier
             self._id = generation.id
             answered = self.encode(of_generation(generation))
+        given = self._ending.get("delta", {})
         delta = {
+            **self._ending,
             "type": "message_delta",
-            "delta": {"stop_reason": stop_reason(generation), "stop_sequence": None},
+            "delta": {"stop_sequence": None, **given, "stop_reason": stop_reason(generation)},
             # All counts: clients take them for those of the whole message.
-            "usage": usage_of(generation.usage),
+            "usage": {**self._ending.get("usage", {}), **usage_of(generation.usage)},
         }
         ended = _event(b"message_stop", {"type": "message_stop"})
         return answered + self._close() + _event(b"message_delta", delta) + ended
@@ -135,8 +139,10 @@ class MessageEvents:
             case TextDelta(text) if text:
                 written = self._require("text", {"type": "text", "text": ""})
                 written += self._delta({"type": "text_delta", "text": text})
-            case Start(model, _, usage):
-                written = self._start(model, usage)
+            case Start():
+                written = self._start(event)
+            case Extra(members):
+                written = self._extra(members)
             case ThinkingDelta(_, signature, True):
                 hidden = {"type": "redacted_thinking", "data": signature}
                 written = self._close() + self._begin("redacted_thinking", hidden) + self._close()
@@ -151,19 +157,39 @@ class MessageEvents:
                 written = self._close()
         return written
 
-    def _start(self, model: str, usage: Usage | None) -> bytes:
+    def _start(self, start: Start) -> bytes:
         self._has_begun = True
+        given: Mapping[str, Any] = {}
+        for extra in start.extras:
+            given = extra.members.get("message", given)
         message: dict[str, Any] = {
+            **given,
             "id": _name(self._id),
             "type": "message",
             "role": "assistant",
-            "model": model,
+            "model": start.model,
             "content": [],
             "stop_reason": None,
             "stop_sequence": None,
-            "usage": usage_of(usage or Usage(None, None)),  # the end has all counts
+            # The end has all counts.
+            "usage": {**given.get("usage", {}), **usage_of(start.usage or Usage(None, None))},
         }
         return _event(b"message_start", {"type": "message_start", "message": message})
+
+    def _extra(self, members: Mapping[str, Any]) -> bytes:
+        """What the provider sent besides, in our numbers of the blocks."""
+        match members["type"]:
+            case "content_block_start":
+                block = members["content_block"]
+                return self._close() + self._begin(block.get("type") or "text", block, members)
+            case "content_block_stop":
+                return self._close()
+            case "content_block_delta":
+                begun = b"" if self._open else self._begin("text", {"type": "text", "text": ""})
+                delta = {**members, "index": self._index}
+                return begun + _event(b"content_block_delta", delta)
+        self._ending = members
+        return b""
 
     def _think(self, text: str, signature: str) -> bytes:
         """A signature ends its block."""
@@ -180,13 +206,13 @@ class MessageEvents:
         """Begin a block, unless one of this kind is open."""
         return b"" if self._open == kind else self._close() + self._begin(kind, block)
 
-    def _begin(self, kind: str, block: dict[str, Any]) -> bytes:
+    def _begin(
+        self, kind: str, block: Mapping[str, Any], others: Mapping[str, Any] | None = None
+    ) -> bytes:
         self._index += 1
         self._open = kind
-        return _event(
-            b"content_block_start",
-            {"type": "content_block_start", "index": self._index, "content_block": block},
-        )
+        begun = {"type": "content_block_start", "index": self._index, "content_block": block}
+        return _event(b"content_block_start", {**others, **begun} if others else begun)
 
     def _delta(self, delta: dict[str, Any]) -> bytes:
         return _event(

@@ -72,7 +72,7 @@ def read(body: dict[str, Any]) -> Asked:
         model=required(str, body, "model", ()),
         messages=_read_messages(body, unsaid),
         system=_read_system(body, unsaid),
-        tools=_read_tools(body, unsaid, is_streamed=is_streamed),
+        tools=_read_tools(body, unsaid),
         options=_read_options(body, unsaid),
         max_tokens=limit,
         is_streamed=is_streamed,
@@ -188,13 +188,11 @@ def _read_result(block: dict[str, Any], where: Where, unsaid: Unsaid) -> ToolRes
     )
 
 
-def _read_tools(body: dict[str, Any], unsaid: Unsaid, *, is_streamed: bool) -> tuple[Tool, ...]:
+def _read_tools(body: dict[str, Any], unsaid: Unsaid) -> tuple[Tool, ...]:
     tools = []
     for tool, where in objects(optional(list, body, "tools", ()) or [], ("tools",), MAX_TOOLS):
         kind = optional(str, tool, "type", where) or "custom"
         if kind != "custom":
-            if is_streamed and "input_schema" not in tool and _is_run_by_server(kind):
-                raise fault(where, f"the tool {kind} goes with a whole answer only")
             unsaid.add(*where, kind)
             continue
         tools.append(
@@ -206,11 +204,6 @@ def _read_tools(body: dict[str, Any], unsaid: Unsaid, *, is_streamed: bool) -> t
             )
         )
     return tuple(tools)
-
-
-def _is_run_by_server(kind: str) -> bool:
-    """Their blocks are not among the events of a stream. Others, e.g. bash, are the client's."""
-    return kind.startswith(("web_", "code_execution", "mcp_", "tool_search"))
 
 
 def _read_options(body: dict[str, Any], unsaid: Unsaid) -> Options:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 from uuid import UUID
 
 from django.http import HttpResponse
@@ -12,6 +11,7 @@ from generation.api import auth, trace_context
 from generation.api.answering import follow, headers_of, respond
 from generation.api.base import API, JSONParser
 from generation.api.documentation import documented
+from generation.api.finding import find
 from generation.api.native import openapi
 from generation.api.native.answers import answer, running_answer, stored_answer
 from generation.api.native.events import NativeEvents, StoredEvents
@@ -21,16 +21,12 @@ from generation.api.pool import pool
 from generation.asgi.event_stream import EventStream
 from generation.asgi.lean import lean
 from generation.asgi.request import Request
-from generation.errors import InvalidRequest, NotFound
+from generation.errors import InvalidRequest
 from generation.pipeline import idempotency
 from generation.records import GenerationRequest, StoredGeneration
 from generation.runtime import process as runtime
 from generation.runtime.following import whole
 from generation.telemetry.snapshot import PoolPage
-
-if TYPE_CHECKING:
-    from generation.pipeline.call import GenerationCall
-    from generation.records import Grant
 
 api = API(
     title="Staccato",
@@ -102,7 +98,7 @@ _EMPTY = GenerateIn.model_validate({})
 async def stored(request: Request, generation_id: UUID) -> HttpResponse:
     """Returns what the log has of it, or what has come of its answer so far. One that runs in
     another process is found when it has ended."""
-    found = await _find(request.grant, generation_id)
+    found = await find(request.grant, generation_id)
     if isinstance(found, StoredGeneration):
         return respond(stored_answer(found))
     return respond(running_answer(found))
@@ -120,22 +116,10 @@ async def events(request: Request, generation_id: UUID) -> EventStream:
     """Takes the stream up again after a connection is lost: sends the events that follow the one
     that `Last-Event-ID` names, and follows the generation if it is under way."""
     after = _last_event_id(request.META.get("HTTP_LAST_EVENT_ID"))
-    found = await _find(request.grant, generation_id)
+    found = await find(request.grant, generation_id)
     if isinstance(found, StoredGeneration):
         return EventStream(StoredEvents(found, after))
     return await follow(found, NativeEvents(found.id, after))
-
-
-async def _find(grant: Grant, generation_id: UUID) -> GenerationCall | StoredGeneration:
-    """Raises `NotFound`, in the same words whether there is such a generation or not."""
-    now = runtime.current()
-    call = now.find(generation_id)
-    if call is not None and auth.covers(grant, call.request.user_id):
-        return call
-    row = await now.store.generations.read(generation_id)
-    if row is not None and auth.covers(grant, row.user_id):
-        return row
-    raise NotFound("there is no such generation")
 
 
 def _last_event_id(header: str | None) -> int | None:

@@ -10,6 +10,7 @@ import orjson
 from generation.api.openai import errors
 from generation.conversation import Text, Thinking, ToolUse
 from generation.events import (
+    Extra,
     Start,
     TextDelta,
     ThinkingDelta,
@@ -118,6 +119,7 @@ class ChatEvents:
         self._wants_usage = wants_usage
         self._begin = b""  # of each chunk, once the model is known
         self._calls = -1  # the index of the latest
+        self._counts: dict[str, Any] = {}  # of the usage: the provider's own
 
     def encode(self, events: Sequence[Event]) -> bytes:
         return b"".join([self._encode(event) for event in events])
@@ -129,7 +131,7 @@ class ChatEvents:
             answered = self.encode(of_generation(generation))
         chunks = [answered, self._chunk(b"{}", finish_reason(generation).encode())]
         if self._wants_usage:
-            usage = orjson.dumps(usage_of(generation.usage))
+            usage = orjson.dumps({**self._counts, **usage_of(generation.usage)})
             chunks.append(b'%b],"usage":%b}\n\n' % (self._begin, usage))
         return b"".join([*chunks, _DONE])
 
@@ -141,22 +143,20 @@ class ChatEvents:
             case TextDelta(text):
                 return self._chunk(b'{"content":%b}' % _dump(text))
             case Start(model):
-                return self._start(model)
+                return self._start(model) + self.encode(event.extras)
+            case Extra(members):
+                return self._extra(members)
             case ThinkingDelta(text, _) if text:
                 return self._chunk(b'{"reasoning_content":%b}' % _dump(text))
             case ToolStart(call_id, name):
                 self._calls += 1
-                return self._call(
-                    {
-                        "index": self._calls,
-                        "id": call_id,
-                        "type": "function",
-                        "function": {"name": name, "arguments": ""},
-                    }
-                )
+                function = {"name": name, "arguments": ""}
+                call = {"id": call_id, "type": "function", "function": function}
             case ToolArguments(text):
-                return self._call({"index": self._calls, "function": {"arguments": text}})
-        return b""
+                call = {"function": {"arguments": text}}
+            case _:
+                return b""
+        return self._call({"index": self._calls, **call})
 
     def _start(self, model: str) -> bytes:
         head = {
@@ -167,6 +167,17 @@ class ChatEvents:
         }
         self._begin = b'data: %b,"choices":[' % _dump(head)[:-1]
         return self._chunk(b'{"role":"assistant","content":""}')
+
+    def _extra(self, members: Mapping[str, Any]) -> bytes:
+        """A chunk with what the provider said besides; of the usage, for the last chunk."""
+        self._counts |= members.get("usage", {})
+        choices = members.get("choices", [{}])
+        others = {name: each for name, each in members.items() if name not in {"usage", "choices"}}
+        if not others and choices == [{}]:
+            return b""
+        empty = {"index": 0, "delta": {}, "finish_reason": None, "logprobs": None}
+        written = _dump({**others, "choices": [{**empty, **choices[0]}]})
+        return b"%b,%b\n\n" % (self._begin.removesuffix(b',"choices":['), written[1:])
 
     def _call(self, call: Mapping[str, Any]) -> bytes:
         return self._chunk(b'{"tool_calls":[%b]}' % _dump(call))

@@ -76,4 +76,8 @@ def status_of(error: StaccatoError) -> int:
 def _code(error: StaccatoError) -> str:
     if isinstance(error, LLMError) and error.finding in _CODE_OF_FINDING:
         return _CODE_OF_FINDING[error.finding]
-    return _CODES.get(error.slug, error.slug)
+    return code_of(error.slug)
+
+
+def code_of(slug: str) -> str:
+    return _CODES.get(slug, slug)

@@ -53,7 +53,11 @@ _RESPONSES: dict[str, Any] = {
         "input": {"description": "A string, or an array of items."},
         "instructions": {"type": ["string", "null"]},
         "max_output_tokens": {"type": ["integer", "null"], "minimum": 1},
-        "store": {"enum": [False, None], "description": "No response is kept."},
+        "background": {"type": ["boolean", "null"], "description": "Go on without the client."},
+        "store": {
+            "type": ["boolean", "null"],
+            "description": "True goes with `background` only.",
+        },
         "stream": {"type": ["boolean", "null"]},
         "tools": {"type": ["array", "null"], "items": {"type": "object"}},
     },
@@ -95,6 +99,16 @@ _CHUNKS = (
     '"gpt-6-luna","choices":[{"index":0,"delta":{"content":"Air "},"finish_reason":null,'
     '"logprobs":null}]}\n\ndata: [DONE]\n\n'
 )
+_PART = {"type": "output_text", "text": "Air scatters blue light more.", "annotations": []}
+_MESSAGE = {"type": "message", "role": "assistant", "status": "completed", "content": [_PART]}
+_RESPONSE = {
+    "id": "resp_019a9b7e3f1c7c528d0e5b1f6a2c9e44",
+    "object": "response",
+    "status": "completed",
+    "model": "gpt-6-luna",
+    "output": [_MESSAGE],
+}
+_DELTA = 'event: response.output_text.delta\ndata: {"delta":"Air ",…}\n\n'
 _MODEL = {"id": "gpt-6-luna", "object": "model", "created": 1767225600, "owned_by": "openai"}
 _OF_MODELS = (
     kinds.Unauthorized("the API key is unknown or revoked"),
@@ -118,22 +132,48 @@ def describe_chat() -> dict[str, Any]:
 
 def describe_responses() -> dict[str, Any]:
     request = {"model": "gpt-6-luna", "input": "Why is the sky blue?", "store": False}
-    part = {"type": "output_text", "text": "Air scatters blue light more.", "annotations": []}
-    message = {"type": "message", "role": "assistant", "status": "completed", "content": [part]}
-    answer = {
-        "id": "resp_019a9b7e3f1c7c528d0e5b1f6a2c9e44",
-        "object": "response",
-        "status": "completed",
-        "model": "gpt-6-luna",
-        "output": [message],
-    }
-    delta = 'event: response.output_text.delta\ndata: {"delta":"Air ",…}\n\n'
     return {
         "parameters": describing.HEADERS,
         "requestBody": describing.request_body(_RESPONSES, request),
         "responses": {
-            200: describing.answer(answer, delta),
+            200: describing.answer(_RESPONSE, _DELTA),
             **describing.refusals(errors.document, errors.status_of),
+        },
+    }
+
+
+_OF_RESPONSES = (
+    kinds.NotFound("there is no such response"),
+    kinds.InvalidRequest("only a background response can be cancelled"),
+    kinds.Unauthorized("the API key is unknown or revoked"),
+    kinds.CrossSite("this request comes from another site's page"),
+    kinds.DatabaseUnavailable("the database can't be reached", retry_after=1),
+)
+
+
+def describe_retrieval() -> dict[str, Any]:
+    return {
+        "parameters": [
+            {"in": "query", "name": "stream", "schema": {"enum": ["true", "false"]}},
+            {
+                "in": "query",
+                "name": "starting_after",
+                "description": "The `sequence_number` of the last event that has arrived.",
+                "schema": {"type": "integer", "minimum": 0, "maximum": 999_999_999_999},
+            },
+        ],
+        "responses": {
+            200: describing.answer(_RESPONSE, _DELTA),
+            **describing.refusals(errors.document, errors.status_of, _OF_RESPONSES),
+        },
+    }
+
+
+def describe_cancellation() -> dict[str, Any]:
+    return {
+        "responses": {
+            200: describing.answer({**_RESPONSE, "status": "cancelled"}),
+            **describing.refusals(errors.document, errors.status_of, _OF_RESPONSES),
         },
     }
 

@@ -74,17 +74,14 @@ _NEUTRAL: dict[str, Any] = {
     "modalities": ["text"],
     "functions": [],
 }
-# What of an answer our stream of events has no place for.
-_WHOLE_ONLY = (
-    *("logprobs", "top_logprobs", "modalities", "audio", "functions", "function_call"),
-    *("web_search_options",),
-)
+# Their calls come as tool calls in a stream, which who sends them does not know.
+_WHOLE_ONLY = ("functions", "function_call")
 
 
 def read(body: dict[str, Any]) -> Asked:
     """Returns what a client asks for. Raises `InvalidRequest`."""
     unsaid = Unsaid()
-    if body.get("n") not in {None, 1}:
+    if optional(int, body, "n", ()) not in {None, 1}:
         raise fault(("n",), "must be 1: one answer is made for each request")
     is_streamed = bool(optional(bool, body, "stream", ()))
     stream_options = optional(dict, body, "stream_options", ()) or {}

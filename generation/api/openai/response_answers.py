@@ -9,24 +9,32 @@ import orjson
 
 from generation.api.openai import errors
 from generation.conversation import Text, ToolUse
-from generation.events import Start, TextDelta, ToolArguments, ToolEnd, ToolStart, of_generation
+from generation.errors import AbandonedByClient
+from generation.events import (
+    Start,
+    TextDelta,
+    ThinkingDelta,
+    ToolArguments,
+    ToolEnd,
+    ToolStart,
+    of_generation,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
     from uuid import UUID
 
     from generation.api.asking import Asked
     from generation.conversation import Block
     from generation.errors import StaccatoError
     from generation.events import Event
-    from generation.records import Generation, Usage
+    from generation.records import Generation, StoredGeneration, Usage
 
 
-def whole(generation: Generation, asked: Asked, arrived_at: datetime) -> dict[str, Any]:
+def whole(generation: Generation, asked: Asked) -> dict[str, Any]:
     is_cut = generation.stop_reason == "max_tokens"
     return {
-        **_head(generation.id, generation.model, asked, arrived_at),
+        **under_way(generation.id, generation.model, asked),
         "status": "incomplete" if is_cut else "completed",
         "incomplete_details": {"reason": "max_output_tokens"} if is_cut else None,
         "output": _output(generation),
@@ -34,13 +42,31 @@ def whole(generation: Generation, asked: Asked, arrived_at: datetime) -> dict[st
     }
 
 
-def _head(generation_id: UUID, model: str, asked: Asked, arrived_at: datetime) -> dict[str, Any]:
+def stored(found: StoredGeneration, asked: Asked) -> dict[str, Any]:
+    """A response as its row has it."""
+    response = whole(found.generation, asked)
+    if found.status == "succeeded":
+        return response
+    ending = _failure(found.error_type, errors.code_of(found.error_type), found.error)
+    return {**response, "incomplete_details": None, **ending}
+
+
+def _failure(slug: str, code: str, message: str) -> dict[str, Any]:
+    if slug == AbandonedByClient.slug:  # nobody but its caller ends one before its time
+        return {"status": "cancelled", "error": None}
+    return {"status": "failed", "error": {"code": code, "message": message}}
+
+
+def under_way(
+    generation_id: UUID, model: str, asked: Asked, status: str = "in_progress"
+) -> dict[str, Any]:
     options = asked.options
     return {
         "id": f"resp_{generation_id.hex}",
         "object": "response",
-        "created_at": int(arrived_at.timestamp()),
-        "status": "in_progress",
+        "created_at": (generation_id.int >> 80) // 1000,  # a UUIDv7 begins with its milliseconds
+        "status": status,
+        "background": asked.is_background,
         "error": None,
         "incomplete_details": None,
         "instructions": None,
@@ -50,7 +76,7 @@ def _head(generation_id: UUID, model: str, asked: Asked, arrived_at: datetime) -
         "parallel_tool_calls": options.parallel_tool_calls is not False,
         "previous_response_id": None,
         "reasoning": {"effort": options.reasoning_effort or None, "summary": None},
-        "store": False,
+        "store": asked.is_background,
         "temperature": options.temperature,
         "text": {"format": {"type": (options.response_format or {}).get("type", "text")}},
         "tool_choice": options.tool_choice or "auto",
@@ -58,7 +84,7 @@ def _head(generation_id: UUID, model: str, asked: Asked, arrived_at: datetime) -
         "top_p": options.top_p,
         "truncation": "disabled",
         "usage": None,
-        "metadata": {},
+        "metadata": asked.metadata,
     }
 
 
@@ -114,62 +140,82 @@ def usage_of(usage: Usage) -> dict[str, Any]:
 
 
 class ResponseEvents:
-    """Writes a stream of one response's events, numbered from 0."""
+    """Writes a stream of one response's events, numbered from 0.
 
-    def __init__(self, generation_id: UUID, asked: Asked, arrived_at: datetime) -> None:
+    Those of a background response rise by one for each character of a delta, so that its row says
+    what follows a number as well as the running stream does.
+    """
+
+    def __init__(self, generation_id: UUID, asked: Asked, after: int = -1) -> None:
+        """`after`: the number of the last event that the client has."""
         self._id = generation_id
         self._asked = asked
-        self._arrived_at = arrived_at
-        self._model = ""
+        self._after = after
+        self._model = asked.model
+        self._has_begun = False
+        self._has_answer = False  # at least its start
         self._sequence = 0  # the next event's number
         self._number = -1  # of the latest item
         self._call: ToolUse | None = None  # that is open
         self._has_text = False  # a message is open
         self._written: list[str] = []  # of the item that is open
 
+    def begin(self) -> bytes:
+        """The first events, which say under which name a client finds the response again."""
+        self._has_begun = True
+        response = under_way(self._id, self._model, self._asked)
+        written = self._event("response.created", response=response)
+        return written + self._event("response.in_progress", response=response)
+
     def encode(self, events: Sequence[Event]) -> bytes:
+        self._has_answer = True
         return b"".join([self._encode(event) for event in events])
 
     def finish(self, generation: Generation) -> bytes:
         answered = b""
-        if not self._sequence:  # it was made earlier
+        if not self._has_answer:  # it was made earlier
             self._id = generation.id
             answered = self.encode(of_generation(generation))
-        response = whole(generation, self._asked, self._arrived_at)
+        response = whole(generation, self._asked)
         kind = f"response.{response['status']}"
         return answered + self._close() + self._event(kind, response=response)
 
     def fail(self, error: StaccatoError) -> bytes:
         fault = errors.document(error)["error"]
-        failed = {
-            **_head(self._id, self._model, self._asked, self._arrived_at),
-            "status": "failed",
-            "error": {"code": fault["code"], "message": fault["message"]},
-        }
+        ending = _failure(error.slug, fault["code"], fault["message"])
+        failed = {**under_way(self._id, self._model, self._asked), **ending}
         return self._event("response.failed", response=failed)
+
+    def of_row(self, found: StoredGeneration) -> bytes:
+        """All that follows what the client has."""
+        written = self.begin()
+        if self._after < 0 or found.is_verbatim:
+            written += self.encode(of_generation(found.generation))
+        else:  # its number is none in what is kept of the answer
+            self._sequence = max(self._sequence, self._after + 1)
+        response = stored(found, self._asked)
+        if found.status != "succeeded":
+            return written + self._event("response.failed", response=response)
+        kind = f"response.{response['status']}"
+        return written + self._close() + self._event(kind, response=response)
 
     def _encode(self, event: Event) -> bytes:
         written = b""
         match event:
             case TextDelta(text) if text:
                 written = b"" if self._has_text else self._begin_text()
-                self._written.append(text)
-                written += self._event(
-                    "response.output_text.delta", **self._place(), delta=text, logprobs=[]
+                written += self._delta(
+                    "response.output_text.delta", text, {**self._place(), "logprobs": []}
                 )
             case Start(model):
                 self._model = model
-                response = _head(self._id, model, self._asked, self._arrived_at)
-                written = self._event("response.created", response=response)
-                written += self._event("response.in_progress", response=response)
+                written = b"" if self._has_begun else self.begin()
             case ToolStart(call_id, name):
                 written = self._close() + self._begin_call(ToolUse(call_id, name, ""))
             case ToolArguments(text):
-                self._written.append(text)
-                written = self._event(
-                    "response.function_call_arguments.delta", **self._item_place(), delta=text
-                )
-            case ToolEnd():
+                kind = "response.function_call_arguments.delta"
+                written = self._delta(kind, text, self._item_place())
+            case ToolEnd() | ThinkingDelta():  # thoughts are not shown, and part two texts
                 written = self._close()
         return written
 
@@ -222,9 +268,20 @@ class ResponseEvents:
             "output_index": self._number,
         }
 
+    def _delta(self, kind: str, text: str, members: dict[str, Any]) -> bytes:
+        self._written.append(text)
+        if not self._asked.is_background:
+            return self._event(kind, **members, delta=text)
+        known = self._after + 1 - self._sequence  # characters that the client has
+        self._sequence += len(text) - 1  # its last character's
+        return self._event(kind, **members, delta=text[max(0, known) :])
+
     def _event(self, kind: str, **members: Any) -> bytes:
-        document = {"type": kind, "sequence_number": self._sequence, **members}
+        number = self._sequence
         self._sequence += 1
+        if number <= self._after:
+            return b""
+        document = {"type": kind, "sequence_number": number, **members}
         try:
             data = orjson.dumps(document)
         except TypeError:  # a lone surrogate, which the model may write

@@ -26,20 +26,36 @@ if TYPE_CHECKING:
 # Read below.
 _KNOWN = frozenset(
     {
-        *("input", "instructions", "max_output_tokens", "model", "parallel_tool_calls"),
-        *("reasoning", "stream", "temperature", "text", "tool_choice", "tools", "top_p"),
+        *("background", "input", "instructions", "max_output_tokens", "model"),
+        *("parallel_tool_calls", "reasoning", "store", "stream", "temperature", "text"),
+        *("tool_choice", "tools", "top_p"),
     }
 )
-# They change nothing of the answer's text.
+# They change nothing of the answer. docs/clients.md lists them, and the others that are ignored.
 _HINTS = frozenset(
     {
-        *("client_metadata", "include", "metadata", "prompt_cache_key", "prompt_cache_retention"),
-        *("safety_identifier", "service_tier", "stream_options", "user"),
+        *("client_metadata", "metadata", "prompt_cache_key", "prompt_cache_options"),
+        *("prompt_cache_retention", "safety_identifier", "service_tier", "stream_options", "user"),
     }
 )
-_NEUTRAL: dict[str, Any] = {"truncation": "disabled", "top_logprobs": 0, "store": False}
+_INCLUDABLE = ["reasoning.encrypted_content"]  # clients ask for it on every request
+_OF_ITEM = frozenset(
+    {
+        *("type", "id", "status", "phase", "role", "content"),
+        *("call_id", "name", "arguments", "output"),
+    }
+)
+_OF_PART = frozenset(
+    {
+        *("type", "text", "refusal", "image_url", "detail", "file_id"),
+        *("annotations", "logprobs"),
+    }
+)
+_OF_TOOL = frozenset({"type", "name", "description", "parameters", "strict"})
+_OF_REASONING = frozenset({"effort", "summary", "generate_summary"})
+_NEUTRAL: dict[str, Any] = {"truncation": "disabled", "top_logprobs": 0}
 # Each needs an answer that is kept for the next request.
-_STATE = ("store", "previous_response_id", "conversation", "background", "prompt")
+_STATE = ("previous_response_id", "conversation", "prompt")
 
 
 def read(body: dict[str, Any]) -> Asked:
@@ -48,9 +64,19 @@ def read(body: dict[str, Any]) -> Asked:
     for name in _STATE:
         if body.get(name):
             raise fault((name,), "is not supported: this service keeps no responses")
+    is_background = bool(optional(bool, body, "background", ()))
+    is_stored = optional(bool, body, "store", ())
+    if is_stored and not is_background:
+        raise fault(("store",), "is for background responses only: no others are kept")
+    if is_background and is_stored is False:
+        raise fault(("store",), "must not be false: a background response is kept")
     for name, value in body.items():
         is_read = name in _KNOWN or name in _HINTS or name in _STATE or value is None
-        if not is_read and (name not in _NEUTRAL or value != _NEUTRAL[name]):
+        if name == "include":
+            for each in optional(list, body, "include", ()) or ():
+                if each not in _INCLUDABLE:
+                    unsaid.add("include", str(each))
+        elif not is_read and (name not in _NEUTRAL or value != _NEUTRAL[name]):
             unsaid.add(name)
     limit = optional(int, body, "max_output_tokens", ())
     at_least(1, limit, "max_output_tokens")
@@ -63,6 +89,7 @@ def read(body: dict[str, Any]) -> Asked:
         options=_read_options(body, unsaid),
         max_tokens=limit,
         is_streamed=bool(optional(bool, body, "stream", ())),
+        is_background=is_background,
         wants_usage=True,
         metadata=optional(dict, body, "metadata", ()) or {},
         unsaid=unsaid.names(),
@@ -81,6 +108,7 @@ def _read_input(body: dict[str, Any], unsaid: Unsaid) -> tuple[str | None, tuple
         raise fault(("input",), "must be a string or an array of items")
     for item, where in objects(given, ("input",), MAX_MESSAGES):
         kind = optional(str, item, "type", where) or "message"
+        unsaid.add_others(item, _OF_ITEM, where)
         if kind == "message":
             _add_message(item, where, unsaid, instructions, messages)
         elif kind == "function_call":
@@ -148,6 +176,7 @@ def _read_parts(
     parts: list[Text | Image] = []
     for part, at in objects(content, where, MAX_PARTS):
         kind = required(str, part, "type", at)
+        unsaid.add_others(part, _OF_PART, at)
         if kind in {"input_text", "output_text", "text"}:
             parts.append(Text(required(str, part, "text", at)))
         elif kind == "refusal":
@@ -168,6 +197,7 @@ def _read_tools(body: dict[str, Any], unsaid: Unsaid) -> tuple[Tool, ...]:
         if kind != "function":
             unsaid.add(*where, kind)
             continue
+        unsaid.add_others(tool, _OF_TOOL, where)
         tools.append(
             Tool(
                 required(str, tool, "name", where),
@@ -181,6 +211,7 @@ def _read_tools(body: dict[str, Any], unsaid: Unsaid) -> tuple[Tool, ...]:
 
 def _read_options(body: dict[str, Any], unsaid: Unsaid) -> Options:
     reasoning = optional(dict, body, "reasoning", ()) or {}
+    unsaid.add_others(reasoning, _OF_REASONING, ("reasoning",))
     return Options(
         temperature=optional(float, body, "temperature", ()),
         top_p=optional(float, body, "top_p", ()),

@@ -11,6 +11,7 @@ from generation.api.documentation import documented
 from generation.api.models import model, models
 from generation.api.openai import (
     answers,
+    background,
     errors,
     openapi,
     requests,
@@ -67,26 +68,53 @@ async def chat_completions(request: Request) -> HttpResponse | EventStream:
 @api.post(
     "/responses",
     operation_id="openai_responses",
-    summary="A response, whole or streamed, without state",
+    summary="A response, whole, streamed, or made in the background",
     openapi_extra=openapi.describe_responses(),
     auth=auth.API_KEY,
 )
 async def responses(request: Request) -> HttpResponse | EventStream:
     """Takes texts, images and functions from OpenAI's newer clients, for any of the offered models.
 
-    Nothing is kept for a next request: `store` is false, and each request has the whole
-    conversation.
+    Nothing is kept for a next request: each has the whole conversation. A response with
+    `background` is answered at once and goes on without its client.
     """
     body = asking.read_body(request)
     asked = response_requests.read(body)
     wanted = asking.make_request(request, asked, "responses", body)
     call = runtime.current().join(wanted) or request.place.start(wanted)
+    if asked.is_background:
+        return await background.begin(call, asked)
     if not asked.is_streamed:
         generation = await whole(call)
-        response = response_answers.whole(generation, asked, wanted.arrived_at)
-        return respond(response, headers_of(generation))
-    events = response_answers.ResponseEvents(call.id, asked, wanted.arrived_at)
-    return await follow(call, events)
+        return respond(response_answers.whole(generation, asked), headers_of(generation))
+    return await follow(call, response_answers.ResponseEvents(call.id, asked))
+
+
+@lean(entrance=auth.identify_sdk, errors=errors.render)
+@api.get(
+    "/responses/{response_id}",
+    operation_id="openai_retrieve_response",
+    summary="A background response, or the rest of its events",
+    openapi_extra=openapi.describe_retrieval(),
+    auth=auth.API_KEY,
+)
+async def retrieve_response(request: Request, response_id: str) -> HttpResponse | EventStream:
+    """Its status, and its answer once it has ended. With `stream=true`, its events after the one
+    that `starting_after` names."""
+    return await background.retrieve(request, response_id)
+
+
+@lean(entrance=auth.identify_sdk, errors=errors.render)
+@api.post(
+    "/responses/{response_id}/cancel",
+    operation_id="openai_cancel_response",
+    summary="End a background response",
+    openapi_extra=openapi.describe_cancellation(),
+    auth=auth.API_KEY,
+)
+async def cancel_response(request: Request, response_id: str) -> HttpResponse:
+    """Returns what came of it. One that has ended already stays as it is."""
+    return await background.cancel(request, response_id)
 
 
 @lean(entrance=auth.enter_sdk, errors=errors.render, is_counted=True, takes_chats=True)

@@ -205,6 +205,7 @@ class HttpProvider(Dialect):
         """Returns the answer once all of it has come."""
         decoration = Decoration(self._excerpt)
         reader = self.reader(attempt.transcript, decoration)
+        reader.keeps_extras = self.speaks(attempt.prompt)
         head = bytearray(start[:_HEAD_BYTES])
         status = response.status_code
         try:
@@ -250,6 +251,8 @@ class HttpProvider(Dialect):
             if reader.is_stopped:
                 attempt.note_stop(_TAIL_TIMEOUT_S)
                 await self._read_tail(stream, decoder, reader)
+                if attempt.has_news:  # what came beside the usage
+                    await attempt.put_news()
                 return
             try:
                 chunk = await anext(aiter(stream))

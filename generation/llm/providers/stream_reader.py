@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from generation.events import TextDelta, ThinkingDelta
+from generation.events import Extra, TextDelta, ThinkingDelta
 from generation.llm.providers.error_bodies import ErrorObject, read_error
 from generation.llm.providers.parsing import UnusableReply, parse_json
 from generation.llm.providers.tool_calls import ToolCalls
@@ -44,6 +44,7 @@ class StreamReader(ABC):
         self.has_begun = False  # an event has come, perhaps without any of the answer
         self.is_over = False  # the stream says that nothing follows
         self.size = 0  # of the answer so far: its characters, and something for each piece
+        self.keeps_extras = False  # the client speaks the stream's dialect
         self._half = ""  # of a surrogate pair
 
     @abstractmethod
@@ -112,6 +113,16 @@ class StreamReader(ABC):
             reason = "tool_use"
         self.transcript.stop_reason = reason
 
+    def _add_extra(self, members: dict[str, Any], *, is_content: bool = True) -> None:
+        """Keep what no other event stands for. Before the first content it commits the answer only
+        if it is content itself."""
+        self.size += len(repr(members)) + _EVENT_SIZE
+        if is_content or self.transcript.events:
+            self.transcript.has_extras = True
+            self.transcript.events.append(Extra(members))
+        else:
+            self.transcript.opening.append(Extra(members))
+
     def _add_to_call(self, index: int | None, call_id: str, name: str, arguments: str) -> None:
         self.size += len(call_id) + len(name) + len(arguments) + _EVENT_SIZE
         self._tools.add(index, call_id, name, arguments)
@@ -142,3 +153,12 @@ class StreamReader(ABC):
         self._half = text[-1] if "\ud800" <= text[-1:] <= "\udbff" else ""
         text = text[: len(text) - len(self._half)]
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def without(known: frozenset[str], holder: object) -> dict[str, Any]:
+    """Returns the members that are not known and say something."""
+    if not isinstance(holder, dict) or holder.keys() <= known:
+        return {}
+    return {
+        name: value for name, value in holder.items() if name not in known and value is not None
+    }

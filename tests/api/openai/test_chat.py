@@ -199,7 +199,7 @@ INVALID = {
     "max_tokens": asked(max_tokens=0),
     "temperature": asked(temperature="hot"),
     "stop": asked(stop=[1]),
-    "logprobs": asked(logprobs=True, stream=True),
+    "functions": asked(functions=[{"name": "f"}], stream=True),
     "tools.0.function.name": asked(tools=[{"type": "function", "function": {}}]),
 }
 

@@ -84,6 +84,35 @@ TEXTS = {
     "all in one piece": [WHOLE],
     "byte by byte": [WHOLE[at : at + 1] for at in range(len(WHOLE))],
     "a receipt at the end": [ROLE, *HELLO, FINISH, LAST, OPENAI.event(receipt=1), DONE],
+    "named events": [b"event: message\n" + each for each in (ROLE, *HELLO, FINISH, LAST, DONE)],
+    "keep-alive chunks": [ROLE, chunk({}), HELLO[0], OPENAI.event(choices=[]), HELLO[1], FINISH,
+        LAST, DONE],
+    "data over two lines": [WHOLE.replace(b', "choices"', b',\ndata: "choices"')],
+    "usage null on each": [
+        ROLE,
+        *(OPENAI.event(choices=[{"index": 0, "delta": {"content": text}}], usage=None)
+          for text in ("Hel", "lo.")),
+        FINISH, LAST, DONE,
+    ],
+    "usage, then none": [ROLE, *HELLO, FINISH, LAST, OPENAI.event(choices=[]), DONE],
+    "usage, then null": [ROLE, *HELLO, FINISH, LAST, OPENAI.event(choices=[], usage=None), DONE],
+    "CRLF cut in two": [
+        piece for line in WHOLE.split(b"\n") for piece in (line + b"\r", b"\n")
+    ],
+    "no finish on the deltas": [
+        ROLE,
+        *(OPENAI.event(choices=[{"index": 0, "delta": {"content": text}}])
+          for text in ("Hel", "lo.")),
+        FINISH, LAST, DONE,
+    ],
+    "the least there can be": [
+        *(OPENAI.event(choices=[{"delta": {"content": text}}]) for text in ("Hel", "lo.")),
+        OPENAI.event(choices=[{"delta": {}, "finish_reason": "stop"}], usage=USAGE),
+    ],
+    "no blank line after the end": [WHOLE[:-1]],
+    "no newline after the end": [WHOLE[:-2]],
+    "torn after the end": [WHOLE, Ending.TORN],
+    "silent after the end": [WHOLE, Ending.SILENCE],
     "more after the end": [ROLE, *HELLO, FINISH, LAST, DONE, OPENAI.event(receipt=1)],
 }  # fmt: skip
 
@@ -186,6 +215,50 @@ async def test_thoughts_come_beside_the_text(users, orm, settings):
     assert (found.thoughts, found.text) == ("Hm.", "Hello.")
 
 
+TOKEN = {"token": "Hel", "logprob": -0.1, "bytes": None, "top_logprobs": []}
+DETAILS = {"completion_tokens_details": {"reasoning_tokens": 7}}
+UNKNOWN = [
+    OPENAI.event(choices=[], prompt_filter_results=[{"prompt_index": 0}]),
+    OPENAI.event(model="some-model", system_fingerprint="fp", service_tier=None,
+        obfuscation="x", choices=[{"index": 0, "delta": {"role": "assistant", "content": ""}}]),
+    *(OPENAI.event(system_fingerprint="fp", choices=[
+        {"index": 0, "delta": {"content": text}, "logprobs": {"content": [TOKEN]}}
+    ]) for text in ("Hel", "lo.")),
+    chunk({"reasoning_details": [{"type": "reasoning.encrypted", "data": "x"}]}),
+    chunk({}, finish_reason="stop", stop_reason=7),
+    OPENAI.event(choices=[], citations=["https://example.org"], usage={**USAGE, **DETAILS}),
+    DONE,
+]  # fmt: skip
+
+
+async def test_members_of_chunks_that_we_do_not_know_reach_a_client_of_the_same_protocol(
+    users, orm, settings
+):
+    async with serving(settings, OPENAI) as (client, provider):
+        provider.behave = streams(*UNKNOWN)
+        answer = await client.post(CHAT, json=asked(**WITH_USAGE, logprobs=True))
+        row = await latest_row()
+        foreign = await client.post(
+            "/u/5/v1/messages", json={**asked(), "max_tokens": 5, "stream": True}
+        )
+    found = read(answer.content, wants_usage=True)
+    assert (found.text, found.finish_reason) == ("Hello.", "stop")
+    assert found.usage == {**DETAILS, **USAGE}
+    chunks = [
+        json.loads(each.removeprefix(b"data: ")) for each in answer.content.split(b"\n\n")[:-2]
+    ]
+    choices = [chunk["choices"][0] for chunk in chunks if chunk["choices"]]
+    assert [c["logprobs"] for c in choices if c["logprobs"]] == [{"content": [TOKEN]}] * 2
+    assert sum("reasoning_details" in c["delta"] for c in choices) == 1
+    assert [c["stop_reason"] for c in choices if "stop_reason" in c] == [7]
+    for name in ("system_fingerprint", "prompt_filter_results", "citations"):
+        assert sum(name in chunk for chunk in chunks) == 1, f"{name} comes once"
+    assert b"obfuscation" not in answer.content
+    assert (row.body.result, row.body.blocks) == ("Hello.", "")
+    assert foreign.status_code == 200
+    assert b"fingerprint" not in foreign.content
+
+
 async def test_a_stream_of_anthropic_comes_in_the_same_form(users, orm, settings):
     events = ANTHROPIC.stream("Hel", "lo.")
     tool = {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {}}
@@ -220,6 +293,30 @@ BROKEN = {
     "no finish": ([ROLE, *HELLO], "stream-broken"),
     "no finish, but the end": ([ROLE, *HELLO, DONE], "stream-broken"),
     "an error": ([ROLE, *HELLO, OPENAI.error_event("overloaded")], "llm-overloaded"),
+    "an error, and the end": (
+        [ROLE, *HELLO, OPENAI.error_event("overloaded"), DONE],
+        "llm-overloaded",
+    ),
+    "an error as an event of its own": (
+        [ROLE, *HELLO, b"event: error\n" + OPENAI.error_event("overloaded")],
+        "llm-overloaded",
+    ),
+    "an error without its object": (
+        [ROLE, *HELLO, b"event: error\n" + OPENAI.event(**OPENAI.error("overloaded")["error"])],
+        "llm-overloaded",
+    ),
+    "an error beside a choice": (
+        [
+            ROLE,
+            *HELLO,
+            OPENAI.event(
+                **OPENAI.error("overloaded"),
+                choices=[{"index": 0, "delta": {"content": ""}, "finish_reason": "error"}],
+            ),
+        ],
+        "llm-overloaded",
+    ),
+    "an error in words": ([ROLE, *HELLO, OPENAI.event(error="overloaded")], "llm-overloaded"),
 }
 
 

@@ -19,13 +19,16 @@ def asked(model=OPENAI.model, **others):
 
 async def test_an_answer_has_what_clients_expect(users, orm, settings):
     async with serving(settings, OPENAI) as (client, _provider):
-        answer = await client.post(RESPONSES, json=asked(store=False, instructions="Be brief."))
+        answer = await client.post(
+            RESPONSES, json=asked(store=False, instructions="Be brief.", metadata={"a": "b"})
+        )
         row = await latest_row()
     assert answer.status_code == 200, answer.text
     body = answer.json()
     assert (body["id"], body["object"]) == (f"resp_{row.id.hex}", "response")
     assert (body["status"], body["store"], body["error"]) == ("completed", False, None)
     (message,) = body["output"]
+    assert body["metadata"] == {"a": "b"}
     assert (message["type"], message["role"]) == ("message", "assistant")
     assert message["content"][0]["text"] == "Hello."
     assert (body["usage"]["input_tokens"], body["usage"]["total_tokens"]) == (10, 30)
@@ -89,13 +92,18 @@ async def test_a_provider_gets_the_items_as_a_conversation(users, orm, settings)
 REFUSED = {
     "store": asked(store=True),
     "previous_response_id": asked(previous_response_id="resp_1"),
-    "background": asked(background=True),
     "input": asked(input=[]),
     "input.0.role": asked(input=[{"content": "x"}]),
     "input.0.reasoning": asked(input=[{"type": "reasoning"}, {"role": "user", "content": "x"}]),
     "tools.0.web_search": asked(tools=[{"type": "web_search"}]),
     "text.verbosity": asked(text={"verbosity": "low"}),
     "brand_new": asked(brand_new=1),
+    "include.message.output_text.logprobs": asked(include=["message.output_text.logprobs"]),
+    "reasoning.context": asked(reasoning={"context": "auto"}),
+    "input.0.brand_new": asked(input=[{"role": "user", "content": "x", "brand_new": 1}]),
+    "tools.0.defer_loading": asked(
+        tools=[{"type": "function", "name": "f", "defer_loading": True}]
+    ),
 }
 
 

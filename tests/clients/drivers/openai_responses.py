@@ -63,7 +63,46 @@ def too_long():
         return {**describe(error), "code": error.code}
 
 
+def follow(name, after=None):
+    """The rest of a stream, read to its end."""
+    more = {} if after is None else {"starting_after": after}
+    return list(responses.retrieve(name, stream=True, **more))
+
+
+def background():
+    begun = responses.create(**{**says("whole"), "store": True}, background=True)
+    follow(begun.id)
+    return response(responses.retrieve(begun.id))
+
+
+def resumed():
+    """Breaks off after the first word, and comes back."""
+    text, last = "", None
+    stream = responses.create(**{**says("streamed"), "store": True}, background=True, stream=True)
+    for event in stream:
+        if event.type == "response.created":
+            name = event.response.id
+        last = event.sequence_number
+        if event.type == "response.output_text.delta":
+            text += event.delta
+            break
+    stream.close()
+    rest = follow(name, last)
+    text += "".join(event.delta for event in rest if event.type == "response.output_text.delta")
+    return {"text": text, "ended": rest[-1].type}
+
+
+def cancelled():
+    begun = responses.create(**{**says("leave"), "store": True}, background=True)
+    while begun.status == "queued":
+        begun = responses.retrieve(begun.id)
+    return [begun.status, responses.cancel(begun.id).status]
+
+
 SCENARIOS = {
+    "background": background,
+    "resumed": resumed,
+    "cancelled": cancelled,
     "whole": lambda: response(responses.create(**says("whole"))),
     "streamed": lambda: streamed("streamed"),
     "tools": lambda: response(responses.create(**says("tools"), tools=TOOLS)),

@@ -8,7 +8,12 @@ import orjson
 
 from generation.llm.providers.error_bodies import read_error
 from generation.llm.providers.parsing import optional
-from generation.llm.providers.stream_reader import BROKEN_OFF, ErrorEvent, StreamReader
+from generation.llm.providers.stream_reader import (
+    BROKEN_OFF,
+    ErrorEvent,
+    StreamReader,
+    without,
+)
 from generation.records import Usage
 
 if TYPE_CHECKING:
@@ -31,6 +36,18 @@ STOP_REASON = {
     }.items()
     for word in words.split()
 }
+# Members that are read here; `obfuscation` pads the provider's own events.
+_OF_CHUNK = frozenset(
+    ["id", "object", "created", "model", "choices", "usage", "obfuscation", "error"]
+)
+_OF_CHOICE = frozenset(["index", "delta", "message", "finish_reason", "error"])
+_OF_DELTA = frozenset(
+    [
+        *("role", "content", "refusal", "reasoning_content", "reasoning"),
+        *("tool_calls", "function_call"),
+    ]
+)
+_OF_USAGE = frozenset(["prompt_tokens", "completion_tokens", "total_tokens"])
 _FUNCTION_CALL = -1  # the index of the only call of the old field `function_call`
 
 
@@ -40,6 +57,7 @@ class ChatReader(StreamReader):
         self._choice: object = None  # the index of the one that is read
         self._has_refused = False
         self._has_closing_usage = False
+        self._said: dict[str, Any] = {}  # the extra members of the chunks so far
 
     def _read(self, payload: dict[str, Any]) -> None:
         transcript = self.transcript
@@ -50,18 +68,41 @@ class ChatReader(StreamReader):
         if usage and isinstance(usage, dict):
             transcript.usage = count(usage, self._decoration)
             self._has_closing_usage = not choices and bool(transcript.events)
+        if self.keeps_extras:
+            self._keep_beside(payload, usage)
         if not choices:
             if not usage and ("message" in payload or "detail" in payload):
                 self._look_for_error("", payload)
             return
         for choice in choices if isinstance(choices, list) else ():
-            if not isinstance(choice, dict):
-                continue
-            index = choice.get("index") or 0
-            if self._choice is None:
-                self._choice = index
-            if index == self._choice and transcript.stop_reason is None:
-                self._read_choice(choice)
+            if isinstance(choice, dict):
+                index = choice.get("index") or 0
+                if self._choice is None:
+                    self._choice = index
+                if index == self._choice and transcript.stop_reason is None:
+                    self._read_choice(choice)
+
+    def _keep_beside(self, payload: dict[str, Any], usage: object) -> None:
+        """The chunk's own members, when they are new or have changed: many come on each chunk."""
+        said = self._said
+        news = {
+            name: payload[name]
+            for name in payload.keys() - _OF_CHUNK
+            if said.get(name) != payload[name]
+        }
+        if usage and (counts := without(_OF_USAGE, usage)) != said.get("usage", {}):
+            news["usage"] = counts
+        if news:
+            self._said |= news
+            self._add_extra(news, is_content=False)
+
+    def _keep_of_choice(self, choice: dict[str, Any]) -> None:
+        members = without(_OF_CHOICE, choice)
+        delta = without(_OF_DELTA, choice.get("delta"))
+        if delta:
+            members["delta"] = delta
+        if members:
+            self._add_extra({"choices": [members]}, is_content=bool(delta))
 
     def read_message(self, message: dict[str, Any]) -> None:
         """A message that came whole."""
@@ -69,6 +110,8 @@ class ChatReader(StreamReader):
         self._tools.end()
 
     def _read_choice(self, choice: dict[str, Any]) -> None:
+        if self.keeps_extras:
+            self._keep_of_choice(choice)
         delta = choice.get("delta")
         if delta is None and not self.transcript.events:
             delta = choice.get("message")  # all of the answer in one event

@@ -1,0 +1,12 @@
+// The AI SDK with OpenAI's responses, which it takes unless it is asked for another model.
+
+import { scenariosFor } from "./ai_sdk.mjs";
+import { KEY, load } from "./target.mjs";
+
+const { createOpenAI } = load("@ai-sdk/openai");
+
+export function scenariosOf(url, model) {
+  return scenariosFor(createOpenAI({ baseURL: `${url}/v1`, apiKey: KEY })(model), {
+    openai: { store: false },
+  });
+}
