@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import gc
-import io
+import os
 import resource
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from pathlib import Path
 from urllib.parse import urlencode
 
 import asyncpg
@@ -15,20 +15,17 @@ import pytest
 import trustme
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
-from django.core.management import call_command
 from django.db import connection, connections
 from django.db.backends.signals import connection_created
-from django.test.utils import setup_databases, teardown_databases
 from xdist.scheduler import LoadFileScheduling
 
 from generation.models import Profile
 from generation.runtime.process import Runtime
 from tests.settings import OF_ANOTHER_VERSION
 from tests.support import emptying, postgres, service
-from tests.support.admin import NOON
+from tests.support.database import OwnDatabase
 from tests.support.dialects import AnthropicDialect
 from tests.support.in_process import in_process_client
-from tests.support.partitions import make_room
 from tests.support.provider import Provider, says
 
 # Until all tests are loaded: it would go through more and more, for two seconds, and find nothing.
@@ -111,22 +108,20 @@ def _no_folders_left() -> Iterator[None]:
     postgres.remove_kept()
 
 
+def folder_of_the_run(tmp_path_factory) -> Path:
+    """The same for all workers."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
 @pytest.fixture(scope="session")
-def django_db_setup(django_test_environment, django_db_blocker) -> Iterator[None]:
+def django_db_setup(django_test_environment, django_db_blocker, tmp_path_factory) -> Iterator[None]:
     """pytest-django's own sets up only what its marks and fixtures name; `committed` is ours."""
     with django_db_blocker.unblock():
-        previous = setup_databases(verbosity=0, interactive=False, serialized_aliases=())
-        call_command("staccato_groups", verbosity=0, stdout=io.StringIO())
-        with connection.cursor() as cursor:
-            make_room(cursor, *(NOON - timedelta(days=days) for days in range(3)))
+        own = OwnDatabase(folder_of_the_run(tmp_path_factory))
     yield
     with django_db_blocker.unblock():
-        with connection.cursor() as cursor:  # what a killed service left would block the drop
-            cursor.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            )
-        teardown_databases(previous, verbosity=0)
+        own.remove()
 
 
 @pytest.fixture(scope="session")

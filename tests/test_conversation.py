@@ -34,7 +34,7 @@ LARGE = {
         NO_OPTIONS,
     ),
     "arguments": ([Message("assistant", (ToolUse("t", "f", LONG),))], (), NO_OPTIONS),
-    "tools": ([says("hi")], [Tool(LONG[:1000], LONG, {})] * 800, NO_OPTIONS),
+    "tools": ([says("hi")], [Tool(LONG[:1000], LONG[:1000], {})] * 800, NO_OPTIONS),
     "options": ([says("hi")], (), Options(stop=(LONG,))),
 }
 

@@ -19,7 +19,7 @@ REPRODUCIBLE = ["--seed", "6", "--generation-deterministic"]
 BEYOND = ["--exclude-checks", "positive_data_acceptance"]
 BOUNDED = [
     "--max-examples",
-    "30",
+    "10",
     "--request-timeout",
     "20",
     "--no-shrink",

@@ -24,7 +24,7 @@ PRODUCTION = {
 def environment(database_url: str, **env: str) -> dict[str, str]:
     return {
         **os.environ,
-        "DJANGO_SETTINGS_MODULE": "tests.support.no_files",
+        "DJANGO_SETTINGS_MODULE": "tests.support.service_settings",
         "DEBUG": "1",
         "DATABASE_URL": database_url,
         "LLM_SIMULATED_LATENCY": "0",
