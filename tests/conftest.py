@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import resource
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import asyncpg
@@ -21,16 +23,25 @@ from xdist.scheduler import LoadFileScheduling
 
 from generation.models import Profile
 from generation.runtime.process import Runtime
+from generation.store import api_keys, claims, generations, held_results, logs, profiles
 from tests.settings import OF_ANOTHER_VERSION
 from tests.support import emptying, postgres, service
 from tests.support.database import OwnDatabase
 from tests.support.dialects import AnthropicDialect
-from tests.support.in_process import in_process_client
+from tests.support.in_process import in_process_client, quiet_runtimes
 from tests.support.provider import Provider, says
 
 # Until all tests are loaded: it would go through more and more, for two seconds, and find nothing.
 gc.disable()
 SERVED = {"django_db_setup", "own_postgres", "server", "servers", "serve", "browser"}
+STATEMENTS: dict[Any, tuple[str, ...]] = {
+    logs._Statements: ("insert", "insert_and_complete"),
+    claims: ("_claim_statement", "_release_statement", "_renew_statement", "_purge_statement"),
+    profiles: ("_select_profiles",),
+    generations: ("_statement",),
+    held_results: ("_find_statement", "_settle_statement"),
+    api_keys: ("_find_statement", "_use_statement"),
+}
 BROWSER = "tests/browser/"
 # The files that take longest: begun last, one of them would keep one worker busy and the rest idle.
 LONG = [
@@ -38,15 +49,24 @@ LONG = [
     "test_admin_pages",
     "test_reading",
     "test_journals",
-    "test_outages",
-    "test_runserver",
-    "test_siblings",
-    "test_embedded_postgres",
+    "test_hostile_replies",
+    "test_openapi",
     "test_loadtest",
-    "test_pgbouncer",
+    "test_runserver",
+    "test_outages",
+    "test_embedded_postgres",
+    "test_siblings",
+    "test_body",
+    "test_secrets",
+    "test_streams",
     "test_tls",
-    "test_endings",
+    "test_hosts",
+    "test_pgbouncer",
+    "test_processes",
     "test_stock_places",
+    "test_lockout",
+    "test_idempotency",
+    "test_endings",
 ]
 
 
@@ -99,6 +119,17 @@ def _few_authorities(tmp_path_factory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSL_CERT_FILE", str(file))
         patch.delenv("SSL_CERT_DIR", raising=False)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _statements_made_once() -> Iterator[None]:
+    """SQLAlchemy makes those of a runtime in 0.01 s, and here hundreds of runtimes open."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(logs, "_Statements", functools.cache(logs._Statements))
+        for module, names in STATEMENTS.items():
+            for name in names:
+                patch.setattr(module, name, functools.cache(getattr(module, name)))
         yield
 
 
@@ -219,17 +250,11 @@ async def orm(committed):
 
 
 @pytest.fixture
-async def runtime(users, orm, monkeypatch):
-    """The runtime in this process, with the simulated provider.
-
-    Without its housekeeping, whose statements would run among those that a test counts.
-    """
-
-    async def nothing(_runtime: Runtime) -> None: ...
-
-    monkeypatch.setattr(Runtime, "tidy_up", nothing)
-    async with Runtime.open() as opened:
-        yield opened
+async def runtime(users, orm):
+    """The runtime in this process, with the simulated provider."""
+    with quiet_runtimes():
+        async with Runtime.open() as opened:
+            yield opened
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from generation.asgi import get_application
 from generation.runtime.process import Runtime, current
 from tests.support.dialects import AnthropicDialect
 from tests.support.http import Wire, request
-from tests.support.in_process import listening
+from tests.support.in_process import listening, quiet_runtimes
 from tests.support.locks import locked, until_blocked
 from tests.support.streams import Author, Follower, kinds_of, lazy_client, text_of
 
@@ -54,8 +54,9 @@ def here(users, orm, llm, settings):
     async def start(**changes: str):
         fake = AnthropicDialect().settings(llm.url, LLM_PROVIDER="anthropic")
         settings.STACCATO = {**settings.STACCATO, **fake, **changes}
-        async with Runtime.open(), listening(get_application()) as port:
-            yield Served(port)
+        with quiet_runtimes():
+            async with Runtime.open(), listening(get_application()) as port:
+                yield Served(port)
 
     return start
 

@@ -7,10 +7,30 @@ import contextlib
 from typing import Any
 
 import httpx
+import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
 from generation.asgi import get_application
+from generation.runtime import startup
+from generation.runtime.process import Runtime
+
+
+@contextlib.contextmanager
+def quiet_runtimes():
+    """A runtime that opens in the block does not inspect the database, and keeps no house.
+
+    Each served process does both. Here they would take more of a core than most tests do, and
+    their statements would run among those that a test counts, and meet the emptying of the tables.
+    """
+
+    async def nothing(*_args: Any) -> list[str]:
+        return []
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(startup, "prepare", nothing)
+        patch.setattr(Runtime, "tidy_up", nothing)
+        yield
 
 
 def in_process_client(host: str = "localhost") -> httpx.AsyncClient:
