@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import os
@@ -160,6 +161,20 @@ def empty_tables(django_db_setup, django_db_blocker) -> str:
     """Statements that empty all tables that tests fill."""
     with django_db_blocker.unblock(), connection.cursor() as cursor:
         return emptying.statements(cursor)
+
+
+@pytest.fixture(scope="session")
+def emptied_after(empty_tables, django_db_blocker):
+    """Empty the tables after a block that shares a service: as it ends, it stores what it has, and
+    the last test's rows are gone by then."""
+
+    @contextlib.contextmanager
+    def block() -> Iterator[None]:
+        yield
+        with django_db_blocker.unblock(), connection.cursor() as cursor:
+            cursor.execute(empty_tables)
+
+    return block
 
 
 @pytest.fixture
