@@ -29,7 +29,7 @@ LARGE = {
     "one message": ([says(LONG)], (), NO_OPTIONS),
     "many messages": ([says("x" * 3000)] * 1000, (), NO_OPTIONS),
     "many results": (
-        [Message("user", tuple(ToolResult("t", (Text(LONG[:5000]),) * 50) for _ in range(50)))],
+        [Message("user", tuple(ToolResult("t", (Text(LONG[:1000]),) * 50) for _ in range(50)))],
         (),
         NO_OPTIONS,
     ),

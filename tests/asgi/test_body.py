@@ -37,7 +37,7 @@ async def test_a_body_that_says_it_is_too_large_is_refused_unread(edge, path):
 async def test_a_body_without_end_is_refused_at_the_limit_and_its_sender_cut_off(edge, path):
     async with Wire.to(edge.port) as wire:
         await wire.send(head("Transfer-Encoding: chunked", path=path))
-        sending = asyncio.create_task(wire.send_without_end())
+        sending = asyncio.create_task(wire.send_without_end(pause=0.001))
         assert slug(await wire.reply()) == (413, "body-too-large")
         assert await wire.is_closed()
         sending.cancel()
