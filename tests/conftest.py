@@ -22,6 +22,7 @@ from django.db import connection, connections
 from django.db.backends.signals import connection_created
 from xdist.scheduler import LoadFileScheduling
 
+from generation.asgi import get_application
 from generation.models import Profile
 from generation.runtime.process import Runtime
 from generation.store import api_keys, claims, generations, held_results, logs, profiles
@@ -29,7 +30,7 @@ from tests.settings import OF_ANOTHER_VERSION
 from tests.support import emptying, postgres, service
 from tests.support.database import OwnDatabase
 from tests.support.dialects import AnthropicDialect
-from tests.support.in_process import in_process_client, quiet_runtimes
+from tests.support.in_process import Here, in_process_client, listening, quiet_runtimes
 from tests.support.provider import Provider, says
 
 # Until all tests are loaded: it would go through more and more, for two seconds, and find nothing.
@@ -246,6 +247,22 @@ async def serve(users, database_url, llm):
                 **env,
             },
         )
+
+    return start
+
+
+@pytest.fixture
+def here(users, orm, llm, settings):
+    """The same in this process, for what needs no process of its own: `here(NAME="value")`, with
+    the names of the settings STACCATO. It starts in a tenth of the time."""
+
+    @contextlib.asynccontextmanager
+    async def start(**changes: str):
+        fake = AnthropicDialect().settings(llm.url, LLM_PROVIDER="anthropic")
+        settings.STACCATO = {**settings.STACCATO, **fake, **changes}
+        with quiet_runtimes():
+            async with Runtime.open(), listening(get_application()) as port:
+                yield Here(port)
 
     return start
 
