@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
-import os
 import resource
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -28,7 +26,7 @@ from generation.runtime.process import Runtime
 from generation.store import api_keys, claims, generations, held_results, logs, profiles
 from tests.settings import OF_ANOTHER_VERSION
 from tests.support import emptying, postgres, service
-from tests.support.database import OwnDatabase
+from tests.support.database import OwnDatabase, folder_of_the_run
 from tests.support.dialects import AnthropicDialect
 from tests.support.in_process import Here, in_process_client, listening, quiet_runtimes
 from tests.support.provider import Provider, says
@@ -139,12 +137,6 @@ def _statements_made_once() -> Iterator[None]:
 def _no_folders_left() -> Iterator[None]:
     yield
     postgres.remove_kept()
-
-
-def folder_of_the_run(tmp_path_factory) -> Path:
-    """The same for all workers."""
-    folder = tmp_path_factory.getbasetemp()
-    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
 
 
 @pytest.fixture(scope="session")

@@ -20,11 +20,17 @@ from tests.support.admin import NOON
 from tests.support.partitions import make_room
 
 
+def folder_of_the_run(tmp_path_factory) -> Path:
+    """The same for all workers of a run, and for no other run."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
 class OwnDatabase:
     """A copy of the run's database, in place of the default one."""
 
     def __init__(self, folder: Path) -> None:
-        """Make it. Workers of one run give the same folder, which other runs don't."""
+        """Make it. `folder` is the run's."""
         self._folder = folder
         self._before = connection.settings_dict["NAME"]
         self._is_made = folder / "database.made"
