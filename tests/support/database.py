@@ -59,6 +59,7 @@ class OwnDatabase:
         call_command("staccato_groups", verbosity=0, stdout=io.StringIO())
         with connection.cursor() as cursor:
             make_room(cursor, *(NOON - timedelta(days=days) for days in range(3)))
+        connection.close()  # PostgreSQL copies no database that is in use
         self._is_made.touch()
 
     def remove(self) -> None:
