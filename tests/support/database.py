@@ -15,6 +15,7 @@ from pathlib import Path
 
 from django.core.management import call_command
 from django.db import connection
+from django.test.utils import setup_databases
 
 from tests.support.admin import NOON
 from tests.support.partitions import make_room
@@ -55,7 +56,7 @@ class OwnDatabase:
             yield
 
     def _make_original(self) -> None:
-        connection.creation.create_test_db(verbosity=0, autoclobber=True, serialize=False)
+        setup_databases(verbosity=0, interactive=False, serialized_aliases=())
         call_command("staccato_groups", verbosity=0, stdout=io.StringIO())
         with connection.cursor() as cursor:
             make_room(cursor, *(NOON - timedelta(days=days) for days in range(3)))
@@ -74,6 +75,6 @@ class OwnDatabase:
 
     def _drop(self, name: str) -> None:
         connection.close()
-        with connection.creation._nodb_cursor() as cursor:
+        with connection._nodb_cursor() as cursor:
             # What a killed service left is still connected.
             cursor.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
