@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import gc
-import io
 import resource
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from typing import Any
 from urllib.parse import urlencode
 
 import asyncpg
@@ -15,25 +16,32 @@ import pytest
 import trustme
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
-from django.core.management import call_command
 from django.db import connection, connections
 from django.db.backends.signals import connection_created
-from django.test.utils import setup_databases, teardown_databases
 from xdist.scheduler import LoadFileScheduling
 
+from generation.asgi import get_application
 from generation.models import Profile
 from generation.runtime.process import Runtime
+from generation.store import api_keys, claims, generations, held_results, logs, profiles
 from tests.settings import OF_ANOTHER_VERSION
 from tests.support import emptying, postgres, service
-from tests.support.admin import NOON
+from tests.support.database import OwnDatabase, folder_of_the_run
 from tests.support.dialects import AnthropicDialect
-from tests.support.in_process import in_process_client
-from tests.support.partitions import make_room
+from tests.support.in_process import Here, in_process_client, listening, quiet_runtimes
 from tests.support.provider import Provider, says
 
 # Until all tests are loaded: it would go through more and more, for two seconds, and find nothing.
 gc.disable()
 SERVED = {"django_db_setup", "own_postgres", "server", "servers", "serve", "browser"}
+STATEMENTS: dict[Any, tuple[str, ...]] = {
+    logs._Statements: ("insert", "insert_and_complete"),
+    claims: ("_claim_statement", "_release_statement", "_renew_statement", "_purge_statement"),
+    profiles: ("_select_profiles",),
+    generations: ("_statement",),
+    held_results: ("_find_statement", "_settle_statement"),
+    api_keys: ("_find_statement", "_use_statement"),
+}
 BROWSER = "tests/browser/"
 # The files that take longest: begun last, one of them would keep one worker busy and the rest idle.
 LONG = [
@@ -41,15 +49,24 @@ LONG = [
     "test_admin_pages",
     "test_reading",
     "test_journals",
-    "test_outages",
-    "test_runserver",
-    "test_siblings",
-    "test_embedded_postgres",
+    "test_hostile_replies",
+    "test_openapi",
     "test_loadtest",
-    "test_pgbouncer",
+    "test_runserver",
+    "test_outages",
+    "test_embedded_postgres",
+    "test_siblings",
+    "test_body",
+    "test_secrets",
+    "test_streams",
     "test_tls",
-    "test_endings",
+    "test_hosts",
+    "test_pgbouncer",
+    "test_processes",
     "test_stock_places",
+    "test_lockout",
+    "test_idempotency",
+    "test_endings",
 ]
 
 
@@ -106,27 +123,30 @@ def _few_authorities(tmp_path_factory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _statements_made_once() -> Iterator[None]:
+    """SQLAlchemy makes those of a runtime in 0.01 s, and here hundreds of runtimes open."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(logs, "_Statements", functools.cache(logs._Statements))
+        for module, names in STATEMENTS.items():
+            for name in names:
+                patch.setattr(module, name, functools.cache(getattr(module, name)))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _no_folders_left() -> Iterator[None]:
     yield
     postgres.remove_kept()
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(django_test_environment, django_db_blocker) -> Iterator[None]:
+def django_db_setup(django_test_environment, django_db_blocker, tmp_path_factory) -> Iterator[None]:
     """pytest-django's own sets up only what its marks and fixtures name; `committed` is ours."""
     with django_db_blocker.unblock():
-        previous = setup_databases(verbosity=0, interactive=False, serialized_aliases=())
-        call_command("staccato_groups", verbosity=0, stdout=io.StringIO())
-        with connection.cursor() as cursor:
-            make_room(cursor, *(NOON - timedelta(days=days) for days in range(3)))
+        own = OwnDatabase(folder_of_the_run(tmp_path_factory))
     yield
     with django_db_blocker.unblock():
-        with connection.cursor() as cursor:  # what a killed service left would block the drop
-            cursor.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            )
-        teardown_databases(previous, verbosity=0)
+        own.remove()
 
 
 @pytest.fixture(scope="session")
@@ -134,6 +154,20 @@ def empty_tables(django_db_setup, django_db_blocker) -> str:
     """Statements that empty all tables that tests fill."""
     with django_db_blocker.unblock(), connection.cursor() as cursor:
         return emptying.statements(cursor)
+
+
+@pytest.fixture(scope="session")
+def emptied_after(empty_tables, django_db_blocker):
+    """Empty the tables after a block that shares a service: as it ends, it stores what it has, and
+    the last test's rows are gone by then."""
+
+    @contextlib.contextmanager
+    def block() -> Iterator[None]:
+        yield
+        with django_db_blocker.unblock(), connection.cursor() as cursor:
+            cursor.execute(empty_tables)
+
+    return block
 
 
 @pytest.fixture
@@ -210,6 +244,22 @@ async def serve(users, database_url, llm):
 
 
 @pytest.fixture
+def here(users, orm, llm, settings):
+    """The same in this process, for what needs no process of its own: `here(NAME="value")`, with
+    the names of the settings STACCATO. It starts in a tenth of the time."""
+
+    @contextlib.asynccontextmanager
+    async def start(**changes: str):
+        fake = AnthropicDialect().settings(llm.url, LLM_PROVIDER="anthropic")
+        settings.STACCATO = {**settings.STACCATO, **fake, **changes}
+        with quiet_runtimes():
+            async with Runtime.open(), listening(get_application()) as port:
+                yield Here(port)
+
+    return start
+
+
+@pytest.fixture
 def peppered(settings) -> None:
     """Keys that the test makes are good where `service.PRODUCTION` is served."""
     pepper = service.PRODUCTION["STACCATO_API_KEY_PEPPER"]
@@ -224,17 +274,11 @@ async def orm(committed):
 
 
 @pytest.fixture
-async def runtime(users, orm, monkeypatch):
-    """The runtime in this process, with the simulated provider.
-
-    Without its housekeeping, whose statements would run among those that a test counts.
-    """
-
-    async def nothing(_runtime: Runtime) -> None: ...
-
-    monkeypatch.setattr(Runtime, "tidy_up", nothing)
-    async with Runtime.open() as opened:
-        yield opened
+async def runtime(users, orm):
+    """The runtime in this process, with the simulated provider."""
+    with quiet_runtimes():
+        async with Runtime.open() as opened:
+            yield opened
 
 
 @pytest.fixture

@@ -25,8 +25,9 @@ else:
     DATABASES["default"] |= embedded_postgres.address(
         BASE_DIR / "var" / "tests", max_connections="300", **FLEETING
     )
-# Two runs at once, as on two Pythons, are no concern of each other's.
-DATABASES["default"]["TEST"] = {"NAME": f"test_staccato_{os.getpid()}"}
+# The workers of a run share one, and runs at the same time, as on two Pythons, don't.
+RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))[:16]
+DATABASES["default"]["TEST"] = {"NAME": f"test_staccato_{RUN}"}
 DATABASES["default"]["OPTIONS"].pop("pool")  # pytest drops the database while it would be open
 STACCATO = {
     "LLM_PROVIDER": "simulated",

@@ -29,12 +29,12 @@ LARGE = {
     "one message": ([says(LONG)], (), NO_OPTIONS),
     "many messages": ([says("x" * 3000)] * 1000, (), NO_OPTIONS),
     "many results": (
-        [Message("user", tuple(ToolResult("t", (Text(LONG[:5000]),) * 50) for _ in range(50)))],
+        [Message("user", tuple(ToolResult("t", (Text(LONG[:1000]),) * 50) for _ in range(50)))],
         (),
         NO_OPTIONS,
     ),
     "arguments": ([Message("assistant", (ToolUse("t", "f", LONG),))], (), NO_OPTIONS),
-    "tools": ([says("hi")], [Tool(LONG[:1000], LONG, {})] * 800, NO_OPTIONS),
+    "tools": ([says("hi")], [Tool(LONG[:1000], LONG[:1000], {})] * 800, NO_OPTIONS),
     "options": ([says("hi")], (), Options(stop=(LONG,))),
 }
 

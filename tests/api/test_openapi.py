@@ -22,7 +22,7 @@ REPRODUCIBLE = ["--seed", "6", "--generation-deterministic"]
 # What no schema can say: which models are offered, which Idempotency-Key is used already.
 BEYOND = ["--exclude-checks", "positive_data_acceptance"]
 BOUNDED = ["--request-timeout", "20", "--no-shrink", "--continue-on-failure"]
-EXAMPLES = 30
+EXAMPLES = 10
 # The rest is the same code as the native API's.
 FEW_EXAMPLES, FEW_PHASES = 8, ["--phases", "examples,fuzzing"]
 ANSWER = says(200, AnthropicDialect().answer())

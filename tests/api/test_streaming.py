@@ -5,59 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import Counter
 
 import pytest
-from prometheus_client import REGISTRY
 
-from generation.asgi import get_service
-from generation.runtime.process import Runtime, current
-from tests.support.dialects import AnthropicDialect
+from generation.runtime.process import current
 from tests.support.http import Wire, request
-from tests.support.in_process import listening
 from tests.support.locks import locked, until_blocked
 from tests.support.streams import Author, Follower, kinds_of, lazy_client, text_of
 
 ASK = {"input": "Why is the sky blue?", "stream": True}
 KEY = [("Idempotency-Key", "a-key")]
-
-
-class Served:
-    """The service in this process: to start another takes two seconds."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-        self._counted = counted()
-
-    @property
-    def outcomes(self) -> Counter[str]:
-        """What the requests since the start are counted as."""
-        return counted() - self._counted
-
-
-def counted() -> Counter[str]:
-    samples = (sample for family in REGISTRY.collect() for sample in family.samples)
-    return Counter(
-        {
-            sample.labels["outcome"]: int(sample.value)
-            for sample in samples
-            if sample.name == "staccato_requests_total"
-        }
-    )
-
-
-@pytest.fixture
-def here(users, orm, llm, settings):
-    """Start the service with the fake LLM: `async with here(NAME="value") as service`."""
-
-    @contextlib.asynccontextmanager
-    async def start(**changes: str):
-        fake = AnthropicDialect().settings(llm.url, LLM_PROVIDER="anthropic")
-        settings.STACCATO = {**settings.STACCATO, **fake, **changes}
-        async with Runtime.open(), listening(get_service()) as port:
-            yield Served(port)
-
-    return start
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from prometheus_client import REGISTRY
 
 from generation import conf
 from generation.asgi import get_service
@@ -17,20 +16,7 @@ from generation.asgi.bounded_pages import BoundedPages
 from generation.errors import LLMRefused
 from generation.runtime.process import Runtime
 from generation.telemetry.metrics import CLIENT_LEFT, SUCCEEDED
-from tests.support.in_process import serve
-
-
-def counted() -> Counter[str]:
-    return Counter(
-        {
-            sample.labels["outcome"]: int(sample.value)
-            for family in REGISTRY.collect()
-            if family.name == "staccato_requests"
-            for sample in family.samples
-            if sample.name == "staccato_requests_total"
-        }
-    )
-
+from tests.support.in_process import counted, serve
 
 CHUNKED = (b"transfer-encoding", b"chunked")
 # What is sent, its status, its outcome.

@@ -85,11 +85,14 @@ async def statuses(port: int, requests: list[bytes]) -> dict[bytes, int]:
 
 
 @pytest.fixture(scope="module")
-def production(postgres_url, tmp_path_factory):
+def production(postgres_url, emptied_after, tmp_path_factory):
     """The service as in production, with journals of its own, so that it has no siblings."""
     journals = str(tmp_path_factory.mktemp("journals"))
     settings = {**PRODUCTION, "LOG_LEVEL": "WARNING", "STACCATO_JOURNAL_DIR": journals}
-    with service.shared(postgres_url, LLM_PROVIDER="simulated", **settings) as shared:
+    with (
+        emptied_after(),
+        service.shared(postgres_url, LLM_PROVIDER="simulated", **settings) as shared,
+    ):
         yield shared
 
 

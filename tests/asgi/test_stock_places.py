@@ -9,7 +9,6 @@ from urllib.parse import urlencode
 
 import pytest
 from asgiref.sync import sync_to_async
-from django.conf import global_settings
 from django.contrib.auth.models import User
 
 from generation.asgi import stock_places
@@ -105,9 +104,8 @@ async def test_a_crowd_at_the_login_leaves_room_for_generations(serve):
         assert (await request(service.port, "GET", LOGIN)).status == 200
 
 
-async def test_many_logins_at_once_succeed_or_are_told_to_come_back(serve, orm, settings):
-    """Each wants one of Django's four connections, and half a second of a core."""
-    settings.PASSWORD_HASHERS = global_settings.PASSWORD_HASHERS  # the service's, not the tests'
+async def test_many_logins_at_once_succeed_or_are_told_to_come_back(serve, orm):
+    """Each wants one of Django's four connections."""
     await sync_to_async(User.objects.create_superuser)("boss", password="its password 7", id=50)
     async with serve(LOG_LEVEL="WARNING") as service:
         cookie = (await request(service.port, "GET", LOGIN)).headers["set-cookie"].split(";")[0]

@@ -57,8 +57,14 @@ async def browser():
         await opened.close()
 
 
+@pytest.fixture(scope="package")
+def nothing_left(emptied_after):
+    with emptied_after():
+        yield
+
+
 @shared
-async def served(postgres_url):
+async def served(postgres_url, nothing_left):
     """The service, with an LLM that answers."""
     async with (
         Provider(says(200, AnthropicDialect().answer())).serve() as provider,

@@ -7,3 +7,4 @@ from project.settings import *  # noqa: F403  # Django settings are one namespac
 
 SERVESTATIC_AUTOREFRESH = False
 SERVESTATIC_MAX_AGE = 600
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]  # the tests' own

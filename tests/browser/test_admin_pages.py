@@ -8,7 +8,6 @@ from decimal import Decimal
 from pathlib import Path
 
 from asgiref.sync import sync_to_async
-from django.conf import global_settings
 from django.contrib.auth import get_user_model
 
 from generation.models import GenerationLog, Profile
@@ -54,9 +53,8 @@ INJECT = """code => {
 PASSWORD = "a right one 7"
 
 
-async def log_in(visitor, settings) -> None:
+async def log_in(visitor) -> None:
     """Through the form, as a person does."""
-    settings.PASSWORD_HASHERS = global_settings.PASSWORD_HASHERS  # the service's, not the tests'
     users = get_user_model().objects
     await sync_to_async(users.create_superuser)("admin", password=PASSWORD, id=50)
     await visitor.open("/admin/")
@@ -83,8 +81,8 @@ async def test_the_look_is_alive_under_the_policy(watched):
     assert watched.faults == []
 
 
-async def test_no_output_of_a_model_runs(visitor, settings):
-    await log_in(visitor, settings)
+async def test_no_output_of_a_model_runs(visitor):
+    await log_in(visitor)
     text = "\n".join(HOSTILE)
     log = await sync_to_async(save_log)(
         prompt=text, system=text, result=text, error=text, error_type=HOSTILE[1][:64],

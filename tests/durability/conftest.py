@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -12,15 +11,14 @@ import pytest
 
 from tests.durability.support import looking
 from tests.support import service
+from tests.support.database import folder_of_the_run
 from tests.support.postgres import PrivatePostgres
 
 
 @pytest.fixture(scope="session")
 def migrated(tmp_path_factory) -> Path:
     """A data folder with our tables and the demo's users, made once for all workers."""
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent
+    folder = folder_of_the_run(tmp_path_factory)
     data = folder / "migrated"
     with (folder / "migrated.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

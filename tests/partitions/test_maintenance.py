@@ -112,7 +112,7 @@ async def test_a_detaching_that_was_cut_off_is_finished(parted, database_url):
     await reader.execute("SELECT FROM parted")
     async with maintaining() as one:
         killed = asyncio.create_task(one.maintain(lambda _words: None))
-        await until_blocked(parted)
+        await until_blocked(parted, "DETACH")
         killed.cancel()
         await asyncio.gather(killed, return_exceptions=True)
     await reading.rollback()
@@ -152,7 +152,9 @@ async def test_insertions_wait_for_nothing(parted, database_url):
     steps: list[str] = []
     async with maintaining() as one:
         maintained = asyncio.create_task(one.maintain(steps.append))
-        await until_blocked(parted)  # the detaching waits for the writer; nobody waits for it
+        await until_blocked(
+            parted, "DETACH"
+        )  # the detaching waits for the writer; nobody waits for it
         assert len(steps) == AHEAD.days + 1
         await parted.execute("SET lock_timeout = '50ms'")
         await parted.execute("INSERT INTO parted VALUES ($1)", make_id(datetime.now(UTC)))

@@ -29,8 +29,8 @@ async def the_row(sql, service) -> asyncpg.Record:
     return rows[0]
 
 
-async def test_leaving_in_phase_1_spends_nothing_and_is_recorded(serve, llm, sql, database_url):
-    async with serve() as service:
+async def test_leaving_in_phase_1_spends_nothing_and_is_recorded(here, llm, sql, database_url):
+    async with here() as service:
         async with locked(database_url, "generation_profile"):
             exchange = await Wire.begin(service.port, "POST", GENERATE)
             await until_blocked(sql, "JOIN generation_profile")
@@ -43,9 +43,9 @@ async def test_leaving_in_phase_1_spends_nothing_and_is_recorded(serve, llm, sql
         assert llm.calls == 0, "the LLM was asked for somebody who had left"
 
 
-async def test_leaving_in_phase_2_hangs_up_on_the_llm_and_is_recorded(serve, llm, sql):
+async def test_leaving_in_phase_2_hangs_up_on_the_llm_and_is_recorded(here, llm, sql):
     llm.release.clear()
-    async with serve() as service:
+    async with here() as service:
         exchange = await Wire.begin(service.port, "POST", GENERATE)
         await llm.until(lambda: llm.waiting == 1, "the call")
         await exchange.leave()
@@ -57,7 +57,7 @@ async def test_leaving_in_phase_2_hangs_up_on_the_llm_and_is_recorded(serve, llm
         assert await sql.fetchval("SELECT count(*) FROM generation_usagelog") == 0
 
 
-async def test_a_leavers_row_tells_what_had_been_tried(serve, llm, sql):
+async def test_a_leavers_row_tells_what_had_been_tried(here, llm, sql):
     llm.release.clear()
     async with Provider(says(529, b"")).serve() as first:
         env = {
@@ -66,7 +66,7 @@ async def test_a_leavers_row_tells_what_had_been_tried(serve, llm, sql):
             "OPENAI_BASE_URL": first.url,
             "LLM_FALLBACKS": "anthropic",
         }
-        async with serve(**env) as service:
+        async with here(**env) as service:
             exchange = await Wire.begin(service.port, "POST", GENERATE)
             await llm.until(lambda: llm.waiting == 1, "the fallback's call")
             await exchange.leave()
@@ -77,8 +77,8 @@ async def test_a_leavers_row_tells_what_had_been_tried(serve, llm, sql):
     ]
 
 
-async def test_leaving_in_phase_3_loses_nothing_that_was_paid_for(serve, llm, sql, database_url):
-    async with serve() as service:
+async def test_leaving_in_phase_3_loses_nothing_that_was_paid_for(here, llm, sql, database_url):
+    async with here() as service:
         async with locked(database_url, "generation_generationlog"):
             exchange = await Wire.begin(service.port, "POST", GENERATE)
             await until_blocked(sql, "WITH rows AS")
@@ -91,9 +91,9 @@ async def test_leaving_in_phase_3_loses_nothing_that_was_paid_for(serve, llm, sq
 
 
 @pytest.mark.parametrize("count", [200])
-async def test_a_burst_of_leavers_opens_no_new_connections(serve, llm, sql, count):
+async def test_a_burst_of_leavers_opens_no_new_connections(here, llm, sql, count):
     llm.release.clear()
-    async with serve() as service:
+    async with here() as service:
         exchanges = await asyncio.gather(
             *(Wire.begin(service.port, "POST", GENERATE) for _ in range(count))
         )

@@ -155,9 +155,9 @@ async def age(name: str, interval: str) -> None:
     )
 
 
-async def test_who_leaves_with_a_key_finds_the_answer_later(serve, llm):
+async def test_who_leaves_with_a_key_finds_the_answer_later(here, llm):
     llm.release.clear()
-    async with serve() as service:
+    async with here() as service:
         headers = list(key().items())
         exchange = await Wire.begin(service.port, "POST", GENERATE, headers=headers)
         await llm.until(lambda: llm.waiting == 1, "the call")
@@ -170,9 +170,9 @@ async def test_who_leaves_with_a_key_finds_the_answer_later(serve, llm):
         assert (llm.calls, llm.hung_up) == (1, 0)
 
 
-async def test_the_policy_can_cancel_even_with_a_key(serve, llm, sql):
+async def test_the_policy_can_cancel_even_with_a_key(here, llm, sql):
     llm.release.clear()
-    async with serve(STACCATO_ON_DISCONNECT="cancel") as service:
+    async with here(ON_DISCONNECT="cancel") as service:
         headers = list(key().items())
         exchange = await Wire.begin(service.port, "POST", GENERATE, headers=headers)
         await llm.until(lambda: llm.waiting == 1, "the call")

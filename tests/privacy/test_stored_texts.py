@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
 
 from generation import conf
 from generation.models import GenerationBody, GenerationLog, Profile
@@ -80,6 +81,7 @@ async def test_a_result_that_was_erased_meanwhile_stays_erased(users, orm):
 
         def erase_meanwhile(held):
             GenerationBody.objects.update(result="")
+            connection.close()  # of this thread, which ends
             return runtime.content.settle(held)
 
         await HeldResults(runtime.database, kept=timedelta(0)).settle(erase_meanwhile)

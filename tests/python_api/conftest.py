@@ -4,18 +4,15 @@ import pytest
 from django.db import connections
 
 from generation.python_api import loop_thread
-from generation.runtime.process import Runtime
+from tests.support.in_process import quiet_runtimes
 
 
 @pytest.fixture
-def embedded(users, monkeypatch):
+def embedded(users):
     """A project without a lifespan: the runtime opens at its first use, and is closed after the
-    test. Without its housekeeping, whose statements would meet the emptying of the tables."""
-
-    async def nothing(_runtime: Runtime) -> None: ...
-
-    monkeypatch.setattr(Runtime, "tidy_up", nothing)
+    test."""
     connections.close_all()
-    yield
-    loop_thread.close()
+    with quiet_runtimes():
+        yield
+        loop_thread.close()
     connections.close_all()

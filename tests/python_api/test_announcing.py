@@ -14,6 +14,7 @@ from generation import generate_sync, generation_stored
 from generation.models import Announcement, GenerationLog
 from generation.python_api import loop_thread
 from generation.runtime import announcing
+from tests.support.threads import in_thread
 
 
 @pytest.fixture
@@ -97,7 +98,7 @@ async def test_async_receivers_hear_it_too(embedded, orm):
 
     generation_stored.connect(hear)
     try:
-        await asyncio.to_thread(generate_sync, 1, prompt="x")
+        await in_thread(lambda: generate_sync(1, prompt="x"))
         assert await asyncio.to_thread(heard.wait, 10)
     finally:
         generation_stored.disconnect(hear)

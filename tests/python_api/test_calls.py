@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser
-from django.db import connections, transaction
+from django.db import transaction
 
 from generation import (
     aheld_connections,
@@ -32,6 +32,7 @@ from generation.events import Start, TextDelta
 from generation.models import GenerationLog, UsageLog
 from generation.runtime import process
 from generation.telemetry import metrics
+from tests.support.threads import in_thread
 
 
 def rows() -> list[GenerationLog]:
@@ -195,11 +196,10 @@ def test_threads_that_ask_first_at_once_open_one_runtime(embedded):
 async def test_an_open_runtime_is_used_whichever_loop_it_is_in(runtime):
     """With a lifespan, async views share the server's loop and synchronous ones reach into it."""
     first = await generate(1, prompt="x")
-    second = await asyncio.to_thread(generate_sync, 1, prompt="x")
+    second = await in_thread(lambda: generate_sync(1, prompt="x"))
     assert process.current() is runtime
     found = [row.id async for row in GenerationLog.objects.all()]
     assert set(found) == {first.id, second.id}
-    await asyncio.to_thread(connections.close_all)
 
 
 def test_what_keeps_the_runtime_from_opening_is_raised_and_tried_again(embedded, settings):

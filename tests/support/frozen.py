@@ -16,10 +16,35 @@ ASKING = [
     "ninja",
 ]
 
+# These import some of those, and ask for no settings.
+NOT_ASKING = [
+    "csp.middleware",
+    "django.contrib.auth.hashers",
+    "django.contrib.auth.password_validation",
+    "django.contrib.auth.tokens",
+    "django.templatetags.cache",
+    "django.templatetags.l10n",
+    "django.templatetags.tz",
+    "generation.api.anthropic.answers",
+    "generation.api.native.events",
+    "generation.api.native.examples",
+    "generation.api.openai.response_answers",
+    "generation.asgi.head",
+    "generation.checks",
+    "unfold.components",
+    "unfold.contrib.filters.forms",
+    "unfold.fields",
+    "unfold.sections",
+    "unfold.sites",
+    "unfold.widgets",
+]
+
 settings.configure()
 for name in ASKING:
     importlib.import_module(name)
 vars(settings)["_wrapped"] = empty
+for name in NOT_ASKING:
+    importlib.import_module(name)
 
 # The children's collector passes over the libraries: to go through them takes time at each start,
 # and copies the pages that parent and child share.

@@ -4,13 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from typing import Any
 
 import httpx
+import pytest
 import uvicorn
+from prometheus_client import REGISTRY
 from uvicorn.server import ServerState
 
 from generation.asgi import get_service
+from generation.runtime import startup
+from generation.runtime.process import Runtime
+from tests.support.service import Served
+
+
+@contextlib.contextmanager
+def quiet_runtimes():
+    """A runtime that opens in the block does not inspect the database, and keeps no house.
+
+    Each served process does both. Here they would take more of a core than most tests do, and
+    their statements would run among those that a test counts, and meet the emptying of the tables.
+    """
+
+    async def nothing(*_args: Any) -> list[str]:
+        return []
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(startup, "prepare", nothing)
+        patch.setattr(Runtime, "tidy_up", nothing)
+        yield
 
 
 def in_process_client(host: str = "localhost") -> httpx.AsyncClient:
@@ -60,6 +83,31 @@ async def serve(
 
     await application(scope, receive, send)
     return status[0] if status else None
+
+
+class Here(Served):
+    """The service in this process."""
+
+    def __init__(self, port: int) -> None:
+        super().__init__(port)
+        self._counted = counted()
+
+    @property
+    def outcomes(self) -> Counter[str]:
+        """What the requests since the start are counted as."""
+        return counted() - self._counted
+
+
+def counted() -> Counter[str]:
+    """The samples of `staccato_requests_total`, by outcome."""
+    samples = (sample for family in REGISTRY.collect() for sample in family.samples)
+    return Counter(
+        {
+            sample.labels["outcome"]: int(sample.value)
+            for sample in samples
+            if sample.name == "staccato_requests_total"
+        }
+    )
 
 
 @contextlib.asynccontextmanager

@@ -24,7 +24,7 @@ PRODUCTION = {
 def environment(database_url: str, **env: str) -> dict[str, str]:
     return {
         **os.environ,
-        "DJANGO_SETTINGS_MODULE": "tests.support.no_files",
+        "DJANGO_SETTINGS_MODULE": "tests.support.service_settings",
         "DEBUG": "1",
         "DATABASE_URL": database_url,
         "LLM_SIMULATED_LATENCY": "0",
@@ -41,25 +41,11 @@ def manage(database_url: str, *arguments: str, **env: str) -> str:
     return done.output
 
 
-class Service:
-    def __init__(self, process: Process, log: Path) -> None:
-        self.process = process
-        self.port = 0
-        self._log = log
+class Served:
+    """What a service is asked over HTTP, wherever it runs."""
 
-    @property
-    def log(self) -> str:
-        return self._log.read_text() if self._log.exists() else ""
-
-    def memory(self, name: str = "VmRSS") -> int:
-        """Bytes that the process holds; by "VmHWM" those that it ever held."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        line = next(line for line in status.splitlines() if line.startswith(name))
-        return int(line.split()[1]) * 1024
-
-    def forget_peak_memory(self) -> None:
-        """What it ever held counts from now; proc(5) has it under clear_refs."""
-        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+    def __init__(self, port: int) -> None:
+        self.port = port
 
     async def pool(self) -> dict:
         return (await http.request(self.port, "GET", "/api/v1/pool")).json()
@@ -81,6 +67,27 @@ class Service:
                     await asyncio.sleep(0.02)
                 return pool
         raise AssertionError(f"waited {seconds} s for {what}; the pool says {pool}")
+
+
+class Service(Served):
+    def __init__(self, process: Process, log: Path) -> None:
+        super().__init__(0)
+        self.process = process
+        self._log = log
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text() if self._log.exists() else ""
+
+    def memory(self, name: str = "VmRSS") -> int:
+        """Bytes that the process holds; by "VmHWM" those that it ever held."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith(name))
+        return int(line.split()[1]) * 1024
+
+    def forget_peak_memory(self) -> None:
+        """What it ever held counts from now; proc(5) has it under clear_refs."""
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
 
     async def until_logged(self, words: str, seconds: float = 60) -> None:
         """What is done is told of a moment later."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from generation.models import GenerationLog
 from generation.runtime.process import Runtime
-from tests.support.in_process import in_process_client
+from tests.support.in_process import in_process_client, quiet_runtimes
 from tests.support.provider import Provider, says
 
 
@@ -22,8 +22,9 @@ async def serving(settings, dialect, **values: Any):
             "LLM_MAX_ATTEMPTS": "1",
             **values,
         }
-        async with Runtime.open(), in_process_client() as client:
-            yield client, provider
+        with quiet_runtimes():
+            async with Runtime.open(), in_process_client() as client:
+                yield client, provider
 
 
 async def latest_row() -> GenerationLog:
