@@ -88,13 +88,11 @@ class StreamedAttempt:
         """Something has come after the first event, though nothing of the answer."""
         self._limit.move_to(min(self._clock() + self._times.idle, self._end))
 
-    @property
-    def has_news(self) -> bool:
-        return self._put < len(self.transcript.events)
-
-    async def put_news(self) -> None:
-        """Hand on what is new in the transcript. Waits while a reader lags."""
+    def put_news(self) -> bool:
+        """Hand on what is new in the transcript. Returns whether anything was."""
         news: list[Event] = [*self.transcript.events[self._put :]]
+        if not news:
+            return False
         self._put += len(news)
         if not self.is_committed:
             self.is_committed = True
@@ -105,10 +103,15 @@ class StreamedAttempt:
             news.insert(0, Start(model, self.provider, transcript.usage, extras))
             self._on_commit()
         self._relay.put(news)
-        if not self._relay.has_room:
-            self._limit.move_to(self._end)  # while a reader lags, the provider is not idle
-            await self._relay.room()
         self.note_life()
+        return True
+
+    async def room(self) -> None:
+        """Waits while a reader lags."""
+        if not self._relay.has_room:
+            self._limit.move_to(self._end)  # meanwhile, the provider is not idle
+            await self._relay.room()
+            self.note_life()
 
     async def put_whole(self, answer: Answer) -> None:
         """Hand on an answer that came whole."""
@@ -116,7 +119,8 @@ class StreamedAttempt:
         transcript.model, transcript.usage = answer.model, answer.usage
         transcript.events += _to_events(answer)
         transcript.stop_reason = answer.stop_reason
-        await self.put_news()
+        self.put_news()
+        await self.room()
 
     def note_stop(self, seconds: float) -> None:
         """The answer is whole, whatever comes in the seconds that its tail may take."""

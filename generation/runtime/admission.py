@@ -100,11 +100,10 @@ class Admission:
 
     def _finish(self, call: GenerationCall) -> None:
         del self.calls[call.id]
-        request = call.request
-        key = KeyRef(request.user_id, request.idempotency_key)
-        if self._streams.get(key) is call:
-            del self._streams[key]
         if call.relay:
+            key = KeyRef(call.request.user_id, call.request.idempotency_key)
+            if self._streams.get(key) is call:
+                del self._streams[key]
             call.relay.close()
         self._bytes -= call.size
         error = None if call.task.cancelled() else call.task.exception()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -240,13 +241,15 @@ class HttpProvider(Dialect):
         """Read and hand on until the answer is whole. `chunk` has been read already."""
         decoder = sse.Decoder(self._max_reply_bytes)
         left = self._max_reply_bytes * _STREAM_BYTES_FACTOR
+        chunks = aiter(stream)
         while True:
             left -= len(chunk)
             if left < 0 or reader.size > self._max_reply_bytes:
                 raise UnusableReply(f"{self.name} sent more than {self._max_reply_bytes} bytes")
             had_begun = reader.has_begun
-            has_news = await _hand_on(decoder.feed(chunk), reader, attempt)
-            if had_begun and not has_news:
+            if _hand_on(decoder.feed(chunk), reader, attempt):
+                await attempt.room()
+            elif had_begun:
                 attempt.note_life()
             if reader.is_stopped:
                 attempt.note_stop(_TAIL_TIMEOUT_S)
@@ -255,12 +258,12 @@ class HttpProvider(Dialect):
                     await attempt.put_news()
                 return
             try:
-                chunk = await anext(aiter(stream))
+                chunk = await anext(chunks)
             except StopAsyncIteration:
                 break
             if len(head) < _HEAD_BYTES:
                 head += chunk[:_HEAD_BYTES]
-        await _hand_on(decoder.end(), reader, attempt)
+        _hand_on(decoder.end(), reader, attempt)
         reader.end()
 
     async def _read_tail(
@@ -288,12 +291,15 @@ class HttpProvider(Dialect):
         self, response: httpx.Response, stream: httpx.AsyncByteStream, body: bytearray
     ) -> None:
         """Read the rest of the body. That of an error may be incomplete."""
+        if not response.is_success:  # the status says enough
+            with contextlib.suppress(httpx.HTTPError, TimeoutError):
+                async with asyncio.timeout(_ERROR_BODY_TIMEOUT_S):
+                    await self._read_body(response, stream, body)
+            return
         try:
-            async with asyncio.timeout(None if response.is_success else _ERROR_BODY_TIMEOUT_S):
-                await self._read_body(response, stream, body)
-        except (httpx.HTTPError, TimeoutError) as error:
-            if response.is_success:  # the status of an error says enough
-                raise broken_reply(error, self.name, response, self._excerpt(body)) from error
+            await self._read_body(response, stream, body)
+        except httpx.HTTPError as error:
+            raise broken_reply(error, self.name, response, self._excerpt(body)) from error
 
     async def _read_body(
         self, response: httpx.Response, stream: httpx.AsyncByteStream, body: bytearray
@@ -331,7 +337,7 @@ class HttpProvider(Dialect):
         return ""
 
 
-async def _hand_on(
+def _hand_on(
     events: Iterable[tuple[str, bytes]], reader: StreamReader, attempt: StreamedAttempt
 ) -> bool:
     """Returns whether they had anything of the answer. What comes before a fault is the caller's,
@@ -340,7 +346,5 @@ async def _hand_on(
         for name, data in events:
             reader.take(name, data)
     finally:
-        has_news = attempt.has_news
-        if has_news:
-            await attempt.put_news()
+        has_news = attempt.put_news()
     return has_news

@@ -101,7 +101,8 @@ class Simulated:
         pieces = _pieces(answer.text)
         for number, piece in enumerate(pieces, 1):
             transcript.events.append(TextDelta(piece))
-            await attempt.put_news()
+            attempt.put_news()
+            await attempt.room()
             if number * 2 > len(pieces):
                 await self._fail_half_way(fault, attempt)
             await asyncio.sleep(latency * (1 - _FIRST_WORD) / len(pieces))
