@@ -14,12 +14,12 @@ from pydantic import SecretStr
 
 from generation.conf.fields import (
     PROVIDERS,
-    ProviderName,
     Target,
     parse_boolean,
     parse_targets,
 )
-from generation.conf.settings import InvalidSettings, Settings, environment_name, validate
+from generation.conf.settings import Settings, environment_name
+from generation.conf.validation import InvalidSettings, validate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = [
     "PROVIDERS",
     "InvalidSettings",
-    "ProviderName",
     "Settings",
     "Target",
     "environment_name",

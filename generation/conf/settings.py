@@ -7,8 +7,6 @@ docs/configuration.md from this class.
 
 from __future__ import annotations
 
-import re
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import (
@@ -16,7 +14,6 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
-    ValidationError,
     ValidationInfo,
     field_validator,
 )
@@ -29,20 +26,23 @@ from generation.conf.fields import (
     ApiKey,
     BodyKeys,
     Boolean,
+    DottedPath,
     Faults,
     Models,
     OpenAIUrl,
     OptionalBoolean,
-    ProviderName,
+    OwnProviders,
     Range,
     RedactorPath,
+    Target,
     Targets,
     parse_body_keys,
+    parse_targets,
 )
 from generation.records import LogContent
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable
 
 # These families are known by their own names; every other setting is
 # prefixed with STACCATO_ in the environment.
@@ -148,11 +148,21 @@ class Settings(BaseModel):
         "`[encryption]`.",
     )
 
-    llm_provider: Literal["auto", ProviderName] = Field(
+    prompt_source: DottedPath = Field(
+        "",
+        description="Dotted path of a class that reads users' prompts, in place of the table of "
+        "profiles: a `generation.PromptSource`.",
+    )
+    providers: OwnProviders = Field(
+        {},
+        description="LLM providers of your own, by name: dotted paths of classes that are each a "
+        "`generation.Provider`, e.g. `house=yours.providers.House`.",
+    )
+    llm_provider: str = Field(
         "auto",
-        description="`auto`: Anthropic if its key is set, else OpenAI if its key is set, else "
-        "simulated while DEBUG is on. With DEBUG off, made-up answers must be asked for: "
-        "`simulated`.",
+        description="`anthropic`, `openai`, `simulated`, or a name of STACCATO_PROVIDERS. `auto`: "
+        "Anthropic if its key is set, else OpenAI if its key is set, else simulated while DEBUG is "
+        "on. With DEBUG off, made-up answers must be asked for: `simulated`.",
     )
     llm_model: str = Field(
         "",
@@ -321,6 +331,27 @@ class Settings(BaseModel):
             raise ValueError(f"texts can't outlive their log rows, which are kept {log_days} days")
         return days
 
+    @field_validator("llm_provider")
+    @classmethod
+    def _check_provider(cls, name: str, info: ValidationInfo) -> str:
+        known = ("auto", *_provider_names(info))
+        if name not in known:
+            raise ValueError(f"use one of {', '.join(known)}, or name a class in PROVIDERS")
+        return name
+
+    @field_validator("llm_allowed", "llm_models", "llm_fallbacks")
+    @classmethod
+    def _check_targets(cls, value: Any, info: ValidationInfo) -> Any:
+        targets: Iterable[Target] = value.values() if isinstance(value, dict) else value
+        for target in targets:
+            target.checked(_provider_names(info))
+        return value
+
+    def read_targets(self, text: str) -> tuple[Target, ...]:
+        """Raises `ValueError` if it names a provider that there is not."""
+        known = (*PROVIDERS, *self.providers)
+        return tuple(target.checked(known) for target in parse_targets(text))
+
     @property
     def body_days(self) -> int:
         """How many days texts are kept: by default, no longer than their log rows."""
@@ -354,40 +385,10 @@ class Settings(BaseModel):
         return self.drain_timeout or self.llm_timeout + self.write_timeout + 3
 
 
+def _provider_names(info: ValidationInfo) -> tuple[str, ...]:
+    return (*PROVIDERS, *info.data.get("providers", ()))  # missing where it is at fault itself
+
+
 def environment_name(key: str) -> str:
     """The environment variable for a key: LLM_TIMEOUT → LLM_TIMEOUT, MAX_IN_FLIGHT → STACCATO_…"""
     return key if key.startswith(_BARE_PREFIXES) else f"STACCATO_{key}"
-
-
-class InvalidSettings(ValueError):
-    """What is wrong, in one line."""
-
-
-def validate(values: Mapping[str, Any]) -> Settings:
-    """Returns the settings of a STACCATO dict. Raises `InvalidSettings`, which names every fault
-    and quotes no secret."""
-    try:
-        return Settings.model_validate(dict(values))
-    except ValidationError as error:
-        raise InvalidSettings("; ".join(_explain(error, values))) from None
-
-
-def _explain(error: ValidationError, values: Mapping[str, Any]) -> list[str]:
-    lines = []
-    for fault in error.errors(include_url=False, include_context=False):
-        key = str(fault["loc"][0])
-        if fault["type"] == "extra_forbidden":
-            known = [name.upper() for name in Settings.model_fields]
-            meant = get_close_matches(key.removeprefix("STACCATO_"), known, n=1)
-            hint = f"; is it {meant[0]}?" if meant else ""
-            lines.append(f"{key} is not a setting of Staccato{hint}")
-            continue
-        field = Settings.model_fields[key.lower()]
-        shown = repr(values.get(key))
-        if field.annotation is SecretStr or re.search(
-            "[@?]", shown
-        ):  # a URL may contain a password or a token
-            shown = "(hidden)"
-        reason = fault["msg"].removeprefix("Value error, ")
-        lines.append(f"{environment_name(key)}={shown}: {reason}")
-    return lines

@@ -19,6 +19,7 @@ from generation.llm.providers.parsing import (
     GZIP,
     Decoration,
     UnusableReply,
+    require_text,
     unpack,
 )
 from generation.llm.providers.stream_reader import ErrorEvent
@@ -211,7 +212,7 @@ class HttpProvider(Dialect):
         status = response.status_code
         try:
             await in_own_task(self._follow(stream, start, head, reader, attempt))
-            answer = self._require_text(attempt.transcript.answer(decoration))
+            answer = require_text(self.name, attempt.transcript.answer(decoration))
         except ErrorEvent as fault:
             raise self._failure(
                 status, response.headers, head, {}, fault.error, attempt.paid_part()
