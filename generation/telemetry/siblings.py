@@ -39,6 +39,7 @@ from generation.telemetry.snapshot import Snapshot
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
+    from generation.records import UserKey
     from generation.telemetry.totals import Families
 
 Figures = TypeVar("Figures")
@@ -72,7 +73,7 @@ class Answer(Generic[Figures]):
 class Running:
     """A generation of a process, as another one sees it."""
 
-    user_id: int | None
+    user_id: UserKey | None
     model: str
     has_content: bool
     is_background: bool

@@ -255,8 +255,7 @@ class HttpProvider(Dialect):
             if reader.is_stopped:
                 attempt.note_stop(_TAIL_TIMEOUT_S)
                 await self._read_tail(stream, decoder, reader)
-                if attempt.has_news:  # what came beside the usage
-                    await attempt.put_news()
+                attempt.put_news()  # what came beside the usage
                 return
             try:
                 chunk = await anext(chunks)

@@ -177,7 +177,8 @@ class OwnProvider:
                 if event == TextDelta(""):
                     continue
                 attempt.transcript.events.append(event)
-                await attempt.put_news()
+                attempt.put_news()
+                await attempt.room()
         finally:
             close: Any = getattr(pieces, "aclose", None)
             if close is not None:

@@ -90,7 +90,7 @@ async def test_who_comes_back_with_any_number_gets_what_follows_it(users, orm, s
             for n in ends
         ]
         call = runtime.current().find(UUID(begun.removeprefix("resp_")))
-        readers = call.relay.readers  # type: ignore[union-attr]  # it runs, and is streamed
+        readers = call.relay.readers
         await provider.until(lambda: len(readers) == len(ends), "all readers")
         gate.set()
         live = [read((await each).content) for each in running]
