@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+from django.apps import apps
 
 from generation import checks
 
@@ -34,5 +35,5 @@ def test_a_database_without_the_users_can_not_work(settings, monkeypatch):
 def test_half_of_unfold_is_reported(monkeypatch, listed, found):
     """It replaces `admin.site`, after which what was registered before is lost."""
     configs = [SimpleNamespace(name=name) for name in listed]
-    monkeypatch.setattr(checks.apps, "get_app_configs", lambda: configs)
+    monkeypatch.setattr(apps, "get_app_configs", lambda: configs)
     assert [message.id for message in checks.check_admin()] == found
