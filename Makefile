@@ -93,9 +93,10 @@ lock: ## pin the newest versions that pyproject.toml allows (needs uv)
 
 # Whether other versions of libraries will do shows here.
 TELLING = tests/conf tests/database/test_dsn.py tests/database/test_engine.py tests/journal tests/store \
-  tests/pipeline tests/llm tests/hosts tests/python_api/test_calls.py tests/python_api/test_own_call.py \
+  tests/pipeline tests/llm/test_client.py tests/llm/test_transport.py tests/llm/test_prices.py tests/hosts \
+  tests/python_api/test_calls.py tests/python_api/test_own_call.py tests/connections tests/api_keys \
   tests/api/test_generate.py tests/api/test_streaming.py tests/api/openai tests/api/anthropic \
-  tests/api_keys tests/admin/test_pages.py tests/admin/test_lists.py tests/connections
+  tests/admin/test_pages.py tests/admin/test_lists.py
 versions: $(PY) ## run telling tests with the oldest libraries that we take (DJANGO=6.0: with that Django; needs uv)
 	@$(if $(DJANGO),echo 'django~=$(DJANGO).0' > $(VENV)/versions.txt,uv pip compile --quiet \
 	  --resolution lowest-direct --no-annotate --python $(PY) -o $(VENV)/versions.txt pyproject.toml)

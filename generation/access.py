@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 from django.db import Error, connections, router, transaction
@@ -12,7 +12,11 @@ from django.http import HttpResponse
 from generation.models import GenerationAccess
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from django.http import HttpRequest
+
+View = TypeVar("View", bound="Callable[..., Any]")
 
 Action = GenerationAccess.Action
 
@@ -58,6 +62,13 @@ def record(
             entry.save(force_insert=True, using=alias)
     except Error as error:
         raise NotRecorded(str(error)) from error
+
+
+def outside_transactions(view: View) -> View:
+    """Let a view record an access, whichever database has ATOMIC_REQUESTS."""
+    for alias in connections:
+        view = transaction.non_atomic_requests(using=alias)(view)
+    return view
 
 
 def unavailable() -> HttpResponse:

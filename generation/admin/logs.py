@@ -18,7 +18,6 @@ from django.contrib.admin.options import IncorrectLookupParameters
 from django.core.exceptions import PermissionDenied
 from django.db.models import Q, TextField, Value
 from django.db.models.functions import Coalesce, Left, NullIf
-from django.db.transaction import non_atomic_requests
 from django.http import HttpResponseBadRequest
 from django.urls import path
 from django.utils.html import format_html
@@ -97,7 +96,7 @@ class GenerationLogAdmin(ReadOnlyAdmin):
         return tuple(name for name in self.list_display if may_read or name != "prompt_excerpt")
 
     # A record that waits for the end of the request's transaction might be rolled back.
-    @non_atomic_requests
+    @access.outside_transactions
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
@@ -123,11 +122,11 @@ class GenerationLogAdmin(ReadOnlyAdmin):
             logs.read_excerpts()
         return response
 
-    @non_atomic_requests
+    @access.outside_transactions
     def change_view(self, *args: Any, **kwargs: Any) -> HttpResponse:
         return super().change_view(*args, **kwargs)
 
-    @non_atomic_requests
+    @access.outside_transactions
     def export(self, request: HttpRequest) -> HttpResponseBase:
         """Streams the logs that the list's filter finds."""
         if not (self.has_view_permission(request) and request.user.has_perm(access.EXPORT)):

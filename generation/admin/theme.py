@@ -37,9 +37,7 @@ def serves_unfold() -> bool:
 
 
 IS_UNFOLD = serves_unfold()
-STYLES = (
-    ["generation/admin.css"] if IS_UNFOLD else ["generation/django.css", "generation/admin.css"]
-)
+STYLES = ["generation/admin.css", *([] if IS_UNFOLD else ["generation/django.css"])]
 
 if TYPE_CHECKING:
 

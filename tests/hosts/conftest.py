@@ -32,7 +32,7 @@ class Host:
         done = subprocess.run(
             [sys.executable, *arguments],
             env={**self.environment, **more}, cwd="/", capture_output=True, text=True, check=False,
-            timeout=120,
+            timeout=300,
         )  # fmt: skip
         assert done.returncode == status, f"{done.stdout}\n{done.stderr}"
         return done.stdout + done.stderr
