@@ -9,6 +9,7 @@ from uuid import UUID
 import httpx
 
 from generation.asgi import get_application
+from generation.pipeline.call import GenerationCall
 from generation.runtime import process as runtime
 from tests.support import in_process
 from tests.support.dialects import OpenAIDialect
@@ -49,6 +50,12 @@ def gated(gate: asyncio.Event):
     return streams(*WHOLE[:2], gate, *WHOLE[2:])
 
 
+def running(name: str) -> GenerationCall:
+    call = runtime.current().find(UUID(name.removeprefix("resp_")))
+    assert call is not None
+    return call
+
+
 async def retrieve(client, name: str, **query):
     return await client.get(f"{RESPONSES}/{name}", params=query)
 
@@ -63,8 +70,8 @@ async def test_it_is_answered_at_once_and_found_by_its_name(users, orm, settings
         following = asyncio.create_task(retrieve(client, begun["id"], stream="true"))
         provider.release.set()
         await provider.until(lambda: provider.calls == 1, "the call")
-        while (found := (await retrieve(client, begun["id"])).json())["status"] == "queued":
-            pass
+        await provider.until(lambda: running(begun["id"]).has_content, "the first word")
+        found = (await retrieve(client, begun["id"])).json()
         assert (found["status"], found["output"]) == ("in_progress", [])
         gate.set()
         events = read((await following).content)
@@ -83,17 +90,16 @@ async def test_who_comes_back_with_any_number_gets_what_follows_it(users, orm, s
         provider.behave = gated(gate := asyncio.Event())
         begun = (await client.post(RESPONSES, json=BACKGROUND)).json()["id"]
         ends = range(-1, 26)
-        running = [
+        following = [
             asyncio.create_task(
                 retrieve(client, begun, stream="true", **({"starting_after": n} if n >= 0 else {}))
             )
             for n in ends
         ]
-        call = runtime.current().find(UUID(begun.removeprefix("resp_")))
-        readers = call.relay.readers
+        readers = running(begun).relay.readers
         await provider.until(lambda: len(readers) == len(ends), "all readers")
         gate.set()
-        live = [read((await each).content) for each in running]
+        live = [read((await each).content) for each in following]
         stored = [
             read((await retrieve(client, begun, stream="true", starting_after=n)).content)
             for n in ends[1:]
@@ -179,8 +185,7 @@ async def test_a_caller_can_end_it(users, orm, settings):
     async with serving(settings, OPENAI) as (client, provider):
         provider.behave = gated(asyncio.Event())
         name = (await client.post(RESPONSES, json=BACKGROUND)).json()["id"]
-        while (await retrieve(client, name)).json()["status"] == "queued":
-            pass
+        await provider.until(lambda: running(name).has_content, "the first word")
         ended = (await client.post(f"{RESPONSES}/{name}/cancel")).json()
         row = await latest_row()
         assert (await client.post(f"{RESPONSES}/{name}/cancel")).json() == ended
