@@ -14,20 +14,29 @@ if TYPE_CHECKING:
     from generation.connections.middleware import HeldConnectionsMiddleware
     from generation.connections.release import released
     from generation.effects import FromGeneration
+    from generation.llm.providers.base import Answer
+    from generation.llm.providers.own import Provider
     from generation.python_api.calls import Stream, generate, generate_sync, stream
     from generation.python_api.effects import Insert, Update
     from generation.python_api.own_call import OwnGeneration, generation
-    from generation.records import Generation, Usage
+    from generation.records import Generation, Prompt, Usage
     from generation.runtime.announcing import generation_stored
+    from generation.store.prompt_source import PromptRequest, PromptSource, PromptTemplate
 
 __version__ = "0.1.0"
 __all__ = [
+    "Answer",
     "FromGeneration",
     "Generation",
     "Held",
     "HeldConnectionsMiddleware",
     "Insert",
     "OwnGeneration",
+    "Prompt",
+    "PromptRequest",
+    "PromptSource",
+    "PromptTemplate",
+    "Provider",
     "Stream",
     "Update",
     "Usage",
@@ -42,6 +51,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Answer": "llm.providers.base",
     "FromGeneration": "effects",
     "Insert": "python_api.effects",
     "Update": "python_api.effects",
@@ -49,6 +59,11 @@ _HOMES = {
     "Held": "connections.held",
     "HeldConnectionsMiddleware": "connections.middleware",
     "OwnGeneration": "python_api.own_call",
+    "Prompt": "records",
+    "PromptRequest": "store.prompt_source",
+    "PromptSource": "store.prompt_source",
+    "PromptTemplate": "store.prompt_source",
+    "Provider": "llm.providers.own",
     "Stream": "python_api.calls",
     "Usage": "records",
     "aheld_connections": "connections.held",

@@ -14,12 +14,14 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import router
 
 from generation import conf, user_keys
+from generation.conf.dotted_paths import load_class
 from generation.database import dsn
 from generation.llm.providers import registry as providers
 from generation.llm.transport import has_certificates
 from generation.privacy import redactors
 from generation.runtime import server
 from generation.runtime.connections import budget as connection_budget
+from generation.store.prompt_source import PromptSource
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +66,7 @@ def check_unused_providers(**_kwargs: Any) -> list[CheckMessage]:
     return [
         Concern(
             f"{setting} is set, but {name} is never asked.",
-            hint=f"Name {name} in LLM_PROVIDER, LLM_ALLOWED or LLM_FALLBACKS.",
+            hint=f"Name {name} in LLM_PROVIDER, LLM_ALLOWED, LLM_MODELS or LLM_FALLBACKS.",
             id="staccato.W004",
         )
         for setting, name in unused.items()
@@ -107,6 +109,21 @@ def check_redactor(**_kwargs: Any) -> list[CheckMessage]:
     except ValueError as error:
         hint = "It takes a text and returns a text."
         return [Error(f"STACCATO_REDACTOR: {error}.", hint=hint, id="staccato.E008")]
+    return []
+
+
+@register("staccato")
+def check_prompt_source(**_kwargs: Any) -> list[CheckMessage]:
+    try:
+        path = conf.load().prompt_source
+    except ImproperlyConfigured:  # E001 says so
+        return []
+    try:
+        if path:
+            load_class(path, PromptSource)
+    except ValueError as error:
+        hint = "It is the dotted path of a class that is a generation.PromptSource."
+        return [Error(f"PROMPT_SOURCE: {error}.", hint=hint, id="staccato.E009")]
     return []
 
 

@@ -15,7 +15,7 @@ from collections import deque
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from asgiref.sync import sync_to_async
+from asgiref.sync import async_to_sync, sync_to_async
 from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.db import transaction
@@ -32,6 +32,7 @@ from generation.records import NOBODYS, Claim, KeyRef, Profile, Reply, Usage
 from generation.runtime import process
 from generation.runtime.admission import Admission
 from generation.runtime.announcing import generation_stored
+from generation.store import prompt_source
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -191,7 +192,7 @@ class _Engine:
     # As profiles.
 
     async def read(self, request: GenerationRequest) -> Profile:
-        return await self._in_django(lambda: _read_profile(request.user_id))
+        return await self._in_django(lambda: _read_profile(request))
 
     # As idempotency keys.
 
@@ -215,7 +216,14 @@ class _Engine:
         await self._in_django(lambda: _write(keyed))
 
 
-def _read_profile(user_id: Any) -> Profile:
+def _read_profile(request: GenerationRequest) -> Profile:
+    user_id: Any = request.user_id
+    if path := conf.load().prompt_source:
+        asked = [prompt_source.PromptRequest(user_id, request.metadata)]
+        [profile] = async_to_sync(prompt_source.read)(prompt_source.load(path), asked)
+        if profile is None:
+            raise UnknownUser(f"user {user_id} does not exist or has no prompt")
+        return profile
     user = get_user_model()._default_manager.filter(pk=user_id).first()  # noqa: SLF001  # Django documents it
     if user is None or not user.is_active:
         raise UnknownUser(f"user {user_id} does not exist or has no prompt")

@@ -50,7 +50,7 @@ class ApiKeyForm(ModelForm):
     def clean_allowed_models(self) -> str:
         text: str = self.cleaned_data["allowed_models"]
         try:
-            conf.parse_targets(text)
+            conf.load().read_targets(text)
         except ValueError as error:
             raise ValidationError(str(error)) from None
         return text

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from generation.api_keys import tokens
-from generation.conf import Target, parse_targets
+from generation.conf import parse_targets
 from generation.errors import DatabaseUnavailable, Unauthorized
 from generation.records import Grant
 
@@ -27,7 +27,6 @@ KEPT_S = 30.0  # a revoked key works no longer than this
 REFRESH_S = 20.0  # an older entry is looked up again while it still answers
 SIZE = 10_000  # of known keys, and of unknown ones
 RECORD_USE_S = 60.0
-_NO_TARGETS = (Target("", "-"),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,14 +164,8 @@ class RecentKeys:
 
 
 def _known(stored: StoredKey) -> Known:
-    try:
-        targets = parse_targets(stored.allowed_models)
-    except ValueError:
-        # Stored without the forms' validation. Allow nothing then, rather than everything.
-        logger.error(  # noqa: TRY400  # the traceback would add nothing
-            "the API key %s names models that can't be read", stored.prefix
-        )
-        targets = _NO_TARGETS
+    # Of a provider that the settings have no more, a key allows nothing.
+    targets = parse_targets(stored.allowed_models)
     return Known(
         digest=stored.digest,
         expires_at=stored.expires_at,

@@ -14,7 +14,6 @@ from pydantic import SecretStr
 
 from generation.conf.fields import (
     PROVIDERS,
-    ProviderName,
     Target,
     parse_boolean,
     parse_targets,
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 __all__ = [
     "PROVIDERS",
     "InvalidSettings",
-    "ProviderName",
     "Settings",
     "Target",
     "environment_name",

@@ -6,13 +6,16 @@ import math
 import re
 from base64 import b64decode
 from ipaddress import ip_address
-from typing import Annotated, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
-ProviderName = Literal["anthropic", "openai", "simulated"]
-PROVIDERS: tuple[str, ...] = get_args(ProviderName)
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+PROVIDERS = ("anthropic", "openai", "simulated")  # ours
+_TAKEN = frozenset((*PROVIDERS, "auto", "own"))
 _BODY_KEY_BYTES = 32
 _WORDS = {
     **dict.fromkeys(("1", "true", "yes", "on"), True),
@@ -29,18 +32,15 @@ class Target(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Target:
-        """'openai:gpt-b' or 'simulated' → a target; the model may contain ':'.
-
-        Raises `ValueError` for an unknown provider.
-        """
+        """'openai:gpt-b' or 'simulated' → a target; the model may contain ':'."""
         provider, _, model = text.strip().partition(":")
-        return cls(provider, model).checked()
+        return cls(provider, model)
 
-    def checked(self) -> Target:
-        """Returns itself; raises `ValueError` for an unknown provider."""
-        if self.provider not in PROVIDERS:
+    def checked(self, providers: Collection[str]) -> Target:
+        """Returns itself; raises `ValueError` if its provider is none of these."""
+        if self.provider not in providers:
             raise ValueError(
-                f"use provider:model; the providers are {', '.join(PROVIDERS)}, not"
+                f"use provider:model; the providers are {', '.join(providers)}, not"
                 f" {self.provider!r}"
             )
         return self
@@ -50,11 +50,12 @@ class Target(NamedTuple):
 
 
 def parse_targets(text: str) -> tuple[Target, ...]:
-    """'openai:gpt-b, simulated' → (Target('openai', 'gpt-b'), Target('simulated', '')).
+    """'openai:gpt-b, simulated' → (Target('openai', 'gpt-b'), Target('simulated', ''))."""
+    return tuple(map(Target.parse, _entries(text)))
 
-    Raises `ValueError` for an unknown provider.
-    """
-    return tuple(Target.parse(entry) for entry in text.split(",") if entry.strip())
+
+def _entries(text: str) -> list[str]:
+    return [entry for entry in map(str.strip, text.split(",")) if entry]
 
 
 def parse_boolean(text: str) -> bool:
@@ -79,30 +80,52 @@ def _check_range(value: tuple[float, float]) -> tuple[float, float]:
     return value
 
 
-def _check_targets(targets: tuple[Target, ...]) -> tuple[Target, ...]:
-    return tuple(target.checked() for target in targets)
-
-
 def _parse_models(value: object) -> object:
     """'fast=openai:gpt-b' → {'fast': Target('openai', 'gpt-b')}."""
     if not isinstance(value, str):
         return value
-    models: dict[str, Target] = {}
-    for entry in filter(None, map(str.strip, value.split(","))):
-        name, sign, target = map(str.strip, entry.partition("="))
-        if not sign or not target:
-            raise ValueError(f"{entry} is not name=provider:model")
-        if name in models:
+    pairs = _parse_pairs(value, "name=provider:model")
+    return {name: Target.parse(target) for name, target in pairs.items()}
+
+
+def _parse_pairs(text: str, form: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for entry in _entries(text):
+        name, sign, value = map(str.strip, entry.partition("="))
+        if not sign or not value:
+            raise ValueError(f"{entry} is not {form}")
+        if name in pairs:
             raise ValueError(f"{name} is given twice")
-        models[name] = Target.parse(target)
-    return models
+        pairs[name] = value
+    return pairs
+
+
+def _parse_own_providers(value: object) -> object:
+    """'house=yours.providers.House' → {'house': 'yours.providers.House'}."""
+    return _parse_pairs(value, "name=dotted.path") if isinstance(value, str) else value
+
+
+def _check_own_providers(paths: dict[str, str]) -> dict[str, str]:
+    for name, path in paths.items():
+        if not re.fullmatch("[a-z][a-z0-9_-]{0,31}", name) or name in _TAKEN:
+            raise ValueError(
+                f"{name} can't be a provider's name: use up to 32 lower-case letters, digits and"
+                f" _-, and none of {', '.join(sorted(_TAKEN))}"
+            )
+        _check_dotted_path(path)
+    return paths
+
+
+def _check_dotted_path(path: str) -> str:
+    if path and not re.fullmatch(r"\w+(\.\w+)+", path):
+        raise ValueError("use the dotted path of a class, e.g. yours.providers.House")
+    return path
 
 
 def _check_models(models: dict[str, Target]) -> dict[str, Target]:
-    for name, target in models.items():
+    for name in models:
         if not re.fullmatch(r"[\w./:@-]{1,100}", name, re.ASCII):
             raise ValueError("a name has up to 100 letters, digits or _./:@-")
-        target.checked()
     return models
 
 
@@ -212,9 +235,11 @@ def _read_targets(value: object) -> object:
 Boolean = Annotated[bool, BeforeValidator(_read_boolean)]
 OptionalBoolean = Annotated[bool | None, BeforeValidator(_read_boolean)]
 Range = Annotated[tuple[float, float], BeforeValidator(_parse_range), AfterValidator(_check_range)]
-Targets = Annotated[
-    tuple[Target, ...], BeforeValidator(_read_targets), AfterValidator(_check_targets)
+Targets = Annotated[tuple[Target, ...], BeforeValidator(_read_targets)]
+OwnProviders = Annotated[
+    dict[str, str], BeforeValidator(_parse_own_providers), AfterValidator(_check_own_providers)
 ]
+DottedPath = Annotated[str, AfterValidator(_check_dotted_path)]
 Models = Annotated[dict[str, Target], BeforeValidator(_parse_models), AfterValidator(_check_models)]
 SimulatedFault = Literal["429", "500", "503", "529", "timeout", "malformed", "cut", "stall"]
 Faults = Annotated[

@@ -29,20 +29,23 @@ from generation.conf.fields import (
     ApiKey,
     BodyKeys,
     Boolean,
+    DottedPath,
     Faults,
     Models,
     OpenAIUrl,
     OptionalBoolean,
-    ProviderName,
+    OwnProviders,
     Range,
     RedactorPath,
+    Target,
     Targets,
     parse_body_keys,
+    parse_targets,
 )
 from generation.records import LogContent
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 # These families are known by their own names; every other setting is
 # prefixed with STACCATO_ in the environment.
@@ -148,11 +151,21 @@ class Settings(BaseModel):
         "`[encryption]`.",
     )
 
-    llm_provider: Literal["auto", ProviderName] = Field(
+    prompt_source: DottedPath = Field(
+        "",
+        description="Dotted path of a class that reads users' prompts, in place of the table of "
+        "profiles: a `generation.PromptSource`.",
+    )
+    providers: OwnProviders = Field(
+        {},
+        description="LLM providers of your own, by name: dotted paths of classes that are each a "
+        "`generation.Provider`, e.g. `house=yours.providers.House`.",
+    )
+    llm_provider: str = Field(
         "auto",
-        description="`auto`: Anthropic if its key is set, else OpenAI if its key is set, else "
-        "simulated while DEBUG is on. With DEBUG off, made-up answers must be asked for: "
-        "`simulated`.",
+        description="`anthropic`, `openai`, `simulated`, or a name of STACCATO_PROVIDERS. `auto`: "
+        "Anthropic if its key is set, else OpenAI if its key is set, else simulated while DEBUG is "
+        "on. With DEBUG off, made-up answers must be asked for: `simulated`.",
     )
     llm_model: str = Field(
         "",
@@ -321,6 +334,27 @@ class Settings(BaseModel):
             raise ValueError(f"texts can't outlive their log rows, which are kept {log_days} days")
         return days
 
+    @field_validator("llm_provider")
+    @classmethod
+    def _check_provider(cls, name: str, info: ValidationInfo) -> str:
+        known = ("auto", *_provider_names(info))
+        if name not in known:
+            raise ValueError(f"use one of {', '.join(known)}, or name a class in PROVIDERS")
+        return name
+
+    @field_validator("llm_allowed", "llm_models", "llm_fallbacks")
+    @classmethod
+    def _check_targets(cls, value: Any, info: ValidationInfo) -> Any:
+        targets: Iterable[Target] = value.values() if isinstance(value, dict) else value
+        for target in targets:
+            target.checked(_provider_names(info))
+        return value
+
+    def read_targets(self, text: str) -> tuple[Target, ...]:
+        """Raises `ValueError` if it names a provider that there is not."""
+        known = (*PROVIDERS, *self.providers)
+        return tuple(target.checked(known) for target in parse_targets(text))
+
     @property
     def body_days(self) -> int:
         """How many days texts are kept: by default, no longer than their log rows."""
@@ -352,6 +386,10 @@ class Settings(BaseModel):
     @property
     def drain_seconds(self) -> float:
         return self.drain_timeout or self.llm_timeout + self.write_timeout + 3
+
+
+def _provider_names(info: ValidationInfo) -> tuple[str, ...]:
+    return (*PROVIDERS, *info.data.get("providers", ()))  # missing where it is at fault itself
 
 
 def environment_name(key: str) -> str:

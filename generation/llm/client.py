@@ -16,6 +16,7 @@ from generation.llm.completion import CompletionContext
 from generation.llm.offer import Offer, with_model
 from generation.llm.prices import Prices
 from generation.llm.providers import registry
+from generation.llm.providers.own import OwnProvider
 from generation.llm.transport import Transport
 from generation.llm.upstream import Upstream
 from generation.records import Reply
@@ -41,12 +42,12 @@ class LLMClient:
         self._timeout = settings.llm_timeout
         self._clock = asyncio.get_running_loop().time
         self._upstreams = {
-            name: Upstream(registry.PROVIDERS[name](settings, transport), settings)
+            name: Upstream(registry.find(settings, name)(settings, transport), settings)
             for name in sorted(registry.named_providers(settings))
         }
         self.offer = Offer(settings)
         self.choose = self.offer.choose
-        self._fallbacks = tuple(map(with_model, settings.llm_fallbacks))
+        self._fallbacks = tuple(with_model(settings, each) for each in settings.llm_fallbacks)
         self._chain = lru_cache(maxsize=256)(self._build_chain)
         is_priced = any(upstream.provider.price_list for upstream in self._upstreams.values())
         self._prices = Prices() if is_priced else None
@@ -60,12 +61,14 @@ class LLMClient:
             try:
                 yield client
             finally:
-                client.close()
+                await client.aclose()
 
-    def close(self) -> None:
-        """Log the failures that were not logged yet."""
+    async def aclose(self) -> None:
+        """Log the failures that were not logged yet, and close what providers have opened."""
         for upstream in self._upstreams.values():
             upstream.failures.close()
+            if isinstance(upstream.provider, OwnProvider):
+                await upstream.provider.aclose()
 
     async def complete(self, prompt: Prompt) -> Outcome:
         """Ask the prompt's provider, then the fallbacks, within LLM_TIMEOUT in total.

@@ -17,8 +17,8 @@ class Offer:
 
     def __init__(self, settings: Settings) -> None:
         default = Target(registry.default_provider(settings), settings.llm_model)
-        aliases = {name: with_model(target) for name, target in settings.llm_models.items()}
-        named = map(with_model, (default, *settings.llm_allowed))
+        aliases = {n: with_model(settings, target) for n, target in settings.llm_models.items()}
+        named = (with_model(settings, target) for target in (default, *settings.llm_allowed))
         self.targets = tuple(dict.fromkeys((*named, *aliases.values())))
         # What clients may ask for, in the order in which it is listed.
         self.models = dict(aliases)
@@ -44,7 +44,7 @@ class Offer:
         raise ModelNotAllowed(f"{wanted} is not offered here; these are: {offered}")
 
 
-def with_model(target: Target) -> Target:
+def with_model(settings: Settings, target: Target) -> Target:
     """Returns the target with its provider's default model, if it names none."""
-    default_model = registry.PROVIDERS[target.provider].default_model
+    default_model = registry.find(settings, target.provider).default_model
     return Target(target.provider, target.model or default_model)

@@ -159,6 +159,16 @@ _ROOM: dict[int, frozenset[Finding]] = {
 }
 
 
+_FINDING_OF_ERROR: dict[type[LLMError], Finding] = {}
+for _finding, _rule in RULES.items():
+    _FINDING_OF_ERROR.setdefault(_rule.error, _finding)
+
+
+def finding_of(error: type[LLMError]) -> Finding | None:
+    """Returns what an error of this class shows where its provider says no more than that."""
+    return _FINDING_OF_ERROR.get(error)
+
+
 def is_success(status: int | None) -> bool:
     return status is not None and 200 <= status < 300  # 2xx
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from generation.privacy.policy import ContentPolicy
     from generation.records import Claim, GenerationRequest, Profile
     from generation.store.profiles import Profiles
+    from generation.store.prompt_source import SourcedProfiles
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class Pipeline:
         self,
         settings: Settings,
         database: Database,
-        profiles: Profiles,
+        profiles: Profiles | SourcedProfiles,
         idempotency: Idempotency,
         llm: LLMClient,
         log: Log,

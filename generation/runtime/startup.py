@@ -15,7 +15,7 @@ from django.db.migrations.executor import MigrationExecutor
 
 import generation
 from generation.llm.offer import Offer
-from generation.llm.providers.registry import PROVIDERS, default_provider
+from generation.llm.providers.registry import default_provider, find
 from generation.runtime import server
 from generation.runtime.connections import budget as connection_budget
 
@@ -56,7 +56,7 @@ def warn_about(settings: Settings) -> None:
 def announce(settings: Settings, database: str) -> None:
     """Log what serves, where, and with what."""
     default = Offer(settings).targets[0]
-    url = PROVIDERS[default.provider].address(settings)
+    url = find(settings, default.provider).address(settings)
     at = server.address()
     logger.info(
         "Staccato %s serves%s as process %d; LLM: %s%s; database: %s",

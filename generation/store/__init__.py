@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from generation.privacy.encryption import KeyRing
+from generation.store import prompt_source
 from generation.store.api_keys import ApiKeys
 from generation.store.claims import Claims
 from generation.store.generations import Generations
@@ -17,6 +18,7 @@ from generation.store.held_results import HeldResults
 from generation.store.identity import identify
 from generation.store.logs import Logs
 from generation.store.profiles import Profiles
+from generation.store.prompt_source import SourcedProfiles
 from generation.store.usage import UsageLogs
 
 if TYPE_CHECKING:
@@ -33,7 +35,10 @@ class Store:
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
         longest_s = settings.db_pool_timeout + settings.llm_timeout + settings.write_timeout
-        self.profiles = Profiles(database)
+        self.profiles: Profiles | SourcedProfiles = Profiles(database)
+        if settings.prompt_source:
+            source = prompt_source.load(settings.prompt_source)
+            self.profiles = SourcedProfiles(database, source, settings.db_pool_timeout)
         self.usage = UsageLogs(database, timedelta(days=settings.usage_retention_days))
         self.logs = Logs(
             database,

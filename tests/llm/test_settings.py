@@ -70,7 +70,7 @@ def test_every_name_that_the_settings_know_is_a_provider():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"LLM_PROVIDER": "gemini"}, "LLM_PROVIDER='gemini': Input should be 'auto', 'anthropic'"),
+        ({"LLM_PROVIDER": "gemini"}, "LLM_PROVIDER='gemini': use one of auto, anthropic"),
         ({"LLM_FALLBACKS": "gpt-4"}, "LLM_FALLBACKS='gpt-4': use provider:model"),
         ({"LLM_SIMULATED_LATENCY": "8-2"}, "LLM_SIMULATED_LATENCY='8-2'"),
         ({"LLM_SIMULATED_LATENCY": "x"}, "LLM_SIMULATED_LATENCY='x'"),

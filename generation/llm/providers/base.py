@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from generation.conversation import ToolUse
-from generation.records import Reply
+from generation.records import Reply, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from generation.conf import Settings
     from generation.conversation import Block
     from generation.llm.streamed_attempt import StreamedAttempt
-    from generation.records import Prompt, Usage
+    from generation.records import Prompt
 
 
 class Provider(Protocol):
@@ -61,12 +61,12 @@ class Provider(Protocol):
 
 @dataclass(slots=True)
 class Answer:
-    """What one successful attempt brought. `model` is the name by which the provider calls it."""
+    """What one successful attempt brought."""
 
-    text: str
-    usage: Usage
-    model: str
-    stop_reason: str
+    text: str = ""
+    usage: Usage = field(default_factory=lambda: Usage(None, None))  # None: it is not known
+    model: str = ""  # by the name that the provider has for it; '': as it was asked for
+    stop_reason: str = "end_turn"  # or max_tokens, stop_sequence, tool_use, refusal
     blocks: tuple[Block, ...] = ()  # empty: one block of text, or nothing
     is_plain: bool = True  # one complete text and nothing else; if not, the raw reply is kept
     raw_reply: str = ""

@@ -18,8 +18,9 @@ from generation.llm.providers.parsing import (
     excerpt,
     optional,
     parse_json,
+    require_text,
 )
-from generation.llm.providers.stream_reader import BROKEN_OFF, ErrorEvent
+from generation.llm.providers.stream_reader import ErrorEvent
 from generation.llm.transcript import Transcript
 from generation.records import Finding
 from generation.telemetry import metrics
@@ -77,27 +78,6 @@ class Dialect(ABC):
     def reader(self, transcript: Transcript, decoration: Decoration) -> StreamReader:
         """Reads one streamed answer."""
 
-    def _require_text(self, answer: Answer) -> Answer:
-        """Returns the answer. Raises `UnusableReply` if it is none."""
-        if answer.stop_reason == BROKEN_OFF:
-            raise UnusableReply(
-                f"{self.name} broke off before its answer was complete", Finding.BROKEN_OFF, answer
-            )
-        if answer.stop_reason == "refusal":
-            raise UnusableReply(
-                f"{self.name} declines to answer this prompt", Finding.DECLINED, answer
-            )
-        if answer.text or answer.has_tool_use:
-            return answer
-        if answer.stop_reason == "max_tokens":
-            # Thinking counts as output, so a small limit can end before the text.
-            raise UnusableReply(
-                f"{self.name} reached max_tokens before any text; allow more tokens",
-                Finding.CUT_OFF,
-                answer,
-            )
-        raise UnusableReply(f"{self.name} sent an answer without text", Finding.EMPTY, answer)
-
     def _read(self, status: int, headers: httpx.Headers, body: bytearray) -> Answer:
         """Returns the answer. Raises the error that the reply amounts to."""
         decoration = Decoration(self._excerpt)
@@ -115,7 +95,7 @@ class Dialect(ABC):
                 error = read_error(payload, status, beside_an_answer=self._holds_answer(payload))
                 if error is not None or not policy.is_success(status):
                     raise self._failure(status, headers, body, payload, error)
-                answer = self._require_text(self.decode(payload, decoration))
+                answer = require_text(self.name, self.decode(payload, decoration))
                 answer.original = payload
         except ErrorEvent as fault:
             payload, error = {}, fault.error
@@ -141,7 +121,7 @@ class Dialect(ABC):
         except UnusableReply as fault:
             fault.answer = transcript.answer(decoration)
             raise
-        return self._require_text(transcript.answer(decoration))
+        return require_text(self.name, transcript.answer(decoration))
 
     def _unusable(
         self, fault: UnusableReply, status: int, raw_reply: str, partial: Reply | None = None

@@ -18,6 +18,7 @@ from generation.llm.providers.parsing import (
     GZIP,
     Decoration,
     UnusableReply,
+    require_text,
     unpack,
 )
 from generation.llm.providers.stream_reader import ErrorEvent
@@ -209,7 +210,7 @@ class HttpProvider(Dialect):
         status = response.status_code
         try:
             await in_own_task(self._follow(stream, start, head, reader, attempt))
-            answer = self._require_text(attempt.transcript.answer(decoration))
+            answer = require_text(self.name, attempt.transcript.answer(decoration))
         except ErrorEvent as fault:
             raise self._failure(
                 status, response.headers, head, {}, fault.error, attempt.paid_part()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from generation.llm.providers.base import Answer
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # RFC 8259 §8.1: a reader may ignore it
+BROKEN_OFF = "error"  # the stop reason of an answer without an end
 GZIP = b"\x1f\x8b"  # no JSON starts so
 
 EXCERPT_CHARS = 4000
@@ -59,6 +60,24 @@ def parse_json(body: bytes | bytearray) -> Any:
         return json.loads(text, parse_constant=_reject_constant)
     except (ValueError, RecursionError):
         raise _not_json(text) from None
+
+
+def require_text(name: str, answer: Answer) -> Answer:
+    """Returns the provider's answer. Raises `UnusableReply` if it is none."""
+    if answer.stop_reason == BROKEN_OFF:
+        raise UnusableReply(
+            f"{name} broke off before its answer was complete", Finding.BROKEN_OFF, answer
+        )
+    if answer.stop_reason == "refusal":
+        raise UnusableReply(f"{name} declines to answer this prompt", Finding.DECLINED, answer)
+    if answer.text or answer.has_tool_use:
+        return answer
+    if answer.stop_reason == "max_tokens":
+        # Thinking counts as output, so a small limit can end before the text.
+        raise UnusableReply(
+            f"{name} reached max_tokens before any text; allow more tokens", Finding.CUT_OFF, answer
+        )
+    raise UnusableReply(f"{name} sent an answer without text", Finding.EMPTY, answer)
 
 
 def unpack(body: bytearray, max_bytes: int) -> bytes:

@@ -8,6 +8,7 @@ from pydantic import SecretStr
 
 from generation.llm.providers.anthropic.provider import Anthropic
 from generation.llm.providers.openai.provider import OpenAI
+from generation.llm.providers.own import named
 from generation.llm.providers.simulated import Simulated
 
 if TYPE_CHECKING:
@@ -21,6 +22,14 @@ PROVIDERS: dict[str, type[Provider]] = {
     OpenAI.name: OpenAI,
     Simulated.name: Simulated,
 }
+
+
+def find(settings: Settings, name: str) -> type[Provider]:
+    """Returns ours, or the project's own. Raises `ValueError` if that can't be imported."""
+    if name in PROVIDERS:
+        return PROVIDERS[name]
+    own: type[Provider] = named(name, settings.providers[name])
+    return own
 
 
 def default_provider(settings: Settings) -> str:
@@ -41,9 +50,10 @@ def named_providers(settings: Settings) -> dict[str, str]:
 
 
 def unused(settings: Settings) -> dict[str, str]:
-    """Returns the keys and addresses that are set for a provider that is never asked."""
+    """Returns the settings that are for a provider that is never asked."""
     named = named_providers(settings)
-    return {
+    own = {f"PROVIDERS[{name!r}]": name for name in settings.providers if name not in named}
+    return own | {
         field.upper(): name
         for name in PROVIDERS
         if name not in named
@@ -60,8 +70,15 @@ def faults(settings: Settings) -> list[str]:
     """Returns why providers can't be called although settings name them; one sentence each."""
     default = default_provider(settings)
     found = []
+    for name in settings.providers:
+        try:
+            find(settings, name)
+        except ValueError as error:
+            found.append(f"PROVIDERS[{name!r}]: {error}")
+    if found:
+        return found
     for name, setting in named_providers(settings).items():
-        lacks = PROVIDERS[name].lacks(settings, is_default=name == default)
+        lacks = find(settings, name).lacks(settings, is_default=name == default)
         if lacks:
             found.append(f"{setting} names {name}, but {lacks}")
     return found

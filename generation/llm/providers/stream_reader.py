@@ -9,7 +9,7 @@ import orjson
 
 from generation.events import TextDelta, ThinkingDelta
 from generation.llm.providers.error_bodies import ErrorObject, read_error
-from generation.llm.providers.parsing import UnusableReply, parse_json
+from generation.llm.providers.parsing import BROKEN_OFF, UnusableReply, parse_json
 from generation.llm.providers.tool_calls import ToolCalls
 from generation.records import Finding
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from generation.llm.providers.parsing import Decoration
     from generation.llm.transcript import Transcript
 
-BROKEN_OFF = "error"  # the stop reason of an answer without an end
 _SUCCESS = 200
 _EVENT_SIZE = 24  # so that a great many small pieces take no more memory than few large ones
 

@@ -62,7 +62,7 @@ class Command(BaseCommand):
 
     def create_key(self, options: dict[str, Any]) -> None:
         try:
-            conf.parse_targets(options["models"])
+            conf.load().read_targets(options["models"])
         except ValueError as error:
             raise CommandError(f"--models {error}") from None
         new = tokens.make(conf.load().pepper)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from generation.llm.providers.error_bodies import read_error
-from generation.llm.providers.parsing import optional
-from generation.llm.providers.stream_reader import BROKEN_OFF, ErrorEvent, StreamReader
+from generation.llm.providers.parsing import BROKEN_OFF, optional
+from generation.llm.providers.stream_reader import ErrorEvent, StreamReader
 from generation.records import Usage
 
 if TYPE_CHECKING:
