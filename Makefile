@@ -31,7 +31,7 @@ else \
 fi
 endef
 
-.PHONY: help run test clients check bench docs audit screenshots lock versions clean prepare
+.PHONY: help run test clients example check bench docs audit screenshots lock versions clean prepare
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -44,6 +44,18 @@ test: $(TOOLS) ## run the tests
 	$(PY) -m pytest $(PYTEST)
 
 clients: $(CLIENTS)/installed ## install the clients that tests/clients runs; without them it is skipped
+
+# The wheel as somebody installs it, with the example's own requirements and nothing of ours.
+EXAMPLE = $(VENV)/example
+IN_EXAMPLE = cd examples/chat && PATH="$(abspath $(EXAMPLE))/bin:$$PATH"
+example: $(TOOLS) $(EXAMPLE)/installed ## test examples/chat and its types with the built wheel
+	@rm -rf build/wheel
+	@$(EXAMPLE)/bin/pip wheel --quiet --disable-pip-version-check --no-deps -w build/wheel .
+	@$(EXAMPLE)/bin/pip install --quiet --disable-pip-version-check build/wheel/*.whl
+	@$(EXAMPLE)/bin/pip install --quiet --disable-pip-version-check --no-deps --force-reinstall build/wheel/*.whl
+	$(IN_EXAMPLE) python -m mypy
+	$(IN_EXAMPLE) pyright
+	$(PY) -m tests.support.with_postgres sh -c '$(IN_EXAMPLE) python -m pytest -q'
 
 check: $(TOOLS) ## run the static checks and the tests
 	$(PY) -m ruff check .
@@ -133,6 +145,12 @@ $(CLIENTS)/installed: tests/clients/requirements.txt $(PY)
 	@echo "Installing the clients of tests/clients: 160 MB"
 	@$(PY) -m venv $(CLIENTS)
 	@$(CLIENTS)/bin/pip install --no-compile --quiet --disable-pip-version-check --no-deps -r $<
+	@touch $@
+
+$(EXAMPLE)/installed: examples/chat/requirements.txt examples/chat/requirements-dev.txt $(PY)
+	@echo "Installing what examples/chat and its tests need: 600 MB"
+	@$(PY) -m venv $(EXAMPLE)
+	@$(EXAMPLE)/bin/pip install --no-compile --quiet --disable-pip-version-check -r examples/chat/requirements-dev.txt
 	@touch $@
 
 $(TOOLS): requirements-dev.txt $(INSTALLED)

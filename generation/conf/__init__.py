@@ -18,7 +18,8 @@ from generation.conf.fields import (
     parse_boolean,
     parse_targets,
 )
-from generation.conf.settings import InvalidSettings, Settings, environment_name, validate
+from generation.conf.settings import Settings, environment_name
+from generation.conf.validation import InvalidSettings, validate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,8 +7,6 @@ docs/configuration.md from this class.
 
 from __future__ import annotations
 
-import re
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import (
@@ -16,7 +14,6 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
-    ValidationError,
     ValidationInfo,
     field_validator,
 )
@@ -45,7 +42,7 @@ from generation.conf.fields import (
 from generation.records import LogContent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
 # These families are known by their own names; every other setting is
 # prefixed with STACCATO_ in the environment.
@@ -395,37 +392,3 @@ def _provider_names(info: ValidationInfo) -> tuple[str, ...]:
 def environment_name(key: str) -> str:
     """The environment variable for a key: LLM_TIMEOUT → LLM_TIMEOUT, MAX_IN_FLIGHT → STACCATO_…"""
     return key if key.startswith(_BARE_PREFIXES) else f"STACCATO_{key}"
-
-
-class InvalidSettings(ValueError):
-    """What is wrong, in one line."""
-
-
-def validate(values: Mapping[str, Any]) -> Settings:
-    """Returns the settings of a STACCATO dict. Raises `InvalidSettings`, which names every fault
-    and quotes no secret."""
-    try:
-        return Settings.model_validate(dict(values))
-    except ValidationError as error:
-        raise InvalidSettings("; ".join(_explain(error, values))) from None
-
-
-def _explain(error: ValidationError, values: Mapping[str, Any]) -> list[str]:
-    lines = []
-    for fault in error.errors(include_url=False, include_context=False):
-        key = str(fault["loc"][0])
-        if fault["type"] == "extra_forbidden":
-            known = [name.upper() for name in Settings.model_fields]
-            meant = get_close_matches(key.removeprefix("STACCATO_"), known, n=1)
-            hint = f"; is it {meant[0]}?" if meant else ""
-            lines.append(f"{key} is not a setting of Staccato{hint}")
-            continue
-        field = Settings.model_fields[key.lower()]
-        shown = repr(values.get(key))
-        if field.annotation is SecretStr or re.search(
-            "[@?]", shown
-        ):  # a URL may contain a password or a token
-            shown = "(hidden)"
-        reason = fault["msg"].removeprefix("Value error, ")
-        lines.append(f"{environment_name(key)}={shown}: {reason}")
-    return lines

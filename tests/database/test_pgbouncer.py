@@ -22,6 +22,7 @@ from generation.partitions.ddl import AHEAD
 from generation.partitions.intervals import WEEK, interval_at
 from generation.records import KeyedRow, LogRow
 from generation.runtime.process import Runtime
+from generation.store.profiles import Profiles
 from generation.uuid7 import uuid7
 from tests.support import http, pgbouncer, service
 
@@ -62,6 +63,11 @@ def forget_connection() -> None:
     del connections["default"]
 
 
+def profiles_of(runtime: Runtime) -> Profiles:
+    assert isinstance(runtime.store.profiles, Profiles)
+    return runtime.store.profiles
+
+
 def prompt_of(user_id: int) -> str:
     return f"The prompt of user {user_id}, and nobody else's: {user_id**7}."
 
@@ -98,7 +104,7 @@ async def test_no_phase_fails_or_gets_what_belongs_to_another(behind_bouncer, sq
     async def call(numbers: range) -> None:
         for number in numbers:
             user_id = USERS[number % len(USERS)]
-            (profile,) = await runtime.store.profiles._read_batch([user_id])
+            (profile,) = await profiles_of(runtime)._read_batch([user_id])
             if profile is None or profile.prompt_template != prompt_of(user_id):
                 wrong.append(f"user {user_id} got {profile}")
             new = row(number)
@@ -143,7 +149,7 @@ async def test_without_the_mode_the_log_names_the_setting(behind_bouncer, settin
     async def call(first: int) -> None:
         for number in range(first, 400, CALLERS):
             with contextlib.suppress(DatabaseUnavailable):
-                await runtime.store.profiles._read_batch([USERS[number % len(USERS)]])
+                await profiles_of(runtime)._read_batch([USERS[number % len(USERS)]])
 
     async with Runtime.open() as runtime, asyncio.TaskGroup() as callers:
         for first in range(CALLERS):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -13,7 +14,13 @@ from django.contrib.auth import get_user_model
 from django.test import AsyncRequestFactory, RequestFactory
 from django.utils.module_loading import import_string
 
-from generation import aheld_connections, generate, generation_stored, held_connections
+from generation import (
+    aheld_connections,
+    generate,
+    generation_stored,
+    held_connections,
+    stream,
+)
 from generation.models import GenerationLog
 from generation.python_api import loop_thread
 from generation.testing import override_llm
@@ -21,13 +28,29 @@ from generation.testing import override_llm
 PAGE = Path(__file__).parents[2] / "docs" / "embedding.md"
 
 
+def blocks_of(heading: str) -> list[str]:
+    section = PAGE.read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+
+
+def run(block: str, **given) -> dict:
+    """Returns what it defines."""
+    names = {"__name__": "theirs", **given}
+    exec(compile(block, "docs/embedding.md", "exec"), names)
+    return names
+
+
 def names_of(heading: str, **given) -> dict:
     """Runs the blocks under a heading one after the other. Returns what they define."""
-    section = PAGE.read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    names = {"__name__": "theirs", **given}
-    for block in re.findall(r"```python\n(.*?)```", section, re.DOTALL):
-        exec(compile(block, f"docs/embedding.md: {heading}", "exec"), names)
-    return names
+    return run("\n".join(blocks_of(heading)), **given)
+
+
+def install(monkeypatch, name: str, members: dict) -> None:
+    """Makes the module `yours.<name>` of a block."""
+    module = ModuleType(f"yours.{name}")
+    vars(module).update(members)
+    monkeypatch.setitem(sys.modules, "yours", ModuleType("yours"))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
 
 
 @pytest.fixture
@@ -87,6 +110,46 @@ async def test_ones_own_library(somebody):
     row = await GenerationLog.objects.select_related("body").aget()
     assert (row.model, row.input_tokens) == ("gpt-5-mini", 3)
     assert answer.content == row.body.result.encode() == "Summarize: …".encode()
+
+
+class TheirModel:
+    """Busy once; then it answers."""
+
+    def __init__(self):
+        self.busy = [True]
+
+    @property
+    def is_busy(self):
+        return bool(self.busy) and self.busy.pop()
+
+    async def complete(self, text, system, model):
+        return f"{model} heard {text}"
+
+    async def words(self, text, system, model):
+        for word in ("one", " ", "two"):
+            yield word
+
+
+async def test_an_llm_of_ones_own(somebody, settings, monkeypatch):
+    provider, named = blocks_of("Ask an LLM that Staccato does not know")
+    install(monkeypatch, "providers", run(provider, house=TheirModel()))
+    settings.STACCATO = {**settings.STACCATO, **run(named)["STACCATO"]}
+    assert (await generate(somebody, prompt="Why?")).result == "house-1 heard Why?"
+    async with stream(somebody, prompt="Why?") as answer:
+        assert [text async for text in answer.texts()] == ["one", " ", "two"]
+    rows = [row async for row in GenerationLog.objects.order_by("id")]
+    assert [len(row.attempts) for row in rows] == [2, 1]
+    assert {(row.provider, row.status) for row in rows} == {("house", "succeeded")}
+
+
+async def test_prompts_of_ones_own(somebody, settings, monkeypatch):
+    source, named = blocks_of("Keep prompts in a table of your own")
+    install(monkeypatch, "prompts", run(source))
+    settings.STACCATO = {**settings.STACCATO, **run(named)["STACCATO"]}
+    await get_user_model().objects.filter(pk=1).aupdate(first_name="Ada")
+    await generate(somebody, input="this.")
+    row = await GenerationLog.objects.select_related("body").aget()
+    assert (row.body.prompt, row.body.system) == ("Answer this.", "You speak to Ada.")
 
 
 async def test_effects(somebody):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import ClassVar
 
 import pytest
 from django.contrib.auth import get_user_model
@@ -31,7 +32,7 @@ PATH = f"{__name__}.Prompts"
 class Prompts(PromptSource):
     """Users' prompts by their names, in Django's own tables."""
 
-    batches: list[int] = []
+    batches: ClassVar[list[int]] = []
     fails: Exception | None = None
 
     async def read(self, requests: Sequence[PromptRequest]) -> Sequence[PromptTemplate | None]:
@@ -85,7 +86,7 @@ def test_whom_it_does_not_know_is_unknown_whatever_is_asked(embedded, user):
     assert not GenerationLog.objects.exists()
 
 
-async def test_requests_at_once_share_reads_and_hold_no_connection_after(runtime, django_connections):
+async def test_requests_at_once_share_reads_and_hold_no_connection(runtime, django_connections):
     held = []
 
     async def ask():
@@ -98,7 +99,9 @@ async def test_requests_at_once_share_reads_and_hold_no_connection_after(runtime
     assert held == []
 
 
-@pytest.mark.parametrize("error", [OperationalError("gone"), ConnectionResetError(), TimeoutError()])
+@pytest.mark.parametrize(
+    "error", [OperationalError("gone"), ConnectionResetError(), TimeoutError()]
+)
 async def test_a_database_problem_of_its_own_is_a_503(runtime, monkeypatch, error):
     monkeypatch.setattr(Prompts, "fails", error)
     with pytest.raises(DatabaseUnavailable, match="the prompts can't be read"):

@@ -95,10 +95,10 @@ class Provider(Protocol):
 class OwnProvider:
     """One of these, as our client asks it; `named()` makes the class for one of the settings."""
 
-    name: ClassVar[str]
+    name: str
     path: ClassVar[str]
-    default_model: ClassVar[str]
-    price_list: ClassVar[str]
+    default_model: str
+    price_list: str
     url = ""  # we don't know it
 
     @classmethod
