@@ -48,7 +48,7 @@ def names_of(heading: str, **given) -> dict:
 def install(monkeypatch, name: str, members: dict) -> None:
     """Makes the module `yours.<name>` of a block."""
     module = ModuleType(f"yours.{name}")
-    vars(module).update(members)
+    vars(module).update(members | {"__name__": module.__name__})
     monkeypatch.setitem(sys.modules, "yours", ModuleType("yours"))
     monkeypatch.setitem(sys.modules, module.__name__, module)
 

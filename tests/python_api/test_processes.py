@@ -1,39 +1,19 @@
 """The runtime opens at its first use in whichever process asks, closes at its end, and survives a
-fork."""
+fork. How it goes under each server, `examples/chat/tests/test_servers.py` shows."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from generation.models import GenerationLog
-from tests.support import http
-from tests.support.postgres import free_port
 
 ROOT = Path(__file__).parents[2]
 HOST = "tests.python_api.host"
-DJANGO = f"""
-from wsgiref.simple_server import make_server
-from {HOST} import wsgi
-make_server("127.0.0.1", int(sys.argv[1]), wsgi).serve_forever()
-"""
-SERVERS = {
-    "uvicorn": ["uvicorn", "--lifespan", "off", "--port", "{port}", f"{HOST}:application"],
-    "daphne": ["daphne", "-p", "{port}", f"{HOST}:application"],
-    "hypercorn": ["hypercorn", "-b", "127.0.0.1:{port}", f"{HOST}:application"],
-    "granian": ["granian", "--interface", "asgi", "--port", "{port}", f"{HOST}:application"],
-    "gunicorn": [
-        "gunicorn", "-b", "127.0.0.1:{port}", "--threads", "4", "--preload", f"{HOST}:wsgi",
-    ],
-}  # fmt: skip
 COMMAND = f"""
 from {HOST} import generate_sync
 print(generate_sync(1, prompt="x").id.hex)
@@ -87,50 +67,19 @@ def host(users, database_url, tmp_path):
         assert list((tmp_path / "journal").glob("*.journal")) == []
         return done.stdout
 
-    return SimpleNamespace(run=run, environment=environment)
+    return run
 
 
 def test_a_command_leaves_its_row_and_ends(host):
-    printed = host.run(COMMAND)
+    printed = host(COMMAND)
     assert GenerationLog.objects.get().id.hex == printed.strip()
 
 
 def test_a_fork_after_the_first_use_harms_neither_process(host):
-    host.run(FORK)
+    host(FORK)
     assert GenerationLog.objects.count() == 4
 
 
 def test_the_workers_of_a_forked_pool_open_runtimes_of_their_own(host):
-    host.run(POOL)
+    host(POOL)
     assert GenerationLog.objects.count() == 7
-
-
-@pytest.mark.parametrize("server", SERVERS)
-@pytest.mark.parametrize("path", ["async", "sync"])
-async def test_each_server_generates(host, orm, server, path):
-    if importlib.util.find_spec(server) is None:
-        pytest.skip(f"{server} is not installed")
-    port = free_port()
-    words = [word.format(port=port) for word in SERVERS[server]]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", *words, env=host.environment, cwd=ROOT,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        answer = await until_served(port, f"/{path}")
-        assert answer.status == 200, answer.body
-        row = await GenerationLog.objects.aget()
-        assert row.id.hex in answer.body.decode()
-    finally:
-        process.terminate()
-        with contextlib.suppress(ProcessLookupError):
-            await asyncio.wait_for(process.wait(), 20)
-
-
-async def until_served(port: int, path: str):
-    async with asyncio.timeout(30):
-        while True:
-            try:
-                return await http.request(port, "GET", path)
-            except OSError:
-                await asyncio.sleep(0.05)

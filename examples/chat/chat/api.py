@@ -4,10 +4,12 @@ from datetime import datetime
 from uuid import UUID
 
 from django.http import HttpRequest
+from django.shortcuts import get_object_or_404
 from ninja import NinjaAPI, Schema
 from ninja.security import django_auth
 
 from chat.models import Conversation
+from generation import generate_sync
 from generation.mounted.ninja import make_router
 
 api = NinjaAPI(title="Chat", version="1", auth=django_auth)
@@ -18,6 +20,17 @@ class ConversationOut(Schema):
     id: UUID
     title: str
     updated_at: datetime
+
+
+@api.post("/conversations/{conversation_id}/title", response=ConversationOut)
+def suggest_title(request: HttpRequest, conversation_id: UUID) -> Conversation:
+    """A synchronous view: the LLM names the conversation."""
+    mine = Conversation.objects.filter(owner_id=request.user.pk)
+    conversation = get_object_or_404(mine, pk=conversation_id)
+    asked = f"Give a title of at most five words to what begins with: {conversation}"
+    conversation.title = generate_sync(conversation.owner_id, prompt=asked).result[:80]
+    conversation.save()
+    return conversation
 
 
 @api.get("/conversations", response=list[ConversationOut])

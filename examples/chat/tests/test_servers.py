@@ -1,4 +1,4 @@
-"""Under each server and from each caller: one generation, and its row.
+"""Under each server and from each caller: a generation, and its row.
 
 Servers are started once each, with a database that all share, and ended by SIGTERM as in production.
 """
@@ -23,6 +23,7 @@ from django.test import Client
 from nbclient import NotebookClient
 from pytest_django.plugin import DjangoDbBlocker
 
+from chat.models import Conversation
 from generation.models import GenerationLog
 from people.models import User
 
@@ -88,7 +89,7 @@ class Host:
 def committed(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
     """Other processes see what this module writes."""
     with django_db_blocker.unblock():
-        User.objects.create_user("grace", is_active=True)
+        Conversation.objects.create(owner=User.objects.create_user("grace"), title="Untitled")
         yield
         connection.close()
 
@@ -111,38 +112,46 @@ def free_port() -> int:
         return port
 
 
-def post_until_served(host: Host, process: subprocess.Popen[bytes], **given: object) -> object:
+def wait_until_served(host: Host, process: subprocess.Popen[bytes], port: int) -> None:
     end = time.monotonic() + 60
     while True:
         try:
-            return httpx.post(**given, timeout=30)  # type: ignore[arg-type]  # its arguments
-        except httpx.TransportError:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except OSError:
             assert process.poll() is None, host.printed()
             assert time.monotonic() < end, host.printed()
             time.sleep(0.05)
+        else:
+            return
 
 
 @pytest.mark.parametrize("server", SERVERS)
-def test_a_server_generates_and_leaves_one_row(
+def test_each_generation_under_a_server_leaves_one_row(
     host: Host, cookies: dict[str, str], server: str
 ) -> None:
     before = GenerationLog.objects.count()
     port = free_port()
+
+    def ask(path: str, body: object) -> httpx.Response:
+        return httpx.post(
+            f"http://127.0.0.1:{port}{path}", json=body, timeout=30,
+            cookies={**cookies, "csrftoken": "a" * 32}, headers={"X-CSRFToken": "a" * 32},
+        )  # fmt: skip
+
     process = host.start(SERVERS[server].format(port=port))
     try:
-        response = post_until_served(
-            host,
-            process,
-            url=f"http://127.0.0.1:{port}/api/v1/llm/generate",
-            json={"messages": [{"role": "user", "content": server}]},
-            cookies={**cookies, "csrftoken": "a" * 32},
-            headers={"X-CSRFToken": "a" * 32},
-        )
-        assert isinstance(response, httpx.Response)
+        wait_until_served(host, process, port)
+        said = {"messages": [{"role": "user", "content": server}]}
+        response = ask("/api/v1/llm/generate", said)
         assert response.status_code == 200, response.text + host.printed()
         row = GenerationLog.objects.select_related("body").get(pk=response.json()["id"])
         assert row.body.prompt == server
         assert GenerationLog.objects.count() == before + 1
+
+        path = f"/api/v1/conversations/{Conversation.objects.get().pk}/title"
+        synchronous = ask(path, None)
+        assert synchronous.status_code == 200, synchronous.text + host.printed()
+        assert GenerationLog.objects.count() == before + 2
     finally:
         host.end(process)
     assert not list(Path(host.environment["JOURNAL_DIR"]).glob("*.journal")), host.printed()
