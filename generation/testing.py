@@ -219,7 +219,7 @@ class _Engine:
 def _read_profile(request: GenerationRequest) -> Profile:
     user_id: Any = request.user_id
     if path := conf.load().prompt_source:
-        asked = [prompt_source.PromptRequest(user_id, request.metadata)]
+        asked = [prompt_source.PromptRequest.of(request)]
         [profile] = async_to_sync(prompt_source.read)(prompt_source.load(path), asked)
         if profile is None:
             raise UnknownUser(f"user {user_id} does not exist or has no prompt")

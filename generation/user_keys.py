@@ -91,6 +91,11 @@ def parse(text: str) -> UserKey:
     return number
 
 
+def native(key: UserKey) -> Any:
+    """Returns the key as AUTH_USER_MODEL has it, e.g. a `UUID`."""
+    return key_field(get_user_model()).to_python(key)
+
+
 def key_of(user: Any) -> UserKey | None:
     """Returns the key of a user, or a key that was given in its place.
 

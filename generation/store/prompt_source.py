@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.db import Error, connections
 
+from generation import user_keys
 from generation.conf.dotted_paths import load_class
 from generation.connections.held import open_ledger
 from generation.database.batching import MIB, Batcher, Bounds
@@ -29,8 +30,13 @@ _REQUEST_BYTES = 200
 class PromptRequest:
     """Who asks; the metadata may say for which of several prompts."""
 
-    user_id: Any
+    user_id: Any  # the user's primary key
     metadata: Mapping[str, str]
+
+    @classmethod
+    def of(cls, request: GenerationRequest) -> PromptRequest:
+        assert request.user_id is not None, "nobody has no prompt"
+        return cls(user_keys.native(request.user_id), request.metadata)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +88,7 @@ class SourcedProfiles:
     async def read(self, request: GenerationRequest) -> Profile:
         """Raises `UnknownUser`, or `DatabaseUnavailable` within DB_POOL_TIMEOUT of the request's
         arrival."""
-        submitted = self._reads.submit(PromptRequest(request.user_id, request.metadata))
+        submitted = self._reads.submit(PromptRequest.of(request))
         profile = await self._database.within(submitted, since=request.started)
         if profile is None:
             raise UnknownUser(f"user {request.user_id} does not exist or has no prompt")
@@ -125,7 +131,7 @@ def _to_profile(request: PromptRequest, found: PromptTemplate | None) -> Profile
     if not isinstance(found, PromptTemplate):
         raise TypeError(f"the prompt source returned {type(found).__name__}, not a PromptTemplate")
     return Profile(
-        request.user_id,
+        user_keys.key_of(request.user_id),
         found.template,
         found.system,
         found.provider,
