@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -12,24 +14,30 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
 from django.test import AsyncRequestFactory, RequestFactory
+from django.urls import include, path
 from django.utils.module_loading import import_string
 
 from generation import (
     aheld_connections,
+    conf,
     generate,
     generation_stored,
     held_connections,
     stream,
 )
+from generation.database.dsn import from_django
 from generation.models import GenerationLog
 from generation.python_api import loop_thread
 from generation.testing import override_llm
 
-PAGE = Path(__file__).parents[2] / "docs" / "embedding.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "embedding.md"
+# Those that need Channels or Django REST framework run in the example's environment.
+TESTS = [Path(__file__), ROOT / "examples" / "chat" / "tests" / "test_embedding.py"]
 
 
 def blocks_of(heading: str) -> list[str]:
-    section = PAGE.read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    section = f"\n#{PAGE.read_text()}".split(f"\n## {heading}\n")[1].split("\n## ")[0]
     return re.findall(r"```python\n(.*?)```", section, re.DOTALL)
 
 
@@ -60,6 +68,35 @@ def somebody(users, orm):
     loop_thread.close()
 
 
+def test_no_block_of_the_page_is_left_out():
+    here = {name for path in TESTS for name in re.findall(r'"([A-Z][^"]+)"', path.read_text())}
+    for section in f"\n#{PAGE.read_text()}".split("\n## ")[1:]:
+        heading = section.splitlines()[0]
+        assert heading in here or "```python" not in section, (
+            f"nothing runs the blocks of {heading!r}"
+        )
+
+
+def test_the_app_is_added(monkeypatch):
+    monkeypatch.setenv("DATABASE_PASSWORD", "secret")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "key")
+    settings, urls, asgi, wrapped = blocks_of("In your own project")
+    given = run(settings, os=os)
+    assert conf.parse(given["STACCATO"]).max_in_flight == 2000
+    assert from_django(given["DATABASES"]["default"])
+    for app in given["INSTALLED_APPS"]:
+        assert app is ... or import_module(app)
+    assert run(urls, path=path, include=include)["urlpatterns"][1].url_patterns
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "tests.settings")
+    application = run(asgi)["application"]
+    assert callable(application)
+    assert callable(run(wrapped, get_application=lambda: application)["application"])
+
+
+async def test_a_connection_of_the_pool_is_borrowed(runtime):
+    assert await names_of("What is public")["count_users"]() == 5
+
+
 def test_give_back_in_synchronous_code(somebody):
     def ask_llm(prompt: str) -> str:
         assert held_connections() == ()
@@ -68,8 +105,8 @@ def test_give_back_in_synchronous_code(somebody):
     names = names_of("Give a connection back before a slow call", ask_llm=ask_llm)
     answer = names["summarize"](RequestFactory().get("/"))
     assert answer.content == b"Greet user1.5"
-    for path in names["MIDDLEWARE"]:
-        import_string(path)
+    for each in names["MIDDLEWARE"]:
+        import_string(each)
 
 
 async def test_give_back_in_async_code(somebody):
