@@ -7,14 +7,16 @@ import subprocess
 import sys
 from urllib.parse import urlencode
 
-from tests.settings import DATABASES, OF_ANOTHER_VERSION
+environment = dict(os.environ)  # as it is before the settings change it
+
+from tests.settings import DATABASES, OF_ANOTHER_VERSION  # noqa: E402  # see above
 
 at = DATABASES["default"]
 names = {"host": "HOST", "port": "PORT", "user": "USER", "password": "PASSWORD"}
 given = {name: at[key] for name, key in names.items() if at.get(key)}
 url = f"postgresql:///{at['NAME']}?{urlencode(given)}"
 try:
-    done = subprocess.run(sys.argv[1:], env={**os.environ, "DATABASE_URL": url}, check=False)
+    done = subprocess.run(sys.argv[1:], env={**environment, "DATABASE_URL": url}, check=False)
 finally:
     if OF_ANOTHER_VERSION is not None:
         OF_ANOTHER_VERSION.remove()

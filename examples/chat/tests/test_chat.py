@@ -1,7 +1,6 @@
 """The chat, with an LLM that is a queue: no socket is opened, and rows are in the test's transaction."""
 
 import json
-from collections.abc import Iterator
 
 import pytest
 from django.http import StreamingHttpResponse
@@ -13,24 +12,21 @@ from generation.models import GenerationLog
 from generation.testing import QueuedLLM
 from people.models import User
 
+# The test's client is synchronous, so that its rows and the view's are in one transaction.
+pytestmark = pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume asynchronous")
+
 
 def ask(browser: Client, conversation: Conversation, question: str) -> list[dict[str, str]]:
     response = browser.post(f"/chat/{conversation.pk}/ask", {"question": question})
     assert isinstance(response, StreamingHttpResponse), response.status_code
-    content = response.getvalue()
+    content = b"".join(response)
     return [json.loads(line) for line in content.decode().splitlines()]
 
 
-@pytest.fixture
-def llm(staccato_llm: QueuedLLM) -> Iterator[QueuedLLM]:
-    yield staccato_llm
-
-
-@pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume asynchronous")
 def test_question_answer_and_log_row_are_one_commit(
-    browser: Client, conversation: Conversation, llm: QueuedLLM
+    browser: Client, conversation: Conversation, staccato_llm: QueuedLLM
 ) -> None:
-    llm.answers("Because of the air.")
+    staccato_llm.answers("Because of the air.")
     *words, last = ask(browser, conversation, "Why is the sky blue?")
     assert "".join(line["text"] for line in words) == "Because of the air."
     log = GenerationLog.objects.get()
@@ -43,22 +39,20 @@ def test_question_answer_and_log_row_are_one_commit(
     assert conversation.title == "Why is the sky blue?"
 
 
-@pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume asynchronous")
 def test_the_llm_gets_the_history_and_the_users_persona(
-    browser: Client, conversation: Conversation, llm: QueuedLLM
+    browser: Client, conversation: Conversation, staccato_llm: QueuedLLM
 ) -> None:
     ask(browser, conversation, "One?")
     ask(browser, conversation, "Two?")
-    prompt = llm.prompts[-1]
+    prompt = staccato_llm.prompts[-1]
     assert [message.role for message in prompt.messages] == ["user", "assistant", "user"]
     assert (prompt.text, prompt.system) == ("Two?", "Be kind.")
 
 
-@pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume asynchronous")
 def test_a_failure_is_shown_and_kept(
-    browser: Client, conversation: Conversation, llm: QueuedLLM
+    browser: Client, conversation: Conversation, staccato_llm: QueuedLLM
 ) -> None:
-    llm.fails(LLMRateLimited("slow down"))
+    staccato_llm.fails(LLMRateLimited("slow down"))
     assert ask(browser, conversation, "Why?") == [{"error": "slow down"}]
     assert [(each.role, each.status) for each in Message.objects.all()] == [
         ("user", "succeeded"),

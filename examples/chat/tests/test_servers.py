@@ -60,6 +60,7 @@ class Host:
             "DATABASE_URL": f"postgresql:///{at['NAME']}?{urlencode(given)}",
             "DJANGO_SETTINGS_MODULE": "config.settings",
             "JOURNAL_DIR": str(folder / "journal"),
+            "LLM_PROVIDER": "parrot",
             "PARROT_PAUSE_S": "0",
             "CELERY_BROKER_URL": "filesystem://",
             "CELERY_FOLDER": str(folder / "celery"),
