@@ -28,7 +28,7 @@ def suggest_title(request: HttpRequest, conversation_id: UUID) -> Conversation:
     mine = Conversation.objects.filter(owner_id=request.user.pk)
     conversation = get_object_or_404(mine, pk=conversation_id)
     asked = f"Give a title of at most five words to what begins with: {conversation}"
-    conversation.title = generate_sync(conversation.owner_id, prompt=asked).result[:80]
+    conversation.title = generate_sync(request.user, prompt=asked).result[:80]
     conversation.save()
     return conversation
 
