@@ -13,7 +13,16 @@ from generation.partitions.operations import CreatePartitionedModel
 # each statement it does not: maintenance makes the later weeks with it.
 APPEND_ONLY = """
 CREATE FUNCTION generation_access_is_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    has_rows boolean := true;
 BEGIN
+    -- Without a row there is nothing to lose: a project's tests empty all tables after each other.
+    IF TG_OP = 'TRUNCATE' THEN
+        EXECUTE format('SELECT EXISTS (SELECT FROM %s)', TG_RELID::regclass) INTO has_rows;
+    END IF;
+    IF NOT has_rows THEN
+        RETURN NULL;
+    END IF;
     RAISE EXCEPTION 'the record of accesses is append-only'
         USING ERRCODE = 'insufficient_privilege',
             HINT = 'Maintenance drops the weeks that are past STACCATO_ACCESS_RETENTION_DAYS.';

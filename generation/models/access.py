@@ -12,7 +12,8 @@ from generation.uuid7 import uuid7
 class GenerationAccess(models.Model):
     """Who read, searched, exported or erased which texts. Committed before a text is read.
 
-    A trigger refuses UPDATE, DELETE and TRUNCATE; a week that is past its retention is dropped.
+    A trigger refuses UPDATE, DELETE, and TRUNCATE unless it is empty; a week that is past its
+    retention is dropped.
     """
 
     class Action(models.TextChoices):

@@ -123,6 +123,11 @@ async def test_give_back_in_async_code(somebody):
 def asking(user, factory=RequestFactory):
     request = factory().get("/", {"question": "Why?"})
     request.user = user
+
+    async def auser():
+        return user
+
+    request.auser = auser
     return request
 
 

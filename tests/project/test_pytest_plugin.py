@@ -15,7 +15,7 @@ import socket
 import pytest
 from django.contrib.auth.models import Group, User
 from django.db import connection, transaction
-from django.test import TestCase
+from django.test import TestCase, TransactionTestCase
 
 from generation import (
     FromGeneration, Insert, Update, generate, generate_sync, generation, released, stream,
@@ -99,6 +99,11 @@ class TestTheirs(TestCase):
         async with generation() as g:
             g.reply("mine")
         assert await GenerationLog.objects.acount() == 7
+
+
+class TestTheirTransactions(TransactionTestCase):
+    def test_all_tables_are_emptied_after_it(self):
+        User.objects.create(username="committed")
 """
 SETTINGS = """
 import os
@@ -130,4 +135,4 @@ def test_their_tests_pass(tmp_path, postgres_url):
         },
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "5 passed, 2 xfailed" in done.stdout, done.stdout  # the call, and its teardown
+    assert "6 passed, 2 xfailed" in done.stdout, done.stdout  # the call, and its teardown

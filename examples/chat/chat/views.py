@@ -11,6 +11,7 @@ from django.views.decorators.http import require_POST
 
 from chat.answers import answer
 from chat.models import Conversation, Message
+from generation import released
 from people.models import User
 
 LONGEST = 20_000  # characters of a question
@@ -51,9 +52,10 @@ async def ask(request: HttpRequest, conversation_id: UUID) -> HttpResponse | Str
         async for line in answer(user, conversation, question):
             yield json.dumps(line) + "\n"
 
-    return StreamingHttpResponse(
-        lines(), content_type="application/x-ndjson", headers={"X-Accel-Buffering": "no"}
-    )
+    async with released():  # or it is held until the first line is asked for
+        return StreamingHttpResponse(
+            lines(), content_type="application/x-ndjson", headers={"X-Accel-Buffering": "no"}
+        )
 
 
 def _conversations(request: HttpRequest) -> list[Conversation]:

@@ -4,6 +4,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.db import connections
 from django.test import Client
+from pytest_django.plugin import DjangoDbBlocker
 
 from chat.models import Conversation
 from people.models import User
@@ -26,7 +27,11 @@ def browser(ada: User, client: Client) -> Client:
 
 
 @pytest.fixture
-async def orm(transactional_db: None) -> AsyncIterator[None]:
-    """For async tests: closes what the thread of their ORM calls has opened."""
-    yield
-    await sync_to_async(connections.close_all)()
+async def eve(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> AsyncIterator[User]:
+    """For async tests, whose ORM calls run in a thread with a connection of its own: her rows are
+    committed, and removed after the test."""
+    with django_db_blocker.unblock():
+        yield await User.objects.acreate_user("eve", password="her own")
+        await Conversation.objects.all().adelete()
+        await User.objects.all().adelete()
+        await sync_to_async(connections.close_all)()

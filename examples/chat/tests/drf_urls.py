@@ -5,5 +5,5 @@ from rest_framework.authentication import BasicAuthentication, SessionAuthentica
 
 from generation.mounted.drf import GenerateView
 
-view = GenerateView.as_view(authentication_classes=[SessionAuthentication, BasicAuthentication])
+view = GenerateView.as_view(authentication_classes=[BasicAuthentication, SessionAuthentication])
 urlpatterns = [path("api/generate", view)]

@@ -91,11 +91,11 @@ def test_the_drf_view_streams(client: Client, ada: User, staccato_llm: QueuedLLM
 
 @pytest.mark.urls("tests.drf_urls")
 async def test_the_drf_view_streams_under_asgi(
-    orm: None, async_client: AsyncClient, ada: User, staccato_llm: QueuedLLM
+    async_client: AsyncClient, eve: User, staccato_llm: QueuedLLM
 ) -> None:
     response = await async_client.post(
         "/api/generate", {**SAID, "stream": True}, "application/json",
-        headers=basic("ada", "her own"),
+        headers=basic("eve", "her own"),
     )  # fmt: skip
     assert isinstance(response, StreamingHttpResponse)
     assert response.is_async

@@ -17,22 +17,20 @@ def communicator(user: User, conversation: Conversation) -> WebsocketCommunicato
     return opened
 
 
-async def test_a_question_is_answered_word_by_word(
-    orm: None, ada: User, conversation: Conversation, staccato_llm: QueuedLLM
-) -> None:
+async def test_a_question_is_answered_word_by_word(eve: User, staccato_llm: QueuedLLM) -> None:
+    conversation = await Conversation.objects.acreate(owner=eve)
     staccato_llm.answers("in three words")
-    socket = communicator(ada, conversation)
+    socket = communicator(eve, conversation)
     assert (await socket.connect())[0]
     await socket.send_json_to({"question": "Why?"})
     lines = [await socket.receive_json_from() for _ in range(4)]
     assert "".join(line.get("text", "") for line in lines) == "in three words"
     assert "done" in lines[-1]
     await socket.disconnect()
-    assert await Message.objects.acount() == 2
+    assert await Message.objects.filter(conversation=conversation).acount() == 2
 
 
-async def test_a_conversation_of_somebody_else_is_closed(
-    orm: None, conversation: Conversation
-) -> None:
-    eve = await User.objects.acreate(username="eve")
-    assert not (await communicator(eve, conversation).connect())[0]
+async def test_a_conversation_of_somebody_else_is_closed(eve: User) -> None:
+    conversation = await Conversation.objects.acreate(owner=eve)
+    other = await User.objects.acreate(username="mallory")
+    assert not (await communicator(other, conversation).connect())[0]
