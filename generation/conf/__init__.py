@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from generation.conf.fields import (
     PROVIDERS,
+    Price,
     ProviderName,
     Target,
     parse_boolean,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PROVIDERS",
     "InvalidSettings",
+    "Price",
     "ProviderName",
     "Settings",
     "Target",

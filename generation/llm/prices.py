@@ -1,4 +1,4 @@
-"""What an answer cost, from the price table that genai-prices ships. No network."""
+"""What an answer cost: by LLM_PRICES, or by the table that genai-prices ships. No network."""
 
 from __future__ import annotations
 
@@ -6,15 +6,29 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from generation.conf import Target
 from generation.records import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+    from generation.conf import Price
 
 _MODELS_KEPT = 256  # bounded, because the names come from replies
 _ORDINARY_TOKENS = 100_000  # some models cost more in long contexts, from 128,000 tokens on
+
+
+_MILLION = 1_000_000
+TIERED = "by the list"  # the price of a model whose rates depend on the size of the call
+
+
+class Quote(NamedTuple):
+    """What tokens cost, and the price that says so."""
+
+    cost: Decimal  # USD
+    price: str  # USD per million tokens: input/output/cache read/cache write
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,39 +70,72 @@ class _LinearRates:
             + made * self.output
         )
 
+    @property
+    def price(self) -> str:
+        rates = (self.input, self.output, self.cache_read, self.cache_write)
+        return "/".join(f"{(rate * _MILLION).normalize():f}" for rate in rates)
+
 
 @dataclass(frozen=True, slots=True)
 class _PricedModel:
     exact: Callable[[Usage], Decimal]  # asks the library
     rates: _LinearRates | None
+    price: str
 
-    def cost(self, usage: Usage) -> Decimal:
+    def quote(self, usage: Usage) -> Quote:
         if self.rates is None or usage.known_tokens > _ORDINARY_TOKENS:
-            return self.exact(usage)
-        return self.rates.cost(usage)
+            return Quote(self.exact(usage), self.price)
+        return Quote(self.rates.cost(usage), self.price)
 
 
 class Prices:
-    """Build it at start: importing the table takes about half a second."""
+    """Build it at start: importing the table takes about half a second.
 
-    def __init__(self) -> None:
-        from genai_prices import Usage as Tokens
-        from genai_prices.data_snapshot import get_snapshot
+    `own` are LLM_PRICES; they count before the table, which is not loaded where `with_table` is
+    false.
+    """
 
-        self._tokens = Tokens
-        self._find = get_snapshot().find_provider_model
+    def __init__(
+        self, own: Mapping[Target, Price] | None = None, *, with_table: bool = True
+    ) -> None:
+        self._own = {target: _rates_of(price) for target, price in (own or {}).items()}
         self._priced = lru_cache(maxsize=_MODELS_KEPT)(self._find_model)
+        self._has_table = with_table
+        if with_table:
+            from genai_prices import Usage as Tokens
+            from genai_prices.data_snapshot import get_snapshot
 
-    def cost(self, price_list: str, model: str, usage: Usage) -> Decimal | None:
-        """Returns USD, or None if the price or the number of tokens is unknown.
+            self._tokens = Tokens
+            self._find = get_snapshot().find_provider_model
+
+    def quote(self, provider: str, price_list: str, model: str, usage: Usage) -> Quote | None:
+        """Returns None if the price or the number of tokens is unknown.
 
         `price_list` is the id of a provider in the table, or the address of its API; '' if it has
         no prices.
         """
-        if not price_list or not usage.total_tokens:
+        if not usage.total_tokens:
+            return None
+        if self._own:
+            own = self._own.get(Target(provider, model)) or self._own.get(Target(provider))
+            if own is not None:
+                return Quote(own.cost(usage), own.price)
+        if not price_list or not self._has_table:
             return None
         priced = self._priced(price_list, model)
-        return None if priced is None else priced.cost(usage)
+        return None if priced is None else priced.quote(usage)
+
+    def most(self, provider: str, price_list: str, model: str, usage: Usage) -> Decimal | None:
+        """Returns the most that a call of so many tokens may cost: some providers charge more for
+        input that they write to their cache. None if the price is unknown."""
+        given, made = usage.input_tokens or 0, usage.output_tokens or 0
+        at_least_one = Usage(max(given, 1), made)  # of no tokens, nothing is quoted
+        plain = self.quote(provider, price_list, model, at_least_one)
+        if plain is None:
+            return None
+        written = Usage(max(given, 1), made, cache_write_tokens=max(given, 1))
+        cached = self.quote(provider, price_list, model, written)
+        return plain.cost if cached is None else max(plain.cost, cached.cost)
 
     def _find_model(self, price_list: str, model: str) -> _PricedModel | None:
         is_address = "://" in price_list
@@ -113,6 +160,12 @@ class Prices:
             return info.calc_price(tokens, provider, genai_request_timestamp=now).total_price
 
         try:
-            return _PricedModel(exact, _LinearRates.fit(exact))
+            rates = _LinearRates.fit(exact)
         except (LookupError, ValueError):
             return None
+        return _PricedModel(exact, rates, rates.price if rates else TIERED)
+
+
+def _rates_of(price: Price) -> _LinearRates:
+    given, made, cached = (rate / _MILLION for rate in price)
+    return _LinearRates(given, cached, given, made)

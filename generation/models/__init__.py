@@ -13,6 +13,7 @@ from django.utils.timezone import now
 
 from generation.models.access import ForgottenUser, GenerationAccess
 from generation.models.deployment import Announcement, Deployment, Maintenance
+from generation.models.limits import Limit, LimitHolder, LimitLease, LimitWindow
 
 __all__ = [
     "NAMED_USERS",
@@ -24,6 +25,10 @@ __all__ = [
     "GenerationBody",
     "GenerationLog",
     "IdempotencyKey",
+    "Limit",
+    "LimitHolder",
+    "LimitLease",
+    "LimitWindow",
     "LogContent",
     "Maintenance",
     "Profile",
@@ -140,6 +145,26 @@ class GenerationLog(models.Model):
     )
     cost_usd = models.DecimalField(
         "cost (USD)", max_digits=18, decimal_places=9, null=True, help_text="Empty: price unknown."
+    )
+    price = models.CharField(
+        max_length=100,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="What the cost was computed with, so that later prices don't change it: US"
+        " dollars per million tokens of input, output, cache reads and cache writes.",
+    )
+    charges = models.JSONField(
+        null=True,
+        editable=False,
+        help_text="What was settled with the row, by the lease of a limit. Empty: no limit of"
+        " tokens or money applied.",
+    )
+    is_cost_assumed = models.BooleanField(
+        "charge assumed",
+        default=False,
+        db_default=False,
+        help_text="The most that the call could cost was charged, since nobody knows what it did.",
     )
     latency_ms = models.IntegerField(
         "latency (ms)", help_text="From the request's arrival to the end of the LLM call."
@@ -372,6 +397,12 @@ class ApiKey(models.Model):
         db_default="",
         help_text="Of the prompts and results of requests with this key. The strictest choice"
         " counts: the service's (STACCATO_LOG_CONTENT), the profile's or the API key's.",
+    )
+    weight = models.PositiveSmallIntegerField(
+        default=1,
+        db_default=1,
+        validators=[MinValueValidator(1)],
+        help_text="Of its share of a process that is nearly full, beside the other keys in use.",
     )
     created_at = models.DateTimeField(auto_now_add=True)
     expires_at = models.DateTimeField("expires", null=True, blank=True, help_text="Empty: never.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from generation.conversation import dump_blocks, dump_conversation
@@ -11,7 +12,7 @@ from generation.storable import clean
 if TYPE_CHECKING:
     from generation.llm.completion import Outcome
     from generation.pipeline.call import GenerationCall
-    from generation.records import Prompt
+    from generation.records import Charge, Prompt
 
 MAX_TEXT_CHARS = 65_536
 _MODEL_CHARS = 200  # as wide as their columns
@@ -52,6 +53,7 @@ def from_outcome(
         total_tokens=usage.total_tokens if usage else None,
         stop_reason=_shorten(reply.stop_reason, _STOP_REASON_CHARS) if reply else "",
         cost_usd=reply.cost_usd if reply else None,
+        price=reply.price if reply else "",
         error_type=error.slug if error else "",
         error=clean(error.detail) if error else "",
         cache_read_tokens=usage.cache_read_tokens if usage else None,
@@ -66,6 +68,11 @@ def from_outcome(
         conversation=dump_conversation(prompt.messages, prompt.tools, prompt.options),
         blocks=dump_blocks(reply.blocks) if reply else "",
     )
+
+
+def charged(row: LogRow, charges: tuple[Charge, ...], *, is_assumed: bool) -> LogRow:
+    """Returns the row with what it settles of its caller's limits."""
+    return replace(row, charges=charges or None, is_cost_assumed=is_assumed)
 
 
 def _keep(text: str) -> str:

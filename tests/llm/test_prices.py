@@ -43,12 +43,12 @@ def exact(model, provider, usage):
 )
 def test_the_cost_is_what_the_table_says(prices, provider, model, size):
     for usage in (Usage(size, size), Usage(size, 0, size // 2), Usage(size, 7, 0, size // 3)):
-        assert prices.cost(provider, model, usage) == exact(model, provider, usage)
+        assert prices.quote("", provider, model, usage).cost == exact(model, provider, usage)
 
 
 def test_an_address_is_a_price_list_too(prices):
     usage = Usage(1000, 1000)
-    assert prices.cost("https://api.openai.com/v1", "gpt-6-luna", usage) == exact(
+    assert prices.quote("", "https://api.openai.com/v1", "gpt-6-luna", usage).cost == exact(
         "gpt-6-luna", "openai", usage
     )
 
@@ -58,11 +58,11 @@ def test_an_address_is_a_price_list_too(prices):
     [("anthropic", "never-heard-of"), ("http://localhost:8000/v1", "llama3:8b"), ("", "simulated")],
 )
 def test_an_unknown_price_is_null_and_not_zero(prices, price_list, model):
-    assert prices.cost(price_list, model, Usage(10, 10)) is None
+    assert prices.quote("", price_list, model, Usage(10, 10)) is None
 
 
 def test_uncounted_tokens_have_no_cost(prices):
-    assert prices.cost("anthropic", "claude-sonnet-5-5", Usage(0, 0)) is None
+    assert prices.quote("", "anthropic", "claude-sonnet-5-5", Usage(0, 0)) is None
 
 
 async def test_a_reply_carries_its_cost():

@@ -58,7 +58,7 @@ async def chat_completions(request: Request) -> HttpResponse | EventStream:
     if not asked.is_streamed:
         generation = await whole(call)
         completion = answers.whole(generation, wanted.arrived_at)
-        return respond(completion, headers_of(generation))
+        return respond(completion, headers_of(generation, call))
     events = answers.ChatEvents(call.id, wanted.arrived_at, wants_usage=asked.wants_usage)
     return await follow(call, events)
 
@@ -84,7 +84,7 @@ async def responses(request: Request) -> HttpResponse | EventStream:
     if not asked.is_streamed:
         generation = await whole(call)
         response = response_answers.whole(generation, asked, wanted.arrived_at)
-        return respond(response, headers_of(generation))
+        return respond(response, headers_of(generation, call))
     events = response_answers.ResponseEvents(call.id, asked, wanted.arrived_at)
     return await follow(call, events)
 
@@ -104,8 +104,9 @@ async def embeddings(request: Request) -> HttpResponse:
     wanted = asking.make_request(request, asked, "openai", body, path="embeddings")
     if wanted.idempotency_key:
         raise IdempotencyKeyInvalid("embeddings are not kept, so none can be sent again")
-    generation = await whole(request.place.start(wanted))
-    return respond(generation.original)
+    call = request.place.start(wanted)
+    generation = await whole(call)
+    return respond(generation.original, headers_of(generation, call))
 
 
 describe_models = api.get(

@@ -1,0 +1,179 @@
+"""What this process has leased of one window of a limit, and what it has taken of that."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from generation.store.limits import Ask
+
+if TYPE_CHECKING:
+    import asyncio
+    from datetime import datetime
+
+    from sqlalchemy import Row
+
+    from generation.limits.rules import Rule
+    from generation.limits.windows import Window
+
+KEPT_S = 30.0  # idle parts of a window that is far from its end
+HEADROOM = 1.5  # of the last second's demand
+
+
+class Block:
+    """Integers in the limit's unit. Nothing here awaits, so nothing comes between a look at
+    what is free and its taking."""
+
+    __slots__ = (
+        "alerted",
+        "answer",
+        "answered_at",
+        "demand",
+        "given",
+        "granted",
+        "lease",
+        "left",
+        "missing",
+        "reserved",
+        "rule",
+        "spent",
+        "subject",
+        "taken",
+        "used_at",
+        "used_elsewhere",
+        "window",
+        "window_id",
+    )
+
+    def __init__(self, rule: Rule, subject: str, window: Window, now: float) -> None:
+        self.rule = rule
+        self.subject = subject
+        self.window = window
+        self.lease: int | None = None  # of a rate, none
+        self.window_id: int | None = None
+        self.granted = 0
+        self.spent = 0
+        self.reserved = 0  # by calls under way
+        self.given = 0  # is on its way back
+        self.left = 0  # for any process, when PostgreSQL last answered
+        self.used_elsewhere = 0  # what others had settled then
+        self.alerted = 0  # per cent
+        self.answered_at: float | None = None  # None: PostgreSQL was never asked
+        self.answer: asyncio.Future[None] | None = None  # the one that is under way
+        self.missing: list[int] = []  # of calls that wait for the next answer
+        self.taken = 0  # since the last tick
+        self.demand = 0.0  # in a second
+        self.used_at = now
+
+    @property
+    def key(self) -> tuple[int, str, datetime, int]:
+        return (self.rule.id, self.subject, self.window.start, self.rule.generation)
+
+    @property
+    def amount(self) -> int:
+        return self.rule.amount_in(self.window)
+
+    @property
+    def free(self) -> int:
+        return self.granted - self.spent - self.reserved - self.given
+
+    @property
+    def used(self) -> int:
+        """What is known to be used in the whole window."""
+        return self.used_elsewhere + self.spent
+
+    def threshold(self, wanted: int) -> int:
+        """Returns what must be free for a call. A rate lets a larger call through when it is full,
+        and refills for as much longer after it; else such a call could never be made."""
+        return min(wanted, max(self.amount, 1)) if self.rule.refill_s else wanted
+
+    def is_short(self, wanted: int, stale_before: float) -> bool:
+        """Whether PostgreSQL has to be asked before a call is let through."""
+        if self.answered_at is None or self.answered_at < stale_before:
+            return True
+        return self.rule.is_enforced and self.free < self.threshold(wanted)
+
+    def lacks(self, wanted: int) -> int:
+        """Returns how much more has to be granted for a call."""
+        # What a call at once lacks, a running one may have; debts of others are asked for apart.
+        free = self.free if self.rule.unit == "in_flight" else max(self.free, 0)
+        return max(self.threshold(wanted) - free, 0)
+
+    def is_hopeless(self, wanted: int) -> bool:
+        """Whether all that is left would not do."""
+        enough = self.threshold(wanted)
+        is_short = self.free < enough and self.left < enough - max(self.free, 0)
+        return self.rule.is_enforced and is_short
+
+    def reserve(self, wanted: int, now: float) -> None:
+        self.reserved += wanted
+        self.taken += wanted
+        self.used_at = now
+
+    def settle(self, reserved: int, actual: int) -> None:
+        """Replace a reservation by what was used."""
+        self.reserved -= reserved
+        self.spent += actual
+
+    def draw_up(self, *, closing: bool = False) -> Ask:
+        """Returns what to ask now; those who wait for less than there is are served first."""
+        missing, self.missing = self.missing, []
+        debt = 0 if self.rule.unit == "in_flight" else max(-self.free, 0)
+        spare = 0 if closing else round(self.demand * HEADROOM) - max(self.free, 0)
+        return Ask(
+            rule=self.rule.id,
+            subject=self.subject,
+            start=self.window.start,
+            generation=self.rule.generation,
+            amount=self.amount,
+            refill_s=self.rule.refill_s,
+            need=missing[0] if missing else 0,
+            want=0 if self.given else max(sum(missing), spare, 0),
+            forced=debt,
+            given=self.given,
+        )
+
+    def take_answer(self, row: Row[tuple[object, ...]], now: float) -> None:
+        found: dict[str, int] = dict(row._mapping)  # noqa: SLF001  # SQLAlchemy's documented name
+        if self.rule.refill_s:
+            self.granted += found["change"]
+        else:
+            # All of it, also what a lost answer has granted.
+            if self.lease is None:
+                # Left over from an earlier use of this window, when all that was free was given
+                # back: so it was spent.
+                self.spent += found["granted"] - found["change"]
+            self.granted = found["granted"]
+            self.lease = found["lease"]
+        self.given = 0
+        self.window_id = found["window_id"]
+        self.left = found["left_over"]
+        self.used_elsewhere = found["used_elsewhere"]
+        self.alerted = max(self.alerted, found["alerted"])
+        self.answered_at = now
+
+    def tick(self, now: float, processes: int) -> bool:
+        """Called about once a second. Returns whether PostgreSQL should be asked: for more, or to
+        take back what lies idle."""
+        self.demand = max(float(self.taken), self.demand / 2)
+        self.taken = 0
+        if self.answered_at is None or self.answer is not None:
+            return False
+        surplus = self.free - round(self.demand * HEADROOM)
+        is_idle = now - self.used_at > KEPT_S
+        is_scarce = self.left < 4 * processes * max(self.demand, 1)
+        must_return = is_idle or is_scarce or not self.rule.is_budget
+        if surplus > 0 and must_return and now - self.used_at >= 1:
+            self.given = surplus
+            return True
+        is_low = self.free * 2 < self.demand and self.left > 0
+        return self.free < 0 or is_low
+
+    def is_done(self, now: float) -> bool:
+        """Whether it can be forgotten: all that is free was given back."""
+        return (
+            now - self.used_at > 2 * KEPT_S
+            and not self.reserved
+            and not self.free
+            and not self.given
+            and self.answer is None
+        )
