@@ -19,6 +19,7 @@ from django.utils.timezone import now
 from generation import conf
 from generation.admin import columns
 from generation.admin.content import name_service_content
+from generation.admin.limits import KeyLimitInline
 from generation.admin.theme import ModelForm
 from generation.admin.users import UserLookupAdmin
 from generation.api_keys import tokens
@@ -73,6 +74,7 @@ class ApiKeyForm(ModelForm):
 @admin.register(ApiKey)
 class ApiKeyAdmin(UserLookupAdmin):
     form = ApiKeyForm
+    inlines = (KeyLimitInline,)
     user_fields = ("user", "users")
     list_display = (
         "name",
@@ -89,7 +91,7 @@ class ApiKeyAdmin(UserLookupAdmin):
     actions = ("revoke",)
     fieldsets = (
         (None, {"fields": ("name", "scope", "user", "users")}),
-        ("Limits", {"fields": ("allowed_models", "expires_at", "log_content")}),
+        ("What it may do", {"fields": ("allowed_models", "expires_at", "log_content", "weight")}),
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ApiKey]:
@@ -105,7 +107,10 @@ class ApiKeyAdmin(UserLookupAdmin):
         named = ("users",) if obj.scope == ApiKey.Scope.USERS else ()
         return (
             (None, {"fields": ("name", "scope", *named)}),
-            ("Limits", {"fields": ("allowed_models", "expires_at", "log_content")}),
+            (
+                "What it may do",
+                {"fields": ("allowed_models", "expires_at", "log_content", "weight")},
+            ),
             ("The key", {"fields": _FACTS}),
         )
 

@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 
     ModelAdmin = admin.ModelAdmin[Any]
     ModelForm = forms.ModelForm[Any]
+    TabularInline = admin.TabularInline[Any, Any]
 
     def display_for_label(value: object, empty: str, kinds: object) -> SafeString: ...
 
 else:
     from django.contrib.admin.widgets import ManyToManyRawIdWidget
     from django.forms import ModelForm
-    from unfold.admin import ModelAdmin
+    from unfold.admin import ModelAdmin, TabularInline
     from unfold.contrib.filters.admin import DropdownFilter, RangeDateTimeFilter
     from unfold.utils import display_for_label
     from unfold.views import ChangeList
@@ -50,5 +51,6 @@ __all__ = [
     "RawIdWidget",
     "RawIdsWidget",
     "SelectWidget",
+    "TabularInline",
     "display_for_label",
 ]

@@ -27,6 +27,7 @@ CLOSE_S = 2.0
 class Alert(NamedTuple):
     block: Block
     level: int
+    document: dict[str, Any]  # as it stood
 
 
 class Alerts:
@@ -49,7 +50,7 @@ class Alerts:
         if level > block.alerted:
             block.alerted = level
             with contextlib.suppress(asyncio.QueueFull):
-                self._queue.put_nowait(Alert(block, level))
+                self._queue.put_nowait(Alert(block, level, document(block, level)))
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -77,11 +78,10 @@ class Alerts:
                 self._queue.task_done()
 
     async def _tell(self, alert: Alert) -> None:
-        block, level = alert
+        block, level, said = alert
         assert block.window_id is not None, "nothing is used of a window that is not there"
         if not await self._tables.alert(block.window_id, level):
             return
-        said = document(block, level)
         logger.warning(
             "%d %% of %s are used%s: %s of %s",
             level,

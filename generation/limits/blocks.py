@@ -90,7 +90,12 @@ class Block:
         """Whether PostgreSQL has to be asked before a call is let through."""
         if self.answered_at is None or self.answered_at < stale_before:
             return True
-        return self.rule.is_enforced and self.free < self.threshold(wanted)
+        is_low = self.free < self.threshold(wanted)
+        return self.rule.is_enforced and (is_low or self._is_shut(wanted))
+
+    def _is_shut(self, wanted: int) -> bool:
+        """Whether the limit was set to 0 while something of it was leased."""
+        return not self.amount and wanted > 0
 
     def lacks(self, wanted: int) -> int:
         """Returns how much more has to be granted for a call."""
@@ -102,7 +107,7 @@ class Block:
         """Whether all that is left would not do."""
         enough = self.threshold(wanted)
         is_short = self.free < enough and self.left < enough - max(self.free, 0)
-        return self.rule.is_enforced and is_short
+        return self.rule.is_enforced and (is_short or self._is_shut(wanted))
 
     def reserve(self, wanted: int, now: float) -> None:
         self.reserved += wanted

@@ -109,8 +109,8 @@ SELECT a.limit_id, a.subject, a.start, a.generation, a.id AS window_id, a.change
     (SELECT count(*) FROM generation_limitholder WHERE alive_until > statement_timestamp())
         AS processes,
     a.folded + CASE WHEN a.refill_s IS NULL THEN (
-        SELECT coalesce(sum(CASE WHEN h.alive_until > statement_timestamp() THEN l.settled
-                                 ELSE greatest(l.granted, l.settled) END), 0)
+        SELECT CAST(coalesce(sum(CASE WHEN h.alive_until > statement_timestamp() THEN l.settled
+                                      ELSE greatest(l.granted, l.settled) END), 0) AS bigint)
         FROM generation_limitlease AS l LEFT JOIN generation_limitholder AS h ON h.run = l.run
         WHERE l.window_id = a.id AND l.run <> CAST(:run AS uuid)) ELSE 0 END AS used_elsewhere
 FROM answered AS a LEFT JOIN leased ON leased.window_id = a.id

@@ -58,5 +58,3 @@ async def charged(sql):
         return leases["granted"], leases["settled"], committed
 
     return read
-
-

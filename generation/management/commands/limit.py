@@ -169,7 +169,13 @@ def whose(text: str) -> dict[str, Any]:
 def describe(limit: Limit) -> str:
     """Returns a limit in one line."""
     owner = limit.api_key or limit.user
-    who = "all" if limit.scope == "all" else f"{limit.scope} {owner}" if owner else f"each {limit.scope}"
+    who = (
+        "all"
+        if limit.scope == "all"
+        else f"{limit.scope} {owner}"
+        if owner
+        else f"each {limit.scope}"
+    )
     target = ":".join(filter(None, (limit.provider, limit.model)))
     rule = standing.rule_of(limit)
     if limit.amount is None:
