@@ -159,13 +159,13 @@ class Block:
     def tick(self, now: float, processes: int) -> bool:
         """Called about once a second. Returns whether PostgreSQL should be asked: for more, or to
         take back what lies idle."""
-        self.demand = max(float(self.taken), self.demand / 2)
+        self.demand = max(float(self.taken), self.demand / 4)
         self.taken = 0
         if self.answered_at is None or self.answer is not None:
             return False
         surplus = self.free - round(self.demand * HEADROOM)
         is_idle = now - self.used_at > KEPT_S
-        is_scarce = self.left < 4 * processes * max(self.demand, 1)
+        is_scarce = self.left <= max(4 * processes * max(self.demand, 1), self.amount / 2)
         must_return = is_idle or is_scarce or not self.rule.is_budget
         if surplus > 0 and must_return and now - self.used_at >= 1:
             self.given = surplus

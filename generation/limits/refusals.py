@@ -48,6 +48,18 @@ def refusal(
         seconds = _seconds_until(block, wanted)
         members["resets_at"] = _iso(now + timedelta(seconds=seconds), rule)
         return RateLimited(f"{what} is reached", retry_after=seconds, members=members)
+    return _budget_refusal(block, wanted, now, what, members, fitting_max_tokens)
+
+
+def _budget_refusal(  # noqa: PLR0913, PLR0917  # facts
+    block: Block,
+    wanted: int,
+    now: datetime,
+    what: str,
+    members: dict[str, Any],
+    fitting_max_tokens: int | None,
+) -> LimitReached:
+    amount = block.amount
     if wanted > amount:
         hint = ""
         if fitting_max_tokens is not None and fitting_max_tokens > 0:

@@ -222,10 +222,10 @@ async def test_a_process_that_is_nearly_full_admits_a_key_only_below_its_share(
     admission = runtime.admission
     monkeypatch.setattr(admission, "limit", 20)
     monkeypatch.setattr(admission._shares, "_limit", 20)
-    flood, quiet = (
-        await sync_to_async(ApiKey.objects.create)(name=name, prefix=name, scope="all")
+    flood, quiet = [
+        await ApiKey.objects.acreate(name=name, prefix=name, scope="all")
         for name in ("flood", "quiet")
-    )
+    ]
 
     def enter(key):
         place = admission.enter()

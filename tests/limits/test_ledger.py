@@ -66,16 +66,14 @@ async def test_idle_parts_go_back_where_little_is_left_for_others(process, limit
     block = first.block(rule, "")
     block.demand = 6.0
     await first._ask(block, 0)
-    assert (await charged())[0] > 2
+    assert (await charged())[0] == 6
     block.demand = 0.0
-    clock.now += 2
-    await first.tick()
-    clock.now += 2
-    await first.tick()
-    if block.answer is not None:
-        await block.answer
-    assert await charged() == (2, 0, 2)
-    assert await reserve(second, rule, 8)
+    for _ in range(4):
+        clock.now += 2
+        await first.tick()
+        if block.answer is not None:
+            await block.answer
+    assert await reserve(second, rule, 7)
 
 
 async def test_what_was_spent_beyond_its_reservation_is_taken_of_the_window(
@@ -165,17 +163,19 @@ async def test_a_slow_rate_loses_no_part_of_a_unit(process, limit, sql):
     assert not await reserve(ledger, rule)
 
 
-async def test_a_new_window_is_new_for_all_and_made_once(process, limit, sql, clock):
+async def test_a_new_window_is_new_for_all_and_made_once(process, limit, sql, clock, monkeypatch):
     """All processes may have been down over the border: nothing has to run at it."""
     row = await limit(amount=3)
     rule = Rule(row.id, "all", "", "", "", "requests", 3, "month", ZoneInfo("Asia/Tokyo"))
     ledgers = [await process(clock=clock) for _ in range(4)]
+    set_time = {ledger: ledger.note_time for ledger in ledgers}
     for ledger in ledgers:
-        ledger.note_time(datetime(2026, 1, 31, 14, 59, 59, tzinfo=UTC))
+        monkeypatch.setattr(ledger, "note_time", lambda _now: None)  # not PostgreSQL's: ours
+        set_time[ledger](datetime(2026, 1, 31, 14, 59, 59, tzinfo=UTC))
     assert ledgers[0].block(rule, "").window.start == datetime(2025, 12, 31, 15, tzinfo=UTC)
     assert all([await reserve(ledgers[0], rule) for _ in range(3)])
     for ledger in ledgers:
-        ledger.note_time(datetime(2026, 1, 31, 15, tzinfo=UTC))
+        set_time[ledger](datetime(2026, 1, 31, 15, tzinfo=UTC))
     taken = await asyncio.gather(*(reserve(ledger, rule) for ledger in ledgers * 5))
     assert sum(taken) == 3
     starts = await sql.fetch("SELECT start FROM generation_limitwindow ORDER BY start")

@@ -21,7 +21,9 @@ ZONES = [
     "Asia/Kathmandu",
 ]
 MOMENTS = st.datetimes(
-    min_value=datetime(2000, 1, 1), max_value=datetime(2040, 1, 1), timezones=st.just(UTC)
+    min_value=datetime(2000, 1, 1),  # noqa: DTZ001  # as the strategy wants them
+    max_value=datetime(2040, 1, 1),  # noqa: DTZ001  # as the strategy wants them
+    timezones=st.just(UTC),
 )
 BERLIN = ZoneInfo("Europe/Berlin")
 

@@ -67,7 +67,8 @@ async def messages(request: Request) -> HttpResponse | EventStream:
     auth=auth.API_KEY,
 )
 async def count_tokens(request: Request) -> HttpResponse:
-    """Asks Anthropic. Nothing is generated and nothing is paid, so there is no row; it takes a request of its caller's limits."""
+    """Asks Anthropic. Nothing is generated and nothing is paid, so there is no row; it takes a
+    request of its caller's limits."""
     body = asking.read_body(request)
     asked = requests.read(body)
     headers = asking.forwarded(request, *_FORWARDED)
