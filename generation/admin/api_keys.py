@@ -74,7 +74,6 @@ class ApiKeyForm(ModelForm):
 @admin.register(ApiKey)
 class ApiKeyAdmin(UserLookupAdmin):
     form = ApiKeyForm
-    inlines = (KeyLimitInline,)
     user_fields = ("user", "users")
     list_display = (
         "name",
@@ -91,7 +90,7 @@ class ApiKeyAdmin(UserLookupAdmin):
     actions = ("revoke",)
     fieldsets = (
         (None, {"fields": ("name", "scope", "user", "users")}),
-        ("What it may do", {"fields": ("allowed_models", "expires_at", "log_content", "weight")}),
+        ("What it may do", {"fields": ("allowed_models", "expires_at", "log_content")}),
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ApiKey]:
@@ -113,6 +112,9 @@ class ApiKeyAdmin(UserLookupAdmin):
             ),
             ("The key", {"fields": _FACTS}),
         )
+
+    def get_inlines(self, request: HttpRequest, obj: ApiKey | None) -> list[Any]:
+        return [KeyLimitInline] if obj else []  # a key is first made, and then limited
 
     def get_readonly_fields(
         self, request: HttpRequest, obj: ApiKey | None = None

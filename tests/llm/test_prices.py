@@ -6,6 +6,7 @@ from decimal import Decimal
 
 import pytest
 
+from generation import conf
 from generation.conf import parse
 from generation.llm.client import LLMClient
 from generation.llm.prices import Prices
@@ -51,6 +52,23 @@ def test_an_address_is_a_price_list_too(prices):
     assert prices.quote("", "https://api.openai.com/v1", "gpt-6-luna", usage).cost == exact(
         "gpt-6-luna", "openai", usage
     )
+
+
+def test_own_prices_count_before_the_table_and_nothing_is_free_unless_they_say_so():
+    own = conf.parse({"LLM_PRICES": "openai:gpt=2/10/0.5,openai=0/0"}).llm_prices
+    prices = Prices(own, with_table=False)
+    usage = Usage(1_000_000, 100_000, cache_read_tokens=400_000)
+    assert prices.quote("openai", "openai", "gpt", usage) == (Decimal("2.4"), "2/10/0.5/2")
+    assert prices.quote("openai", "openai", "other", usage) == (0, "0/0/0/0")
+    assert prices.quote("anthropic", "anthropic", "claude-sonnet-5-5", usage) is None
+
+
+def test_the_most_that_a_call_may_cost_is_that_of_input_that_is_written_to_the_cache(prices):
+    plain = exact("claude-sonnet-5-5", "anthropic", Usage(1000, 10))
+    written = exact("claude-sonnet-5-5", "anthropic", Usage(1000, 10, cache_write_tokens=1000))
+    most = prices.most("anthropic", "anthropic", "claude-sonnet-5-5", Usage(1000, 10))
+    assert most == written > plain
+    assert prices.most("anthropic", "anthropic", "never-heard-of", Usage(1000, 10)) is None
 
 
 @pytest.mark.parametrize(
