@@ -5,8 +5,8 @@
 
 `cost` serves one process under wrk, with three limits on the key and without them in turn, so that
 what else the machine does meets both: CPU per generation and statements per 1,000 requests, medians
-over the turns and the median of the pairs' ratios. `deadlocks` lets two processes share budgets that
-are nearly spent all the time, with callers at both, and asks PostgreSQL how many deadlocks it saw.
+over the turns and the median of the pairs' ratios. `deadlocks` lets two processes share budgets
+that are nearly spent all the time, with callers at both, and asks PostgreSQL about deadlocks.
 """
 
 from __future__ import annotations

@@ -136,9 +136,13 @@ def differences() -> list[Difference]:
         lease.pk: lease
         for lease in LimitLease.objects.filter(run__in=dead).select_related("window")
     }
-    units = dict(Limit.objects.values_list("pk", "unit"))
+    # What is over needs no mending.
+    now_on = {limit.pk: rule_of(limit) for limit in Limit.objects.exclude(unit="in_flight")}
     budgets = {
-        pk: lease for pk, lease in leases.items() if units.get(lease.window.limit_id) != "in_flight"
+        pk: lease
+        for pk, lease in leases.items()
+        if lease.window.limit_id in now_on
+        and lease.window.start == now_on[lease.window.limit_id].window_at(now()).start
     }
     if not budgets:
         return []

@@ -14,7 +14,7 @@ from generation.llm.webhook import Webhook
 from tests.support.provider import Provider, says
 
 
-async def test_each_threshold_is_told_once_by_one_process(runtime, process, limit, caplog):
+async def test_each_threshold_is_told_once_by_one_process(store, process, limit, caplog):
     rule = await limit(unit="usd", amount=100 * 10**9)
     sent, alerts, blocks = [], [], []
 
@@ -22,7 +22,7 @@ async def test_each_threshold_is_told_once_by_one_process(runtime, process, limi
         sent.append(document)
 
     for _ in range(2):
-        alerts.append(Alerts(runtime.store.limits, send))
+        alerts.append(Alerts(store.limits, send))
         ledger = await process(on_used=alerts[-1].note_used)
         blocks.append(ledger.block(rule, ""))
         await ledger._ask(blocks[-1], 0)

@@ -29,7 +29,7 @@ async def settled(sql):
     return await sql.fetchval("SELECT settled FROM generation_limitlease")
 
 
-async def test_a_row_settles_once_through_each_statement(runtime, sql, lease, subtests):
+async def test_a_row_settles_once_through_each_statement(store, sql, lease, subtests):
     effect = Effect("generation.Announcement", {"id": str(uuid7())})
     expected = 0
     for name, more in {
@@ -40,31 +40,31 @@ async def test_a_row_settles_once_through_each_statement(runtime, sql, lease, su
         with subtests.test(name):
             keyed = replace(charged(lease), **more)
             for _ in range(2):
-                await runtime.store.logs.insert(keyed)
+                await store.logs.insert(keyed)
             expected += 7
             assert await settled(sql) == expected
 
 
-async def test_a_journal_that_is_replayed_twice_settles_once(runtime, sql, lease):
+async def test_a_journal_that_is_replayed_twice_settles_once(store, sql, lease):
     keyed = charged(lease)
     line = lines.encode(lines.from_row(keyed))
     for _ in range(2):
         (read,) = lines.read(line)
-        await runtime.store.logs.insert(lines.to_row(read.record))
+        await store.logs.insert(lines.to_row(read.record))
     assert await settled(sql) == 7
 
 
-async def test_rows_of_one_statement_settle_together_and_others_settle_nothing(runtime, sql, lease):
+async def test_rows_of_one_statement_settle_together_and_others_settle_nothing(store, sql, lease):
     rows = [charged(lease, amount) for amount in (1, 2, 3)]
     rows.append(make_row())
     rows.append(charged(lease + 1000))  # its lease is gone
-    for future in [runtime.store.logs.insert(keyed) for keyed in rows]:
+    for future in [store.logs.insert(keyed) for keyed in rows]:
         await future
     assert await settled(sql) == 6
     assert await sql.fetchval("SELECT count(*) FROM generation_generationlog") == 5
 
 
-async def test_a_line_of_before_has_no_charges(runtime):
+def test_a_line_of_before_has_no_charges():
     record = lines.from_row(charged(1))
     (read,) = lines.read(lines.encode(record))
     for name in ("charges", "price", "is_cost_assumed"):
