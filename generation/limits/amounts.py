@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from generation.limits.rules import NANO
+from generation.llm.prices import NANO
 
 _WHOLE = re.compile(r"[0-9]{1,18}")
 _DOLLARS = re.compile(r"([0-9]{1,9})(?:\.([0-9]{1,9}))?")

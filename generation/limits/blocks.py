@@ -24,15 +24,20 @@ class Block:
     what is free and its taking."""
 
     __slots__ = (
+        "_is_enforced",
+        "_largest",
         "alerted",
+        "amount",
         "answer",
         "answered_at",
         "demand",
+        "ends_at",
         "given",
         "granted",
         "lease",
         "left",
         "missing",
+        "policy",
         "reserved",
         "rule",
         "spent",
@@ -45,9 +50,10 @@ class Block:
     )
 
     def __init__(self, rule: Rule, subject: str, window: Window, now: float) -> None:
-        self.rule = rule
         self.subject = subject
         self.window = window
+        self.ends_at = window.end.timestamp() if window.end else None
+        self.adopt(rule)
         self.lease: int | None = None  # of a rate, none
         self.window_id: int | None = None
         self.granted = 0
@@ -68,9 +74,13 @@ class Block:
     def key(self) -> tuple[int, str, datetime, int]:
         return (self.rule.id, self.subject, self.window.start, self.rule.generation)
 
-    @property
-    def amount(self) -> int:
-        return self.rule.amount_in(self.window)
+    def adopt(self, rule: Rule) -> None:
+        """Go on by a rule of the same limit, e.g. with another amount."""
+        self.rule = rule
+        self.amount = rule.amount_in(self.window)
+        self._is_enforced = rule.is_enforced
+        self.policy = ""  # as headers have it, once one does
+        self._largest = max(self.amount, 1) if rule.refill_s else None
 
     @property
     def free(self) -> int:
@@ -84,14 +94,16 @@ class Block:
     def threshold(self, wanted: int) -> int:
         """Returns what must be free for a call. A rate lets a larger call through when it is full,
         and refills for as much longer after it; else such a call could never be made."""
-        return min(wanted, max(self.amount, 1)) if self.rule.refill_s else wanted
+        return wanted if self._largest is None else min(wanted, self._largest)
 
     def is_short(self, wanted: int, stale_before: float) -> bool:
         """Whether PostgreSQL has to be asked before a call is let through."""
         if self.answered_at is None or self.answered_at < stale_before:
             return True
-        is_low = self.free < self.threshold(wanted)
-        return self.rule.is_enforced and (is_low or self._is_shut(wanted))
+        if not self._is_enforced:
+            return False
+        free = self.granted - self.spent - self.reserved - self.given
+        return free < self.threshold(wanted) or self._is_shut(wanted)
 
     def _is_shut(self, wanted: int) -> bool:
         """Whether the limit was set to 0 while something of it was leased."""
@@ -119,11 +131,11 @@ class Block:
         self.reserved -= reserved
         self.spent += actual
 
-    def draw_up(self, *, closing: bool = False) -> Ask:
+    def draw_up(self) -> Ask:
         """Returns what to ask now; those who wait for less than there is are served first."""
         missing, self.missing = self.missing, []
         debt = 0 if self.rule.unit == "in_flight" else max(-self.free, 0)
-        spare = 0 if closing else round(self.demand * HEADROOM) - max(self.free, 0)
+        spare = round(max(self.demand, self.taken) * HEADROOM) - max(self.free, 0)
         return Ask(
             rule=self.rule.id,
             subject=self.subject,
@@ -170,7 +182,7 @@ class Block:
         if surplus > 0 and must_return and now - self.used_at >= 1:
             self.given = surplus
             return True
-        is_low = self.free * 2 < self.demand and self.left > 0
+        is_low = self.free < self.demand and self.left > 0
         return self.free < 0 or is_low
 
     def is_done(self, now: float) -> bool:

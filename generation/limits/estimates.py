@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from decimal import ROUND_CEILING, Decimal
 from typing import TYPE_CHECKING
 
 import orjson
 
 from generation.conversation import Image, Text, Thinking, ToolResult, ToolUse
-from generation.limits.rules import NANO
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -25,6 +23,9 @@ IMAGE_TOKENS = 6000  # more than a large one takes at any of the vendors
 def input_tokens(prompt: Prompt) -> int:
     """Returns a bound that real prompts stay below."""
     verbatim = prompt.verbatim
+    if verbatim is None and not prompt.messages and not prompt.tools:
+        size = _bytes(prompt.text) + _bytes(prompt.system)
+        return -(-size // BYTES_PER_TOKEN) + 2 * MESSAGE_TOKENS
     images = [len(image.data) for image in _images(prompt)]
     if verbatim is not None:
         size = max(verbatim.bytes - sum(images), 0)
@@ -41,11 +42,6 @@ def output_tokens(prompt: Prompt) -> int:
     """Returns how many the answer may have; embeddings have none."""
     is_other = prompt.verbatim is not None and prompt.verbatim.path
     return 0 if is_other else prompt.max_tokens
-
-
-def nano(usd: Decimal) -> int:
-    """Returns billionths of a dollar, never fewer than the amount is."""
-    return int((usd * NANO).to_integral_value(ROUND_CEILING))
 
 
 def _images(prompt: Prompt) -> Iterator[Image]:

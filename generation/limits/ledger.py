@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import uuid4
 
 from generation.database.batching import MIB, Batcher, Bounds
@@ -31,19 +31,15 @@ _ASK_BYTES = 250
 TICK_S = 1.0
 
 
-class Need(NamedTuple):
-    """What a call takes of a block."""
-
-    block: Block
-    amount: int
+Need: TypeAlias = tuple[Block, int]  # what a call takes of a block
 
 
 class Short(Exception):  # an answer, not an error
     """A limit does not allow a call."""
 
     def __init__(self, need: Need) -> None:
-        super().__init__(need.block.rule.name)
-        self.need = need
+        super().__init__(need[0].rule.name)
+        self.block, self.amount = need
 
 
 class Ledger:
@@ -70,6 +66,7 @@ class Ledger:
         # By how much the database's clock is ahead of ours, which never jumps.
         self._ahead_s = time.time() - clock()
         self._processes = 1
+        self.refused_at = -TICK_S  # when PostgreSQL last left too little for a call
         self._bury_at = 0.0
         self._asks: Batcher[Block, None] = Batcher(
             "lease", self._flush, BOUNDS, weigh=lambda _block: _ASK_BYTES
@@ -82,6 +79,9 @@ class Ledger:
         """Returns the database's time, as far as this process knows it."""
         return datetime.fromtimestamp(self._clock() + self._ahead_s, UTC)
 
+    def timestamp(self) -> float:
+        return self._clock() + self._ahead_s
+
     def note_time(self, now: datetime) -> None:
         self._ahead_s = now.timestamp() - self._clock()
 
@@ -92,12 +92,12 @@ class Ledger:
         key = (rule.id, subject)
         block = self._blocks.get(key)
         if block is not None and block.rule is rule:
-            end = block.window.end
-            if end is None or self._clock() + self._ahead_s < end.timestamp():
+            ends_at = block.ends_at
+            if ends_at is None or self._clock() + self._ahead_s < ends_at:
                 return block
         window = rule.window_at(self.now())
         if block is not None and (block.window, block.rule.generation) == (window, rule.generation):
-            block.rule = rule  # e.g. with another amount
+            block.adopt(rule)
             return block
         block = self._blocks[key] = Block(rule, subject, window, self._clock())
         return block
@@ -130,28 +130,34 @@ class Ledger:
     async def _reserve_slowly(self, needs: Sequence[Need]) -> None:
         while True:
             stale_before = self._clock() - self._ttl_s
-            short = [need for need in needs if need.block.is_short(need.amount, stale_before)]
+            short = [need for need in needs if need[0].is_short(need[1], stale_before)]
             answers = [self._ask(block, amount) for block, amount in short]
-            for need, answer in zip(short, answers, strict=True):
+            for (block, _amount), answer in zip(short, answers, strict=True):
                 try:
                     await asyncio.shield(answer)
                 except StaccatoError:
-                    if need.block.rule.is_enforced:
+                    if block.rule.is_enforced:
                         raise
-                    need.block.answered_at = self._clock()  # what refuses nothing asks for nothing
+                    block.answered_at = self._clock()  # what refuses nothing asks for nothing
             for need in needs:
-                if need.block.is_hopeless(need.amount):
+                if need[0].is_hopeless(need[1]):
+                    self.refused_at = self._clock()
                     raise Short(need)
             if self._take(needs):
                 return
 
+    @property
+    def has_refused(self) -> bool:
+        """Whether any call was refused within the last second."""
+        return self._clock() - self.refused_at < TICK_S
+
     def hopeless(self, needs: Sequence[Need]) -> Need | None:
         """Returns what is known to be refused, without asking: the last answer was a moment ago."""
         recent = self._clock() - TICK_S
-        for need in needs:
-            at = need.block.answered_at
-            if at is not None and at > recent and need.block.is_hopeless(need.amount):
-                return need
+        for block, amount in needs:
+            at = block.answered_at
+            if at is not None and at > recent and block.is_hopeless(amount):
+                return (block, amount)
         return None
 
     async def look(self, blocks: Sequence[Block]) -> None:

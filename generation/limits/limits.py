@@ -6,21 +6,21 @@ from typing import TYPE_CHECKING, Any
 
 from generation.errors import LimitReached, ModelUnpriced
 from generation.limits.alerts import Alerts
-from generation.limits.ledger import Ledger, Need, Short
-from generation.limits.meter import Meter, Tariff, Unpriced
+from generation.limits.ledger import Ledger, Short
+from generation.limits.meter import Meter, Unpriced
 from generation.limits.policies import Policies
 from generation.limits.refusals import headers, refusal, stand
 from generation.telemetry import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from decimal import Decimal
 
     from generation.conf import Settings
     from generation.database.engine import Database
+    from generation.limits.ledger import Need
     from generation.limits.rules import Rule
     from generation.llm.client import LLMClient
-    from generation.records import GenerationRequest, Grant, Prompt, Usage
+    from generation.records import GenerationRequest, Grant, Prompt
     from generation.store import Store
 
     Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -39,7 +39,7 @@ class Limits:
     ) -> None:
         self._style = settings.ratelimit_headers
         self._tables = store.limits
-        self._tariff = Tariff(llm.most, _costs(llm))
+        self._tariff = llm
         self.policies = Policies(store.limits)
         self.alerts = Alerts(store.limits, send)
         self.ledger = Ledger(
@@ -58,16 +58,15 @@ class Limits:
     def refuse_early(self, request: GenerationRequest) -> None:
         """Raises `LimitReached` where the last answer, a moment ago, says that nothing is left, so
         that a flood costs little. Not for a request that may be answered from the log."""
-        if self.policies.is_empty or request.idempotency_key:
+        if self.policies.is_empty or not self.ledger.has_refused or request.idempotency_key:
             return
         needs = []
-        for rule in self.policies.of(request.grant.key_id, request.user_id):
+        for rule, subject in self.policies.of(request.grant.key_id, request.user_id):
             if rule.is_targeted or rule.unit == "usd":  # they depend on who will be asked
                 continue
-            subject = rule.subject(request.grant.key_id, request.user_id)
             block = self.ledger.find(rule, subject)
             if block is not None and block is self.ledger.block(rule, subject):
-                needs.append(Need(block, 1))
+                needs.append((block, 1))
         if need := self.ledger.hopeless(needs):
             raise self._refusal(need, request.grant)
 
@@ -84,18 +83,17 @@ class Limits:
         grant = request.grant
         rules = self.policies.of(grant.key_id, request.user_id)
         if is_free:
-            rules = tuple(rule for rule in rules if rule.unit in {"requests", "in_flight"})
+            rules = tuple(each for each in rules if each[0].unit in {"requests", "in_flight"})
         if not rules:
             return None
-        subjects = [(rule, rule.subject(grant.key_id, request.user_id)) for rule in rules]
-        meter = Meter(self.ledger, self._tariff, subjects, prompt)
+        meter = Meter(self.ledger, self._tariff, rules, prompt)
         provider, model = (prompt.provider, prompt.model) if prompt else ("", "")
         try:
             await meter.open(provider, model, request.started)
         except Short as short:
-            block = short.need.block
+            block = short.block
             fitting = meter.fitting_max_tokens(block, provider, model)
-            raise self._refusal(short.need, grant, fitting) from None
+            raise self._refusal((block, short.amount), grant, fitting) from None
         except Unpriced as unpriced:
             metrics.LIMIT_REFUSALS.labels("usd", unpriced.rule.scope).inc()
             raise ModelUnpriced(
@@ -113,7 +111,7 @@ class Limits:
         blocks = [
             block for block in meter.blocks if block.rule.is_enforced and _is_own(block.rule, grant)
         ]
-        return headers(blocks, self.ledger.now(), self._style)
+        return headers(blocks, self.ledger.timestamp(), self._style)
 
     async def standing(self, grant: Grant, user_id: object) -> list[dict[str, Any]]:
         """Returns how the limits of a caller's own key or user stand. Raises
@@ -121,8 +119,8 @@ class Limits:
         if self.policies.is_empty:
             return []
         blocks = [
-            self.ledger.block(rule, rule.subject(grant.key_id, user_id))
-            for rule in self.policies.of(grant.key_id, user_id)
+            self.ledger.block(rule, subject)
+            for rule, subject in self.policies.of(grant.key_id, user_id)
             if _is_own(rule, grant)
         ]
         await self.ledger.look(blocks)
@@ -130,29 +128,21 @@ class Limits:
         return [stand(block, now) for block in blocks]
 
     def _refusal(self, need: Need, grant: Grant, fitting: int | None = None) -> LimitReached:
-        block = need.block
+        block, amount = need
         metrics.LIMIT_REFUSALS.labels(block.rule.unit, block.rule.scope).inc()
         now = self.ledger.now()
         is_own = _is_own(block.rule, grant)
-        error = refusal(block, need.amount, now, is_own=is_own, fitting_max_tokens=fitting)
+        error = refusal(block, amount, now, is_own=is_own, fitting_max_tokens=fitting)
         if error.is_spent:
             self.alerts.note_used(block, is_refused=True)
         if is_own:
-            error.more_headers |= headers([block], now, self._style)
+            error.more_headers |= headers([block], self.ledger.timestamp(), self._style)
         return error
 
     def _count_shadows(self, meter: Meter) -> None:
         for block in meter.blocks:
             if not block.rule.is_enforced and block.free + block.left < 0:
                 metrics.LIMIT_SHADOW.labels(block.rule.unit, block.rule.scope).inc()
-
-
-def _costs(llm: LLMClient) -> Callable[[str, str, Usage], Decimal | None]:
-    def cost(provider: str, model: str, usage: Usage) -> Decimal | None:
-        quote = llm.quote(provider, model, usage)
-        return None if quote is None else quote.cost
-
-    return cost
 
 
 def _is_own(rule: Rule, grant: Grant) -> bool:

@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import time
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from generation.errors import DatabaseUnavailable
 from generation.limits import estimates
-from generation.limits.ledger import Need, Short
+from generation.limits.ledger import Short
 from generation.llm.policy import is_success
-from generation.records import Charge, Finding, Usage
+from generation.llm.prices import nano
+from generation.records import Charge, Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from generation.errors import LLMError
     from generation.limits.blocks import Block
-    from generation.limits.ledger import Ledger
+    from generation.limits.ledger import Ledger, Need
     from generation.limits.rules import Rule
-    from generation.records import Prompt
+    from generation.records import Prompt, Usage
 
 # Without a reply, these show that the provider has not worked.
 _NOTHING_SENT = frozenset(
@@ -36,8 +37,7 @@ _NOTHING_SENT = frozenset(
         Finding.REJECTED,
     }
 )
-_NOTHING = (0, Decimal(0))
-_ONCE = ("requests", "in_flight")  # a call takes one of each, whatever its attempts
+_NOTHING = (0, 0)
 
 
 class Unpriced(Exception):  # an answer, not an error
@@ -48,16 +48,14 @@ class Unpriced(Exception):  # an answer, not an error
         self.rule = rule
 
 
-class Tariff:
-    """What tokens of a provider's model may cost, and did."""
+class Tariff(Protocol):
+    """What tokens of a provider's model cost, in billionths of a dollar; None: nobody knows."""
 
-    def __init__(
-        self,
-        most: Callable[[str, str, Usage], Decimal | None],
-        cost: Callable[[str, str, Usage], Decimal | None],
-    ) -> None:
-        self.most = most
-        self.cost = cost
+    def most(self, provider: str, model: str, given: int, made: int) -> int | None:
+        """Returns the most that a call of so many tokens may cost."""
+
+    def charge(self, provider: str, model: str, usage: Usage) -> int | None:
+        """Returns what it did cost."""
 
 
 class Meter:
@@ -76,12 +74,14 @@ class Meter:
         self._tariff = tariff
         self._rules = tuple(rules)
         self._prompt = prompt
+        self._tokens: tuple[int, int] | None = None  # of the prompt, and the most of the answer
         self._once: dict[int, Block] = {}  # by the ids of their rules
         self._held: dict[Block, int] = {}  # for the attempt to come, or under way
         self._spent: dict[Block, int] = {}
         self._target: tuple[str, str] | None = None  # of an attempt under way
         self._has_reached = False
         self._is_settled = False
+        self._charges: tuple[Charge, ...] = ()
         self.is_assumed = False  # that all was spent which was reserved
         self.blocks: list[Block] = []  # of the first target
 
@@ -102,19 +102,7 @@ class Meter:
         return True
 
     async def _reserve(self, provider: str, model: str, since: float) -> None:
-        covering = [each for each in self._rules if each[0].covers(provider, model)]
-        once = {
-            rule.id: self._ledger.block(rule, subject)
-            for rule, subject in covering
-            if rule.unit in _ONCE and rule.id not in self._once
-        }
-        wanted = self.wanted(covering, provider, model)
-        needs = [Need(block, 1) for block in once.values()]
-        needs += [
-            Need(block, amount - self._held.get(block, 0))
-            for block, amount in wanted.items()
-            if amount > self._held.get(block, 0)
-        ]
+        once, wanted, needs = self._needs(provider, model)
         if needs:
             await self._ledger.reserve(needs, since)
         self._once |= once
@@ -123,45 +111,58 @@ class Meter:
                 self._ledger.settle(block, surplus, 0)
         self._held = wanted
 
-    def wanted(
-        self, covering: Iterable[tuple[Rule, str]], provider: str, model: str
-    ) -> dict[Block, int]:
-        """Returns what an attempt may cost. Raises `Unpriced`."""
-        found: dict[Block, int] = {}
-        given: int | None = None
-        for rule, subject in covering:
-            if rule.unit in _ONCE:
+    def _needs(
+        self, provider: str, model: str
+    ) -> tuple[dict[int, Block], dict[Block, int], list[Need]]:
+        """Returns what an attempt takes: of blocks that a call takes of once, of all others, and
+        which of that is not reserved yet. Raises `Unpriced`."""
+        once: dict[int, Block] = {}
+        wanted: dict[Block, int] = {}
+        needs: list[Need] = []
+        for rule, subject in self._rules:
+            if rule.is_targeted and not rule.covers(provider, model):
                 continue
-            if self._prompt is None:
-                amount: int | None = 1
-            else:
-                if given is None:
-                    given = estimates.input_tokens(self._prompt)
-                made = estimates.output_tokens(self._prompt)
-                amount = self.price(rule, provider, model, given, made)
-            if amount is None:
-                if rule.is_enforced:
-                    raise Unpriced(rule)
-                amount = 0
+            block = self._ledger.block(rule, subject)
+            if rule.is_once:
+                if rule.id not in self._once:
+                    once[rule.id] = block
+                    needs.append((block, 1))
+                continue
+            amount = self._amount(rule, provider, model)
             if amount or not rule.is_enforced:
-                found[self._ledger.block(rule, subject)] = amount
-        return found
+                wanted[block] = amount
+                lacking = amount - self._held.get(block, 0)
+                if lacking > 0:
+                    needs.append((block, lacking))
+        return once, wanted, needs
 
-    def price(self, rule: Rule, provider: str, model: str, given: int, made: int) -> int | None:
+    def _amount(self, rule: Rule, provider: str, model: str) -> int:
+        if self._prompt is None:
+            return 1
+        if self._tokens is None:
+            given = estimates.input_tokens(self._prompt)
+            self._tokens = (given, estimates.output_tokens(self._prompt))
+        amount = self._price(rule, provider, model, *self._tokens)
+        if amount is None:
+            if rule.is_enforced:
+                raise Unpriced(rule)
+            return 0
+        return amount
+
+    def _price(self, rule: Rule, provider: str, model: str, given: int, made: int) -> int | None:
         if rule.unit == "tokens":
             return given + made
-        most = self._tariff.most(provider, model, Usage(given, made))
-        return None if most is None else estimates.nano(most)
+        return self._tariff.most(provider, model, given, made)
 
     def fitting_max_tokens(self, block: Block, provider: str, model: str) -> int | None:
         """Returns which `max_tokens` would fit into the whole of a limit; None if none would."""
-        if self._prompt is None or block.rule.unit in _ONCE:
+        if self._tokens is None or block.rule.is_once:
             return None
-        given = estimates.input_tokens(self._prompt)
-        low, high = 0, estimates.output_tokens(self._prompt)
+        given, high = self._tokens
+        low = 0
         while low < high:
             middle = (low + high + 1) // 2
-            amount = self.price(block.rule, provider, model, given, middle)
+            amount = self._price(block.rule, provider, model, given, middle)
             if amount is not None and amount <= block.amount:
                 low = middle
             else:
@@ -181,9 +182,9 @@ class Meter:
         if not usage.total_tokens or usage.is_estimated:
             self._finish(None)
             return
-        cost = self._tariff.cost(provider, model, usage)
+        cost = self._tariff.charge(provider, model, usage)
         if cost is None:  # it answers by a name that has no price
-            cost = self._tariff.cost(provider, asked, usage)
+            cost = self._tariff.charge(provider, asked, usage)
         self._finish((usage.total_tokens, cost))
 
     def failed(self, error: LLMError) -> None:
@@ -201,7 +202,7 @@ class Meter:
             self._has_reached = True
             self._finish(None)
 
-    def _finish(self, used: tuple[int, Decimal | None] | None) -> None:
+    def _finish(self, used: tuple[int, int | None] | None) -> None:
         """Settle an attempt: tokens and US dollars, or None for all that was reserved."""
         self._target = None
         for block, reserved in self._held.items():
@@ -211,7 +212,7 @@ class Meter:
             elif block.rule.unit == "tokens":
                 actual = used[0]
             elif used[1] is not None:
-                actual = estimates.nano(used[1])
+                actual = used[1]
             self._ledger.settle(block, reserved, actual)
             self._spent[block] = self._spent.get(block, 0) + actual
         self._held = {}
@@ -222,7 +223,7 @@ class Meter:
         """Of a call that is not ours: what its code says that it cost."""
         self._has_reached = True
         self._target = ("", "")
-        self._finish((usage.known_tokens, cost or Decimal(0)))
+        self._finish((usage.known_tokens, nano(cost or Decimal(0))))
 
     def settle(self) -> tuple[Charge, ...]:
         """Returns what the call's row settles. Call it when no attempt follows."""
@@ -238,11 +239,14 @@ class Meter:
                 if block.rule.unit == "requests":
                     self._ledger.settle(block, 1, int(self._has_reached))
                     self._spent[block] = int(self._has_reached)
-        return tuple(
-            Charge(block.lease, amount)
-            for block, amount in self._spent.items()
-            if amount and block.lease is not None
-        )
+            self._charges = tuple(
+                [
+                    Charge(block.lease, amount)
+                    for block, amount in self._spent.items()
+                    if amount and block.lease is not None
+                ]
+            )
+        return self._charges
 
     def release(self) -> None:
         """The call's task has ended, however it did."""

@@ -34,7 +34,7 @@ class Policies:
         self._version: tuple[int, int] | None = None  # None: never read
         self._of: dict[tuple[str, str], list[Rule]] = {}
         self.rules: tuple[Rule, ...] = ()
-        self.of: Callable[[Any, Any], tuple[Rule, ...]] = lambda _key, _user: ()
+        self.of: Callable[[Any, Any], tuple[tuple[Rule, str], ...]] = lambda _key, _user: ()
 
     @property
     def is_empty(self) -> bool:
@@ -65,14 +65,15 @@ class Policies:
         self._of = dict(found)
         self.of = lru_cache(_CALLERS)(self._find)
 
-    def _find(self, key_id: Any, user_id: Any) -> tuple[Rule, ...]:
-        """Returns the rules for a call with this key for this user; either may be None."""
+    def _find(self, key_id: Any, user_id: Any) -> tuple[tuple[Rule, str], ...]:
+        """Returns the rules for a call with this key for this user, either of which may be None;
+        each with whose share of it the call takes."""
         found = list(self._of.get(("all", ""), ()))
         for scope, owner in (("key", key_id), ("user", user_id)):
             if owner is not None:
                 found += self._of.get((scope, ""), ())
                 found += self._of.get((scope, str(owner)), ())
-        return tuple(found)
+        return tuple((rule, rule.subject(key_id, user_id)) for rule in found)
 
 
 def _rule_of(row: Row[Any]) -> Rule:

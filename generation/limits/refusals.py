@@ -14,7 +14,7 @@ from generation.errors import (
     RequestExceedsLimit,
     TooManyAtOnce,
 )
-from generation.limits.rules import NANO
+from generation.llm.prices import NANO
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -124,26 +124,32 @@ def written(amount: int, unit: str) -> str | int:
     return f"{sign}{whole}.{decimals}"
 
 
-def headers(blocks: Iterable[Block], now: datetime, style: str) -> dict[str, str]:
-    """Returns what is left of a caller's limits as this process knows it, the scarcest first."""
+def headers(blocks: Iterable[Block], now: float, style: str) -> dict[str, str]:
+    """Returns what is left of a caller's limits as this process knows it, the scarcest first. `now`
+    is by the database's clock, as a timestamp."""
     if style == "off":
         return {}
-    found = sorted(blocks, key=_share_left)
+    found = [(block, _left(block)) for block in blocks]
     if not found:
         return {}
+    found.sort(key=_share_left)
     asked: dict[str, str] = {}
     if style in {"draft", "both"}:
-        asked["RateLimit-Policy"] = ", ".join(map(_policy, found))
+        asked["RateLimit-Policy"] = ", ".join([_policy(block) for block, _left in found])
         asked["RateLimit"] = ", ".join(
-            f'"{block.rule.name}";r={_left(block)};t={_reset_s(block, now)}' for block in found
+            [
+                f'"{block.rule.name}";r={left};t={_reset_s(block, left, now)}'
+                for block, left in found
+            ]
         )
     if style in {"openai", "both"}:
         for unit in ("requests", "tokens"):
-            block = next((each for each in found if each.rule.unit == unit), None)
-            if block is not None:
-                asked[f"x-ratelimit-limit-{unit}"] = str(block.amount)
-                asked[f"x-ratelimit-remaining-{unit}"] = str(_left(block))
-                asked[f"x-ratelimit-reset-{unit}"] = go_duration(_reset_s(block, now))
+            for block, left in found:
+                if block.rule.unit == unit:
+                    asked[f"x-ratelimit-limit-{unit}"] = str(block.amount)
+                    asked[f"x-ratelimit-remaining-{unit}"] = str(left)
+                    asked[f"x-ratelimit-reset-{unit}"] = go_duration(_reset_s(block, left, now))
+                    break
     return asked
 
 
@@ -157,31 +163,34 @@ def go_duration(seconds: int) -> str:
 
 
 def _policy(block: Block) -> str:
-    rule = block.rule
-    parts = [f'"{rule.name}"', f"q={block.amount}"]
-    if rule.refill_s:
-        parts.append(f"w={rule.refill_s}")
-    elif block.window.end is not None:
-        parts.append(f"w={round((block.window.end - block.window.start).total_seconds())}")
-    unit = _UNITS.get(rule.unit, "nano-usd")
-    return ";".join([*parts, *([f'qu="{unit}"'] if unit != "requests" else [])])
+    if not block.policy:
+        rule = block.rule
+        parts = [f'"{rule.name}"', f"q={block.amount}"]
+        if rule.refill_s:
+            parts.append(f"w={rule.refill_s}")
+        elif block.window.end is not None:
+            seconds = (block.window.end - block.window.start).total_seconds()
+            parts.append(f"w={seconds:.0f}")
+        if rule.unit != "requests":
+            parts.append(f'qu="{_UNITS.get(rule.unit, "nano-usd")}"')
+        block.policy = ";".join(parts)
+    return block.policy
 
 
 def _left(block: Block) -> int:
     return max(block.free + max(block.left, 0), 0)
 
 
-def _share_left(block: Block) -> float:
-    return _left(block) / max(block.amount, 1)
+def _share_left(found: tuple[Block, int]) -> float:
+    return found[1] / (found[0].amount or 1)
 
 
-def _reset_s(block: Block, now: datetime) -> int:
+def _reset_s(block: Block, left: int, now: float) -> int:
     """Returns in how many seconds all of it is there again."""
     if block.rule.refill_s:
-        taken = max(block.amount - _left(block), 0)
-        return math.ceil(taken * block.rule.refill_s / max(block.amount, 1))
-    end = block.window.end
-    return 0 if end is None else max(math.ceil((end - now).total_seconds()), 0)
+        taken = block.amount - left
+        return -(-taken * block.rule.refill_s // (block.amount or 1)) if taken > 0 else 0
+    return 0 if block.ends_at is None else max(math.ceil(block.ends_at - now), 0)
 
 
 def _seconds_until(block: Block, wanted: int) -> float:

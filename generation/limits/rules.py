@@ -11,7 +11,6 @@ from generation.limits.windows import BUDGETS, RATES, Window, window_at
 if TYPE_CHECKING:
     from datetime import datetime
 
-NANO = 1_000_000_000  # US dollars are counted in billionths
 _UTC = ZoneInfo("UTC")
 
 
@@ -32,25 +31,24 @@ class Rule:
     extra: int = 0
     extra_start: datetime | None = None
     generation: int = 0
+    # What follows from these, computed once.
     name: str = field(init=False)  # of the policy, for headers and answers
+    refill_s: int | None = field(init=False)  # a rate refills so soon; None: it is no rate
+    is_budget: bool = field(init=False)
+    is_once: bool = field(init=False)  # a call takes one, whatever its attempts
+    is_targeted: bool = field(init=False)  # it depends on who is asked
 
     def __post_init__(self) -> None:
         parts = (self.scope, self.unit, self.window, self.provider, self.model)
-        object.__setattr__(self, "name", "-".join(filter(None, parts)))
-
-    @property
-    def refill_s(self) -> int | None:
-        """In how many seconds a rate refills as much as `amount`; None: it is no rate."""
-        return RATES.get(self.window)
-
-    @property
-    def is_budget(self) -> bool:
-        return self.window in BUDGETS
-
-    @property
-    def is_targeted(self) -> bool:
-        """Whether it depends on who is asked."""
-        return bool(self.provider)
+        derived = {
+            "name": "-".join(filter(None, parts)),
+            "refill_s": RATES.get(self.window),
+            "is_budget": self.window in BUDGETS,
+            "is_once": self.unit in {"requests", "in_flight"},
+            "is_targeted": bool(self.provider),
+        }
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)
 
     def covers(self, provider: str, model: str) -> bool:
         return self.provider in {"", provider} and self.model in {"", model}

@@ -22,7 +22,6 @@ from generation.records import Reply
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from decimal import Decimal
 
     import httpx
 
@@ -179,11 +178,18 @@ class LLMClient:
             return None
         return self._prices.quote(provider, self._price_list(provider), model, usage)
 
-    def most(self, provider: str, model: str, usage: Usage) -> Decimal | None:
-        """Returns the most that a call of so many tokens may cost; None if the price is unknown."""
+    def most(self, provider: str, model: str, given: int, made: int) -> int | None:
+        """Returns the most that a call of so many tokens may cost, in billionths of a dollar; None
+        if the price is unknown."""
         if self._prices is None:
             return None
-        return self._prices.most(provider, self._price_list(provider), model, usage)
+        return self._prices.most(provider, self._price_list(provider), model, given, made)
+
+    def charge(self, provider: str, model: str, usage: Usage) -> int | None:
+        """Returns what `quote` does, in billionths of a dollar, rounded up."""
+        if self._prices is None:
+            return None
+        return self._prices.charge(provider, self._price_list(provider), model, usage)
 
     def _price_list(self, provider: str) -> str:
         upstream = self._upstreams.get(provider)  # None of a project's own call

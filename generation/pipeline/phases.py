@@ -136,8 +136,6 @@ class Pipeline:
         metrics.LLM_SECONDS.observe(ended - asked)
 
         row = rows.from_outcome(call, prompt, outcome, ended - request.started, ended - asked)
-        if call.meter is not None:
-            row = rows.charged(row, call.meter.settle(), is_assumed=call.meter.is_assumed)
         kept = self._content.apply(row, prompt.log_content, is_keyed=claim is not None)
         effects = resolve(request.effects, row) if request.effects else ()
         # Phase 3: group commit, or the journal.

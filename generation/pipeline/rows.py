@@ -1,8 +1,7 @@
-"""The log row of a generation. Pure, except for the row's id."""
+"""The log row of a generation. It settles what the call has reserved of its caller's limits."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from generation.conversation import dump_blocks, dump_conversation
@@ -12,7 +11,7 @@ from generation.storable import clean
 if TYPE_CHECKING:
     from generation.llm.completion import Outcome
     from generation.pipeline.call import GenerationCall
-    from generation.records import Charge, Prompt
+    from generation.records import Prompt
 
 MAX_TEXT_CHARS = 65_536
 _MODEL_CHARS = 200  # as wide as their columns
@@ -26,7 +25,7 @@ def from_outcome(
     latency_s: float,
     llm_latency_s: float,
 ) -> LogRow:
-    request, relay = call.request, call.relay
+    request, relay, meter = call.request, call.relay, call.meter
     reply, error = outcome.reply, outcome.error
     usage = reply.usage if reply else None
     text = reply.text if reply else ""
@@ -54,6 +53,8 @@ def from_outcome(
         stop_reason=_shorten(reply.stop_reason, _STOP_REASON_CHARS) if reply else "",
         cost_usd=reply.cost_usd if reply else None,
         price=reply.price if reply else "",
+        charges=meter.settle() or None if meter else None,
+        is_cost_assumed=meter.is_assumed if meter else False,
         error_type=error.slug if error else "",
         error=clean(error.detail) if error else "",
         cache_read_tokens=usage.cache_read_tokens if usage else None,
@@ -68,11 +69,6 @@ def from_outcome(
         conversation=dump_conversation(prompt.messages, prompt.tools, prompt.options),
         blocks=dump_blocks(reply.blocks) if reply else "",
     )
-
-
-def charged(row: LogRow, charges: tuple[Charge, ...], *, is_assumed: bool) -> LogRow:
-    """Returns the row with what it settles of its caller's limits."""
-    return replace(row, charges=charges or None, is_cost_assumed=is_assumed)
 
 
 def _keep(text: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from decimal import Decimal
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -107,7 +106,7 @@ async def test_a_model_without_a_price_is_refused_under_a_budget_in_dollars(
     client, limit, runtime, monkeypatch
 ):
     await limit("usd", 20 * DOLLAR, "month")
-    monkeypatch.setattr(runtime.limits._tariff, "most", lambda *_asked: None)
+    monkeypatch.setattr(runtime.llm, "most", lambda *_asked: None)
     answer = await client.post(NATIVE, json={"input": "a"})
     assert (answer.status_code, answer.json()["type"][-14:]) == (403, "model-unpriced")
     assert not await GenerationLog.objects.aexists()
@@ -115,7 +114,7 @@ async def test_a_model_without_a_price_is_refused_under_a_budget_in_dollars(
 
 async def test_a_free_model_may_be_asked_on_a_spent_budget(client, limit, runtime, monkeypatch):
     await limit("usd", MILLION, "month")
-    monkeypatch.setattr(runtime.limits._tariff, "most", lambda *_asked: Decimal(0))
+    monkeypatch.setattr(runtime.llm, "most", lambda *_asked: 0)
     assert (await client.post(NATIVE, json={"input": "a"})).status_code == 200
 
 

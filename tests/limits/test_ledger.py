@@ -10,13 +10,13 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from generation.errors import DatabaseUnavailable
-from generation.limits.ledger import Need, Short
+from generation.limits.ledger import Short
 from generation.limits.rules import Rule
 
 
 async def reserve(ledger, rule, amount=1) -> bool:
     try:
-        await ledger.reserve([Need(ledger.block(rule, ""), amount)], time.monotonic())
+        await ledger.reserve([(ledger.block(rule, ""), amount)], time.monotonic())
     except Short:
         return False
     return True
@@ -44,7 +44,7 @@ async def test_what_a_call_leaves_unspent_is_free_again(process, limit):
 async def test_a_call_that_one_limit_refuses_takes_nothing_of_another(process, limit):
     plenty, little = await limit(amount=100), await limit(amount=1, window="day")
     ledger = await process()
-    needs = [Need(ledger.block(plenty, ""), 5), Need(ledger.block(little, ""), 2)]
+    needs = [(ledger.block(plenty, ""), 5), (ledger.block(little, ""), 2)]
     with pytest.raises(Short):
         await ledger.reserve(needs, time.monotonic())
     assert ledger.block(plenty, "").reserved == 0

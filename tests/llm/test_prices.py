@@ -9,7 +9,7 @@ import pytest
 from generation import conf
 from generation.conf import parse
 from generation.llm.client import LLMClient
-from generation.llm.prices import Prices
+from generation.llm.prices import Prices, nano
 from generation.records import Prompt, Usage
 from tests.support.dialects import AnthropicDialect, OpenAIDialect
 from tests.support.provider import Provider, says
@@ -63,12 +63,25 @@ def test_own_prices_count_before_the_table_and_nothing_is_free_unless_they_say_s
     assert prices.quote("anthropic", "anthropic", "claude-sonnet-5-5", usage) is None
 
 
+def test_dollars_are_rounded_up_to_whole_billionths():
+    assert nano(Decimal("0.0000000001")) == nano(Decimal("0.000000001")) == 1
+    assert nano(Decimal(0)) == 0
+
+
+def test_what_is_charged_is_the_cost_in_billionths(prices):
+    for usage in (Usage(1000, 7), Usage(9, 9, 3, 2), Usage(300_000, 5), Usage(1, 1, 1)):
+        quote = prices.quote("", "anthropic", "claude-sonnet-5-5", usage)
+        charge = prices.charge("", "anthropic", "claude-sonnet-5-5", usage)
+        assert charge == nano(quote.cost)
+
+
 def test_the_most_that_a_call_may_cost_is_that_of_input_that_is_written_to_the_cache(prices):
-    plain = exact("claude-sonnet-5-5", "anthropic", Usage(1000, 10))
-    written = exact("claude-sonnet-5-5", "anthropic", Usage(1000, 10, cache_write_tokens=1000))
-    most = prices.most("anthropic", "anthropic", "claude-sonnet-5-5", Usage(1000, 10))
-    assert most == written > plain
-    assert prices.most("anthropic", "anthropic", "never-heard-of", Usage(1000, 10)) is None
+    for size in (1000, 300_000):
+        written = exact("claude-sonnet-5-5", "anthropic", Usage(size, 10, cache_write_tokens=size))
+        assert written > exact("claude-sonnet-5-5", "anthropic", Usage(size, 10))
+        most = prices.most("anthropic", "anthropic", "claude-sonnet-5-5", size, 10)
+        assert most == written * 10**9
+    assert prices.most("anthropic", "anthropic", "never-heard-of", 1000, 10) is None
 
 
 @pytest.mark.parametrize(
