@@ -96,18 +96,19 @@ class Block:
         and refills for as much longer after it; else such a call could never be made."""
         return wanted if self._largest is None else min(wanted, self._largest)
 
-    def is_short(self, wanted: int, stale_before: float) -> bool:
-        """Whether PostgreSQL has to be asked before a call is let through."""
-        if self.answered_at is None or self.answered_at < stale_before:
-            return True
-        if not self._is_enforced:
+    def has(self, wanted: int, stale_before: float) -> bool:
+        """Whether a call can be let through without asking PostgreSQL."""
+        at = self.answered_at
+        if at is None or at < stale_before:
             return False
+        if not self._is_enforced:
+            return True
+        largest = self._largest
+        if largest is not None and wanted > largest:
+            wanted = largest
         free = self.granted - self.spent - self.reserved - self.given
-        return free < self.threshold(wanted) or self._is_shut(wanted)
-
-    def _is_shut(self, wanted: int) -> bool:
-        """Whether the limit was set to 0 while something of it was leased."""
-        return not self.amount and wanted > 0
+        # A limit may be set to 0 while something of it is leased.
+        return free >= wanted and (self.amount > 0 or not wanted)
 
     def lacks(self, wanted: int) -> int:
         """Returns how much more has to be granted for a call."""
@@ -119,7 +120,8 @@ class Block:
         """Whether all that is left would not do."""
         enough = self.threshold(wanted)
         is_short = self.free < enough and self.left < enough - max(self.free, 0)
-        return self.rule.is_enforced and (is_short or self._is_shut(wanted))
+        is_shut = not self.amount and wanted > 0
+        return self.rule.is_enforced and (is_short or is_shut)
 
     def reserve(self, wanted: int, now: float) -> None:
         self.reserved += wanted

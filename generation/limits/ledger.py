@@ -121,7 +121,7 @@ class Ledger:
         now = self._clock()
         stale_before = now - self._ttl_s
         for block, amount in needs:
-            if block.is_short(amount, stale_before):
+            if not block.has(amount, stale_before):
                 return False
         for block, amount in needs:
             block.reserve(amount, now)
@@ -130,7 +130,7 @@ class Ledger:
     async def _reserve_slowly(self, needs: Sequence[Need]) -> None:
         while True:
             stale_before = self._clock() - self._ttl_s
-            short = [need for need in needs if need[0].is_short(need[1], stale_before)]
+            short = [need for need in needs if not need[0].has(need[1], stale_before)]
             answers = [self._ask(block, amount) for block, amount in short]
             for (block, _amount), answer in zip(short, answers, strict=True):
                 try:
@@ -172,9 +172,10 @@ class Ledger:
         for answer in answers:
             await self._database.within(asyncio.shield(answer))
 
-    def settle(self, block: Block, reserved: int, actual: int) -> None:
-        block.settle(reserved, actual)
-        is_scarce = block.rule.unit == "in_flight" and block.amount < 2 * self._processes > 2
+    def free_place(self, block: Block) -> None:
+        """Of a call that is not in flight any more."""
+        block.settle(1, 0)
+        is_scarce = block.amount < 2 * self._processes > 2
         if is_scarce and block.answer is None and block.free > 0:
             # There may be none left for the others: they need not wait for the next tick.
             block.given = block.free

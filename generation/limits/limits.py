@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from generation.conf import Settings
     from generation.database.engine import Database
+    from generation.limits.blocks import Block
     from generation.limits.ledger import Need
     from generation.limits.rules import Rule
     from generation.llm.client import LLMClient
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from generation.store import Store
 
     Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+HEADERS_KEPT_S = 0.1  # since a busy key would have the same made thousands of times
+HEADERS_KEPT = 1000
 
 
 class Limits:
@@ -39,6 +44,7 @@ class Limits:
     ) -> None:
         self._style = settings.ratelimit_headers
         self._tables = store.limits
+        self._headers: dict[tuple[tuple[Block, ...], bool], tuple[float, dict[str, str]]] = {}
         self._tariff = llm
         self.policies = Policies(store.limits)
         self.alerts = Alerts(store.limits, send)
@@ -108,10 +114,19 @@ class Limits:
         """Returns what an answer says of the limits of its caller's own key or user."""
         if meter is None or self._style == "off":
             return {}
+        now, key = self.ledger.timestamp(), (meter.blocks, grant.is_service)
+        made = self._headers.get(key)
+        if made is None or not 0 <= now - made[0] < HEADERS_KEPT_S:
+            if len(self._headers) >= HEADERS_KEPT:
+                self._headers.clear()
+            made = self._headers[key] = (now, self._make_headers(meter, grant, now))
+        return made[1]
+
+    def _make_headers(self, meter: Meter, grant: Grant, now: float) -> dict[str, str]:
         blocks = [
             block for block in meter.blocks if block.rule.is_enforced and _is_own(block.rule, grant)
         ]
-        return headers(blocks, self.ledger.timestamp(), self._style)
+        return headers(blocks, now, self._style)
 
     async def standing(self, grant: Grant, user_id: object) -> list[dict[str, Any]]:
         """Returns how the limits of a caller's own key or user stand. Raises

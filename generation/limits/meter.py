@@ -18,7 +18,7 @@ from generation.llm.prices import nano
 from generation.records import Charge, Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from generation.errors import LLMError
     from generation.limits.blocks import Block
@@ -61,18 +61,35 @@ class Tariff(Protocol):
 class Meter:
     """Belongs to one call. Nothing of it outlives the call's task."""
 
+    __slots__ = (
+        "_charges",
+        "_has_reached",
+        "_held",
+        "_is_settled",
+        "_ledger",
+        "_once",
+        "_prompt",
+        "_rules",
+        "_spent",
+        "_target",
+        "_tariff",
+        "_tokens",
+        "blocks",
+        "is_assumed",
+    )
+
     def __init__(
         self,
         ledger: Ledger,
         tariff: Tariff,
-        rules: Iterable[tuple[Rule, str]],
+        rules: Sequence[tuple[Rule, str]],
         prompt: Prompt | None,
     ) -> None:
         """`rules` with the subject of each. Without a prompt, nobody knows what the call will
         cost: it takes the least, and settles what it was."""
         self._ledger = ledger
         self._tariff = tariff
-        self._rules = tuple(rules)
+        self._rules = rules
         self._prompt = prompt
         self._tokens: tuple[int, int] | None = None  # of the prompt, and the most of the answer
         self._once: dict[int, Block] = {}  # by the ids of their rules
@@ -83,7 +100,7 @@ class Meter:
         self._is_settled = False
         self._charges: tuple[Charge, ...] = ()
         self.is_assumed = False  # that all was spent which was reserved
-        self.blocks: list[Block] = []  # of the first target
+        self.blocks: tuple[Block, ...] = ()  # of the first target
 
     # --- before ---------------------------------------------------------------------------------
 
@@ -91,7 +108,7 @@ class Meter:
         """Reserve what the first attempt may cost. Raises `Short`, `Unpriced` or
         `DatabaseUnavailable`."""
         await self._reserve(provider, model, since)
-        self.blocks = [*self._once.values(), *self._held]
+        self.blocks = (*self._once.values(), *self._held)
 
     async def extend(self, provider: str, model: str) -> bool:
         """Reserve what another attempt may cost. Returns whether the limits allow it."""
@@ -108,7 +125,7 @@ class Meter:
         self._once |= once
         for block, amount in self._held.items():
             if (surplus := amount - wanted.get(block, 0)) > 0:
-                self._ledger.settle(block, surplus, 0)
+                block.settle(surplus, 0)
         self._held = wanted
 
     def _needs(
@@ -213,7 +230,7 @@ class Meter:
                 actual = used[0]
             elif used[1] is not None:
                 actual = used[1]
-            self._ledger.settle(block, reserved, actual)
+            block.settle(reserved, actual)
             self._spent[block] = self._spent.get(block, 0) + actual
         self._held = {}
 
@@ -233,11 +250,11 @@ class Meter:
                 self._has_reached = True
                 self._finish(None)
             for block, reserved in self._held.items():
-                self._ledger.settle(block, reserved, 0)
+                block.settle(reserved, 0)
             self._held = {}
             for block in self._once.values():
                 if block.rule.unit == "requests":
-                    self._ledger.settle(block, 1, int(self._has_reached))
+                    block.settle(1, int(self._has_reached))
                     self._spent[block] = int(self._has_reached)
             self._charges = tuple(
                 [
@@ -253,5 +270,5 @@ class Meter:
         self.settle()
         for block in self._once.values():
             if block.rule.unit == "in_flight":
-                self._ledger.settle(block, 1, 0)
+                self._ledger.free_place(block)
         self._once = {}

@@ -37,7 +37,7 @@ async def test_what_a_call_leaves_unspent_is_free_again(process, limit):
     ledger = await process()
     assert await reserve(ledger, rule, 60)
     assert not await reserve(ledger, rule, 60)
-    ledger.settle(ledger.block(rule, ""), 60, 10)
+    ledger.block(rule, "").settle(60, 10)
     assert await reserve(ledger, rule, 60)
 
 
@@ -54,7 +54,7 @@ async def test_a_process_that_ends_gives_back_what_it_did_not_spend(process, lim
     rule = await limit(amount=100)
     ledger = await process()
     assert await reserve(ledger, rule, 40)
-    ledger.settle(ledger.block(rule, ""), 40, 25)
+    ledger.block(rule, "").settle(40, 25)
     await ledger.close()
     assert await charged() == (25, 0, 25)
 
@@ -83,7 +83,7 @@ async def test_what_was_spent_beyond_its_reservation_is_taken_of_the_window(
     ledger = await process(clock=clock)
     assert await reserve(ledger, rule, 40)
     block = ledger.block(rule, "")
-    ledger.settle(block, 40, 70 + block.granted)
+    block.settle(40, 70 + block.granted)
     await ledger.tick()
     await block.answer
     assert (await charged())[2] >= 110
@@ -99,7 +99,7 @@ async def test_a_block_is_good_until_the_holder_may_be_taken_for_dead(
     ledger = await process(ttl_s=30.0, clock=clock)
     assert await reserve(ledger, rule, 10)
     block = ledger.block(rule, "")
-    ledger.settle(block, 10, 0)
+    block.settle(10, 0)
     await sql.execute("UPDATE generation_limitlease SET granted = 0")
     await sql.execute("UPDATE generation_limitwindow SET committed = 100")
     clock.now += 31
