@@ -56,6 +56,12 @@ class Limits:
         """Read the limits if they have changed. Raises `DatabaseUnavailable`."""
         self.ledger.note_time(await self.policies.refresh())
 
+    async def tick(self) -> None:
+        """About once a second. Raises `DatabaseUnavailable`."""
+        if not self.policies.are_known:  # since the database was away; calls wait for it
+            await self.refresh()
+        await self.ledger.tick()
+
     async def tidy(self) -> None:
         """Raises `DatabaseUnavailable`."""
         if not self.policies.is_empty:

@@ -37,6 +37,10 @@ class Policies:
         self.of: Callable[[Any, Any], tuple[tuple[Rule, str], ...]] = lambda _key, _user: ()
 
     @property
+    def are_known(self) -> bool:
+        return self._version is not None
+
+    @property
     def is_empty(self) -> bool:
         """Whether nothing is limited. Raises `DatabaseUnavailable` while nobody knows."""
         if self._version is None:

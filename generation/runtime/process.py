@@ -150,7 +150,7 @@ class Runtime:
             stack.push_async_callback(runtime.limits.ledger.close)
             await tolerating(runtime.limits.refresh)()
             await stack.enter_async_context(repeating(runtime.limits.refresh, REFRESH_S))
-            await stack.enter_async_context(repeating(runtime.limits.ledger.tick, TICK_S))
+            await stack.enter_async_context(repeating(runtime.limits.tick, TICK_S))
             # Closing begins here: no new generations, and those in flight end with all above open.
             stack.push_async_callback(runtime.drain.finish)
             # What the world sees of us: gauges, signals, and `current()`.
