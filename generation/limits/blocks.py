@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from generation.store.limits import Ask
 
 if TYPE_CHECKING:
     import asyncio
     from datetime import datetime
-
-    from sqlalchemy import Row
 
     from generation.limits.rules import Rule
     from generation.limits.windows import Window
@@ -151,23 +149,23 @@ class Block:
             given=self.given,
         )
 
-    def take_answer(self, row: Row[tuple[object, ...]], now: float) -> None:
-        found: dict[str, int] = dict(row._mapping)  # noqa: SLF001  # SQLAlchemy's documented name
+    def take_answer(self, row: Any, now: float) -> None:
+        """`row` is one of those that `LimitTables.ask()` returns."""
         if self.rule.refill_s:
-            self.granted += found["change"]
+            self.granted += row.change
         else:
             # All of it, also what a lost answer has granted.
             if self.lease is None:
                 # Left over from an earlier use of this window, when all that was free was given
                 # back: so it was spent.
-                self.spent += found["granted"] - found["change"]
-            self.granted = found["granted"]
-            self.lease = found["lease"]
+                self.spent += row.granted - row.change
+            self.granted = row.granted
+            self.lease = row.lease
         self.given = 0
-        self.window_id = found["window_id"]
-        self.left = found["left_over"]
-        self.used_elsewhere = found["used_elsewhere"]
-        self.alerted = max(self.alerted, found["alerted"])
+        self.window_id = row.window_id
+        self.left = row.left_over
+        self.used_elsewhere = row.used_elsewhere
+        self.alerted = max(self.alerted, row.alerted)
         self.answered_at = now
 
     def tick(self, now: float, processes: int) -> bool:

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from sqlalchemy import Row
-
     from generation.store.limits import LimitTables
 
 logger = throttled_logger(__name__)
@@ -80,7 +78,7 @@ class Policies:
         return tuple((rule, rule.subject(key_id, user_id)) for rule in found)
 
 
-def _rule_of(row: Row[Any]) -> Rule:
+def _rule_of(row: Any) -> Rule:
     return Rule(
         id=row.id,
         scope=row.scope,

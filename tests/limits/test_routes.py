@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from django.urls import get_resolver
@@ -17,7 +18,7 @@ from tests.support.in_process import in_process_client
 SAYS = {"model": "simulated", "max_tokens": 10, "messages": [{"role": "user", "content": "a"}]}
 V1 = "/u/2/v1"
 # A request to each route that may reach a provider, by the route's name. A new one comes here.
-REQUESTS = {
+REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     "generate": ("/api/v1/generate/2", {"input": "a"}),
     "chat_completions": (f"{V1}/chat/completions", SAYS),
     "responses": (f"{V1}/responses", {"model": "simulated", "input": "a"}),

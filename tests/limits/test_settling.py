@@ -32,13 +32,12 @@ async def settled(sql):
 async def test_a_row_settles_once_through_each_statement(store, sql, lease, subtests):
     effect = Effect("generation.Announcement", {"id": str(uuid7())})
     expected = 0
-    for name, more in {
-        "plain": {},
-        "with a key": {"claim": make_claim()},
-        "with effects": {"effects": (effect,)},
+    for name, keyed in {
+        "plain": charged(lease),
+        "with a key": charged(lease, claim=make_claim()),
+        "with effects": replace(charged(lease), effects=(effect,)),
     }.items():
         with subtests.test(name):
-            keyed = replace(charged(lease), **more)
             for _ in range(2):
                 await store.logs.insert(keyed)
             expected += 7

@@ -59,7 +59,7 @@ def test_own_prices_count_before_the_table_and_nothing_is_free_unless_they_say_s
     prices = Prices(own, with_table=False)
     usage = Usage(1_000_000, 100_000, cache_read_tokens=400_000)
     assert prices.quote("openai", "openai", "gpt", usage) == (Decimal("2.4"), "2/10/0.5/2")
-    assert prices.quote("openai", "openai", "other", usage) == (0, "0/0/0/0")
+    assert prices.quote("openai", "openai", "other", usage) == (Decimal(0), "0/0/0/0")
     assert prices.quote("anthropic", "anthropic", "claude-sonnet-5-5", usage) is None
 
 
