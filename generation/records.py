@@ -68,6 +68,7 @@ class Grant:
     targets: tuple[tuple[str, str], ...] = ()  # provider, model; none: all that are offered
     is_service: bool = False  # belongs to no single user, so it may see the operators' pages
     log_content: str = ""  # a LogContent, or '': the service's
+    weight: int = 1  # of its share of a process that is nearly full
 
     def covers(self, provider: str, model: str) -> bool:
         if not self.targets:
@@ -203,10 +204,19 @@ class Reply:
     usage: Usage
     stop_reason: str
     cost_usd: Decimal | None = None  # None: the price is unknown
+    price: str = ""  # what the cost was computed with
     raw_reply: str = ""  # shortened; only if the reply held more than one complete text
     blocks: tuple[Block, ...] = ()  # empty: one block of text, or nothing
     # The provider's JSON, if that is in the client's own dialect, and came whole.
     original: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What a row settles of what its process has leased."""
+
+    lease: int  # the id of a LimitLease
+    amount: int  # in the limit's unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +269,10 @@ class LogRow:
     result_held: bool = False  # the result is whole until its request can't be repeated any more
     encryption_key: str = ""  # the name of the texts' key; '': they are not encrypted
     excerpt: str = ""  # the start of an encrypted prompt
+    # What it costs its caller.
+    price: str = ""
+    charges: tuple[Charge, ...] | None = None  # None: no limit asks
+    is_cost_assumed: bool = False
 
 
 class KeyRef(NamedTuple):

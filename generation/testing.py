@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterator
 
     from generation.effects import Effect
-    from generation.llm.completion import Outcome
+    from generation.llm.completion import Meter, Outcome
     from generation.pipeline.call import GenerationCall
     from generation.pipeline.own_phase import OwnPhase
     from generation.pipeline.relay import Relay
@@ -79,11 +79,15 @@ class QueuedLLM:
     def check(self, prompt: Prompt) -> None: ...
 
     def begin(
-        self, prompt: Prompt, relay: Relay | None = None, limit_s: float | None = None
+        self,
+        prompt: Prompt,
+        relay: Relay | None = None,
+        limit_s: float | None = None,
+        meter: Meter | None = None,
     ) -> CompletionContext:
         limit_s = min(limit_s or conf.load().llm_timeout, conf.load().llm_timeout)
         deadline = asyncio.get_running_loop().time() + limit_s
-        return CompletionContext(prompt, "", deadline, relay=relay)
+        return CompletionContext(prompt, "", deadline, relay=relay, meter=meter)
 
     async def run(self, context: CompletionContext) -> Outcome:
         prompt = context.prompt
@@ -135,9 +139,14 @@ class _Engine:
             cast("Any", llm),
             cast("Any", self),
             ContentPolicy(self.settings),
+            limits=None,
         )
         self._admission = Admission(
-            self.settings.max_in_flight, _BYTES, pipeline.generate, lambda: None
+            self.settings.max_in_flight,
+            _BYTES,
+            pipeline.generate,
+            check_journal=lambda: None,
+            refuse_early=lambda _request: None,
         )
 
     def close(self) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, User
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
+from generation.admin.limits import UserLimitInline
 from generation.admin.theme import ModelAdmin
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
 
 admin.site.unregister(User)
 admin.site.unregister(Group)
@@ -20,6 +24,9 @@ class StyledUserAdmin(UserAdmin, ModelAdmin):  # type: ignore[type-arg]  # no ge
     form = UserChangeForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
+
+    def get_inlines(self, request: HttpRequest, obj: User | None) -> list[Any]:  # noqa: ARG002  # Django's signature
+        return [UserLimitInline] if obj else []  # a user is first made, and then limited
 
     class Media:
         css: ClassVar = {"all": ["generation/admin.css"]}

@@ -19,6 +19,7 @@ from django.utils.timezone import now
 from generation import conf
 from generation.admin import columns
 from generation.admin.content import name_service_content
+from generation.admin.limits import KeyLimitInline
 from generation.admin.theme import IS_UNFOLD, ModelForm
 from generation.admin.users import UserLookupAdmin
 from generation.api_keys import tokens
@@ -89,7 +90,7 @@ class ApiKeyAdmin(UserLookupAdmin):
     actions = ("revoke",)
     fieldsets = (
         (None, {"fields": ("name", "scope", "user", "users")}),
-        ("Limits", {"fields": ("allowed_models", "expires_at", "log_content")}),
+        ("What it may do", {"fields": ("allowed_models", "expires_at", "log_content")}),
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[ApiKey]:
@@ -105,9 +106,15 @@ class ApiKeyAdmin(UserLookupAdmin):
         named = ("users",) if obj.scope == ApiKey.Scope.USERS else ()
         return (
             (None, {"fields": ("name", "scope", *named)}),
-            ("Limits", {"fields": ("allowed_models", "expires_at", "log_content")}),
+            (
+                "What it may do",
+                {"fields": ("allowed_models", "expires_at", "log_content", "weight")},
+            ),
             ("The key", {"fields": _FACTS}),
         )
+
+    def get_inlines(self, request: HttpRequest, obj: ApiKey | None) -> list[Any]:
+        return [KeyLimitInline] if obj else []  # a key is first made, and then limited
 
     def get_readonly_fields(
         self, request: HttpRequest, obj: ApiKey | None = None

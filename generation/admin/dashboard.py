@@ -64,6 +64,7 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
         ("Usage", "data_usage", "generation", "usagelog"),
         ("Storage", "hard_drive", "generation", "maintenance"),
         ("API keys", "key", "generation", "apikey"),
+        ("Limits", "speed", "generation", "limit"),
         ("Access record", "visibility", "generation", "generationaccess"),
         ("Users", "person", "auth", "user"),
         ("Groups", "group", "auth", "group"),

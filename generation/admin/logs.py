@@ -201,7 +201,7 @@ class GenerationLogAdmin(ReadOnlyAdmin):
             "latency": f"{log.latency_ms:,} ms",
             "llm_latency": f"{log.llm_latency_ms:,} ms",
             "first_token": "–" if log.first_token_ms is None else f"{log.first_token_ms:,} ms",
-            "cost": "unknown" if log.cost_usd is None else f"${log.cost_usd.normalize():f}",
+            "cost": cost_of(log),
             "total_tokens": columns.tokens(log.total_tokens),
             "input_tokens": columns.tokens(log.input_tokens),
             "output_tokens": columns.tokens(log.output_tokens),
@@ -210,6 +210,13 @@ class GenerationLogAdmin(ReadOnlyAdmin):
             "attempts": attempts_table(log.attempts),
         }
         return super().render_change_form(request, context, *args, **kwargs)
+
+
+def cost_of(log: GenerationLog) -> str:
+    """Returns the cost with its price, and whether more was charged to its caller's limits."""
+    cost = "unknown" if log.cost_usd is None else f"${log.cost_usd.normalize():f}"
+    price = f" (at {log.price} per million)" if log.price else ""
+    return f"{cost}{price}{', charge assumed' if log.is_cost_assumed else ''}"
 
 
 def without_template(prompt: str, template: str) -> str:

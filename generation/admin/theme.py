@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     ModelAdmin = admin.ModelAdmin[Any]
     ModelForm = forms.ModelForm[Any]
+    TabularInline = admin.TabularInline[Any, Any]
 
 NEEDED = ("unfold", "unfold.contrib.filters")
 
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 elif IS_UNFOLD:
     from django.contrib.admin.widgets import ManyToManyRawIdWidget
     from django.forms import ModelForm
-    from unfold.admin import ModelAdmin
+    from unfold.admin import ModelAdmin, TabularInline
     from unfold.contrib.filters.admin import DropdownFilter, RangeDateTimeFilter
     from unfold.utils import display_for_label
     from unfold.views import ChangeList
@@ -92,5 +93,6 @@ __all__ = [
     "RawIdWidget",
     "RawIdsWidget",
     "SelectWidget",
+    "TabularInline",
     "display_for_label",
 ]

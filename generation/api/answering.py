@@ -10,6 +10,7 @@ from django.http import HttpResponse
 
 from generation.asgi.event_stream import EventSource, EventStream
 from generation.errors import StaccatoError
+from generation.runtime import process as runtime
 from generation.runtime.following import leave, reader_of
 
 if TYPE_CHECKING:
@@ -41,10 +42,13 @@ def respond(document: Any, headers: Mapping[str, str] | None = None) -> HttpResp
     return HttpResponse(content, content_type="application/json", headers=headers)
 
 
-def headers_of(generation: Generation | None) -> dict[str, str]:
+def headers_of(generation: Generation | None, call: GenerationCall) -> dict[str, str]:
     """Of the response with this answer; None: it is under way."""
     is_replayed = generation is not None and generation.replayed
-    return {"Idempotency-Replayed": "true"} if is_replayed else {}
+    asked = {"Idempotency-Replayed": "true"} if is_replayed else {}
+    if call.meter is not None:
+        asked |= runtime.current().limits.headers(call.meter, call.request.grant)
+    return asked
 
 
 async def follow(
@@ -55,7 +59,7 @@ async def follow(
     Raises `TooManyInFlight`, or the error of a generation that fails before that.
     """
     stream = AnswerStream(call, dialect)
-    return EventStream(stream, {**(headers or {}), **headers_of(await stream.begin())})
+    return EventStream(stream, {**(headers or {}), **headers_of(await stream.begin(), call)})
 
 
 class AnswerStream(EventSource):

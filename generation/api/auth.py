@@ -57,6 +57,7 @@ async def _enter(request: Request, authenticate: Callable[[Request], Awaitable[G
     place = request.place = runtime.current().admission.enter()
     try:
         request.grant = await authenticate(request)
+        runtime.current().admission.require_share(place, request.grant)
         request.head.check_json()
     except BaseException:
         place.leave()

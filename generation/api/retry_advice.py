@@ -9,6 +9,7 @@ from generation.errors import (
     Draining,
     IdempotencyKeyInUse,
     JournalUnavailable,
+    LimitReached,
     LLMBusy,
     LLMCircuitOpen,
     LLMError,
@@ -36,6 +37,8 @@ _WORTH_IT = (
 def headers(error: StaccatoError) -> dict[str, str]:
     """Returns the error's headers, with a Retry-After that SDKs obey, and `x-should-retry`."""
     asked = dict(error.headers)
+    if isinstance(error, LimitReached):  # it says itself what helps, and when
+        return asked
     if "Retry-After" in asked:
         asked["Retry-After"] = str(min(int(asked["Retry-After"]), MAX_WAIT_S))
     if isinstance(error, _WORTH_IT):

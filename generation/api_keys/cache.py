@@ -175,5 +175,6 @@ def _known(stored: StoredKey) -> Known:
             targets,
             is_service=stored.is_service,
             log_content=stored.log_content,
+            weight=stored.weight,
         ),
     )

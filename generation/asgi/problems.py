@@ -32,7 +32,7 @@ def problem_document(error: StaccatoError) -> dict[str, Any]:
     }
     if isinstance(error, InvalidRequest) and error.faults:
         document["errors"] = error.faults
-    return document
+    return {**document, **error.members}
 
 
 def stored_problem(slug: str, detail: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from generation.conf.fields import (
     PROVIDERS,
+    Price,
     Target,
     parse_boolean,
     parse_targets,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PROVIDERS",
     "InvalidSettings",
+    "Price",
     "Settings",
     "Target",
     "environment_name",

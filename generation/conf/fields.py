@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from base64 import b64decode
+from decimal import Decimal, InvalidOperation
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 PROVIDERS = ("anthropic", "openai", "simulated")  # ours
 _TAKEN = frozenset((*PROVIDERS, "auto", "own"))
 _BODY_KEY_BYTES = 32
+MAX_PRICE = 1_000_000
 _WORDS = {
     **dict.fromkeys(("1", "true", "yes", "on"), True),
     **dict.fromkeys(("0", "false", "no", "off"), False),
@@ -47,6 +49,14 @@ class Target(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.provider}:{self.model}" if self.model else self.provider
+
+
+class Price(NamedTuple):
+    """US dollars per million tokens."""
+
+    input: Decimal
+    output: Decimal
+    cached: Decimal  # input that the provider read from its cache
 
 
 def parse_targets(text: str) -> tuple[Target, ...]:
@@ -127,6 +137,34 @@ def _check_models(models: dict[str, Target]) -> dict[str, Target]:
         if not re.fullmatch(r"[\w./:@-]{1,100}", name, re.ASCII):
             raise ValueError("a name has up to 100 letters, digits or _./:@-")
     return models
+
+
+def _parse_prices(value: object) -> object:
+    """'openai:gpt-b=2.5/10/0.25' → {Target('openai', 'gpt-b'): Price(2.5, 10, 0.25)}."""
+    if not isinstance(value, str):
+        return value
+    prices: dict[Target, Price] = {}
+    for entry in filter(None, map(str.strip, value.split(","))):
+        name, sign, text = entry.rpartition("=")
+        rates = text.split("/")
+        if not sign or len(rates) not in {2, 3}:
+            raise ValueError(f"{entry} is not provider:model=input/output or …/cached")
+        target = Target.parse(name)
+        if target in prices:
+            raise ValueError(f"{target} is given twice")
+        numbers = [_parse_rate(rate) for rate in rates]
+        prices[target] = Price(numbers[0], numbers[1], numbers[-1] if numbers[2:] else numbers[0])
+    return prices
+
+
+def _parse_rate(text: str) -> Decimal:
+    try:
+        rate = Decimal(text)
+    except InvalidOperation:
+        raise ValueError(f"{text} is not a number of US dollars per million tokens") from None
+    if not rate.is_finite() or not 0 <= rate <= MAX_PRICE:
+        raise ValueError(f"{text} is not between 0 and {MAX_PRICE} US dollars per million tokens")
+    return rate
 
 
 def _parse_faults(value: object) -> object:
@@ -240,6 +278,7 @@ OwnProviders = Annotated[
     dict[str, str], BeforeValidator(_parse_own_providers), AfterValidator(_check_own_providers)
 ]
 DottedPath = Annotated[str, AfterValidator(_check_dotted_path)]
+Prices = Annotated[dict[Target, Price], BeforeValidator(_parse_prices)]
 Models = Annotated[dict[str, Target], BeforeValidator(_parse_models), AfterValidator(_check_models)]
 SimulatedFault = Literal["429", "500", "503", "529", "timeout", "malformed", "cut", "stall"]
 Faults = Annotated[
@@ -251,4 +290,5 @@ RedactorPath = Annotated[str, AfterValidator(_check_redactor)]
 OFFICIAL_OPENAI_URL = "https://api.openai.com/v1"
 AnthropicUrl = Annotated[str, AfterValidator(check_base_url), AfterValidator(_anthropic_url)]
 OpenAIUrl = Annotated[str, AfterValidator(check_base_url), AfterValidator(_openai_url)]
+WebhookUrl = Annotated[str, AfterValidator(lambda url: check_base_url(url) if url else url)]
 Access = Literal["auto", "open", "staff", "off"]

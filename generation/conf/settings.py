@@ -32,10 +32,12 @@ from generation.conf.fields import (
     OpenAIUrl,
     OptionalBoolean,
     OwnProviders,
+    Prices,
     Range,
     RedactorPath,
     Target,
     Targets,
+    WebhookUrl,
     parse_body_keys,
     parse_targets,
 )
@@ -186,6 +188,14 @@ class Settings(BaseModel):
         description="`provider:model` pairs to try, in order, if the first choice fails; "
         "never for a caller's fault.",
     )
+    llm_prices: Prices = Field(
+        {},
+        description="US dollars per million tokens of input, output and, if it differs, of input "
+        "from the provider's cache, e.g. `openai:gpt-6-luna=2.5/10/0.25,openai:llama3=0/0`; "
+        "without a model, of all of the provider's. They count before the prices that are known "
+        "of the vendors. 0/0 is free; a model without a price is refused where a budget in dollars "
+        "applies.",
+    )
     llm_max_tokens: int = Field(
         1024,
         ge=1,
@@ -311,6 +321,20 @@ class Settings(BaseModel):
         description="Longest time that shutdown waits for requests in flight. Default: "
         "LLM_TIMEOUT + STACCATO_WRITE_TIMEOUT + 3.",
     )
+    ratelimit_headers: Literal["draft", "openai", "both", "off"] = Field(
+        "draft",
+        description="Which headers tell a caller what is left of its limits: `draft`: RateLimit "
+        "and RateLimit-Policy; `openai`: x-ratelimit-…; `both` or `off`. They show what this "
+        "process knows.",
+    )
+    limit_webhook: WebhookUrl = Field(
+        "",
+        description="Where to send an alert when a limit's 50, 80 or 100 % are used, once for "
+        "each window. Empty: the log has it.",
+    )
+    limit_webhook_secret: SecretStr = Field(
+        SecretStr(""), description="Signs those alerts, in the way of Standard Webhooks."
+    )
     pool_access: Access = Field(
         "auto",
         description="Who sees `/api/v1/pool`: `open`: everybody; `staff`: staff and service "
@@ -339,10 +363,12 @@ class Settings(BaseModel):
             raise ValueError(f"use one of {', '.join(known)}, or name a class in PROVIDERS")
         return name
 
-    @field_validator("llm_allowed", "llm_models", "llm_fallbacks")
+    @field_validator("llm_allowed", "llm_models", "llm_fallbacks", "llm_prices")
     @classmethod
     def _check_targets(cls, value: Any, info: ValidationInfo) -> Any:
-        targets: Iterable[Target] = value.values() if isinstance(value, dict) else value
+        targets: Iterable[Target] = value
+        if isinstance(value, dict) and info.field_name == "llm_models":
+            targets = value.values()
         for target in targets:
             target.checked(_provider_names(info))
         return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import traceback
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class StaccatoError(Exception):
@@ -19,6 +19,7 @@ class StaccatoError(Exception):
         super().__init__(detail)
         self.detail = detail
         self.retry_after = retry_after  # seconds
+        self.members: dict[str, Any] = {}  # further ones of its problem document
 
     @classmethod
     def from_bug(cls) -> StaccatoError:

@@ -23,12 +23,12 @@ from generation.records import Reply
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from decimal import Decimal
 
     import httpx
 
     from generation.conf import Settings, Target
-    from generation.llm.completion import Outcome
+    from generation.llm.completion import Meter, Outcome
+    from generation.llm.prices import Quote
     from generation.llm.providers.base import Answer, Provider
     from generation.llm.streamed_attempt import Relay
     from generation.records import Prompt, Usage
@@ -39,6 +39,7 @@ class LLMClient:
 
     def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport) -> None:
         self.in_flight = 0
+        self.transport = transport
         self._timeout = settings.llm_timeout
         self._clock = asyncio.get_running_loop().time
         self._upstreams = {
@@ -50,7 +51,11 @@ class LLMClient:
         self._fallbacks = tuple(with_model(settings, each) for each in settings.llm_fallbacks)
         self._chain = lru_cache(maxsize=256)(self._build_chain)
         is_priced = any(upstream.provider.price_list for upstream in self._upstreams.values())
-        self._prices = Prices() if is_priced else None
+        self._prices = (
+            Prices(settings.llm_prices, with_table=is_priced)
+            if is_priced or settings.llm_prices
+            else None
+        )
 
     @classmethod
     @asynccontextmanager
@@ -87,14 +92,18 @@ class LLMClient:
             raise ParameterNotSupported(f"{provider.name} does not support {lacking}")
 
     def begin(
-        self, prompt: Prompt, relay: Relay | None = None, limit_s: float | None = None
+        self,
+        prompt: Prompt,
+        relay: Relay | None = None,
+        limit_s: float | None = None,
+        meter: Meter | None = None,
     ) -> CompletionContext:
         """The deadline starts to run here: LLM_TIMEOUT, or `limit_s` if that is less. With a relay,
-        the answer is streamed into it."""
+        the answer is streamed into it. The meter decides about attempts after the first."""
         # Unique is enough: the system's randomness would cost a tenth of the call.
         idempotency_key = f"{random.getrandbits(128):032x}"
         deadline = self._clock() + min(self._timeout, limit_s or self._timeout)
-        return CompletionContext(prompt, idempotency_key, deadline, self._cost, relay)
+        return CompletionContext(prompt, idempotency_key, deadline, self.priced, relay, meter)
 
     async def run(self, context: CompletionContext) -> Outcome:
         """Cancelling it closes the connection to the provider."""
@@ -109,18 +118,21 @@ class LLMClient:
             text=answer.text,
             usage=answer.usage,
             stop_reason=answer.stop_reason,
-            cost_usd=self._cost(provider.name, answer.model, answer.usage),
             raw_reply=answer.raw_reply,
             blocks=answer.blocks,
             original=answer.original if _is_verbatim(context.prompt, provider) else None,
         )
+        reply = self.priced(provider.name, answer.model, reply)
         return context.succeeded(reply, provider.name, answer.model)
 
     async def _ask_chain(self, context: CompletionContext) -> tuple[Provider, Answer]:
         chain = self._chain_for(context.prompt)
         last = len(chain) - 1
+        failure: LLMError | None = None
         for position, (name, model) in enumerate(chain):
             upstream = self._upstreams[name]
+            if failure and context.meter and not await context.meter.extend(name, model):
+                continue
             try:
                 answer = await upstream.ask(context, model, has_fallback=position < last)
             except LLMError as error:
@@ -129,9 +141,11 @@ class LLMClient:
                     raise
                 if context.is_committed:
                     raise
+                failure = error
             else:
                 return upstream.provider, answer
-        raise AssertionError("a chain holds at least one target")
+        assert failure is not None, "a chain holds at least one target"
+        raise failure
 
     def _chain_for(self, prompt: Prompt) -> tuple[Target, ...]:
         first, *others = self._chain(prompt.provider, prompt.model)
@@ -154,13 +168,35 @@ class LLMClient:
         if error.partial is None:
             return None
         asked = context.attempts[-1]
-        cost = self._cost(asked.provider, asked.model, error.partial.usage)
-        return replace(error.partial, cost_usd=cost)
+        return self.priced(asked.provider, asked.model, error.partial)
 
-    def _cost(self, provider: str, model: str, usage: Usage) -> Decimal | None:
+    def priced(self, provider: str, model: str, reply: Reply) -> Reply:
+        """Returns the reply with its cost, and the price that says so; as it is where none does."""
+        found = self.quote(provider, model, reply.usage)
+        return reply if found is None else replace(reply, cost_usd=found.cost, price=found.price)
+
+    def quote(self, provider: str, model: str, usage: Usage) -> Quote | None:
+        """Returns what tokens cost; None if the price, or how many they are, is unknown."""
         if self._prices is None:
             return None
-        return self._prices.cost(self._upstreams[provider].provider.price_list, model, usage)
+        return self._prices.quote(provider, self._price_list(provider), model, usage)
+
+    def most(self, provider: str, model: str, given: int, made: int) -> int | None:
+        """Returns the most that a call of so many tokens may cost, in billionths of a dollar; None
+        if the price is unknown."""
+        if self._prices is None:
+            return None
+        return self._prices.most(provider, self._price_list(provider), model, given, made)
+
+    def charge(self, provider: str, model: str, usage: Usage) -> int | None:
+        """Returns what `quote` does, in billionths of a dollar, rounded up."""
+        if self._prices is None:
+            return None
+        return self._prices.charge(provider, self._price_list(provider), model, usage)
+
+    def _price_list(self, provider: str) -> str:
+        upstream = self._upstreams.get(provider)  # None of a project's own call
+        return upstream.provider.price_list if upstream else provider
 
 
 def _is_plain(prompt: Prompt) -> bool:

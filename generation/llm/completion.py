@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
 from generation.errors import release_frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from decimal import Decimal
 
     from generation.errors import LLMError
     from generation.llm.streamed_attempt import Relay, StreamedAttempt
@@ -35,8 +34,25 @@ class Outcome:
         return self.reply
 
 
-def _no_price(_provider: str, _model: str, _usage: Usage) -> Decimal | None:
-    return None
+class Meter(Protocol):
+    """Counts what the attempts of one completion may cost against its caller's limits. What the
+    first attempt may cost is reserved before the completion begins."""
+
+    async def extend(self, provider: str, model: str) -> bool:
+        """Reserves what another attempt may cost. Returns whether the limits allow it."""
+
+    def sent(self, provider: str, model: str) -> None:
+        """An attempt is about to reach its provider."""
+
+    def answered(self, model: str, usage: Usage) -> None:
+        """It was answered, by a model of this name."""
+
+    def failed(self, error: LLMError) -> None:
+        """It brought an error. Of one that is cancelled, nobody says anything."""
+
+
+def _as_it_is(_provider: str, _model: str, reply: Reply) -> Reply:
+    return reply
 
 
 @dataclass(slots=True)
@@ -50,8 +66,9 @@ class CompletionContext:
     prompt: Prompt
     idempotency_key: str
     deadline: float  # by the event loop's clock; of a stream, for its first content
-    price: Callable[[str, str, Usage], Decimal | None] = _no_price  # of a provider's model
+    priced: Callable[[str, str, Reply], Reply] = _as_it_is  # a reply of a provider's model
     relay: Relay | None = None  # None: the answer is wanted whole
+    meter: Meter | None = None  # None: nothing limits it
     streamed: StreamedAttempt | None = None  # the last one
     attempts: list[Attempt] = field(default_factory=list)
 
@@ -67,7 +84,7 @@ class CompletionContext:
         if streamed is None or reply is None:
             return None
         model = streamed.transcript.model or streamed.model
-        return replace(reply, cost_usd=self.price(streamed.provider, model, reply.usage))
+        return self.priced(streamed.provider, model, reply)
 
     def succeeded(self, reply: Reply, provider: str, model: str) -> Outcome:
         return Outcome(reply, None, provider, model, tuple(self.attempts))

@@ -1,20 +1,36 @@
-"""What an answer cost, from the price table that genai-prices ships. No network."""
+"""What an answer cost: by LLM_PRICES, or by the table that genai-prices ships. No network."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from generation.conf import Target
 from generation.records import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+    from generation.conf import Price
 
 _MODELS_KEPT = 256  # bounded, because the names come from replies
 _ORDINARY_TOKENS = 100_000  # some models cost more in long contexts, from 128,000 tokens on
+
+
+_MILLION = 1_000_000
+NANO = 1_000_000_000  # billionths of a dollar
+_SCALE = 1_000_000
+TIERED = "by the list"  # the price of a model whose rates depend on the size of the call
+
+
+class Quote(NamedTuple):
+    """What tokens cost, and the price that says so."""
+
+    cost: Decimal  # USD
+    price: str  # USD per million tokens: input/output/cache read/cache write
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,39 +72,113 @@ class _LinearRates:
             + made * self.output
         )
 
+    @property
+    def price(self) -> str:
+        rates = (self.input, self.output, self.cache_read, self.cache_write)
+        return "/".join(f"{(rate * _MILLION).normalize():f}" for rate in rates)
 
-@dataclass(frozen=True, slots=True)
+
 class _PricedModel:
-    exact: Callable[[Usage], Decimal]  # asks the library
-    rates: _LinearRates | None
+    """What one model's tokens cost."""
 
-    def cost(self, usage: Usage) -> Decimal:
-        if self.rates is None or usage.known_tokens > _ORDINARY_TOKENS:
-            return self.exact(usage)
-        return self.rates.cost(usage)
+    def __init__(self, exact: Callable[[Usage], Decimal], rates: _LinearRates | None) -> None:
+        self._exact = exact  # asks the library
+        self._rates = rates
+        self._price = rates.price if rates else TIERED
+        # Whole numbers, of a millionth of a billionth: a bound is computed for each call.
+        if rates is not None:
+            self._most_input = _scaled(max(rates.input, rates.cache_write))
+            self._input = _scaled(rates.input)
+            self._cache_read = _scaled(rates.cache_read)
+            self._cache_write = _scaled(rates.cache_write)
+            self._output = _scaled(rates.output)
+
+    def quote(self, usage: Usage) -> Quote:
+        if self._rates is None or usage.known_tokens > _ORDINARY_TOKENS:
+            return Quote(self._exact(usage), self._price)
+        return Quote(self._rates.cost(usage), self._price)
+
+    def most(self, given: int, made: int) -> int:
+        if self._rates is not None and given + made <= _ORDINARY_TOKENS:
+            return -(-(given * self._most_input + made * self._output) // _SCALE)
+        given = max(given, 1)  # of nothing, the library has no price
+        plain, written = Usage(given, made), Usage(given, made, cache_write_tokens=given)
+        return nano(max(self._exact(plain), self._exact(written)))
+
+    def charge(self, usage: Usage) -> int:
+        """Returns what `quote` does, in billionths of a dollar, rounded up."""
+        if self._rates is None or usage.known_tokens > _ORDINARY_TOKENS:
+            return nano(self._exact(usage))
+        read, write = usage.cache_read_tokens, usage.cache_write_tokens
+        total = (
+            ((usage.input_tokens or 0) - read - write) * self._input
+            + read * self._cache_read
+            + write * self._cache_write
+            + (usage.output_tokens or 0) * self._output
+        )
+        return -(-total // _SCALE)
+
+
+def nano(usd: Decimal) -> int:
+    """Returns billionths of a dollar, never fewer than the amount is."""
+    return int((usd * NANO).to_integral_value(ROUND_CEILING))
+
+
+def _scaled(rate: Decimal) -> int:
+    return nano(rate * _SCALE)
 
 
 class Prices:
-    """Build it at start: importing the table takes about half a second."""
+    """Build it at start: importing the table takes about half a second.
 
-    def __init__(self) -> None:
-        from genai_prices import Usage as Tokens
-        from genai_prices.data_snapshot import get_snapshot
+    `own` are LLM_PRICES; they count before the table, which is not loaded where `with_table` is
+    false.
+    """
 
-        self._tokens = Tokens
-        self._find = get_snapshot().find_provider_model
-        self._priced = lru_cache(maxsize=_MODELS_KEPT)(self._find_model)
+    def __init__(
+        self, own: Mapping[Target, Price] | None = None, *, with_table: bool = True
+    ) -> None:
+        self._own = {target: _own_model(price) for target, price in (own or {}).items()}
+        self._model = lru_cache(maxsize=_MODELS_KEPT)(self._choose_model)
+        self._has_table = with_table
+        if with_table:
+            from genai_prices import Usage as Tokens
+            from genai_prices.data_snapshot import get_snapshot
 
-    def cost(self, price_list: str, model: str, usage: Usage) -> Decimal | None:
-        """Returns USD, or None if the price or the number of tokens is unknown.
+            self._tokens = Tokens
+            self._find = get_snapshot().find_provider_model
+
+    def quote(self, provider: str, price_list: str, model: str, usage: Usage) -> Quote | None:
+        """Returns None if the price or the number of tokens is unknown.
 
         `price_list` is the id of a provider in the table, or the address of its API; '' if it has
         no prices.
         """
-        if not price_list or not usage.total_tokens:
+        if not usage.total_tokens:
             return None
-        priced = self._priced(price_list, model)
-        return None if priced is None else priced.cost(usage)
+        found = self._model(provider, price_list, model)
+        return None if found is None else found.quote(usage)
+
+    def most(self, provider: str, price_list: str, model: str, given: int, made: int) -> int | None:
+        """Returns the most that a call of so many tokens may cost, in billionths of a dollar: some
+        providers charge more for input that they write to their cache. None if the price is
+        unknown."""
+        found = self._model(provider, price_list, model)
+        return None if found is None else found.most(given, made)
+
+    def charge(self, provider: str, price_list: str, model: str, usage: Usage) -> int | None:
+        """Returns what tokens cost, in billionths of a dollar; None if the price is unknown."""
+        found = self._model(provider, price_list, model)
+        return None if found is None else found.charge(usage)
+
+    def _choose_model(self, provider: str, price_list: str, model: str) -> _PricedModel | None:
+        if self._own:
+            own = self._own.get(Target(provider, model)) or self._own.get(Target(provider))
+            if own is not None:
+                return own
+        if not price_list or not self._has_table:
+            return None
+        return self._find_model(price_list, model)
 
     def _find_model(self, price_list: str, model: str) -> _PricedModel | None:
         is_address = "://" in price_list
@@ -113,6 +203,13 @@ class Prices:
             return info.calc_price(tokens, provider, genai_request_timestamp=now).total_price
 
         try:
-            return _PricedModel(exact, _LinearRates.fit(exact))
+            rates = _LinearRates.fit(exact)
         except (LookupError, ValueError):
             return None
+        return _PricedModel(exact, rates)
+
+
+def _own_model(price: Price) -> _PricedModel:
+    given, made, cached = (rate / _MILLION for rate in price)
+    rates = _LinearRates(given, cached, given, made)
+    return _PricedModel(rates.cost, rates)

@@ -12,6 +12,7 @@ from generation.errors import LLMError
 from generation.llm import policy
 from generation.llm.circuit_breaker import PROBE_INTERVAL_S, CircuitBreaker
 from generation.llm.failures import FailureLog
+from generation.llm.fair_queue import FairQueue
 from generation.llm.providers.parsing import without_quotes
 from generation.llm.retry_budget import RetryBudget
 from generation.llm.streamed_attempt import StreamedAttempt, StreamTimes
@@ -54,9 +55,7 @@ class Upstream:
         )
         self._queue_timeout = settings.llm_queue_timeout
         self._limit = (
-            asyncio.Semaphore(settings.llm_max_concurrency)
-            if settings.llm_max_concurrency
-            else None
+            FairQueue(settings.llm_max_concurrency) if settings.llm_max_concurrency else None
         )
         self._budget = RetryBudget(self._clock)
         self._circuit = CircuitBreaker(self._clock, self._report_circuit)
@@ -80,6 +79,8 @@ class Upstream:
             except LLMError as error:
                 delay = self._delay(error, attempt, deadline, has_fallback=has_fallback)
                 if delay is None or context.is_committed:
+                    raise
+                if context.meter and not await context.meter.extend(self.provider.name, model):
                     raise
             await asyncio.sleep(delay)
             attempt += 1
@@ -108,8 +109,12 @@ class Upstream:
             answer = await self._ask_within_limit(context, model, attempt, request)
             slug, status = "", 200
             self.failures.answered += 1
+            if context.meter:
+                context.meter.answered(answer.model or model, answer.usage)
         except LLMError as error:
             slug, status = error.slug, error.status_code
+            if context.meter:
+                context.meter.failed(error)
             self._log(error, context.prompt, model)
             raise
         else:
@@ -124,19 +129,19 @@ class Upstream:
     ) -> Answer:
         if self._limit is None:
             return await self._ask_through_circuit(context, model, attempt, request)
-        await self._acquire(self._limit, request.deadline)
+        await self._acquire(self._limit, context.prompt.grant.key_id, request.deadline)
         try:
             return await self._ask_through_circuit(context, model, attempt, request)
         finally:
             self._limit.release()
 
-    async def _acquire(self, limit: asyncio.Semaphore, deadline: float) -> None:
-        if not limit.locked():
-            await limit.acquire()  # does not wait
+    async def _acquire(self, limit: FairQueue, key_id: int | None, deadline: float) -> None:
+        if not limit.is_full:
+            await limit.acquire(key_id)  # does not wait
             return
         try:
             async with asyncio.timeout_at(min(deadline, self._clock() + self._queue_timeout)):
-                await limit.acquire()
+                await limit.acquire(key_id)
         except TimeoutError:
             raise policy.to_error(
                 Finding.BUSY,
@@ -158,6 +163,8 @@ class Upstream:
             self._budget.count_call()
         failed = None  # a cancelled call shows nothing
         end = min(request.deadline, self._clock() + self._attempt_timeout)
+        if context.meter:
+            context.meter.sent(self.provider.name, model)
         try:
             if context.relay is None:
                 async with FairTimeout(end):

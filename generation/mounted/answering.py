@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from generation.api.native.schemas import GenerateIn
     from generation.python_api.requests import User
-    from generation.records import Generation, GenerationRequest
+    from generation.records import GenerationRequest
     from generation.runtime.process import Runtime
 
 
@@ -40,7 +40,7 @@ async def respond(request: HttpRequest, user: User, body: GenerateIn) -> HttpRes
         runtime = await loop_thread.aruntime()
         if body.stream:
             return _AcrossLoops(runtime, *await runtime.arun(_begin(runtime, asked))).response()
-        return _whole(await runtime.arun(_ask(runtime, asked)))
+        return write(*await runtime.arun(_ask(runtime, asked)))
     except StaccatoError as error:
         return problem(error)
 
@@ -53,7 +53,7 @@ def respond_sync(request: HttpRequest, user: User, body: GenerateIn) -> HttpResp
         runtime = loop_thread.runtime()
         if body.stream:
             return _InThread(runtime, *runtime.run(_begin(runtime, asked))).response()
-        return _whole(runtime.run(_ask(runtime, asked)))
+        return write(*runtime.run(_ask(runtime, asked)))
     except StaccatoError as error:
         return problem(error)
 
@@ -90,33 +90,31 @@ def _asked(request: HttpRequest, user: User, body: GenerateIn) -> GenerationRequ
     )
 
 
-async def _ask(runtime: Runtime, asked: GenerationRequest) -> Generation:
-    return await whole(runtime.start(asked))
+async def _ask(runtime: Runtime, asked: GenerationRequest) -> tuple[dict[str, Any], dict[str, str]]:
+    """Returns the answer and its headers."""
+    call = runtime.start(asked)
+    generation = await whole(call)
+    return answer(generation), headers_of(generation, call)
 
 
-async def _begin(
-    runtime: Runtime, asked: GenerationRequest
-) -> tuple[AnswerStream, Generation | None]:
-    """Returns when there is a first content, until which an error has a status of its own."""
+async def _begin(runtime: Runtime, asked: GenerationRequest) -> tuple[AnswerStream, dict[str, str]]:
+    """Returns the stream and its headers when there is a first content, until which an error has a
+    status of its own."""
     call = runtime.start(asked)
     stream = AnswerStream(call, NativeEvents(call.id))
-    return stream, await stream.begin()
-
-
-def _whole(generation: Generation) -> HttpResponse:
-    return write(answer(generation), headers_of(generation))
+    return stream, headers_of(await stream.begin(), call)
 
 
 class _Source(EventSource):
     """The stream of an answer that another event loop makes."""
 
-    def __init__(self, runtime: Runtime, stream: AnswerStream, stored: Generation | None) -> None:
+    def __init__(self, runtime: Runtime, stream: AnswerStream, headers: dict[str, str]) -> None:
         self._runtime = runtime
         self._stream = stream
-        self._stored = stored
+        self._headers = headers
 
     def response(self) -> EventStream:
-        return EventStream(self, headers_of(self._stored))
+        return EventStream(self, self._headers)
 
     async def read(self) -> bytes:
         return await self._stream.read()

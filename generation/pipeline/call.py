@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from generation.conversation import Part
     from generation.errors import Abandoned
+    from generation.limits.meter import Meter
     from generation.pipeline.own_phase import OwnPhase
     from generation.records import Generation, GenerationRequest
 
@@ -40,6 +41,7 @@ class GenerationCall:
         self.begun = asyncio.Event() if request.is_background else None
         self._on_abandon = on_abandon
         self.task: asyncio.Task[Generation]
+        self.meter: Meter | None = None  # None: nothing limits it
         self._abandonment: Abandoned | None = None
         self._interruptible = False
 
@@ -58,6 +60,13 @@ class GenerationCall:
     @property
     def has_content(self) -> bool:
         return self.relay is not None and bool(self.relay.events)
+
+    def take(self, meter: Meter | None) -> None:
+        """Own what is reserved for the call: it is released with the end of its task, which comes
+        however the call ends."""
+        if meter is not None:
+            self.meter = meter
+            self.task.add_done_callback(lambda _task: meter.release())
 
     @property
     def is_abandoned(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from generation.conversation import Text
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from generation.conf import Settings
     from generation.database.engine import Database
+    from generation.limits.limits import Limits
     from generation.llm.client import LLMClient
     from generation.pipeline.call import GenerationCall
     from generation.pipeline.idempotency import Idempotency
@@ -56,6 +58,7 @@ class Pipeline:
         llm: LLMClient,
         log: Log,
         content: ContentPolicy,
+        limits: Limits | None,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -64,6 +67,7 @@ class Pipeline:
         self._llm = llm
         self._log = log
         self._content = content
+        self._limits = limits
         self.overhead = Durations()  # of requests, without their LLM calls
 
     async def generate(self, call: GenerationCall) -> Generation:
@@ -90,6 +94,8 @@ class Pipeline:
         request = call.request
         prompt = self._build_prompt(request, profile)
         self._llm.check(prompt)
+        if self._limits is not None:
+            call.take(await self._limits.admit(request, prompt))
 
         asked = time.monotonic()
         with self._database.no_connection_held():  # a broken promise raises here
@@ -100,6 +106,8 @@ class Pipeline:
         self, call: GenerationCall, own: OwnPhase, profile: Profile
     ) -> Generation:
         """Phase 2 is the code's own: wait until it says what came of it."""
+        if self._limits is not None:
+            call.take(await self._limits.admit(call.request, None))
         own.begin()
         asked = time.monotonic()
         try:
@@ -107,6 +115,12 @@ class Pipeline:
         except Abandoned as error:
             outcome = Outcome(None, error, PROVIDER, "", ())
         prompt = own.prompt(self._content.choose(profile.log_content, ""))
+        reply = outcome.reply
+        if call.meter is not None and reply is not None:
+            if reply.cost_usd is None:
+                reply = self._llm.priced(outcome.provider, outcome.model, reply)
+                outcome = replace(outcome, reply=reply)
+            call.meter.settle_own(reply.usage, reply.cost_usd)
         return await self._write(call, prompt, outcome, asked)
 
     async def _write(
@@ -170,7 +184,7 @@ class Pipeline:
     async def _ask(self, call: GenerationCall, prompt: Prompt) -> Outcome:
         """Returns errors, too, because they belong in the log row as much as a reply does."""
         # It outlives the call, and so has its attempts and what has come of the answer.
-        context = self._llm.begin(prompt, call.relay, call.request.timeout)
+        context = self._llm.begin(prompt, call.relay, call.request.timeout, call.meter)
         try:
             return await call.interruptible(self._llm.run(context))
         except Abandoned as error:

@@ -1,4 +1,4 @@
-"""The log row of a generation. Pure, except for the row's id."""
+"""The log row of a generation. It settles what the call has reserved of its caller's limits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def from_outcome(
     latency_s: float,
     llm_latency_s: float,
 ) -> LogRow:
-    request, relay = call.request, call.relay
+    request, relay, meter = call.request, call.relay, call.meter
     reply, error = outcome.reply, outcome.error
     usage = reply.usage if reply else None
     text = reply.text if reply else ""
@@ -52,6 +52,9 @@ def from_outcome(
         total_tokens=usage.total_tokens if usage else None,
         stop_reason=_shorten(reply.stop_reason, _STOP_REASON_CHARS) if reply else "",
         cost_usd=reply.cost_usd if reply else None,
+        price=reply.price if reply else "",
+        charges=meter.settle() or None if meter else None,
+        is_cost_assumed=meter.is_assumed if meter else False,
         error_type=error.slug if error else "",
         error=clean(error.detail) if error else "",
         cache_read_tokens=usage.cache_read_tokens if usage else None,

@@ -18,7 +18,11 @@ from generation.database.batching import running
 from generation.database.engine import Database
 from generation.errors import RuntimeNotOpen
 from generation.journal.durable_log import DurableLog
+from generation.limits.ledger import TICK_S
+from generation.limits.limits import Limits
+from generation.limits.policies import REFRESH_S
 from generation.llm.client import LLMClient
+from generation.llm.webhook import Webhook
 from generation.partitions.maintenance import LogMaintenance
 from generation.pipeline.idempotency import Idempotency
 from generation.pipeline.phases import Pipeline
@@ -72,6 +76,9 @@ class Runtime:
         fingerprints = KeyedHash(settings.pepper, "staccato.idempotency")
         self.idempotency = Idempotency(database, self.store.claims, self.log, fingerprints)
         self.content = ContentPolicy(settings)
+        webhook = Webhook(settings, llm.transport) if settings.limit_webhook else None
+        send = webhook.send if webhook else None
+        self.limits = Limits(settings, database, self.store, llm, send)
         self.pipeline = Pipeline(
             settings,
             database,
@@ -80,12 +87,14 @@ class Runtime:
             llm,
             self.announcer,
             self.content,
+            self.limits,
         )
         self.admission = Admission(
             requests_allowed(settings.max_in_flight),
             settings.max_bytes_in_flight,
             self.pipeline.generate,
             self.log.admit,
+            self.limits.refuse_early,
         )
         self.drain = Drain(self.admission, settings)
         self._unexpose: Callable[[], None] = lambda: None
@@ -125,7 +134,8 @@ class Runtime:
             # The siblings may ask for our figures until everything that counts has ended.
             await stack.enter_async_context(runtime.siblings.answering())
             # The batchers: whatever is entered below may still submit to them while it closes.
-            await stack.enter_async_context(running(runtime.store.batchers))
+            batchers = (*runtime.store.batchers, *runtime.limits.ledger.batchers)
+            await stack.enter_async_context(running(batchers))
             # The journal: it takes the rows that the batchers can't store, up to the last.
             await stack.enter_async_context(runtime.log.running())
             await stack.enter_async_context(runtime.announcer.running())
@@ -137,6 +147,12 @@ class Runtime:
                 repeating(runtime.idempotency.renew, runtime.store.claims.lease_s / 3)
             )
             stack.push_async_callback(runtime.idempotency.close)
+            # Limits: read before the first call. What is free of the leases goes back at the end.
+            await stack.enter_async_context(runtime.limits.alerts.running())
+            stack.push_async_callback(runtime.limits.ledger.close)
+            await tolerating(runtime.limits.refresh)()
+            await stack.enter_async_context(repeating(runtime.limits.refresh, REFRESH_S))
+            await stack.enter_async_context(repeating(runtime.limits.tick, TICK_S))
             # Closing begins here: no new generations, and those in flight end with all above open.
             stack.push_async_callback(runtime.drain.finish)
             # What the world sees of us: gauges, signals, and `current()`.
@@ -218,6 +234,7 @@ class Runtime:
             self.store.claims.purge,
             self.settle_held_results,
             self.store.usage.purge,
+            self.limits.tidy,
         ):
             await tolerating(work)()
 

@@ -16,6 +16,7 @@ from generation.store.claims import Claims
 from generation.store.generations import Generations
 from generation.store.held_results import HeldResults
 from generation.store.identity import identify
+from generation.store.limits import LimitTables
 from generation.store.logs import Logs
 from generation.store.profiles import Profiles
 from generation.store.prompt_source import SourcedProfiles
@@ -51,6 +52,7 @@ class Store:
         self.generations = Generations(database, ring)
         self.held_results = HeldResults(database)
         self.api_keys = ApiKeys(database)
+        self.limits = LimitTables(database)
 
     @property
     def batchers(self) -> tuple[Batcher[Any, Any], ...]:

@@ -38,6 +38,7 @@ class StoredKey:
     allowed_models: str
     expires_at: datetime | None
     log_content: str
+    weight: int
 
 
 class ApiKeys:
@@ -85,6 +86,7 @@ def _stored_key(row: Row[Any]) -> StoredKey:
         allowed_models=row.allowed_models,
         expires_at=row.expires_at,
         log_content=row.log_content,
+        weight=row.weight,
     )
 
 
@@ -99,7 +101,7 @@ def _find_statement(tables: Tables) -> Executable:
     )
     columns = ("id", "prefix", "digest", "scope", "user_id", "allowed_models", "expires_at")
     statement = (
-        select(*(key.c[name] for name in columns), key.c.log_content, users)
+        select(*(key.c[name] for name in columns), key.c.log_content, key.c.weight, users)
         .outerjoin(tables.user, tables.user.c.id == key.c.user_id)
         .where(key.c.prefix == any_(bindparam("prefixes", type_=ARRAY(String()))))
         .where(key.c.revoked_at.is_(None))

@@ -7,10 +7,13 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
+    BigInteger,
     Uuid,
     case,
     cast,
+    column,
     false,
+    func,
     literal_column,
     select,
     true,
@@ -78,8 +81,11 @@ class Logs:
         self._database = database
         self._usage = usage
         statements = _Statements(tables.load(), kept, bodies_kept)
-        self._statement = statements.insert()
-        self._keyed_statement = statements.insert_and_complete()
+        self._statements = {
+            (is_keyed, is_charged): statements.insert(keyed=is_keyed, charged=is_charged)
+            for is_keyed in (False, True)
+            for is_charged in (False, True)
+        }
         self._inserts: Batcher[KeyedRow, None] = Batcher(
             "write", self._insert_batch, BOUNDS, weigh=size_of
         )
@@ -110,7 +116,7 @@ class Logs:
 
     async def ping(self) -> None:
         """Inserts no rows. Raises `DatabaseUnavailable` if a row could not be stored now."""
-        await self._database.run(self._statement, {"rows": as_document([])})
+        await self._database.run(self._statements[False, False], {"rows": as_document([])})
 
     async def _insert_batch(self, batch: Sequence[KeyedRow]) -> list[StaccatoError | None]:
         try:
@@ -140,10 +146,10 @@ class Logs:
         """Raises `DatabaseUnavailable`, e.g. `PartitionMissing`, or `RowRefused`."""
         if batch[0].effects:  # as in all rows of a batch
             await self._store_with_effects(batch)
-        elif batch[0].claim is None:
-            await self._run(self._statement, batch, {})
-        else:
-            await self._run(self._keyed_statement, batch, {"claims": _claims_of(batch)})
+            return
+        is_keyed = batch[0].claim is not None
+        more = {"claims": _claims_of(batch)} if is_keyed else {}
+        await self._run(self._statements[is_keyed, _is_charged(batch)], batch, more)
 
     async def _store_with_effects(self, batch: Sequence[KeyedRow]) -> None:
         """A statement for all rows whose effects have the same shapes."""
@@ -152,7 +158,7 @@ class Logs:
             alike[tuple(sorted({effect.shape for effect in keyed.effects}))].append(keyed)
         for shapes, rows in alike.items():
             try:
-                statement = self._statement_with(shapes)
+                statement = self._statement_with(shapes, charged=_is_charged(rows))
             except LookupError as error:
                 raise RowRefused(f"an effect is for a table that is gone: {error}") from error
             documents = {"claims": _claims_of(rows), **documents_of(rows, shapes)}
@@ -182,6 +188,10 @@ class Logs:
         for row in rows:
             if row.id in new and _is_spent(row):
                 self._usage.record(row)
+
+
+def _is_charged(batch: Sequence[KeyedRow]) -> bool:
+    return any(keyed.row.charges for keyed in batch)
 
 
 def _claims_of(batch: Sequence[KeyedRow]) -> list[dict[str, Any]]:
@@ -228,12 +238,44 @@ class _Statements:
         self._logged = self._insert_logs().cte("logged")
         self._bodies = self._insert_bodies().cte("bodies")
 
-    def insert(self) -> Executable:
-        return self._outcome()
+    def insert(self, *, keyed: bool, charged: bool) -> Executable:
+        """Insert rows, complete their idempotency keys and settle their charges, in one statement
+        and so one commit."""
+        completed = (self._completed(),) if keyed else ()
+        return self._outcome(*completed, *(self._settled() if charged else ()))
 
-    def insert_and_complete(self) -> Executable:
-        """Insert rows and complete their idempotency keys, in one statement and so one commit."""
-        return self._outcome(self._completed())
+    def _settled(self) -> tuple[CTE, ...]:
+        """Settles the charges of new rows, each with the lease that it names. Leases are locked in
+        order, as `limits` locks them."""
+        lease, rows, logged = self._known.limit_lease, self._rows, self._logged
+        charge = (
+            func.jsonb_to_recordset(rows.c.charges)
+            .table_valued(
+                column("lease", BigInteger()), column("amount", BigInteger()), name="charge"
+            )
+            .render_derived(with_types=True)
+            .lateral()
+        )
+        charged = (
+            select(charge.c.lease, cast(func.sum(charge.c.amount), BigInteger()).label("amount"))
+            .select_from(rows.join(logged, logged.c.id == rows.c.id).join(charge, true()))
+            .group_by(charge.c.lease)
+            .cte("charged")
+        )
+        locked = (
+            select(lease.c.id, charged.c.amount)
+            .join(charged, charged.c.lease == lease.c.id)
+            .order_by(lease.c.id)
+            .with_for_update(of=lease)
+            .cte("locked")
+        )
+        settled = (
+            update(lease)
+            .where(lease.c.id == locked.c.id)
+            .values(settled=lease.c.settled + locked.c.amount)
+            .cte("settled")
+        )
+        return (settled,)
 
     def _completed(self) -> CTE:
         """Completes the keys of new rows.
@@ -262,12 +304,12 @@ class _Statements:
             .cte("completed")
         )
 
-    def insert_with(self, shapes: tuple[Shape, ...]) -> Executable:
+    def insert_with(self, shapes: tuple[Shape, ...], *, charged: bool) -> Executable:
         """The same, and effects of these shapes, each from a document of its own. Raises
         `LookupError` if there is no such model or column any more."""
         write = EffectCtes(self._rows, self._logged)
         effects = (write.cte(shape, document_name(at)) for at, shape in enumerate(shapes))
-        return self._outcome(self._completed(), *effects)
+        return self._outcome(self._completed(), *effects, *(self._settled() if charged else ()))
 
     def _insert_logs(self) -> Any:
         """Of forgotten users, without what the caller wrote."""

@@ -70,6 +70,7 @@ class Tables:
     deployment: Table
     api_key: Table
     api_key_user: Table  # columns: id, apikey_id, user_id
+    limit_lease: Table
     user: Table  # its key, as `id`
     user_is_active: Column[Any] | None  # None where the user model has no such field
 
@@ -111,6 +112,7 @@ def load() -> Tables:
                 key_users.m2m_reverse_name(): "user_id",
             },
         ),
+        limit_lease=derive(models.LimitLease, metadata),
         user=user_table,
         user_is_active=user_table.c.get("is_active"),
     )

@@ -97,6 +97,24 @@ PARTITIONS_AHEAD = Gauge(
     "For how long rows to come have partitions; at 0 they wait in the journal. Eight weeks, if"
     " maintenance works; looked up every ten minutes.",
 )
+LIMIT_REFUSALS = Counter(
+    "staccato_limit_refusals_total",
+    "Calls that a limit refused, by the limit's unit and scope.",
+    ["unit", "scope"],
+)
+LIMIT_SHADOW = Counter(
+    "staccato_limit_shadow_total",
+    "Calls that a limit would have refused if it were enforced.",
+    ["unit", "scope"],
+)
+LEASE_STATEMENTS = Counter(
+    "staccato_lease_statements_total", "Statements that leased parts of limits."
+)
+LEASE_WAIT = Histogram(
+    "staccato_lease_wait_seconds",
+    "How long a call waited for such a statement; most calls need none.",
+    buckets=_SECONDS,
+)
 USAGE_LOGS_LOST = Counter("staccato_usage_logs_lost_total", "Usage rows that were not stored.")
 
 

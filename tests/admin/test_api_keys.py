@@ -17,6 +17,7 @@ from tests.support.admin import KEYS, get
 from tests.support.keys import make_key, rows_of
 
 User = get_user_model()
+NO_LIMITS = {"weight": "1", "limits-TOTAL_FORMS": "0", "limits-INITIAL_FORMS": "0"}
 
 pytestmark = [
     pytest.mark.usefixtures("committed"),
@@ -123,7 +124,9 @@ def test_a_new_key_comes_with_a_call_that_works(staff):
 
 def test_a_key_can_be_revoked_and_not_turned_into_another(staff):
     row = rows_of(make_key()).get()
-    staff.post(f"{KEYS}{row.pk}/change/", {"name": "new", "scope": "user", "user": "1"})
+    staff.post(
+        f"{KEYS}{row.pk}/change/", {"name": "new", "scope": "user", "user": "1", **NO_LIMITS}
+    )
     row.refresh_from_db()
     assert row.scope == "all"
     assert row.name == "new"

@@ -30,6 +30,7 @@ async def test_the_document_is_made_once(client, monkeypatch, thread_entries):
         "/api/v1/generate/{user_id}",
         "/api/v1/generations/{generation_id}",
         "/api/v1/generations/{generation_id}/events",
+        "/api/v1/limits",
         "/api/v1/pool",
     }
     monkeypatch.setattr(api, "get_openapi_schema", None)

@@ -6,9 +6,10 @@ from decimal import Decimal
 
 import pytest
 
+from generation import conf
 from generation.conf import parse
 from generation.llm.client import LLMClient
-from generation.llm.prices import Prices
+from generation.llm.prices import Prices, nano
 from generation.records import Prompt, Usage
 from tests.support.dialects import AnthropicDialect, OpenAIDialect
 from tests.support.provider import Provider, says
@@ -43,14 +44,44 @@ def exact(model, provider, usage):
 )
 def test_the_cost_is_what_the_table_says(prices, provider, model, size):
     for usage in (Usage(size, size), Usage(size, 0, size // 2), Usage(size, 7, 0, size // 3)):
-        assert prices.cost(provider, model, usage) == exact(model, provider, usage)
+        assert prices.quote("", provider, model, usage).cost == exact(model, provider, usage)
 
 
 def test_an_address_is_a_price_list_too(prices):
     usage = Usage(1000, 1000)
-    assert prices.cost("https://api.openai.com/v1", "gpt-6-luna", usage) == exact(
+    assert prices.quote("", "https://api.openai.com/v1", "gpt-6-luna", usage).cost == exact(
         "gpt-6-luna", "openai", usage
     )
+
+
+def test_own_prices_count_before_the_table_and_nothing_is_free_unless_they_say_so():
+    own = conf.parse({"LLM_PRICES": "openai:gpt=2/10/0.5,openai=0/0"}).llm_prices
+    prices = Prices(own, with_table=False)
+    usage = Usage(1_000_000, 100_000, cache_read_tokens=400_000)
+    assert prices.quote("openai", "openai", "gpt", usage) == (Decimal("2.4"), "2/10/0.5/2")
+    assert prices.quote("openai", "openai", "other", usage) == (Decimal(0), "0/0/0/0")
+    assert prices.quote("anthropic", "anthropic", "claude-sonnet-5-5", usage) is None
+
+
+def test_dollars_are_rounded_up_to_whole_billionths():
+    assert nano(Decimal("0.0000000001")) == nano(Decimal("0.000000001")) == 1
+    assert nano(Decimal(0)) == 0
+
+
+def test_what_is_charged_is_the_cost_in_billionths(prices):
+    for usage in (Usage(1000, 7), Usage(9, 9, 3, 2), Usage(300_000, 5), Usage(1, 1, 1)):
+        quote = prices.quote("", "anthropic", "claude-sonnet-5-5", usage)
+        charge = prices.charge("", "anthropic", "claude-sonnet-5-5", usage)
+        assert charge == nano(quote.cost)
+
+
+def test_the_most_that_a_call_may_cost_is_that_of_input_that_is_written_to_the_cache(prices):
+    for size in (1000, 300_000):
+        written = exact("claude-sonnet-5-5", "anthropic", Usage(size, 10, cache_write_tokens=size))
+        assert written > exact("claude-sonnet-5-5", "anthropic", Usage(size, 10))
+        most = prices.most("anthropic", "anthropic", "claude-sonnet-5-5", size, 10)
+        assert most == written * 10**9
+    assert prices.most("anthropic", "anthropic", "never-heard-of", 1000, 10) is None
 
 
 @pytest.mark.parametrize(
@@ -58,11 +89,11 @@ def test_an_address_is_a_price_list_too(prices):
     [("anthropic", "never-heard-of"), ("http://localhost:8000/v1", "llama3:8b"), ("", "simulated")],
 )
 def test_an_unknown_price_is_null_and_not_zero(prices, price_list, model):
-    assert prices.cost(price_list, model, Usage(10, 10)) is None
+    assert prices.quote("", price_list, model, Usage(10, 10)) is None
 
 
 def test_uncounted_tokens_have_no_cost(prices):
-    assert prices.cost("anthropic", "claude-sonnet-5-5", Usage(0, 0)) is None
+    assert prices.quote("", "anthropic", "claude-sonnet-5-5", Usage(0, 0)) is None
 
 
 async def test_a_reply_carries_its_cost():

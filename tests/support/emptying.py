@@ -16,6 +16,9 @@ FILLED = [
     "generation_profile",
     "generation_idempotencykey",
     "generation_announcement",
+    "generation_limitwindow",
+    "generation_limitlease",
+    "generation_limitholder",
     "auth_user",
 ]
 # Those and all that refer to them, as TRUNCATE … CASCADE finds them, each with its sequence.

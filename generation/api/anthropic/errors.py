@@ -40,7 +40,7 @@ def document(error: StaccatoError) -> dict[str, Any]:
     kind = _TYPES.get(status) or ("invalid_request_error" if status < 500 else "api_error")
     return {
         "type": "error",
-        "error": {"type": kind, "message": _message(error)},
+        "error": {"type": kind, "message": _message(error), **error.members},
         "request_id": request_id.get(),
     }
 

@@ -54,7 +54,7 @@ async def messages(request: Request) -> HttpResponse | EventStream:
     own = {"request-id": request.head.request_id}
     if not asked.is_streamed:
         generation = await whole(call)
-        return respond(answers.whole(generation), {**own, **headers_of(generation)})
+        return respond(answers.whole(generation), {**own, **headers_of(generation, call)})
     return await follow(call, answers.MessageEvents(call.id), own)
 
 
@@ -67,7 +67,8 @@ async def messages(request: Request) -> HttpResponse | EventStream:
     auth=auth.API_KEY,
 )
 async def count_tokens(request: Request) -> HttpResponse:
-    """Asks Anthropic. Nothing is generated and nothing is paid, so there is no row."""
+    """Asks Anthropic. Nothing is generated and nothing is paid, so there is no row; it takes a
+    request of its caller's limits."""
     body = asking.read_body(request)
     asked = requests.read(body)
     headers = asking.forwarded(request, *_FORWARDED)
@@ -90,5 +91,12 @@ async def count_tokens(request: Request) -> HttpResponse:
         llm.check(prompt)
     except ParameterNotSupported:
         raise NotFound(f"{provider} does not count tokens before it answers") from None
-    reply = (await llm.complete(prompt)).require_reply()
-    return respond(reply.original, {"request-id": request.head.request_id})
+    limits = runtime.current().limits
+    meter = await limits.admit(wanted, prompt, is_free=True)
+    try:
+        outcome = await llm.run(llm.begin(prompt, meter=meter))
+    finally:
+        if meter is not None:
+            meter.release()
+    own = {"request-id": request.head.request_id, **limits.headers(meter, wanted.grant)}
+    return respond(outcome.require_reply().original, own)

@@ -80,11 +80,45 @@ _SNAPSHOT = Snapshot(
 )
 POOL = PoolPage.of(4242, {4242: _SNAPSHOT, 4243: _SNAPSHOT, 4244: None}).as_json()
 
+LIMITS: dict[str, Any] = {
+    "limits": [
+        {
+            "policy": "key-usd-month",
+            "scope": "key",
+            "unit": "usd",
+            "window": "month",
+            "target": None,
+            "limit": "20.00",
+            "used": "7.31",
+            "reserved": "0.02",
+            "left": "12.67",
+            "resets_at": "2026-12-01T00:00:00+01:00",
+            "is_enforced": True,
+        }
+    ]
+}
+_OF_A_LIMIT: dict[str, Any] = {
+    "violated-policies": ["key-usd-month"],
+    "scope": "key",
+    "unit": "usd",
+    "window": "month",
+    "resets_at": "2026-12-01T00:00:00+01:00",
+    "limit": "20.00",
+    "used": "19.99",
+    "reserved": "0.00",
+}
+
 EXAMPLES: tuple[errors.StaccatoError, ...] = (
     errors.MalformedBody("the body is not valid JSON: unexpected end of data"),
     errors.Unauthorized("the API key is unknown or revoked"),
     errors.UserForbidden("this API key may not generate for user 7"),
     errors.ModelForbidden("this API key may not use anthropic:claude-x"),
+    errors.BudgetClosed("the API key's limit of US dollars per month is 0"),
+    errors.RequestExceedsLimit(
+        "the request may cost more than the whole of the API key's limit of US dollars per day;"
+        " with a max_tokens of 2048 it would fit"
+    ),
+    errors.ModelUnpriced("a budget in US dollars applies, and openai:llama3 has no known price"),
     errors.CrossSite("this request comes from another site's page"),
     errors.UnknownUser("user 99 does not exist or has no prompt"),
     errors.IdempotencyKeyInvalid("an Idempotency-Key has 1 to 255 visible ASCII characters"),
@@ -108,6 +142,18 @@ EXAMPLES: tuple[errors.StaccatoError, ...] = (
     errors.ModelNotAllowed("anthropic:claude-x is not offered here"),
     errors.ParameterNotSupported("anthropic does not know `response_format`"),
     errors.LLMRefused("anthropic refuses the request: max_tokens is too large"),
+    errors.RateLimited("the API key's limit of requests per minute is reached", retry_after=3),
+    errors.TooManyAtOnce("the API key's limit of requests at once is reached", retry_after=1),
+    errors.BudgetReserved(
+        "what is left of the API key's limit of US dollars per month is reserved by requests"
+        " under way",
+        retry_after=2,
+    ),
+    errors.BudgetExhausted(
+        "the API key's limit of US dollars per month is used up",
+        retry_after=259_200,
+        members=_OF_A_LIMIT,
+    ),
     errors.LLMRateLimited("anthropic limits our rate", retry_after=12),
     errors.StaccatoError.from_bug(),
     errors.LLMUnreachable("anthropic can't be reached"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from generation import errors
-from generation.api.native.examples import ANSWER, EVENTS, EXAMPLES, POOL, STORED
+from generation.api.native.examples import ANSWER, EVENTS, EXAMPLES, LIMITS, POOL, STORED
 from generation.asgi.problems import CONTENT_TYPE
 from generation.pipeline import idempotency
 
@@ -90,6 +90,12 @@ def describe_events() -> dict[str, Any]:
     }
 
 
+def describe_limits() -> dict[str, Any]:
+    kinds = [error for error in _OF_READING if not isinstance(error, errors.AnswerUnreadable)]
+    answer = {"content": {"application/json": {"example": LIMITS}}}
+    return {"responses": {200: answer, **_by_status(*kinds)}}
+
+
 def describe_pool() -> dict[str, Any]:
     refusals = _by_status(
         errors.Unauthorized("the API key is unknown or revoked"),
@@ -127,6 +133,7 @@ def _problems(examples: list[errors.StaccatoError]) -> dict[str, Any]:
                             "title": type(error).title(),
                             "status": error.status,
                             "detail": error.detail,
+                            **error.members,
                         },
                     }
                     for error in examples

@@ -16,7 +16,7 @@ from generation.api.native import openapi
 from generation.api.native.answers import answer, running_answer, stored_answer
 from generation.api.native.events import NativeEvents, StoredEvents
 from generation.api.native.fields import UserId
-from generation.api.native.schemas import GenerateIn, GenerationOut, StoredOut
+from generation.api.native.schemas import GenerateIn, GenerationOut, LimitsOut, StoredOut
 from generation.api.pool import pool
 from generation.asgi.event_stream import EventStream
 from generation.asgi.lean import lean
@@ -79,7 +79,7 @@ async def generate(
     call = runtime.current().join(asked) or request.place.start(asked)
     if not body.stream:
         generation = await whole(call)
-        return respond(answer(generation), headers_of(generation))
+        return respond(answer(generation), headers_of(generation, call))
     return await follow(call, NativeEvents(call.id))
 
 
@@ -131,6 +131,25 @@ def _last_event_id(header: str | None) -> int | None:
 
 
 _POSITION = re.compile("[0-9]{1,12}")
+
+
+@lean(entrance=auth.identify)
+@api.get(
+    "/limits",
+    response=LimitsOut,
+    operation_id="generation_api_limits",
+    summary="The limits of the API key, and how they stand",
+    openapi_extra=openapi.describe_limits(),
+    auth=auth.API_KEY,
+)
+async def limits(request: Request) -> HttpResponse:
+    """Returns those of the key itself and, if it is one user's, of the user. There may be others,
+    of all together, whose amounts are nobody's business."""
+    grant = request.grant
+    users = grant.users
+    user_id = next(iter(users)) if users is not None and len(users) == 1 else None
+    found = await runtime.current().limits.standing(grant, user_id)
+    return respond({"limits": found})
 
 
 describe_pool = api.get(

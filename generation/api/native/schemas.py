@@ -198,3 +198,23 @@ class StoredOut(GenerationOut):
     error: dict[str, Any] = Field(
         default_factory=dict, description="A problem document, if the generation has failed."
     )
+
+
+class LimitOut(ninja.Schema):
+    """Amounts of US dollars are decimals in a text, all others numbers."""
+
+    policy: str = Field(description="Its name in the RateLimit headers.")
+    scope: Literal["key", "user"]
+    unit: Literal["requests", "tokens", "usd", "in_flight"]
+    window: str | None = Field(description="second, minute, hour, day, week, month or ever.")
+    target: str | None = Field(description="The provider and model that it is for; null: all.")
+    limit: int | str
+    used: int | str
+    reserved: int | str = Field(description="By calls under way.")
+    left: int | str
+    resets_at: str | None = Field(description="When the window ends.")
+    is_enforced: bool = Field(description="If not, it refuses nothing.")
+
+
+class LimitsOut(ninja.Schema):
+    limits: list[LimitOut]

@@ -42,7 +42,7 @@ async def begin(call: GenerationCall, asked: Asked) -> HttpResponse | EventStrea
         if asked.is_streamed:
             return await follow(call, ResponseEvents(call.id, asked))
         generation = await following.whole(call)
-        return respond(response_answers.whole(generation, asked), headers_of(generation))
+        return respond(response_answers.whole(generation, asked), headers_of(generation, call))
     if asked.is_streamed:
         return EventStream(_PromptStream(call, ResponseEvents(call.id, asked)))
     return respond(_document(call.id, call, asked))

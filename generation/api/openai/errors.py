@@ -22,6 +22,8 @@ _CODES = {
     "unauthorized": "invalid_api_key",
     "model-not-allowed": "model_not_found",
     "llm-rate-limited": "rate_limit_exceeded",
+    "rate-limited": "rate_limit_exceeded",
+    "budget-exhausted": "insufficient_quota",
 }
 _CODE_OF_FINDING = {
     Finding.TOO_LONG: "context_length_exceeded",
@@ -62,6 +64,7 @@ def document(error: StaccatoError) -> dict[str, Any]:
             or ("invalid_request_error" if status < 500 else "server_error"),
             "param": param,
             "code": _code(error),
+            **error.members,
         }
     }
 

@@ -59,7 +59,7 @@ async def chat_completions(request: Request) -> HttpResponse | EventStream:
     if not asked.is_streamed:
         generation = await whole(call)
         completion = answers.whole(generation, wanted.arrived_at)
-        return respond(completion, headers_of(generation))
+        return respond(completion, headers_of(generation, call))
     events = answers.ChatEvents(call.id, wanted.arrived_at, wants_usage=asked.wants_usage)
     return await follow(call, events)
 
@@ -86,7 +86,7 @@ async def responses(request: Request) -> HttpResponse | EventStream:
         return await background.begin(call, asked)
     if not asked.is_streamed:
         generation = await whole(call)
-        return respond(response_answers.whole(generation, asked), headers_of(generation))
+        return respond(response_answers.whole(generation, asked), headers_of(generation, call))
     return await follow(call, response_answers.ResponseEvents(call.id, asked))
 
 
@@ -132,8 +132,9 @@ async def embeddings(request: Request) -> HttpResponse:
     wanted = asking.make_request(request, asked, "openai", body, path="embeddings")
     if wanted.idempotency_key:
         raise IdempotencyKeyInvalid("embeddings are not kept, so none can be sent again")
-    generation = await whole(request.place.start(wanted))
-    return respond(generation.original)
+    call = request.place.start(wanted)
+    generation = await whole(call)
+    return respond(generation.original, headers_of(generation, call))
 
 
 describe_models = api.get(

@@ -12,8 +12,10 @@ from django.utils.timezone import is_naive, localtime, make_aware, now
 
 from generation import conf
 from generation.api_keys import tokens
+from generation.limits.amounts import parse_amount
+from generation.limits.windows import BUDGETS
 from generation.management.users import find_user
-from generation.models import ApiKey, LogContent
+from generation.models import ApiKey, Limit, LogContent
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -49,6 +51,12 @@ class Command(BaseCommand):
             default="",
             help="What the log keeps of prompts and results, if less than the service does.",
         )
+        create.add_argument("--rpm", metavar="N", help="Limit of requests per minute.")
+        create.add_argument("--tpm", metavar="N", help="Limit of tokens per minute.")
+        create.add_argument(
+            "--budget", metavar="USD/WINDOW", help="In US dollars, e.g. 20/month or 5/day."
+        )
+        create.add_argument("--at-once", metavar="N", help="Limit of requests at once.")
         actions.add_parser("list", help="List all keys, without their secrets.")
         revoke = actions.add_parser(
             "revoke", help="Revoke keys for good; takes effect within 30 seconds."
@@ -65,6 +73,7 @@ class Command(BaseCommand):
             conf.load().read_targets(options["models"])
         except ValueError as error:
             raise CommandError(f"--models {error}") from None
+        limits = _limits(options)
         new = tokens.make(conf.load().pepper)
         key = ApiKey(
             name=options["name"],
@@ -82,6 +91,9 @@ class Command(BaseCommand):
         with transaction.atomic():
             key.save()
             key.users.set(named)
+            for limit in limits:
+                limit.api_key = key
+                limit.save()
         self.stderr.write("The key is shown only this once:")
         self.stdout.write(new.text)
 
@@ -104,6 +116,28 @@ class Command(BaseCommand):
             raise CommandError(f"There is no key {', '.join(missing)}; no key was revoked.")
         ApiKey.objects.filter(prefix__in=prefixes, revoked_at=None).update(revoked_at=now())
         self.stdout.write(f"Revoked: {', '.join(map(str, found.values()))}")
+
+
+def _limits(options: dict[str, Any]) -> list[Limit]:
+    """Returns the limits of a key to come. Raises `CommandError`."""
+    budget, _, window = (options["budget"] or "").partition("/")
+    if budget and window not in BUDGETS:
+        raise CommandError(f"--budget {options['budget']}: use e.g. 20/month or 5/day.")
+    given = [
+        ("--rpm", options["rpm"], "requests", "minute"),
+        ("--tpm", options["tpm"], "tokens", "minute"),
+        ("--budget", budget, "usd", window),
+        ("--at-once", options["at_once"], "in_flight", ""),
+    ]
+    limits = []
+    for name, amount, unit, per in given:
+        if amount:
+            try:
+                number = parse_amount(amount, unit)
+            except ValueError as error:
+                raise CommandError(f"{name} {error}.") from None
+            limits.append(Limit(scope="key", unit=unit, amount=number, window=per))
+    return limits
 
 
 def parse_moment(text: str) -> datetime:

@@ -1,0 +1,196 @@
+"""What this process has leased of one window of a limit, and what it has taken of that."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from generation.store.limits import Ask
+
+if TYPE_CHECKING:
+    import asyncio
+    from datetime import datetime
+
+    from generation.limits.rules import Rule
+    from generation.limits.windows import Window
+
+KEPT_S = 30.0  # idle parts of a window that is far from its end
+HEADROOM = 1.5  # of the last second's demand
+
+
+class Block:
+    """Integers in the limit's unit. Nothing here awaits, so nothing comes between a look at
+    what is free and its taking."""
+
+    __slots__ = (
+        "_is_enforced",
+        "_largest",
+        "alerted",
+        "amount",
+        "answer",
+        "answered_at",
+        "demand",
+        "ends_at",
+        "given",
+        "granted",
+        "lease",
+        "left",
+        "missing",
+        "policy",
+        "reserved",
+        "rule",
+        "spent",
+        "subject",
+        "taken",
+        "used_at",
+        "used_elsewhere",
+        "window",
+        "window_id",
+    )
+
+    def __init__(self, rule: Rule, subject: str, window: Window, now: float) -> None:
+        self.subject = subject
+        self.window = window
+        self.ends_at = window.end.timestamp() if window.end else None
+        self.adopt(rule)
+        self.lease: int | None = None  # of a rate, none
+        self.window_id: int | None = None
+        self.granted = 0
+        self.spent = 0
+        self.reserved = 0  # by calls under way
+        self.given = 0  # is on its way back
+        self.left = 0  # for any process, when PostgreSQL last answered
+        self.used_elsewhere = 0  # what others had settled then
+        self.alerted = 0  # per cent
+        self.answered_at: float | None = None  # None: PostgreSQL was never asked
+        self.answer: asyncio.Future[None] | None = None  # the one that is under way
+        self.missing: list[int] = []  # of calls that wait for the next answer
+        self.taken = 0  # since the last tick
+        self.demand = 0.0  # in a second
+        self.used_at = now
+
+    @property
+    def key(self) -> tuple[int, str, datetime, int]:
+        return (self.rule.id, self.subject, self.window.start, self.rule.generation)
+
+    def adopt(self, rule: Rule) -> None:
+        """Go on by a rule of the same limit, e.g. with another amount."""
+        self.rule = rule
+        self.amount = rule.amount_in(self.window)
+        self._is_enforced = rule.is_enforced
+        self.policy = ""  # as headers have it, once one does
+        self._largest = max(self.amount, 1) if rule.refill_s else None
+
+    @property
+    def free(self) -> int:
+        return self.granted - self.spent - self.reserved - self.given
+
+    @property
+    def used(self) -> int:
+        """What is known to be used in the whole window."""
+        return self.used_elsewhere + self.spent
+
+    def threshold(self, wanted: int) -> int:
+        """Returns what must be free for a call. A rate lets a larger call through when it is full,
+        and refills for as much longer after it; else such a call could never be made."""
+        return wanted if self._largest is None else min(wanted, self._largest)
+
+    def has(self, wanted: int, stale_before: float) -> bool:
+        """Whether a call can be let through without asking PostgreSQL."""
+        at = self.answered_at
+        if at is None or at < stale_before:
+            return False
+        if not self._is_enforced:
+            return True
+        largest = self._largest
+        if largest is not None and wanted > largest:
+            wanted = largest
+        free = self.granted - self.spent - self.reserved - self.given
+        # A limit may be set to 0 while something of it is leased.
+        return free >= wanted and (self.amount > 0 or not wanted)
+
+    def lacks(self, wanted: int) -> int:
+        """Returns how much more has to be granted for a call."""
+        # What a call at once lacks, a running one may have; debts of others are asked for apart.
+        free = self.free if self.rule.unit == "in_flight" else max(self.free, 0)
+        return max(self.threshold(wanted) - free, 0)
+
+    def is_hopeless(self, wanted: int) -> bool:
+        """Whether all that is left would not do."""
+        enough = self.threshold(wanted)
+        is_short = self.free < enough and self.left < enough - max(self.free, 0)
+        is_shut = not self.amount and wanted > 0
+        return self.rule.is_enforced and (is_short or is_shut)
+
+    def reserve(self, wanted: int, now: float) -> None:
+        self.reserved += wanted
+        self.taken += wanted
+        self.used_at = now
+
+    def settle(self, reserved: int, actual: int) -> None:
+        """Replace a reservation by what was used."""
+        self.reserved -= reserved
+        self.spent += actual
+
+    def draw_up(self) -> Ask:
+        """Returns what to ask now; those who wait for less than there is are served first."""
+        missing, self.missing = self.missing, []
+        debt = 0 if self.rule.unit == "in_flight" else max(-self.free, 0)
+        spare = round(max(self.demand, self.taken) * HEADROOM) - max(self.free, 0)
+        return Ask(
+            rule=self.rule.id,
+            subject=self.subject,
+            start=self.window.start,
+            generation=self.rule.generation,
+            amount=self.amount,
+            refill_s=self.rule.refill_s,
+            need=missing[0] if missing else 0,
+            want=0 if self.given else max(sum(missing), spare, 0),
+            forced=debt,
+            given=self.given,
+        )
+
+    def take_answer(self, row: Any, now: float) -> None:
+        """`row` is one of those that `LimitTables.ask()` returns."""
+        if self.rule.refill_s:
+            self.granted += row.change
+        else:
+            # All of it, also what a lost answer has granted.
+            if self.lease is None:
+                # Left over from an earlier use of this window, when all that was free was given
+                # back: so it was spent.
+                self.spent += row.granted - row.change
+            self.granted = row.granted
+            self.lease = row.lease
+        self.given = 0
+        self.window_id = row.window_id
+        self.left = row.left_over
+        self.used_elsewhere = row.used_elsewhere
+        self.alerted = max(self.alerted, row.alerted)
+        self.answered_at = now
+
+    def tick(self, now: float, processes: int) -> bool:
+        """Called about once a second. Returns whether PostgreSQL should be asked: for more, or to
+        take back what lies idle."""
+        self.demand = max(float(self.taken), self.demand / 4)
+        self.taken = 0
+        if self.answered_at is None or self.answer is not None:
+            return False
+        surplus = self.free - round(self.demand * HEADROOM)
+        is_idle = now - self.used_at > KEPT_S
+        is_scarce = self.left <= max(4 * processes * max(self.demand, 1), self.amount / 2)
+        must_return = is_idle or is_scarce or not self.rule.is_budget
+        if surplus > 0 and must_return and now - self.used_at >= 1:
+            self.given = surplus
+            return True
+        is_low = self.free < self.demand and self.left > 0
+        return self.free < 0 or is_low
+
+    def is_done(self, now: float) -> bool:
+        """Whether it can be forgotten: all that is free was given back."""
+        return (
+            now - self.used_at > 2 * KEPT_S
+            and not self.reserved
+            and not self.free
+            and not self.given
+            and self.answer is None
+        )

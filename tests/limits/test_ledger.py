@@ -1,0 +1,224 @@
+"""Processes together never take more than a limit has, and none of it is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from generation.errors import DatabaseUnavailable
+from generation.limits.ledger import Short
+from generation.limits.rules import Rule
+
+
+async def reserve(ledger, rule, amount=1) -> bool:
+    try:
+        await ledger.reserve([(ledger.block(rule, ""), amount)], time.monotonic())
+    except Short:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(("amount", "each"), [(50, 1), (50 * 7, 7)])
+async def test_two_processes_admit_exactly_what_a_budget_has(process, limit, charged, amount, each):
+    rule = await limit(amount=amount)
+    ledgers = [await process(), await process()]
+    asked = [reserve(ledgers[number % 2], rule, each) for number in range(200)]
+    assert sum(await asyncio.gather(*asked)) == 50
+    granted, _, committed = await charged()
+    assert granted == committed == amount
+
+
+async def test_what_a_call_leaves_unspent_is_free_again(process, limit):
+    rule = await limit(amount=100)
+    ledger = await process()
+    assert await reserve(ledger, rule, 60)
+    assert not await reserve(ledger, rule, 60)
+    ledger.block(rule, "").settle(60, 10)
+    assert await reserve(ledger, rule, 60)
+
+
+async def test_a_call_that_one_limit_refuses_takes_nothing_of_another(process, limit):
+    plenty, little = await limit(amount=100), await limit(amount=1, window="day")
+    ledger = await process()
+    needs = [(ledger.block(plenty, ""), 5), (ledger.block(little, ""), 2)]
+    with pytest.raises(Short):
+        await ledger.reserve(needs, time.monotonic())
+    assert ledger.block(plenty, "").reserved == 0
+
+
+async def test_a_process_that_ends_gives_back_what_it_did_not_spend(process, limit, charged):
+    rule = await limit(amount=100)
+    ledger = await process()
+    assert await reserve(ledger, rule, 40)
+    ledger.block(rule, "").settle(40, 25)
+    await ledger.close()
+    assert await charged() == (25, 0, 25)
+
+
+async def test_idle_parts_go_back_where_little_is_left_for_others(process, limit, charged, clock):
+    rule = await limit(amount=10)
+    first, second = await process(clock=clock), await process()
+    assert await reserve(first, rule, 2)
+    block = first.block(rule, "")
+    block.demand = 6.0
+    await first._ask(block, 0)
+    assert (await charged())[0] == 6
+    block.demand = 0.0
+    for _ in range(4):
+        clock.now += 2
+        await first.tick()
+        if block.answer is not None:
+            await block.answer
+    assert await reserve(second, rule, 7)
+
+
+async def test_what_was_spent_beyond_its_reservation_is_taken_of_the_window(
+    process, limit, charged, clock
+):
+    rule = await limit(amount=100)
+    ledger = await process(clock=clock)
+    assert await reserve(ledger, rule, 40)
+    block = ledger.block(rule, "")
+    block.settle(40, 70 + block.granted)
+    await ledger.tick()
+    await block.answer
+    assert (await charged())[2] >= 110
+    assert not await reserve(await process(), rule, 1)
+
+
+async def test_a_block_is_good_until_the_holder_may_be_taken_for_dead(
+    process, limit, charged, sql, clock
+):
+    """A process that was stopped for longer asks before it takes more: `reconcile` may have given
+    the rest of its lease to others."""
+    rule = await limit(amount=100)
+    ledger = await process(ttl_s=30.0, clock=clock)
+    assert await reserve(ledger, rule, 10)
+    block = ledger.block(rule, "")
+    block.settle(10, 0)
+    await sql.execute("UPDATE generation_limitlease SET granted = 0")
+    await sql.execute("UPDATE generation_limitwindow SET committed = 100")
+    clock.now += 31
+    assert not await reserve(ledger, rule, 10)
+    granted, _, committed = await charged()
+    assert (granted, committed) == (0, 100)
+
+
+async def test_the_dead_have_nothing_in_flight(process, limit, sql):
+    rule = await limit(unit="in_flight", amount=2, window="")
+    dead, alive = await process(), await process()
+    assert await reserve(dead, rule)
+    assert await reserve(dead, rule)
+    assert not await reserve(alive, rule)
+    await sql.execute(
+        "UPDATE generation_limitholder SET alive_until = now() - interval '1 s' WHERE run = $1",
+        dead.run,
+    )
+    await alive._tables.bury()
+    assert await reserve(alive, rule)
+    assert await reserve(alive, rule)
+    assert not await reserve(alive, rule)
+    # It was only asleep: its calls still run, and it asks for each further one.
+    assert not await reserve(dead, rule)
+
+
+async def test_what_the_dead_overspent_is_taken_of_the_window(process, limit, sql, charged):
+    rule = await limit(amount=100)
+    dead, alive = await process(), await process()
+    assert await reserve(dead, rule, 40)
+    await sql.execute("UPDATE generation_limitlease SET settled = 90")
+    await sql.execute("UPDATE generation_limitholder SET alive_until = now() - interval '1 s'")
+    await alive._tables.bury()
+    assert await charged() == (90, 90, 90)
+    assert not await reserve(alive, rule, 11)
+
+
+async def test_a_rate_refills_and_lets_a_larger_call_through_when_it_is_full(process, limit, sql):
+    rule = await limit(unit="tokens", amount=500, window="minute")
+    ledger = await process()
+    assert await reserve(ledger, rule, 1024)
+    assert not await reserve(ledger, rule, 1)
+    await sql.execute(
+        "UPDATE generation_limitwindow SET as_of = as_of - interval '62 s'"  # of 123 s to full
+    )
+    assert not await reserve(ledger, rule, 500)
+    await sql.execute("UPDATE generation_limitwindow SET as_of = as_of - interval '63 s'")
+    assert await reserve(ledger, rule, 500)
+
+
+async def test_a_slow_rate_loses_no_part_of_a_unit(process, limit, sql):
+    rule = await limit(amount=5, window="hour")
+    ledger = await process()
+    for _ in range(5):
+        assert await reserve(ledger, rule)
+    for _ in range(10):  # asked often, it has refilled once in twelve minutes
+        await sql.execute("UPDATE generation_limitwindow SET as_of = as_of - interval '71 s'")
+        assert not await reserve(ledger, rule)
+    await sql.execute("UPDATE generation_limitwindow SET as_of = as_of - interval '12 s'")
+    assert await reserve(ledger, rule)
+    assert not await reserve(ledger, rule)
+
+
+async def test_a_new_window_is_new_for_all_and_made_once(process, limit, sql, clock, monkeypatch):
+    """All processes may have been down over the border: nothing has to run at it."""
+    row = await limit(amount=3)
+    rule = Rule(row.id, "all", "", "", "", "requests", 3, "month", ZoneInfo("Asia/Tokyo"))
+    ledgers = [await process(clock=clock) for _ in range(4)]
+    set_time = {ledger: ledger.note_time for ledger in ledgers}
+    for ledger in ledgers:
+        monkeypatch.setattr(ledger, "note_time", lambda _now: None)  # not PostgreSQL's: ours
+        set_time[ledger](datetime(2026, 1, 31, 14, 59, 59, tzinfo=UTC))
+    assert ledgers[0].block(rule, "").window.start == datetime(2025, 12, 31, 15, tzinfo=UTC)
+    assert all([await reserve(ledgers[0], rule) for _ in range(3)])
+    for ledger in ledgers:
+        set_time[ledger](datetime(2026, 1, 31, 15, tzinfo=UTC))
+    taken = await asyncio.gather(*(reserve(ledger, rule) for ledger in ledgers * 5))
+    assert sum(taken) == 3
+    starts = await sql.fetch("SELECT start FROM generation_limitwindow ORDER BY start")
+    assert [row["start"].hour for row in starts] == [15, 15]
+    assert starts[1]["start"] - starts[0]["start"] == timedelta(days=31)
+
+
+async def test_where_postgresql_does_not_answer_no_more_than_the_block_is_spent(
+    process, limit, monkeypatch
+):
+    rule = await limit(amount=1000)
+    ledger = await process()
+    assert await reserve(ledger, rule)
+    block = ledger.block(rule, "")
+    block.demand = 10.0
+    await ledger._ask(block, 0)
+    free = block.free
+    assert free > 0
+
+    async def away(*_args, **_named):
+        raise DatabaseUnavailable("it is frozen")
+
+    monkeypatch.setattr(ledger._tables, "ask", away)
+    for _ in range(free):
+        assert await reserve(ledger, rule)
+    with pytest.raises(DatabaseUnavailable):
+        await reserve(ledger, rule)
+
+
+async def test_a_lost_answer_strands_nothing(process, limit, monkeypatch, charged):
+    rule = await limit(amount=100)
+    ledger = await process()
+    assert await reserve(ledger, rule, 10)
+    ask = ledger._tables.ask
+
+    async def lose(*args, **named):
+        await ask(*args, **named)
+        raise DatabaseUnavailable("the connection broke before the answer came")
+
+    monkeypatch.setattr(ledger._tables, "ask", lose)
+    with pytest.raises(DatabaseUnavailable):
+        await reserve(ledger, rule, 30)
+    monkeypatch.undo()
+    assert await reserve(ledger, rule, 31)
+    block = ledger.block(rule, "")
+    assert block.granted == (await charged())[0]
