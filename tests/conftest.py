@@ -35,7 +35,7 @@ from tests.support.provider import Provider, says
 gc.disable()
 SERVED = {"django_db_setup", "own_postgres", "server", "servers", "serve", "browser"}
 STATEMENTS: dict[Any, tuple[str, ...]] = {
-    logs._Statements: ("insert", "insert_and_complete"),
+    logs._Statements: ("insert",),
     claims: ("_claim_statement", "_release_statement", "_renew_statement", "_purge_statement"),
     profiles: ("_select_profiles",),
     generations: ("_statement",),
