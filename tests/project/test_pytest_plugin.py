@@ -109,6 +109,7 @@ SETTINGS = """
 import os
 from project.settings import database
 SECRET_KEY = "theirs"
+BASE_DIR = os.getcwd()
 INSTALLED_APPS = [
     "django.contrib.auth", "django.contrib.contenttypes", "django.contrib.postgres", "generation",
 ]
