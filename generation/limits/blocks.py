@@ -34,7 +34,6 @@ class Block:
         "granted",
         "lease",
         "left",
-        "missing",
         "policy",
         "reserved",
         "rule",
@@ -43,6 +42,7 @@ class Block:
         "taken",
         "used_at",
         "used_elsewhere",
+        "waiting",
         "window",
         "window_id",
     )
@@ -63,7 +63,7 @@ class Block:
         self.alerted = 0  # per cent
         self.answered_at: float | None = None  # None: PostgreSQL was never asked
         self.answer: asyncio.Future[None] | None = None  # the one that is under way
-        self.missing: list[int] = []  # of calls that wait for the next answer
+        self.waiting: list[int] = []  # what calls take that wait for the next answer
         self.taken = 0  # since the last tick
         self.demand = 0.0  # in a second
         self.used_at = now
@@ -108,12 +108,6 @@ class Block:
         # A limit may be set to 0 while something of it is leased.
         return free >= wanted and (self.amount > 0 or not wanted)
 
-    def lacks(self, wanted: int) -> int:
-        """Returns how much more has to be granted for a call."""
-        # What a call at once lacks, a running one may have; debts of others are asked for apart.
-        free = self.free if self.rule.unit == "in_flight" else max(self.free, 0)
-        return max(self.threshold(wanted) - free, 0)
-
     def is_hopeless(self, wanted: int) -> bool:
         """Whether all that is left would not do."""
         enough = self.threshold(wanted)
@@ -132,10 +126,12 @@ class Block:
         self.spent += actual
 
     def draw_up(self) -> Ask:
-        """Returns what to ask now; those who wait for less than there is are served first."""
-        missing, self.missing = self.missing, []
-        debt = 0 if self.rule.unit == "in_flight" else max(-self.free, 0)
-        spare = round(max(self.demand, self.taken) * HEADROOM) - max(self.free, 0)
+        """Returns what to ask now, for all who wait; the first of them comes first."""
+        waiting, self.waiting = self.waiting, []
+        # What a call at once lacks, a running one may have; debts of others are asked for apart.
+        is_at_once = self.rule.unit == "in_flight"
+        free = self.free if is_at_once else max(self.free, 0)
+        spare = round(max(self.demand, self.taken) * HEADROOM) - free
         return Ask(
             rule=self.rule.id,
             subject=self.subject,
@@ -143,9 +139,9 @@ class Block:
             generation=self.rule.generation,
             amount=self.amount,
             refill_s=self.rule.refill_s,
-            need=missing[0] if missing else 0,
-            want=0 if self.given else max(sum(missing), spare, 0),
-            forced=debt,
+            need=max(waiting[0] - free, 0) if waiting else 0,
+            want=0 if self.given else max(sum(waiting) - free, spare, 0),
+            forced=0 if is_at_once else max(-self.free, 0),
             given=self.given,
         )
 

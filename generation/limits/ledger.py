@@ -185,7 +185,7 @@ class Ledger:
 
     def _ask(self, block: Block, wanted: int) -> asyncio.Future[None]:
         if wanted:
-            block.missing.append(block.lacks(wanted))
+            block.waiting.append(block.threshold(wanted))
         if block.answer is None:
             block.answer = self._asks.submit(block)
             block.answer.add_done_callback(lambda _done: setattr(block, "answer", None))

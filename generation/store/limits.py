@@ -51,8 +51,8 @@ _OUTCOME = """
            granted.amount + ask.forced - ask.given AS change,
            CASE WHEN ask.refill_s IS NULL OR {committed} - drained.units <= 0
                 THEN statement_timestamp()
-                ELSE {as_of} + drained.units * ask.refill_s / nullif(ask.amount, 0)
-                     * interval '1 second' END AS as_of
+                ELSE {as_of} + CAST(drained.units AS double precision) * ask.refill_s
+                     / nullif(ask.amount, 0) * interval '1 second' END AS as_of
     FROM (SELECT CAST(CASE WHEN ask.refill_s IS NULL THEN 0 ELSE greatest(0, least({committed},
               floor(extract(epoch FROM statement_timestamp() - {as_of}) * ask.amount
                     / ask.refill_s))) END AS bigint) AS units) AS since,

@@ -163,6 +163,36 @@ async def test_a_slow_rate_loses_no_part_of_a_unit(process, limit, sql):
     assert not await reserve(ledger, rule)
 
 
+async def test_a_rate_that_is_asked_often_refills_no_more_than_it_should(process, limit, sql):
+    rule = await limit(amount=600, window="minute")
+    ledger = await process()
+    block = ledger.block(rule, "")
+    assert await reserve(ledger, rule, 600)
+    for _ in range(10):  # in each of these, 0.35 s in which three and a half refill
+        await sql.execute("UPDATE generation_limitwindow SET as_of = as_of - interval '0.35 s'")
+        await ledger._ask(block, 0)
+    assert 35 <= block.left + block.free <= 45  # and what has refilled while this ran
+
+
+async def test_one_answer_serves_all_who_wait(process, limit, monkeypatch):
+    """Each lacks only a part of what it takes, since something is free; together they lack more."""
+    rule = await limit(unit="tokens", amount=10**9)
+    ledger = await process()
+    block = ledger.block(rule, "")
+    await ledger._ask(block, 900)
+    statements = []
+    ask = ledger._tables.ask
+
+    async def count(asks, **named):
+        statements.append(asks)
+        return await ask(asks, **named)
+
+    monkeypatch.setattr(ledger._tables, "ask", count)
+    assert block.free == 900
+    assert all(await asyncio.gather(*(reserve(ledger, rule, 1000) for _ in range(100))))
+    assert len(statements) <= 2
+
+
 async def test_a_new_window_is_new_for_all_and_made_once(process, limit, sql, clock, monkeypatch):
     """All processes may have been down over the border: nothing has to run at it."""
     row = await limit(amount=3)
