@@ -18,7 +18,8 @@ DRIVER = Path(__file__).parent / "drivers" / "run.py"
 async def test_the_vendors_clients_send_one_request_on_a_spent_budget(serve, llm, orm):
     await Limit.objects.acreate(scope="user", user_id=5, unit="requests", amount=1, window="month")
     async with serve(LLM_ALLOWED=f"openai:{OPENAI.model}", OPENAI_API_KEY="k") as service:
-        spent = await http.generate(service.port, 5, {"input": "Hello."})
+        hello = {"messages": [{"role": "user", "content": "Hello."}]}
+        spent = await http.generate(service.port, 5, hello)
         assert spent.status == 200, spent.body
         address = f"http://127.0.0.1:{service.port}/u/5"
         process = await asyncio.create_subprocess_exec(
