@@ -84,6 +84,7 @@ def test_the_document_has_an_example_of_every_problem():
         errors.RowRefused, errors.RuntimeNotOpen, errors.ConnectionHeld, errors.LLMError,
         errors.Abandoned,
         errors.HeldInTransaction, errors.WrongThread, errors.OwnCallFailed, errors.NoReply,
+        errors.LimitReached,  # the base of those that are raised
         errors.UserNotNamed,  # its routes have the user in their path
     }  # fmt: skip
     kinds = {
