@@ -204,6 +204,7 @@ def test_the_api_page_lists_every_problem_and_its_status():
         errors.RowRefused,
         errors.ConnectionHeld,
         errors.Unavailable,
+        errors.LimitReached,
         errors.LLMError,
         errors.Abandoned,
         errors.AbandonedByClient,
