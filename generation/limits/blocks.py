@@ -145,6 +145,11 @@ class Block:
             given=self.given,
         )
 
+    def forget(self, answer: asyncio.Future[None]) -> None:
+        """It is done, so the next call that asks gets another."""
+        if self.answer is answer:
+            self.answer = None
+
     def take_answer(self, row: Any, now: float) -> None:
         """`row` is one of those that `LimitTables.ask()` returns."""
         if self.rule.refill_s:

@@ -186,10 +186,13 @@ class Ledger:
     def _ask(self, block: Block, wanted: int) -> asyncio.Future[None]:
         if wanted:
             block.waiting.append(block.threshold(wanted))
-        if block.answer is None:
-            block.answer = self._asks.submit(block)
-            block.answer.add_done_callback(lambda _done: setattr(block, "answer", None))
-        return block.answer
+        answer = block.answer
+        # One that is done is still here until the loop has run its callbacks. It says nothing about
+        # this call, which would not wait for it, and so never let the loop run them.
+        if answer is None or answer.done():
+            answer = block.answer = self._asks.submit(block)
+            answer.add_done_callback(block.forget)
+        return answer
 
     def _ask_quietly(self, block: Block) -> None:
         """Nobody waits for the answer; a failure is mended by the next one."""

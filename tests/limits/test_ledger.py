@@ -32,6 +32,20 @@ async def test_two_processes_admit_exactly_what_a_budget_has(process, limit, cha
     assert granted == committed == amount
 
 
+async def test_no_call_waits_for_an_answer_that_has_come_already(process, limit):
+    """It would ask, and not wait, for ever: nothing else would run in the process."""
+    rule = await limit(amount=100)
+    ledger = await process()
+    block = ledger.block(rule, "")
+    block.answer = come = asyncio.get_running_loop().create_future()
+    come.set_result(None)  # and its callbacks have not run
+    answer = ledger._ask(block, 60)
+    assert answer is not come
+    await answer
+    assert block.answer is None
+    assert await reserve(ledger, rule, 60)
+
+
 async def test_what_a_call_leaves_unspent_is_free_again(process, limit):
     rule = await limit(amount=100)
     ledger = await process()
