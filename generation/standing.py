@@ -113,7 +113,7 @@ def grant(limit: Limit, extra: int) -> None:
 
 
 def reset(limit: Limit) -> None:
-    """Let the window begin anew: what was taken of it stays in the rows of before."""
+    """Start the window again: what was taken of it stays in the rows of before."""
     Limit.objects.filter(pk=limit.pk).update(generation=F("generation") + 1)
 
 

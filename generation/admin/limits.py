@@ -16,7 +16,7 @@ from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils.html import format_html
 
-from generation import standing
+from generation import conf, standing
 from generation.admin.theme import ModelForm, TabularInline
 from generation.admin.users import UserLookupAdmin
 from generation.limits.amounts import parse_amount
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from django.http import HttpRequest, HttpResponse
     from django.utils.safestring import SafeString
 
-_SOON = "Processes heed it within five seconds."
+_SOON = "Processes apply it within five seconds."
 _WIDTH = 100  # of a bar
 _FIELDS = ("unit", "amount", "window", "zone", "provider", "model", "is_enforced")
 
@@ -55,6 +55,14 @@ class LimitForm(ModelForm):
         if zone and zone not in available_timezones():
             raise ValidationError(f"There is no time zone {zone}.")
         return zone
+
+    def clean_provider(self) -> str:
+        provider: str = self.cleaned_data["provider"]
+        try:
+            conf.load().read_targets(provider)
+        except ValueError as error:  # or it would limit nothing
+            raise ValidationError(f"{error}.") from None
+        return provider
 
     def clean(self) -> dict[str, Any]:
         fields: dict[str, Any] = super().clean() or self.cleaned_data

@@ -65,7 +65,7 @@ elif IS_UNFOLD:
             super().__init__(rel, admin_site, attrs={"class": classes})
 
 else:
-    from django.contrib.admin import ModelAdmin
+    from django.contrib.admin import ModelAdmin, TabularInline
     from django.contrib.admin import SimpleListFilter as DropdownFilter
     from django.contrib.admin.views.main import ChangeList
     from django.contrib.admin.widgets import ForeignKeyRawIdWidget as RawIdWidget

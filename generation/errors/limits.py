@@ -12,7 +12,7 @@ from generation.errors.base import StaccatoError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-MAX_SLEEP_S = 60  # a client that waits for longer is better told not to wait
+MAX_SLEEP_S = 60  # for a longer wait, a client should give up
 
 
 class LimitReached(StaccatoError):

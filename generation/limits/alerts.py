@@ -41,7 +41,7 @@ class Alerts:
         self._queue: asyncio.Queue[Alert] = asyncio.Queue(QUEUE)
 
     def note_used(self, block: Block, *, is_refused: bool = False) -> None:
-        """Look at what is used of a budget. One that refuses a call is used up, to all intents."""
+        """Look at what is used of a budget. One that refuses a call counts as used up."""
         amount = block.amount
         if not (block.rule.is_budget and amount and block.window_id is not None):
             return
@@ -68,16 +68,16 @@ class Alerts:
         while True:
             alert = await self._queue.get()
             try:
-                await self._tell(alert)
+                await self._report(alert)
             except StaccatoError as error:
                 logger.info("an alert is postponed: %s", error)
-                alert.block.alerted = 0  # the next answer of PostgreSQL says what was told
+                alert.block.alerted = 0  # the next answer of PostgreSQL says what was sent
             except Exception:
                 logger.exception("an alert failed")
             finally:
                 self._queue.task_done()
 
-    async def _tell(self, alert: Alert) -> None:
+    async def _report(self, alert: Alert) -> None:
         block, level, said = alert
         assert block.window_id is not None, "nothing is used of a window that is not there"
         if not await self._tables.alert(block.window_id, level):

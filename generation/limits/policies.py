@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 logger = throttled_logger(__name__)
 
-REFRESH_S = 5.0  # a change of a limit is heeded within that time
+REFRESH_S = 5.0  # a change of a limit is applied within that time
 _CALLERS = 10_000  # whose rules are kept together
 
 

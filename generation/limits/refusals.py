@@ -1,4 +1,4 @@
-"""What a caller is told that a limit refuses, and what is left of its limits."""
+"""What a caller gets where a limit refuses it, and what answers say of its limits."""
 
 from __future__ import annotations
 

@@ -246,7 +246,7 @@ class LimitTables:
         await self._database.run(self._retire, {"run": str(run)})
 
     async def alert(self, window_id: int, level: int) -> bool:
-        """Returns whether nobody else was told that a window has reached this level."""
+        """Returns whether this process is the first to see that a window has reached this level."""
         return bool(await self._database.run(self._alert, {"id": window_id, "level": level}))
 
     async def tidy(self) -> None:

@@ -158,7 +158,7 @@ class Siblings:
         )
 
     async def find(self, generation_id: UUID, *, cancel: bool = False) -> Running | None:
-        """Returns a generation that runs in another process; cancels it there if told to."""
+        """Returns a generation that runs in another process; if `cancel`, ends it there."""
         question = (_CANCEL if cancel else _FIND) + generation_id.bytes
         answers = await self._ask_others(question, _parse_running)
         return next((answer.figures for answer in answers if answer.figures), None)

@@ -167,7 +167,7 @@ async def test_an_insertion_under_way_is_waited_for(runtime, sql):
         f'{{"id": "{row.id}", "user_id": 1, "provider": "p", "model": "m", "status": "succeeded",'
         ' "error_type": "", "stop_reason": "", "attempts": [], "latency_ms": 1,'
         ' "llm_latency_ms": 1, "request_id": "r", "trace_id": "", "metadata": {},'
-        ' "is_streamed": false, "is_estimated": false,'
+        ' "is_streamed": false, "is_estimated": false, "is_cost_assumed": false, "price": "",'
         ' "created_at": "2026-01-31", "stored_at": "2026-01-31"}',
     )
     await sql.execute(

@@ -1,4 +1,4 @@
-"""What callers are told: 429 where waiting cures it, and when; 403 where a person has to act."""
+"""What callers get: 429 where waiting cures it, and when; 403 where a person has to act."""
 
 from __future__ import annotations
 

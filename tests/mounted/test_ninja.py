@@ -61,7 +61,12 @@ async def test_a_stream_ends_with_the_row_that_it_leaves(browser):
     assert row.is_streamed
 
 
-async def test_a_stream_that_nobody_reads_is_abandoned(browser, runtime):
+@pytest.fixture
+def slow_llm(settings):
+    settings.STACCATO = {**settings.STACCATO, "LLM_SIMULATED_LATENCY": "20"}
+
+
+async def test_a_stream_that_nobody_reads_is_abandoned(slow_llm, browser, runtime):
     answer = await post(browser, "session", BODY | {"stream": True}, X_CSRFToken="a" * 32)
     [call] = runtime.admission.calls.values()
     await sync_to_async(answer.close)()

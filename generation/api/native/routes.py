@@ -144,7 +144,7 @@ _POSITION = re.compile("[0-9]{1,12}")
 )
 async def limits(request: Request) -> HttpResponse:
     """Returns those of the key itself and, if it is one user's, of the user. There may be others,
-    of all together, whose amounts are nobody's business."""
+    of all together, whose amounts are not shown."""
     grant = request.grant
     users = grant.users
     user_id = next(iter(users)) if users is not None and len(users) == 1 else None

@@ -9,7 +9,7 @@ from zoneinfo import available_timezones
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 
-from generation import standing
+from generation import conf, standing
 from generation.api_keys import tokens
 from generation.conf import Target
 from generation.limits.amounts import parse_amount
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser
 
 HELP = """\
-Limit what API keys and users may spend. A change is heeded within five seconds.
+Limit what API keys and users may spend. A change is applied within five seconds.
 
   manage.py limit set key:backend usd 20 --per month --zone Europe/Berlin
       The key of this name, or with this prefix, may cost $20 in each month. A model without a
@@ -38,7 +38,7 @@ Limit what API keys and users may spend. A change is heeded within five seconds.
       No limit. 0 allows nothing.
 
   manage.py limit grant 3 5        $5 more for limit 3, until its window ends
-  manage.py limit reset 3          its window begins anew
+  manage.py limit reset 3          its window starts again
   manage.py limit reconcile        what dead processes hold; --apply gives it back
 """
 _SCOPES = {"all": "all", "each-key": "key", "each-user": "user"}
@@ -66,7 +66,7 @@ class Command(BaseCommand):
         grant = actions.add_parser("grant", help="Give more until the window ends.")
         grant.add_argument("id", type=int)
         grant.add_argument("amount")
-        reset = actions.add_parser("reset", help="Let the window begin anew.")
+        reset = actions.add_parser("reset", help="Start the window again.")
         reset.add_argument("id", type=int)
         reconcile = actions.add_parser(
             "reconcile", help="Compare what dead processes hold with the rows of the log."
@@ -127,7 +127,7 @@ class Command(BaseCommand):
     def do_reset(self, options: dict[str, Any]) -> None:
         limit = _find(options["id"])
         standing.reset(limit)
-        self.stdout.write(f"The window of limit {limit.pk} begins anew.")
+        self.stdout.write(f"The window of limit {limit.pk} starts again.")
 
     def do_reconcile(self, options: dict[str, Any]) -> None:
         found = standing.differences()
@@ -211,6 +211,9 @@ def _amount(text: str, unit: str) -> int:
 
 def _target(text: str) -> Target:
     try:
-        return Target.parse(text) if text else Target("")
+        targets = conf.load().read_targets(text)
     except ValueError as error:
-        raise CommandError(f"--target {error}") from None
+        raise CommandError(f"--target {text}: {error}.") from None
+    if len(targets) > 1:
+        raise CommandError("--target takes one; set a limit for each.")
+    return targets[0] if targets else Target("", "")
