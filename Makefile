@@ -159,12 +159,6 @@ $(EXAMPLE)/installed: examples/chat/requirements.txt examples/chat/requirements-
 	@$(EXAMPLE)/bin/pip install --no-compile --quiet --disable-pip-version-check -r examples/chat/requirements-dev.txt
 	@touch $@
 
-$(EXAMPLE)/installed: examples/chat/requirements.txt examples/chat/requirements-dev.txt $(PY)
-	@echo "Installing what examples/chat and its tests need: 600 MB"
-	@$(PY) -m venv $(EXAMPLE)
-	@$(EXAMPLE)/bin/pip install --no-compile --quiet --disable-pip-version-check -r examples/chat/requirements-dev.txt
-	@touch $@
-
 $(TOOLS): requirements-dev.txt $(INSTALLED)
 	@echo "Installing what tests and checks need: 490 MB more"
 	@$(call install,$<)
