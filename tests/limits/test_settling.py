@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from uuid_utils.compat import uuid7
 
 from generation.effects import Effect
 from generation.journal import lines
 from generation.records import Charge
+from generation.uuid7 import uuid7
 from tests.support.rows import make_claim, make_row
 
 
