@@ -204,4 +204,6 @@ def override_link(limit: Limit) -> SafeString | str:
     if limit.pk is None or limit.window not in {"day", "week", "month", "ever"}:
         return ""
     url = reverse("admin:generation_limit_override", args=[limit.pk])
-    return format_html('<a class="log-export" href="{}">More until its window ends</a>', url)
+    return format_html(
+        '<a class="log-export" title="Until its window ends" href="{}">Grant more</a>', url
+    )

@@ -87,16 +87,10 @@ def test_whom_it_does_not_know_is_unknown_whatever_is_asked(embedded, user):
 
 
 async def test_requests_at_once_share_reads_and_hold_no_connection(runtime, django_connections):
-    held = []
-
-    async def ask():
-        await generate(1, input="Why?")
-        held.extend(each for each in django_connections if each.connection is not None)
-
-    await asyncio.gather(*(ask() for _ in range(50)))
+    await asyncio.gather(*(generate(1, input="Why?") for _ in range(50)))
     assert sum(Prompts.batches) == 50
     assert len(Prompts.batches) < 10, "each request was read alone"
-    assert held == []
+    assert [each for each in django_connections if each.connection is not None] == []
 
 
 @pytest.mark.parametrize(
