@@ -40,6 +40,7 @@ class LimitForm(ModelForm):
     amount = forms.CharField(
         required=False,
         max_length=40,
+        widget=forms.TextInput(attrs={"class": "limit-amount", "size": 12}),
         help_text="E.g. 600, or 20.50 of US dollars. 0 blocks; empty is no limit.",
     )
 

@@ -6,7 +6,7 @@ import json
 
 from asgiref.sync import sync_to_async
 
-from generation.models import ApiKey, GenerationAccess, Profile, UsageLog
+from generation.models import ApiKey, GenerationAccess, Limit, Profile, UsageLog
 from tests.support.admin import LOGS, NOON, save_log
 from tests.support.keys import make_key
 
@@ -28,6 +28,7 @@ def save_rows() -> list[str]:
     talk = save_log(20, conversation=json.dumps(turns), metadata={"ticket": "4711"}, max_tokens=9)
     make_key(name="a backend's")
     key = ApiKey.objects.get()
+    limit = Limit.objects.create(scope="key", api_key=key, unit="usd", amount=10**9, window="day")
     UsageLog.objects.create(user_id=1, tokens=30, latency_ms=1, created_at=NOON)
     GenerationAccess.objects.create(user_id=50, action="read", rows=1, log_id=talk.pk)
     profile = Profile.objects.get(pk=1)
@@ -35,6 +36,7 @@ def save_rows() -> list[str]:
         *("", "?status=failed&created_at_from_0=2026-01-31", f"{talk.pk}/change/"),
         *(f"{logs[1].pk}/change/", "../profile/", f"../profile/{profile.pk}/change/", "../apikey/"),
         *("../apikey/add/", f"../apikey/{key.pk}/change/", f"../apikey/{key.pk}/revoke/"),
+        *("../limit/", f"../limit/{limit.pk}/change/", f"../limit/{limit.pk}/override/"),
         *("../usagelog/", "../generationaccess/", "../maintenance/"),
     ]
     return [f"{LOGS}{page}" for page in pages]
