@@ -102,7 +102,9 @@ versions: $(PY) ## run telling tests with the oldest libraries that we take (DJA
 	  --resolution lowest-direct --no-annotate --python $(PY) -o $(VENV)/versions.txt pyproject.toml)
 	@uv pip install --quiet --python $(PY) -r requirements-dev.txt --overrides $(VENV)/versions.txt
 	@$(PY) -c 'import django, platform; print(f"Django {django.__version__}, Python {platform.python_version()}")'
-	$(PY) -m pytest $(TELLING) -k "not leaves_a_cycle"  # the oldest leave four objects a request
+# The oldest leave four objects a request, and a few connections, to the collector.
+	$(PY) -m pytest $(TELLING) -k "not leaves_a_cycle" \
+	  -W default::pytest.PytestUnraisableExceptionWarning
 
 clean: ## remove what was made here: .venv, var with the demo database, caches
 	rm -rf .venv benchmarks/.venv build var staticfiles .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
