@@ -132,6 +132,19 @@ async def test_a_text_comes_in_the_form_that_all_clients_accept(users, orm, sett
             assert found.id == f"chatcmpl-{row.id}"
 
 
+async def test_a_piece_may_be_large_and_a_choice_that_nobody_asked_for_is_left_out(
+    users, orm, settings
+):
+    large = "x" * 300_000
+    other = OPENAI.event(choices=[{"index": 1, "delta": {"content": "Another."}}])
+    async with serving(settings, OPENAI) as (client, provider):
+        provider.behave = streams(OPENAI.delta(large), other, FINISH, LAST, DONE)
+        answer = await client.post(CHAT, json=asked(**WITH_USAGE))
+        found = read(answer.content, wants_usage=True)
+        assert (found.text == large, found.finish_reason, found.usage) == (True, "stop", USAGE)
+        assert (await latest_row()).body.result == large
+
+
 async def test_usage_is_sent_only_if_it_is_asked_for_and_recorded_in_any_case(users, orm, settings):
     async with serving(settings, OPENAI) as (client, provider):
         provider.behave = streams(WHOLE)
