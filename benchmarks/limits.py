@@ -37,7 +37,7 @@ SERVED = {
     "LOG_LEVEL": "ERROR",
 }
 PLENTY = 10**15
-HEEDED_S = 6.0  # within which a process has read a change of its limits
+APPLIED_S = 6.0  # within which a process has read a change of its limits
 USERS = 100
 HELD = "staccato_db_connection_hold_seconds_count"  # a connection for each statement
 
@@ -90,15 +90,15 @@ async def cost(options: argparse.Namespace, server: PrivatePostgres, key: str) -
                     row,
                     amount if limited else None,
                 )
-            await asyncio.sleep(HEEDED_S)
+            await asyncio.sleep(APPLIED_S)
             await call(url, key, 1, options.callers)
             cpu, pg = measuring.cpu_seconds(pid), measuring.cpu_seconds(server.pid)
             statements = await served.metric(HELD)
-            told = await call(url, key, options.seconds, options.callers)
+            figures = await call(url, key, options.seconds, options.callers)
             cpu, pg = measuring.cpu_seconds(pid) - cpu, measuring.cpu_seconds(server.pid) - pg
             statements = await served.metric(HELD) - statements
-            done = told["requests"] - told["errors"]
-            assert not told["errors"], told
+            done = figures["requests"] - figures["errors"]
+            assert not figures["errors"], figures
             figures[limited].append((cpu / done * 1e6, pg / done * 1e6, statements / done * 1e3))
     await link.close()
     names = ("CPU of the service (µs)", "CPU of PostgreSQL (µs)", "statements per 1,000")
@@ -129,7 +129,7 @@ async def deadlocks(options: argparse.Namespace, server: PrivatePostgres, key: s
     both = [service.running(server.url, **SERVED) for _ in range(2)]
     async with contextlib.AsyncExitStack() as stack:
         served = [await stack.enter_async_context(each) for each in both]
-        told = await asyncio.gather(
+        figures = await asyncio.gather(
             *(
                 call(f"http://127.0.0.1:{each.port}/", key, options.seconds, options.callers)
                 for each in served
@@ -147,7 +147,7 @@ async def deadlocks(options: argparse.Namespace, server: PrivatePostgres, key: s
         """ AND r."window" IN ('day', 'week', 'month')"""
     )
     await link.close()
-    requests = sum(each["requests"] for each in told)
+    requests = sum(each["requests"] for each in figures)
     print(
         f"{requests} requests, {rows} rows, {sum(asked):g} lease statements in"
         f" {options.seconds:g} s: {seen} deadlocks, {len(over)} budgets overspent"
