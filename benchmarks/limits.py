@@ -94,11 +94,11 @@ async def cost(options: argparse.Namespace, server: PrivatePostgres, key: str) -
             await call(url, key, 1, options.callers)
             cpu, pg = measuring.cpu_seconds(pid), measuring.cpu_seconds(server.pid)
             statements = await served.metric(HELD)
-            figures = await call(url, key, options.seconds, options.callers)
+            reported = await call(url, key, options.seconds, options.callers)
             cpu, pg = measuring.cpu_seconds(pid) - cpu, measuring.cpu_seconds(server.pid) - pg
             statements = await served.metric(HELD) - statements
-            done = figures["requests"] - figures["errors"]
-            assert not figures["errors"], figures
+            done = reported["requests"] - reported["errors"]
+            assert not reported["errors"], reported
             figures[limited].append((cpu / done * 1e6, pg / done * 1e6, statements / done * 1e3))
     await link.close()
     names = ("CPU of the service (µs)", "CPU of PostgreSQL (µs)", "statements per 1,000")
@@ -129,7 +129,7 @@ async def deadlocks(options: argparse.Namespace, server: PrivatePostgres, key: s
     both = [service.running(server.url, **SERVED) for _ in range(2)]
     async with contextlib.AsyncExitStack() as stack:
         served = [await stack.enter_async_context(each) for each in both]
-        figures = await asyncio.gather(
+        reported = await asyncio.gather(
             *(
                 call(f"http://127.0.0.1:{each.port}/", key, options.seconds, options.callers)
                 for each in served
@@ -147,7 +147,7 @@ async def deadlocks(options: argparse.Namespace, server: PrivatePostgres, key: s
         """ AND r."window" IN ('day', 'week', 'month')"""
     )
     await link.close()
-    requests = sum(each["requests"] for each in figures)
+    requests = sum(each["requests"] for each in reported)
     print(
         f"{requests} requests, {rows} rows, {sum(asked):g} lease statements in"
         f" {options.seconds:g} s: {seen} deadlocks, {len(over)} budgets overspent"

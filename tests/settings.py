@@ -39,5 +39,5 @@ STACCATO = {
     "BODY_RETENTION_DAYS": 36_500,
 }
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-# Each client makes the application anew, which would list all static files: 0.1 s for every test.
+# Each client makes an application, which would list all static files: 0.1 s for every test.
 SERVESTATIC_AUTOREFRESH = SERVESTATIC_USE_FINDERS = SERVESTATIC_USE_STATIC_ROOT = False

@@ -183,7 +183,7 @@ class GenerationLog(models.Model):
     )
     created_at = models.DateTimeField(help_text="When the request arrived.")
     # By the database's clock. A row that waited in a journal is stored long after it arrived, and
-    # whoever reads the log in steps must not miss it.
+    # a reader of the log in steps must not miss it.
     stored_at = models.DateTimeField(
         db_default=Now(), editable=False, help_text="When the row was stored."
     )

@@ -69,9 +69,9 @@ async def test_a_held_result_is_reduced_once_its_request_cant_be_repeated(
         assert kept.startswith(HASH_PREFIX) == (content == "hashed")
 
         # Its answer is gone, so the key is free again: no repetition gets a hash for an answer.
-        anew = await client.post(GENERATE, headers=KEYED)
-        assert anew.json()["id"] != first.json()["id"]
-        assert not anew.json()["result"].startswith(HASH_PREFIX)
+        again = await client.post(GENERATE, headers=KEYED)
+        assert again.json()["id"] != first.json()["id"]
+        assert not again.json()["result"].startswith(HASH_PREFIX)
 
 
 async def test_a_result_that_was_erased_meanwhile_stays_erased(users, orm):

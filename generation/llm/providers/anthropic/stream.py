@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 STOP_REASON = {"model_context_window_exceeded": "max_tokens"}
 _BLOCKS = frozenset(["text", "thinking", "redacted_thinking", "tool_use"])
 _DELTAS = frozenset([None, "text_delta", "thinking_delta", "signature_delta", "input_json_delta"])
-# Members that are read here, or said again by whoever writes the events.
+# Members that are read here, or written again by the code that writes the events.
 _OF_MESSAGE = frozenset(
     ["id", "type", "role", "model", "content", "stop_reason", "stop_sequence", "usage"]
 )
