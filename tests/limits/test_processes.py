@@ -30,7 +30,7 @@ async def test_a_budget_for_fifty_calls_lets_fifty_of_two_hundred_through(serve,
     async with serve(**PRICED) as one, serve(**PRICED) as two:
         ports = [(one, two)[number % 2].port for number in range(200)]
         statuses: Counter[str] = Counter()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             while ports:
                 answers = await asyncio.gather(*map(http.generate, ports))
                 found = [kind_of(answer) for answer in answers]
