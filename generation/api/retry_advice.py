@@ -1,4 +1,4 @@
-"""What an error tells the vendors' SDKs about a retry: they make two by themselves."""
+"""What an error says to the vendors' SDKs about a retry: they make two on their own."""
 
 from __future__ import annotations
 

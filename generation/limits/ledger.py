@@ -195,7 +195,7 @@ class Ledger:
         return answer
 
     def _ask_quietly(self, block: Block) -> None:
-        """Nobody waits for the answer; a failure is mended by the next one."""
+        """Nobody waits for the answer; after a failure, the next one says the same."""
         with contextlib.suppress(StaccatoError):
             self._ask(block, 0).add_done_callback(_retrieve)
 

@@ -1,4 +1,4 @@
-"""Staccato's router and its DRF view, behind the project's own logins and its CORS headers."""
+"""Staccato's router and its DRF view, with the project's own logins and CORS headers."""
 
 import json
 from base64 import b64encode
