@@ -79,6 +79,12 @@ if (composer) {
     const question = box.value.trim();
     if (!question) return;
     const body = new FormData(composer);
+    if (document.getElementById("hint")) {
+      // The first question names the conversation, here as in the database.
+      for (const each of document.querySelectorAll("main h1, [aria-current=page]")) {
+        each.textContent = question.slice(0, 80);
+      }
+    }
     add("user", question);
     box.value = "";
     ask(body);
