@@ -14,7 +14,7 @@ from project.environment import Variable
 _INTRODUCTION = """\
 # Configuration
 
-<!-- `make docs` writes this from project/settings.py and generation/conf/settings.py. -->
+<!-- `make docs` writes this from project/settings.py and generation/conf/. -->
 
 Settings come from the environment, or from `.env` beside `manage.py`. The environment wins, and an
 empty value counts as not set. A bad value stops the start with one line that names it, and a name

@@ -1,4 +1,4 @@
-"""The hot path's engine. The recommended settings are the defaults in `conf/settings.py`.
+"""The hot path's engine. The recommended settings are the defaults in `conf/database.py`.
 
 A connection is borrowed inside one function and returned before it ends; nothing here hands one
 out for longer.
