@@ -15,6 +15,7 @@ from generation.models.api_keys import NAMED_USERS, ApiKey
 from generation.models.deployment import Announcement, Deployment, Maintenance
 from generation.models.limits import Limit, LimitHolder, LimitLease, LimitWindow
 from generation.models.log_content import LogContent
+from generation.models.rollups import BrinIndex, Rollup, Spend
 
 __all__ = [
     "NAMED_USERS",
@@ -33,6 +34,8 @@ __all__ = [
     "LogContent",
     "Maintenance",
     "Profile",
+    "Rollup",
+    "Spend",
     "UsageLog",
 ]
 
@@ -203,6 +206,9 @@ class GenerationLog(models.Model):
                 condition=~Q(status="succeeded"),
                 name="generation_log_not_ok",
             ),
+            # For rollups: the rows of a bucket, and those that were stored since.
+            BrinIndex(fields=["created_at"], name="generation_log_created"),
+            BrinIndex(fields=["stored_at"], name="generation_log_stored"),
         ]
 
     def __str__(self) -> str:

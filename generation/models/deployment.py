@@ -30,6 +30,12 @@ class Maintenance(models.Model):
     done_by = models.CharField(
         max_length=100, db_default="", help_text="The process that did it, and its host."
     )
+    watermark = models.DateTimeField(
+        null=True, help_text="Rows stored until then are in the rollups, if the task is theirs."
+    )
+    back_to = models.DateTimeField(
+        null=True, help_text="How far back rows that were there before are in the rollups."
+    )
 
     class Meta:
         # What the admin shows of it: `admin/storage.py`.

@@ -19,6 +19,8 @@ FILLED = [
     "generation_limitwindow",
     "generation_limitlease",
     "generation_limitholder",
+    "generation_rollup",
+    "generation_spend",
     "auth_user",
 ]
 # Those and all that refer to them, as TRUNCATE … CASCADE finds them, each with its sequence.

@@ -1,0 +1,99 @@
+"""Sums of the log, from which the operators' pages are made.
+
+They are recomputed from the log, never added to, so they equal it; see `rollups/`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.db import models
+
+if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+
+class IntegerArray(models.Field):  # type: ignore[type-arg]  # not generic at run time
+    """An array of integers. Django's own would ask a project for `django.contrib.postgres`."""
+
+    def db_type(self, connection: BaseDatabaseWrapper) -> str:  # noqa: ARG002  # Django's signature
+        return "integer[]"
+
+
+class BrinIndex(models.Index):
+    """The range of values in each run of pages: a few kilobytes, for a column that grows as the
+    table does. Django's own would ask a project for `django.contrib.postgres`.
+    """
+
+    suffix = "brin"
+
+    def create_sql(
+        self, model: Any, schema_editor: Any, using: str = " USING brin", **kwargs: Any
+    ) -> Any:
+        return super().create_sql(model, schema_editor, using=using, **kwargs)
+
+
+class Rollup(models.Model):
+    """What the service did in a bucket of time, by all that divides one request from another.
+
+    A row of five minutes sums the log; one of an hour or of six sums the rows of five minutes.
+    """
+
+    pk = models.CompositePrimaryKey(
+        "minutes", "bucket", "provider", "model", "status", "error_type", "http_status"
+    )
+    minutes = models.SmallIntegerField(help_text="The bucket's length: 5, 60 or 360.")
+    bucket = models.DateTimeField(help_text="Its start. A request belongs to it by its arrival.")
+    provider = models.CharField(max_length=32)
+    model = models.CharField(max_length=200)
+    status = models.CharField(max_length=16)
+    error_type = models.CharField(max_length=64)
+    http_status = models.IntegerField(help_text="Of the last attempt; 0: none came.")
+    requests = models.BigIntegerField()
+    priced = models.BigIntegerField(help_text="Those of which the cost is known.")
+    retried = models.BigIntegerField(help_text="Those with more than one attempt.")
+    fell_back = models.BigIntegerField(
+        help_text="Those whose last attempt asked another model than the first."
+    )
+    input_tokens = models.DecimalField(max_digits=38, decimal_places=0)
+    output_tokens = models.DecimalField(max_digits=38, decimal_places=0)
+    cache_read_tokens = models.DecimalField(max_digits=38, decimal_places=0)
+    cache_write_tokens = models.DecimalField(max_digits=38, decimal_places=0)
+    cost_usd = models.DecimalField(max_digits=38, decimal_places=9)
+    # Histograms: how many requests took as long as a step says (`rollups/histogram.py`), for the
+    # steps that any took. Both arrays of a pair have the same length.
+    latency_steps = IntegerArray()
+    latency_counts = IntegerArray()
+    llm_latency_steps = IntegerArray()
+    llm_latency_counts = IntegerArray()
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.minutes} minutes from {self.bucket:%Y-%m-%d %H:%M}"
+
+
+class Spend(models.Model):
+    """Who spent what in a bucket of time. A row of an hour sums the log; one of a day, hours."""
+
+    pk = models.CompositePrimaryKey(
+        "minutes", "bucket", "user_key", "api_key_id", "provider", "model"
+    )
+    minutes = models.SmallIntegerField(help_text="The bucket's length: 60 or 1440.")
+    bucket = models.DateTimeField(help_text="Its start, in UTC.")
+    user_key = models.TextField(help_text="The user's primary key as text; empty: nobody.")
+    api_key_id = models.BigIntegerField(help_text="0: the request needed none.")
+    provider = models.CharField(max_length=32)
+    model = models.CharField(max_length=200)
+    requests = models.BigIntegerField()
+    failed = models.BigIntegerField(help_text="Those that did not succeed.")
+    input_tokens = models.DecimalField(max_digits=38, decimal_places=0)
+    output_tokens = models.DecimalField(max_digits=38, decimal_places=0)
+    cost_usd = models.DecimalField(max_digits=38, decimal_places=9)
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"user {self.user_key} from {self.bucket:%Y-%m-%d %H:%M}"
