@@ -50,6 +50,8 @@ class LLMClient:
         self.choose = self.offer.choose
         self._fallbacks = tuple(with_model(settings, each) for each in settings.llm_fallbacks)
         self._chain = lru_cache(maxsize=256)(self._build_chain)
+        # All that a completion may ask.
+        self.targets = tuple(dict.fromkeys((*self.offer.targets, *self._fallbacks)))
         is_priced = any(upstream.provider.price_list for upstream in self._upstreams.values())
         self._prices = (
             Prices(settings.llm_prices, with_table=is_priced)

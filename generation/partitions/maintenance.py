@@ -107,11 +107,12 @@ class LogMaintenance:
         return [step.words for step in await self._steps()]
 
     async def measure(self) -> timedelta:
-        """Returns for how long rows to come have partitions, and shows it in the metrics."""
+        """Returns for how long rows to come have partitions; the metrics have it for each table."""
         found = [await look(self._database, parent) for parent in self._kept]
-        ahead = min(covered_until(each) - each.now for each in found)
-        metrics.PARTITIONS_AHEAD.set(ahead.total_seconds())
-        return ahead
+        ahead = {each.parent.table: covered_until(each) - each.now for each in found}
+        for table, time_ahead in ahead.items():
+            metrics.PARTITIONS_AHEAD.labels(table).set(time_ahead.total_seconds())
+        return min(ahead.values())
 
     async def _work(self, report: Report) -> None:
         """Twice, because a table whose detaching is finished in the first pass is then dropped."""

@@ -18,7 +18,7 @@ from generation.telemetry import metrics
 from generation.telemetry.durations import Durations
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
     from generation.conf import Settings
     from generation.database.engine import Database
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from generation.pipeline.idempotency import Idempotency
     from generation.pipeline.own_phase import OwnPhase
     from generation.privacy.policy import ContentPolicy
-    from generation.records import Claim, GenerationRequest, Profile
+    from generation.records import Claim, GenerationRequest, LogRow, Profile
     from generation.store.profiles import Profiles
     from generation.store.prompt_source import SourcedProfiles
 
@@ -59,6 +59,7 @@ class Pipeline:
         log: Log,
         content: ContentPolicy,
         limits: Limits | None,
+        report: Callable[[LogRow], None],
     ) -> None:
         self._settings = settings
         self._database = database
@@ -68,6 +69,7 @@ class Pipeline:
         self._log = log
         self._content = content
         self._limits = limits
+        self._report = report
         self.overhead = Durations()  # of requests, without their LLM calls
 
     async def generate(self, call: GenerationCall) -> Generation:
@@ -134,8 +136,6 @@ class Pipeline:
         """Phase 3. `asked` is when phase 2 began, by `time.monotonic()`."""
         request = call.request
         ended = time.monotonic()
-        metrics.LLM_SECONDS.observe(ended - asked)
-
         row = rows.from_outcome(call, prompt, outcome, ended - request.started, ended - asked)
         # Its caller comes back for it, by its key or by its name.
         is_awaited = claim is not None or request.is_background
@@ -143,6 +143,7 @@ class Pipeline:
         effects = resolve(request.effects, row) if request.effects else ()
         # Phase 3: group commit, or the journal.
         await self._log.write(KeyedRow(kept, claim, effects))
+        self._report(kept)
         self._note_overhead(time.monotonic() - request.started - (ended - asked))
 
         reply = outcome.require_reply()

@@ -38,6 +38,7 @@ from generation.runtime.probe import DatabaseProbe
 from generation.runtime.resources import requests_allowed
 from generation.store import Store
 from generation.telemetry import metrics, totals
+from generation.telemetry.reporting import Reporter
 from generation.telemetry.siblings import Running, Siblings
 from generation.telemetry.snapshot import PoolPage, Snapshot
 
@@ -79,6 +80,7 @@ class Runtime:
         webhook = Webhook(settings, llm.transport) if settings.limit_webhook else None
         send = webhook.send if webhook else None
         self.limits = Limits(settings, database, self.store, llm, send)
+        self.reporter = Reporter(llm.targets)
         self.pipeline = Pipeline(
             settings,
             database,
@@ -88,6 +90,7 @@ class Runtime:
             self.announcer,
             self.content,
             self.limits,
+            self.reporter.report,
         )
         self.admission = Admission(
             requests_allowed(settings.max_in_flight),

@@ -18,6 +18,7 @@ from generation.llm.offer import Offer
 from generation.llm.providers.registry import default_provider, find
 from generation.runtime import server
 from generation.runtime.connections import budget as connection_budget
+from generation.telemetry import metrics
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -54,7 +55,8 @@ def warn_about(settings: Settings) -> None:
 
 
 def announce(settings: Settings, database: str) -> None:
-    """Log what serves, where, and with what."""
+    """Log what serves, where, and with what; `/metrics` has the version."""
+    metrics.BUILD_INFO.labels(generation.__version__).set(1)
     default = Offer(settings).targets[0]
     url = find(settings, default.provider).address(settings)
     at = server.address()

@@ -34,8 +34,28 @@ request_counter: Callable[[str], Counter] = functools.cache(REQUESTS.labels)
 OVERHEAD = Histogram(
     "staccato_overhead_seconds", "Time of a request outside its LLM call.", buckets=_SECONDS
 )
+# Of the LLM: by the models that the settings name, and `other` for all else, so that nobody's
+# words make a series.
 LLM_SECONDS = Histogram(
-    "staccato_llm_seconds", "Time for an LLM's answer, retries included.", buckets=_LLM_SECONDS
+    "staccato_llm_seconds",
+    "Time for an LLM's answer, retries included, by the provider and model that were asked last.",
+    ["provider", "model"],
+    buckets=_LLM_SECONDS,
+)
+LLM_TOKENS = Counter(
+    "staccato_llm_tokens_total",
+    "Tokens of stored generations. cache_read and cache_write are parts of input.",
+    ["provider", "model", "type"],
+)
+LLM_COST = Counter(
+    "staccato_llm_cost_usd_total",
+    "US dollars that stored generations cost, as far as prices are known.",
+    ["provider", "model"],
+)
+LLM_UNPRICED = Counter(
+    "staccato_llm_unpriced_total",
+    "Stored generations that used tokens and have no cost, because no price is known.",
+    ["provider", "model"],
 )
 LLM_ATTEMPTS = Counter(
     "staccato_llm_attempts_total",
@@ -76,6 +96,13 @@ VIEWS_HOLDING = Counter(
     "Views that held a Django connection while they streamed or waited, by what they did.",
     ["doing"],
 )
+EXPORT_DROPPED = Counter(
+    "staccato_export_dropped_total",
+    "Generations whose spans were not exported: the queue was full, or the collector is away or"
+    " refuses them. Their log rows are stored all the same.",
+    ["exporter"],
+)
+BUILD_INFO = Gauge("staccato_build_info", "1; its label has the version.", ["version"])
 JOURNALED = Counter("staccato_journaled_rows_total", "Rows that went to the journal.")
 REPLAYED = Counter("staccato_replayed_rows_total", "Rows stored from the journal.")
 REFUSED_ROWS = Counter("staccato_refused_rows_total", "Rows that PostgreSQL refused.")
@@ -92,10 +119,12 @@ REDACTOR_TIME = Histogram(
     "What STACCATO_REDACTOR takes for a text; nothing else of the process runs meanwhile.",
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 1),
 )
+# By table also because a gauge without labels would say 0 until it is known.
 PARTITIONS_AHEAD = Gauge(
     "staccato_log_partitions_ahead_seconds",
-    "For how long rows to come have partitions; at 0 they wait in the journal. Eight weeks, if"
-    " maintenance works; looked up every ten minutes.",
+    "For how long rows to come have partitions, by table; at 0 they wait in the journal. Eight"
+    " weeks, if maintenance works; looked up every ten minutes.",
+    ["table"],
 )
 LIMIT_REFUSALS = Counter(
     "staccato_limit_refusals_total",
@@ -137,15 +166,26 @@ class _SnapshotGauges(Collector):
                 now.peak_checked_out,
             ),
             ("requests_in_flight", "Generate requests being worked on.", now.requests_in_flight),
-            ("llm_calls_in_flight", "Requests waiting for an LLM.", now.llm_calls_in_flight),
-            ("journal_rows", "Rows that wait for PostgreSQL on disk.", now.journal.rows),
             (
-                "journal_rows_in_memory_only",
-                "Answered rows that a kill would lose: no disk takes them.",
-                now.journal.rows_in_memory_only,
+                "requests_in_flight_limit",
+                "STACCATO_MAX_IN_FLIGHT, or what the open-file limit carries; beyond it, 503.",
+                now.max_requests_in_flight,
             ),
+            ("llm_calls_in_flight", "Requests waiting for an LLM.", now.llm_calls_in_flight),
+            ("journal_bytes", "Bytes of the journal in use.", now.journal.bytes),
+            ("journal_capacity_bytes", "Bytes of it on disk.", now.journal.capacity_bytes),
         ):
             yield GaugeMetricFamily(f"staccato_{name}", help_text, value=value)
+        rows = GaugeMetricFamily(
+            "staccato_journal_rows",
+            "Rows that PostgreSQL has not stored, by where they are. disk: they wait. memory: a"
+            " kill would lose them, because no disk takes them. refused: dead letters.",
+            labels=["where"],
+        )
+        rows.add_metric(["disk"], now.journal.rows)
+        rows.add_metric(["memory"], now.journal.rows_in_memory_only)
+        rows.add_metric(["refused"], now.journal.rows_refused)
+        yield rows
 
 
 @contextlib.contextmanager

@@ -321,7 +321,8 @@ async def test_a_full_disk_still_answers_and_says_what_a_kill_would_lose(
         assert journal["rows"] + journal["rows_in_memory_only"] == 10
         assert "would now lose" in running.log
         metrics = (await http.request(running.port, "GET", "/metrics")).body.decode()
-        assert f"staccato_journal_rows_in_memory_only {journal['rows_in_memory_only']}" in metrics
+        in_memory = f'staccato_journal_rows{{where="memory"}} {journal["rows_in_memory_only"]}'
+        assert in_memory in metrics
         ready = await http.request(running.port, "GET", "/readyz")
         assert ready.status == 503
         assert "can't be written (No space left on device)" in ready.json()["journal"]

@@ -23,6 +23,7 @@ from generation.telemetry.snapshot import Snapshot
 from tests.support import http
 
 SUCCEEDED = 'staccato_requests_total{outcome="succeeded"}'
+MODEL = 'model="claude-sonnet-5-5",provider="anthropic"'
 SUMMED = ("size", "open", "checked_out", "overflow", "requests_in_flight", "llm_calls_in_flight")
 
 
@@ -91,8 +92,8 @@ async def test_each_worker_reports_the_total_of_all(serve_one_of_several, llm):
                 reported_by.add(int(re.match(r"# Reported by process (\d+)\.", text)[1]))
                 assert names_are_unique(text)
                 assert f"{SUCCEEDED} 60.0\n" in text
-                assert "staccato_llm_seconds_count 60.0\n" in text
-                assert 'staccato_llm_seconds_bucket{le="+Inf"} 60.0\n' in text
+                assert f"staccato_llm_seconds_count{{{MODEL}}} 60.0\n" in text
+                assert f'staccato_llm_seconds_bucket{{le="+Inf",{MODEL}}} 60.0\n' in text
         assert reported_by == answered_by
 
 
