@@ -9,6 +9,7 @@ PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11
 PRODUCTION = DEBUG=0 SECRET_KEY=$$($(PY) -c 'import secrets; print(secrets.token_urlsafe(64))') \
   DATABASE_URL=postgresql://user@host/name ALLOWED_HOSTS=example.org LLM_PROVIDER=simulated
 PY = $(VENV)/bin/python
+PYTEST = -m "not system"
 # Other vendors' clients, which pin what we don't, in an environment inside the other. A package
 # brings Node and npm.
 CLIENTS = $(VENV)/clients
@@ -41,7 +42,7 @@ help: ## list these targets
 run: $(INSTALLED) $(PREPARED) ## serve on http://127.0.0.1:8000 (PORT=8001: elsewhere) with demo data
 	@exec $(PY) manage.py runserver --stop-with-parent $(PORT)
 
-test: $(TOOLS) ## run the tests
+test: $(TOOLS) ## run the tests of the service (three minutes)
 	$(PY) -m pytest $(PYTEST)
 
 clients: $(CLIENTS)/installed ## install the clients that tests/clients runs; without them it is skipped
@@ -58,7 +59,7 @@ example: $(TOOLS) $(EXAMPLE)/installed ## test examples/chat and its types with 
 	$(IN_EXAMPLE) pyright
 	$(PY) -m tests.support.with_postgres sh -c '$(IN_EXAMPLE) python -m pytest -q'
 
-check: $(TOOLS) ## run the static checks and the tests
+check: $(TOOLS) ## run the static checks and all tests, those with browsers and other projects too
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy

@@ -8,6 +8,7 @@ import gc
 import resource
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -31,6 +32,7 @@ from tests.support.dialects import AnthropicDialect
 from tests.support.in_process import Here, in_process_client, listening, quiet_runtimes
 from tests.support.provider import Provider, says
 
+HERE = Path(__file__).parent
 # Until all tests are loaded: it would go through more and more, for two seconds, and find nothing.
 gc.disable()
 SERVED = {"django_db_setup", "own_postgres", "server", "servers", "serve", "browser"}
@@ -43,6 +45,29 @@ STATEMENTS: dict[Any, tuple[str, ...]] = {
     api_keys: ("_find_statement", "_use_statement"),
 }
 BROWSER = "tests/browser/"
+# What is around the service: a browser, other projects, PgBouncer and TLS before PostgreSQL,
+# several processes, ways to start it, fuzzing. It takes as long as all the rest, so `make test`
+# leaves it to `make check`.
+SYSTEM = (
+    "browser/",
+    "hosts/",
+    "api/test_openapi.py",
+    "asgi/test_fuzz.py",
+    "asgi/test_stock_places.py",
+    "admin/test_lockout.py",
+    "database/test_hosts.py",
+    "database/test_pgbouncer.py",
+    "database/test_tls.py",
+    "limits/test_processes.py",
+    "loadtest/test_loadtest.py",
+    "privacy/test_canary.py",
+    "project/test_embedded_postgres.py",
+    "project/test_pytest_plugin.py",
+    "project/test_runserver.py",
+    "project/test_secrets.py",
+    "python_api/test_processes.py",
+    "telemetry/test_siblings.py",
+)
 # The files that take longest: begun last, one of them would keep one worker busy and the rest idle.
 LONG = [
     "test_forms",
@@ -75,6 +100,8 @@ def pytest_collection_modifyitems(items) -> None:
     for item in items:
         if SERVED & set(item.fixturenames) or item.path.parent.name == "project":
             item.add_marker(pytest.mark.served)
+        if item.path.relative_to(HERE).as_posix().startswith(SYSTEM):
+            item.add_marker(pytest.mark.system)
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
