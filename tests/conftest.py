@@ -46,7 +46,7 @@ STATEMENTS: dict[Any, tuple[str, ...]] = {
 }
 BROWSER = "tests/browser/"
 # What is around the service: a browser, other projects, PgBouncer and TLS before PostgreSQL,
-# several processes, ways to start it, fuzzing. It takes as long as all the rest, so `make test`
+# siblings, ways to start it, fuzzing. It takes as long as all the rest, so `make test`
 # leaves it to `make check`.
 SYSTEM = (
     "browser/",
@@ -58,14 +58,10 @@ SYSTEM = (
     "database/test_hosts.py",
     "database/test_pgbouncer.py",
     "database/test_tls.py",
-    "limits/test_processes.py",
     "loadtest/test_loadtest.py",
-    "privacy/test_canary.py",
     "project/test_embedded_postgres.py",
     "project/test_pytest_plugin.py",
     "project/test_runserver.py",
-    "project/test_secrets.py",
-    "python_api/test_processes.py",
     "telemetry/test_siblings.py",
 )
 # The files that take longest: begun last, one of them would keep one worker busy and the rest idle.

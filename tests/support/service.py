@@ -122,9 +122,11 @@ async def running(database_url: str, *options: str, application="project.asgi:ap
             raise
         finally:
             if process.returncode is None:
-                process.terminate()
                 try:
+                    process.terminate()
                     await service.ended()
+                except ProcessLookupError:
+                    raise AssertionError(f"the service died:\n{service.log}") from None
                 except TimeoutError:
                     process.kill()
                     await process.wait()
