@@ -10,6 +10,8 @@ from prometheus_client import REGISTRY, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from generation.telemetry import totals
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
@@ -102,6 +104,7 @@ EXPORT_DROPPED = Counter(
     " refuses them. Their log rows are stored all the same.",
     ["exporter"],
 )
+Gauge(totals.PROCESS_UP, "1 for a process that answers, 0 for one that should and does not.").set(1)
 BUILD_INFO = Gauge("staccato_build_info", "1; its label has the version.", ["version"])
 JOURNALED = Counter("staccato_journaled_rows_total", "Rows that went to the journal.")
 REPLAYED = Counter("staccato_replayed_rows_total", "Rows stored from the journal.")

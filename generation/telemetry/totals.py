@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     Families = list[dict[str, Any]]  # as `gather()` makes them; sent between processes as JSON
 
+PROCESS_UP = "staccato_process_up"
 # These only grow, so their sum is what a single process would have counted.
 _CUMULATIVE = {"counter", "histogram", "summary"}
 
@@ -79,15 +80,11 @@ class _Exposed(Collector):
 
 def expose(reporter: int, answers: Mapping[int, Families | None], retired: Families) -> bytes:
     """Returns Prometheus' text format. `retired` has the counts of processes that don't answer."""
-    up = {
-        "name": "staccato_process_up",
-        "help": "1 for a process that answers, 0 for one that should and does not.",
-        "type": "gauge",
-        "samples": [
-            ("staccato_process_up", {"process": str(process)}, float(families is not None))
-            for process, families in answers.items()
-        ],
-    }
     living = {process: families for process, families in answers.items() if families is not None}
-    shown = _Exposed([up, *merge_metrics(living, retired)])
-    return b"# Reported by process %d.\n" % reporter + generate_latest(shown)
+    merged = merge_metrics(living, retired)
+    for family in merged:
+        if family["name"] == PROCESS_UP:
+            family["samples"] += [
+                (PROCESS_UP, {"process": str(process)}, 0.0) for process in answers.keys() - living
+            ]
+    return b"# Reported by process %d.\n" % reporter + generate_latest(_Exposed(merged))
