@@ -59,7 +59,7 @@ async def test_where_the_pool_is_for_staff_others_are_sent_to_the_login(client, 
 
 
 async def test_a_hundred_tabs_of_the_staff_cause_no_statement_and_enter_no_thread(
-    client, runtime, access, thread_entries
+    client, runtime, access, request
 ):
     access("staff")
     staff = await get_user_model().objects.acreate(id=50, username="staff", is_staff=True)
@@ -72,7 +72,7 @@ async def test_a_hundred_tabs_of_the_staff_cause_no_statement_and_enter_no_threa
         return await snapshots()
 
     runtime.siblings.snapshots = counted
-    thread_entries.clear()
+    thread_entries = request.getfixturevalue("thread_entries")
     held = runtime.snapshot().holds.count
     ask = FROM_A_TAB | ticket_in(html)
     answers = await asyncio.gather(*(client.get(POOL, headers=ask) for _ in range(100)))

@@ -50,7 +50,7 @@ async def pool(visitor):
     await visitor.page.clock.install()  # the test's own seconds
     await visitor.page.route("**/api/v1/pool", made.answer)
     await visitor.open(PAGE)
-    await visitor.page.get_by_text("50 in flight").wait_for()
+    await visitor.page.locator(".headline", has_text="50 in flight").wait_for()
     return made
 
 
@@ -86,7 +86,7 @@ async def test_the_promise_is_seen(visitor, pool):
 async def test_trouble_of_one_process_is_named_in_its_row(visitor, pool):
     pool.snapshots = {7: TROUBLED, 9: None}
     await a_second(visitor.page)
-    await visitor.page.get_by_text("draining").wait_for()
+    await visitor.page.locator("td", has_text="draining").wait_for()
     assert await rows(visitor.page) == [
         ["7", "draining", "25", "25", "0 of 10", "7, in memory only: 2", "anthropic"],
         ["8", "ended", "–", "–", "–", "–", "–"],
@@ -126,6 +126,6 @@ async def test_it_is_whole_on_a_phone_in_the_dark_and_under_a_strict_policy(boss
     await boss.page.emulate_media(color_scheme="dark")
     await boss.page.set_viewport_size(PHONE)
     await boss.open(PAGE)
-    await boss.page.locator("[data-processes] tr").wait_for()
+    await boss.page.locator("[data-processes] tr").first.wait_for()
     assert await boss.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert boss.faults == []

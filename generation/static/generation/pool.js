@@ -89,10 +89,12 @@
     if (goesOn && !document.hidden) timer = setTimeout(tick, Math.max(0, EVERY_MS - (performance.now() - begun)));
   }
 
-  document.addEventListener("visibilitychange", () => {
+  function start() {
     clearTimeout(timer);
     asking?.abort("hidden");
     if (!document.hidden) tick();
-  });
-  if (!document.hidden) tick();
+  }
+
+  document.addEventListener("visibilitychange", start);
+  document.addEventListener("DOMContentLoaded", start); // when what listens has been loaded, too
 })();
