@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
-from django.conf import settings as django_settings
 from django.shortcuts import render
 from django.views.decorators.http import require_safe
 
@@ -25,7 +24,6 @@ async def start(request: HttpRequest) -> HttpResponse:
         curl += " -H 'Authorization: Bearer stc_…'"
     openai_url = request.build_absolute_uri("v1" if settings.keys_required else "u/1/v1")
     context = {
-        "icon": django_settings.ICON,
         "curl": curl,
         "keyed": settings.keys_required,
         "openai_url": openai_url,

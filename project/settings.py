@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import django
+from django.templatetags.static import static
 from django.urls import reverse_lazy
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
@@ -185,18 +186,18 @@ TEAL = {
     "900": "oklch(38.6% .063 188.416)",
     "950": "oklch(27.7% .046 192.524)",
 }
-# Also the start page's. Without it, browsers request /favicon.ico.
-ICON = (
-    "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"
-    "%3Cg fill='%230d9488'%3E%3Ccircle cx='3' cy='8' r='2'/%3E%3Ccircle cx='8' cy='8' r='2'/%3E"
-    "%3Ccircle cx='13' cy='8' r='2'/%3E%3C/g%3E%3C/svg%3E"
-)
 UNFOLD = {
     "SITE_TITLE": "Staccato",
     "SITE_HEADER": "Staccato",
     "SITE_SUBHEADER": "No connection held",
     "SITE_SYMBOL": "graphic_eq",
-    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": ICON}],
+    "SITE_FAVICONS": [
+        {
+            "rel": "icon",
+            "type": "image/svg+xml",
+            "href": lambda _request: static("generation/icon.svg"),
+        }
+    ],
     "SITE_URL": reverse_lazy("start"),
     "SHOW_VIEW_ON_SITE": False,
     "COLORS": {"primary": TEAL},

@@ -76,6 +76,7 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
     ]
     service = [{"title": "API docs", "icon": "api", "link": reverse("staccato:openapi-view")}]
     if settings.pool_access != "off":
+        service.append({"title": "Live", "icon": "show_chart", "link": reverse("staccato-live")})
         service.append(
             {"title": "Pool statistics", "icon": "database", "link": reverse("staccato:pool")}
         )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from django.core.exceptions import DisallowedHost
 from ninja.security.base import AuthBase
 
+from generation.api import tickets
 from generation.api_keys import tokens
 from generation.asgi.request import Request
 from generation.errors import (
@@ -172,6 +173,8 @@ def needs_no_session(page: Page) -> Callable[[Mapping[bytes, bytes]], bool]:
     def when(headers: Mapping[bytes, bytes]) -> bool:
         if b"x-api-key" in headers or _is_bearer(headers.get(b"authorization", b"")):
             return True
+        if page == "pool" and tickets.HEADER in headers:
+            return True
         try:
             return runtime.current().settings.access_to(page) != "staff"
         except RuntimeNotOpen:  # the view says so
@@ -186,7 +189,7 @@ def _is_bearer(authorization: bytes) -> bool:
 
 async def require_operator(request: HttpRequest, page: Page) -> None:
     """Raises `NotFound`, `StaffOnly`, `Unauthorized` or `DatabaseUnavailable` for a caller who
-    may not see an operators' page."""
+    may not see an operators' page. The pool's also opens to the ticket of a page that shows it."""
     grant = await _grant_for(request, page, key_owner="a service's")
     if grant is not None and not grant.is_service:
         raise StaffOnly("this API key belongs to one user; the page needs a service's key")
@@ -205,6 +208,9 @@ async def _grant_for(request: HttpRequest, page: Page, *, key_owner: str) -> Gra
         return None
     if access == "off":
         raise NotFound("this page is switched off")
+    if page == "pool" and tickets.is_shown(request.META):
+        tickets.read("pool", request.META)
+        return None
     key = _key_of(request.META)
     if key is not None:
         return await now.keys.recognise(key)

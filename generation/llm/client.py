@@ -70,6 +70,11 @@ class LLMClient:
             finally:
                 await client.aclose()
 
+    @property
+    def open_circuits(self) -> tuple[str, ...]:
+        """The names of the providers that fail, and so are not called."""
+        return tuple(name for name, each in self._upstreams.items() if each.is_circuit_open)
+
     async def aclose(self) -> None:
         """Log the failures that were not logged yet, and close what providers have opened."""
         for upstream in self._upstreams.values():

@@ -67,6 +67,10 @@ class Upstream:
         gauge = metrics.LLM_CIRCUIT_OPEN.labels(provider.name)
         gauge.set_function(lambda: float(circuit.is_open))
 
+    @property
+    def is_circuit_open(self) -> bool:
+        return self._circuit.is_open
+
     async def ask(self, context: CompletionContext, model: str, *, has_fallback: bool) -> Answer:
         """Attempt after attempt, until an answer or the error that ends them."""
         deadline = context.deadline

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+import orjson
 from django.conf import settings as django_settings
 from django.db import connections
 from prometheus_client import generate_latest
@@ -38,6 +39,7 @@ from generation.runtime.probe import DatabaseProbe
 from generation.runtime.resources import requests_allowed
 from generation.store import Store
 from generation.telemetry import metrics, totals
+from generation.telemetry.recent import Recent
 from generation.telemetry.reporting import Reporter
 from generation.telemetry.siblings import Running, Siblings
 from generation.telemetry.snapshot import PoolPage, Snapshot
@@ -106,6 +108,7 @@ class Runtime:
             self.snapshot,
             look=self._look,
         )
+        self.pool_json = Recent(self._pool_json)
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -256,12 +259,15 @@ class Runtime:
             requests_answered=self.admission.answered.summary(),
             overhead=self.pipeline.overhead.summary(),
             llm_calls_in_flight=self.llm.in_flight,
+            open_circuits=self.llm.open_circuits,
+            draining=int(self.admission.draining),
             journal=self.log.snapshot(),
         )
 
-    async def pool_page(self) -> PoolPage:
+    async def _pool_json(self) -> bytes:
         """Returns the figures of this process, and those of all processes summed."""
-        return PoolPage.of(os.getpid(), await self.siblings.snapshots())
+        page = PoolPage.of(os.getpid(), await self.siblings.snapshots())
+        return orjson.dumps(page.as_json())
 
     async def metrics(self) -> bytes:
         """Returns the metrics of all processes in Prometheus' text format."""

@@ -6,7 +6,7 @@ the recent durations, so it is done when somebody asks and never on a request's 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -99,7 +99,13 @@ class Snapshot(PoolSnapshot):
     requests_answered: DurationSummary = field(default_factory=DurationSummary)
     overhead: DurationSummary = field(default_factory=DurationSummary)
     llm_calls_in_flight: int = 0
+    open_circuits: tuple[str, ...] = ()  # the providers that are not called, since they fail
+    draining: int = 0  # processes that admit no more generations
     journal: JournalSnapshot = field(default_factory=JournalSnapshot)
+
+    def __add__(self, other: Self) -> Self:
+        circuits = tuple(sorted({*self.open_circuits, *other.open_circuits}))
+        return replace(super().__add__(other), open_circuits=circuits)
 
     @classmethod
     def parse(cls, json: bytes) -> Self:
@@ -126,6 +132,12 @@ class ProcessOutline:
     requests_in_flight: int
     llm_calls_in_flight: int
     journal_rows: int
+    # Later than the others: `loadtest` also reads the page of a service that lacks them.
+    max_overflow: int = 0
+    max_requests_in_flight: int = 0
+    journal_rows_in_memory_only: int = 0
+    open_circuits: tuple[str, ...] = ()
+    draining: bool = False
 
     __pydantic_config__ = _Figures.__pydantic_config__
 
@@ -141,6 +153,11 @@ class ProcessOutline:
             requests_in_flight=snapshot.requests_in_flight,
             llm_calls_in_flight=snapshot.llm_calls_in_flight,
             journal_rows=snapshot.journal.rows,
+            max_overflow=snapshot.max_overflow,
+            max_requests_in_flight=snapshot.max_requests_in_flight,
+            journal_rows_in_memory_only=snapshot.journal.rows_in_memory_only,
+            open_circuits=snapshot.open_circuits,
+            draining=snapshot.draining > 0,
         )
 
 

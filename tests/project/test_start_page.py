@@ -40,7 +40,7 @@ async def test_it_needs_no_database():
 
 async def test_every_link_leads_somewhere():
     found = links(await page())
-    assert {"api/v1/docs", "api/v1/pool", "metrics", "readyz"} <= set(found)
+    assert {"api/v1/docs", "api/v1/live", "api/v1/pool", "metrics", "readyz"} <= set(found)
     for link in found:
         match = resolve(link if link.startswith("/") else f"/{link}")
         assert match.url_name != "api-not-found"
@@ -48,7 +48,7 @@ async def test_every_link_leads_somewhere():
 
 async def test_what_is_switched_off_is_not_linked(configured):
     configured(POOL_ACCESS="off", METRICS_ACCESS="off")
-    assert not {"api/v1/pool", "metrics"} & set(links(await page()))
+    assert not {"api/v1/live", "api/v1/pool", "metrics"} & set(links(await page()))
 
 
 @pytest.mark.parametrize(

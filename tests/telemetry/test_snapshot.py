@@ -23,6 +23,12 @@ def test_every_figure_of_a_snapshot_is_summed():
     assert both == Snapshot(size=11, peak_open=22, journal=JournalSnapshot(rows=33))
 
 
+def test_a_circuit_that_several_processes_have_opened_is_named_once():
+    one = Snapshot(open_circuits=("openai",), draining=1)
+    both = one + Snapshot(open_circuits=("anthropic", "openai"), draining=1)
+    assert both == Snapshot(open_circuits=("anthropic", "openai"), draining=2)
+
+
 def test_a_figure_that_another_version_of_the_service_lacks_counts_as_zero():
     other = Snapshot.parse(b'{"size": 1, "journal": {"rows": 2}, "of a later version": 3}')
     assert Snapshot(size=1, open=4) + other == Snapshot(
@@ -42,7 +48,7 @@ def test_the_pages_keys_are_stable():
         "size", "max_overflow", "open", "checked_out", "checked_in", "overflow", "peak_open",
         "peak_checked_out", "waits", "holds", "requests_in_flight", "peak_requests_in_flight",
         "max_requests_in_flight", "requests_abandoned", "requests_answered", "overhead",
-        "llm_calls_in_flight", "journal",
+        "llm_calls_in_flight", "open_circuits", "draining", "journal",
     }  # fmt: skip
     assert page.keys() == {"process", *figures, "processes", "total"}
     assert page["total"].keys() == figures
@@ -54,7 +60,8 @@ def test_the_pages_keys_are_stable():
     answering, silent = page["processes"]
     assert answering.keys() == {
         "process", "answers", "size", "open", "checked_out", "overflow", "peak_checked_out",
-        "requests_in_flight", "llm_calls_in_flight", "journal_rows",
+        "requests_in_flight", "llm_calls_in_flight", "journal_rows", "max_overflow",
+        "max_requests_in_flight", "journal_rows_in_memory_only", "open_circuits", "draining",
     }  # fmt: skip
     assert silent == {"process": 2, "answers": False}
 

@@ -1,0 +1,110 @@
+// Draws the last two minutes as two lines, and each process as a row.
+
+(() => {
+  const SPAN_S = 120;
+  const BREAK_S = 4; // a longer pause, e.g. a hidden tab, leaves a gap in the lines
+  const GONE_S = 60; // how long the row of a process that has ended stays
+  const lines = [...document.querySelectorAll("[data-line]")];
+  const scales = [...document.querySelectorAll("[data-scale]")];
+  const summary = document.getElementById("summary");
+  const body = document.querySelector("[data-processes]");
+  const names = [...document.querySelectorAll(".processes th")].map((cell) => cell.textContent);
+  const samples = []; // { at, requests_in_flight, checked_out }, the oldest first
+  const seen = new Map(); // process: { cells, at }
+
+  function round(top) {
+    const power = 10 ** Math.floor(Math.log10(top));
+    return power * [1, 2, 5, 10].find((step) => step * power >= top);
+  }
+
+  function path(name, top, now) {
+    let before = null;
+    return samples
+      .map((sample) => {
+        const x = (SPAN_S - (now - sample.at)).toFixed(2);
+        const y = (98 - (96 * sample[name]) / top).toFixed(2);
+        const pen = before !== null && sample.at - before < BREAK_S ? "L" : "M";
+        before = sample.at;
+        return `${pen}${x} ${y}`;
+      })
+      .join("");
+  }
+
+  function range(name) {
+    const values = samples.map((sample) => sample[name]);
+    const [least, most] = [Math.min(...values), Math.max(...values)];
+    return least === most ? `${most}` : `${least} to ${most}`;
+  }
+
+  function draw() {
+    const now = performance.now() / 1000;
+    while (samples.length && now - samples[0].at > SPAN_S) samples.shift();
+    if (!samples.length) return;
+    const most = Math.max(...samples.flatMap((sample) => [sample.requests_in_flight, sample.checked_out]));
+    const top = round(Math.max(10, most));
+    for (const line of lines) line.setAttribute("d", path(line.dataset.line, top, now));
+    for (const scale of scales) scale.textContent = (top * scale.dataset.scale).toLocaleString("en");
+    summary.textContent =
+      `The last two minutes, from one look a second while this tab is visible: ${range("requests_in_flight")} in flight,` +
+      ` ${range("checked_out")} connections checked out.`;
+  }
+
+  function describe(each) {
+    if (!each.answers) return ["no answer"];
+    return [
+      each.draining ? "draining" : "serving",
+      each.requests_in_flight,
+      each.llm_calls_in_flight,
+      `${each.checked_out} of ${each.size}`,
+      each.journal_rows_in_memory_only ? `${each.journal_rows}, in memory only: ${each.journal_rows_in_memory_only}` : each.journal_rows,
+      each.open_circuits.join(", ") || "none",
+    ];
+  }
+
+  function row(process) {
+    const element = document.createElement("tr");
+    const cells = names.map((name) => {
+      const cell = document.createElement("td");
+      cell.dataset.name = name;
+      element.append(cell);
+      return cell;
+    });
+    cells[0].textContent = process;
+    body.append(element);
+    return { element, cells };
+  }
+
+  function list(processes) {
+    const now = performance.now() / 1000;
+    for (const each of processes) {
+      if (!seen.has(each.process)) seen.set(each.process, row(each.process));
+      const shown = seen.get(each.process);
+      shown.at = now;
+      const said = describe(each);
+      shown.element.dataset.state = said[0];
+      shown.cells.slice(1).forEach((cell, n) => (cell.textContent = said[n] ?? "–"));
+    }
+    for (const [process, shown] of seen) {
+      if (shown.at === now) continue;
+      shown.element.dataset.state = shown.cells[1].textContent = "ended";
+      for (const cell of shown.cells.slice(2)) cell.textContent = "–";
+      if (now - shown.at > GONE_S) {
+        shown.element.remove();
+        seen.delete(process);
+      }
+    }
+  }
+
+  document.addEventListener("pool", ({ detail }) => {
+    const { requests_in_flight, checked_out } = detail.total;
+    samples.push({ at: performance.now() / 1000, requests_in_flight, checked_out });
+    document.title = `${requests_in_flight} in flight · ${checked_out} checked out – Staccato`;
+    draw();
+    // The process that answers comes first, and that is now one and now another.
+    list([...detail.processes].sort((one, other) => one.process - other.process));
+  });
+  document.addEventListener("pool-lost", () => {
+    document.title = "No answer – Staccato";
+    draw();
+  });
+})();

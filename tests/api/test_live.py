@@ -1,0 +1,124 @@
+"""The live page: who sees it, and what it costs that many tabs ask for the pool's figures."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.core import signing
+
+from generation import conf
+from generation.api import tickets
+from generation.telemetry.recent import Recent
+from tests.support.admin import session_of
+from tests.support.problems import problem
+
+PAGE, POOL = "/api/v1/live", "/api/v1/pool"
+FROM_A_TAB = {"Cache-Control": "max-age=1"}
+
+
+@pytest.fixture
+def access(runtime, settings):
+    """Set who sees the pool, as a restart would."""
+
+    def change(value: str) -> None:
+        runtime.settings = conf.parse({**settings.STACCATO, "POOL_ACCESS": value})
+
+    return change
+
+
+def ticket_in(html: str) -> dict[str, str]:
+    found = re.search(r'data-ticket="([^"]*)"', html)
+    assert found, "the page has no place for a ticket"
+    return {"Staccato-Ticket": found[1]}
+
+
+async def test_where_the_pool_is_open_so_is_the_page(client):
+    answer = await client.get(PAGE)
+    assert answer.status_code == 200
+    assert 'data-ticket=""' in answer.text
+    assert "content-security-policy" in answer.headers
+
+
+async def test_where_the_pool_is_off_there_is_no_page(client, access):
+    access("off")
+    assert problem(await client.get(PAGE)) == (404, "not-found")
+
+
+async def test_where_the_pool_is_for_staff_others_are_sent_to_the_login(client, access):
+    access("staff")
+    stranger = await client.get(PAGE)
+    assert (stranger.status_code, stranger.headers["location"]) == (
+        302,
+        f"/admin/login/?next={PAGE}",
+    )
+    user = await get_user_model().objects.aget(id=1)
+    assert problem(await client.get(PAGE, headers=await session_of(user))) == (403, "staff-only")
+
+
+async def test_a_hundred_tabs_of_the_staff_cause_no_statement_and_enter_no_thread(
+    client, runtime, access, request
+):
+    access("staff")
+    staff = await get_user_model().objects.acreate(id=50, username="staff", is_staff=True)
+    html = (await client.get(PAGE, headers=await session_of(staff))).text
+    looks = []
+    snapshots = runtime.siblings.snapshots
+
+    async def counted():
+        looks.append(1)
+        return await snapshots()
+
+    runtime.siblings.snapshots = counted
+    thread_entries = request.getfixturevalue("thread_entries")
+    held = runtime.snapshot().holds.count
+    ask = FROM_A_TAB | ticket_in(html)
+    answers = await asyncio.gather(*(client.get(POOL, headers=ask) for _ in range(100)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert thread_entries == [], "a tab's question entered a thread"
+    assert runtime.snapshot().holds.count == held, "a tab's question took a connection"
+    assert len(looks) == 1, "a hundred tabs share one look at the figures"
+    await client.get(POOL, headers=ticket_in(html))
+    assert len(looks) == 2, "who does not accept a page that is a second old gets a new one"
+
+
+async def test_a_ticket_is_for_one_purpose_and_a_quarter_of_an_hour(client, access, monkeypatch):
+    access("staff")
+    ticket = tickets.issue("pool")
+    assert (await client.get(POOL, headers={"Staccato-Ticket": ticket})).status_code == 200
+    foreign = signing.dumps(None, salt="another purpose")
+    for forged in ("", "nonsense", ticket[:-1], foreign):
+        answer = await client.get(POOL, headers={"Staccato-Ticket": forged})
+        assert problem(answer) == (401, "unauthorized"), forged
+    monkeypatch.setattr(tickets, "VALID_S", -1)
+    answer = await client.get(POOL, headers={"Staccato-Ticket": ticket})
+    assert problem(answer) == (401, "unauthorized")
+
+
+async def test_what_is_shared_is_no_failure_and_does_not_end_with_one_who_leaves():
+    begun: list[asyncio.Event] = []
+
+    async def take() -> int:
+        begun.append(asyncio.Event())
+        await begun[-1].wait()
+        if len(begun) == 1:
+            raise OSError("the first look fails")
+        return len(begun)
+
+    recent = Recent(take)
+    failing = [asyncio.create_task(recent.within(60)) for _ in range(2)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    begun[0].set()
+    assert [type(each) for each in await asyncio.gather(*failing, return_exceptions=True)] == [
+        OSError,
+        OSError,
+    ]
+    leaving, staying = (asyncio.create_task(recent.within(60)) for _ in range(2))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    leaving.cancel()
+    begun[1].set()
+    assert await staying == await recent.within(60) == 2

@@ -1,0 +1,131 @@
+"""The live page in a real browser, with answers of the pool that the test makes up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest_asyncio
+
+from generation.telemetry.snapshot import JournalSnapshot, PoolPage, Snapshot
+
+PAGE = "/api/v1/live"
+BECOME_HIDDEN = """is => {
+    Object.defineProperty(document, "hidden", { get: () => is, configurable: true });
+    document.dispatchEvent(new Event("visibilitychange"));
+}"""
+PHONE = {"width": 390, "height": 844}
+BUSY = Snapshot(
+    size=10, max_overflow=20, open=3, requests_in_flight=25, llm_calls_in_flight=25,
+    max_requests_in_flight=5000, journal=JournalSnapshot(),
+)  # fmt: skip
+TROUBLED = replace(
+    BUSY, draining=1, open_circuits=("anthropic",),
+    journal=JournalSnapshot(rows=7, rows_in_memory_only=2),
+)  # fmt: skip
+
+
+class Pool:
+    """What /api/v1/pool answers: a page, a problem, or nothing."""
+
+    def __init__(self) -> None:
+        self.snapshots: dict[int, Snapshot | None] = {7: BUSY, 8: BUSY}
+        self.status = 200
+        self.is_away = False
+        self.asked = 0
+
+    async def answer(self, route) -> None:
+        self.asked += 1
+        if self.is_away:
+            await route.abort()
+            return
+        page = PoolPage.of(next(iter(self.snapshots)), self.snapshots).as_json()
+        problem = {"detail": "nothing is open"}
+        body = page if self.status == 200 else problem
+        await route.fulfill(status=self.status, json=body)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def pool(visitor):
+    made = Pool()
+    await visitor.page.clock.install()  # the test's own seconds
+    await visitor.page.route("**/api/v1/pool", made.answer)
+    await visitor.open(PAGE)
+    await visitor.page.locator(".headline", has_text="50 in flight").wait_for()
+    return made
+
+
+async def a_second(page) -> None:
+    async with page.expect_request("**/api/v1/pool"):
+        await page.clock.run_for(1_000)
+
+
+async def rows(page) -> list[list[str]]:
+    return await page.locator("[data-processes] tr").evaluate_all(
+        "rows => rows.map(row => [...row.cells].map(cell => cell.textContent))"
+    )
+
+
+async def test_the_promise_is_seen(visitor, pool):
+    page = visitor.page
+    headline = await page.locator(".headline").inner_text()
+    assert " ".join(headline.split()) == "50 in flight 0 connections checked out"
+    assert await page.title() == "50 in flight · 0 checked out – Staccato"
+    for _ in range(3):
+        await a_second(page)
+    assert "50 in flight, 0 connections checked out" in await page.text_content("#summary")
+    drawn = await page.locator("[data-line]").evaluate_all(
+        "all => all.map(each => each.getAttribute('d'))"
+    )
+    flight, out = (
+        {point.split(" ")[1] for point in line[1:].replace("M", "L").split("L")} for line in drawn
+    )
+    assert (flight, out) == ({"2.00"}, {"98.00"}), "one line is at the top, the other at 0"
+    assert visitor.faults == []
+
+
+async def test_trouble_of_one_process_is_named_in_its_row(visitor, pool):
+    pool.snapshots = {7: TROUBLED, 9: None}
+    await a_second(visitor.page)
+    await visitor.page.locator("td", has_text="draining").wait_for()
+    assert await rows(visitor.page) == [
+        ["7", "draining", "25", "25", "0 of 10", "7, in memory only: 2", "anthropic"],
+        ["8", "ended", "–", "–", "–", "–", "–"],
+        ["9", "no answer", "–", "–", "–", "–", "–"],
+    ]
+
+
+async def test_a_service_that_goes_away_is_missed_and_found_again(visitor, pool):
+    page, lost = visitor.page, visitor.page.locator("[data-lost]")
+    assert await lost.is_hidden()
+    pool.is_away = True
+    await a_second(page)
+    await page.get_by_text("No answer since").wait_for()
+    since = await lost.inner_text()
+    assert "can’t be reached" in since
+    await a_second(page)
+    assert await lost.inner_text() == since, "it says since when, not how long"
+    pool.is_away, pool.status = False, 503
+    await a_second(page)
+    await page.get_by_text("nothing is open").wait_for()
+    pool.status = 200
+    await a_second(page)
+    await lost.wait_for(state="hidden")
+
+
+async def test_a_hidden_tab_asks_nothing(visitor, pool):
+    page = visitor.page
+    await page.evaluate(BECOME_HIDDEN, True)
+    asked = pool.asked
+    await page.clock.run_for(60_000)
+    assert pool.asked == asked
+    async with page.expect_request("**/api/v1/pool"):
+        await page.evaluate(BECOME_HIDDEN, False)
+
+
+async def test_it_is_whole_on_a_phone_in_the_dark_and_under_a_strict_policy(boss):
+    await boss.page.emulate_media(color_scheme="dark")
+    await boss.page.set_viewport_size(PHONE)
+    await boss.open(PAGE)
+    await boss.page.locator("[data-processes] tr").first.wait_for()
+    assert await boss.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert boss.faults == []
