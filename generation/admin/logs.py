@@ -14,17 +14,14 @@ from urllib.parse import quote
 from uuid import UUID
 
 from django.contrib import admin
-from django.contrib.admin.options import IncorrectLookupParameters
-from django.core.exceptions import PermissionDenied
 from django.db.models import Q, TextField, Value
 from django.db.models.functions import Coalesce, Left, NullIf
-from django.http import HttpResponseBadRequest
-from django.urls import path
 from django.utils.html import format_html
 
 from generation import access, conf
-from generation.admin import columns, export
+from generation.admin import columns
 from generation.admin.conversations import turns_of
+from generation.admin.export.pages import ExportPages
 from generation.admin.filters import ArrivalFilter, ModelFilter, ProviderFilter, StatusFilter
 from generation.admin.pagination import NewestFirst
 from generation.admin.read_only import ReadOnlyAdmin
@@ -36,7 +33,6 @@ from generation.records import Attempt
 if TYPE_CHECKING:
     from django.db.models import QuerySet
     from django.http import HttpRequest, HttpResponse
-    from django.http.response import HttpResponseBase
     from django.utils.safestring import SafeString
 
 
@@ -70,7 +66,7 @@ class LogList(NewestFirst):
 
 
 @admin.register(GenerationLog)
-class GenerationLogAdmin(ReadOnlyAdmin):
+class GenerationLogAdmin(ExportPages, ReadOnlyAdmin):
     list_display = (
         "arrived",
         "status_label",
@@ -86,10 +82,6 @@ class GenerationLogAdmin(ReadOnlyAdmin):
     search_fields = ("pk",)  # shows the search box; get_search_results searches
     search_help_text = "User name, user id, request id or log id"
     changelist = LogList
-
-    def get_urls(self) -> list[Any]:
-        view = self.admin_site.admin_view(self.export)
-        return [path("export/", view, name="generation_generationlog_export"), *super().get_urls()]
 
     def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
         may_read = request.user.has_perm(access.READ_CONTENT)
@@ -125,17 +117,6 @@ class GenerationLogAdmin(ReadOnlyAdmin):
     @access.outside_transactions
     def change_view(self, *args: Any, **kwargs: Any) -> HttpResponse:
         return super().change_view(*args, **kwargs)
-
-    @access.outside_transactions
-    def export(self, request: HttpRequest) -> HttpResponseBase:
-        """Streams the logs that the list's filter finds."""
-        if not (self.has_view_permission(request) and request.user.has_perm(access.EXPORT)):
-            raise PermissionDenied
-        try:
-            page = self.get_changelist_instance(request)
-        except IncorrectLookupParameters:
-            return HttpResponseBadRequest("The address has a filter that is not one of the list's.")
-        return export.respond(page, request)
 
     def get_search_results(
         self,

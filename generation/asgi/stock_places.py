@@ -25,6 +25,8 @@ AT_WORK = 2
 WAITING_OR_SENDING = 1_000
 WAIT_S = 10.0
 SEND_S = 60.0  # for a client that reads its page slowly
+# A key in the ASGI scope: what is sent is long, and a client has that time for each part of it.
+IN_PARTS = "staccato.in_parts"
 
 
 class StockPlaces:
@@ -72,10 +74,14 @@ class StockPlace:
         sending: asyncio.Timeout = asyncio.timeout(None)
 
         async def send_on(message: Message) -> None:
+            is_long = scope.get(IN_PARTS, False)
             if message["type"] == "http.response.start":
                 self._end_work()
+            if is_long or message["type"] == "http.response.start":
                 sending.reschedule(asyncio.get_running_loop().time() + SEND_S)
             await send(message)
+            if is_long:
+                sending.reschedule(None)
 
         try:
             async with sending:

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
+from generation.partitions import parquet
+from generation.partitions.parquet import GROUP_BYTES, GROUP_ROWS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
@@ -16,21 +19,10 @@ if TYPE_CHECKING:
 
 COMPRESSION = 6  # of gzip
 CHUNK = 1024 * 1024
-# Of a row group, which is in memory as a whole: whichever is reached first.
-GROUP_ROWS = 10_000
-GROUP_BYTES = 32 * 1024 * 1024
-PARQUET_MISSING = (
-    "Parquet needs the package pyarrow: pip install 'django-staccato[archive]', or leave out"
-    " --format"
-)
 
 
 class ArchiveSpoiled(Exception):
     """What was read back is not what PostgreSQL gave, e.g. because of a bad disk."""
-
-
-class FormatMissing(Exception):  # a state, not a fault
-    """A package that the format needs is not installed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +95,7 @@ class Parquet:
 
     def __init__(self) -> None:
         """Raises `FormatMissing`."""
-        try:
-            import pyarrow as pa
-            from pyarrow import parquet
-        except ImportError as error:
-            raise FormatMissing(PARQUET_MISSING) from error
-        self._arrow = pa
-        self._parquet = parquet
+        self._arrow, self._parquet = parquet.load()
 
     def write(
         self, cursor: Any, table: str, file: BinaryIO, count: Callable[[int], None]
@@ -133,10 +119,10 @@ class Parquet:
                 rows += 1
                 count(rows)
                 if len(group) == GROUP_ROWS or size >= GROUP_BYTES:
-                    writer.write_batch(self._batch(group, schema))
+                    writer.write_batch(parquet.batch(group, schema))
                     group, size = [], 0
             if group:
-                writer.write_batch(self._batch(group, schema))
+                writer.write_batch(parquet.batch(group, schema))
         return Content(rows, digest.digest())
 
     def read(self, path: Path) -> Content:
@@ -177,14 +163,6 @@ class Parquet:
         """Returns the values of a column as PostgreSQL gave them."""
         is_time = self._arrow.types.is_timestamp(column.type)
         return list((column.cast(self._arrow.int64()) if is_time else column).to_pylist())
-
-    def _batch(self, group: list[tuple[Any, ...]], schema: Any) -> Any:
-        columns = zip(*group, strict=True)
-        arrays = [
-            self._arrow.array(values, field.type)
-            for values, field in zip(columns, schema, strict=True)
-        ]
-        return self._arrow.record_batch(arrays, schema=schema)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,12 +22,12 @@ from generation.partitions.archive import Archive, due
 from generation.partitions.archive_formats import (
     ArchiveSpoiled,
     Format,
-    FormatMissing,
     Ndjson,
     Parquet,
 )
 from generation.partitions.catalog import look
 from generation.partitions.maintenance import kept_tables
+from generation.partitions.parquet import FormatMissing
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
