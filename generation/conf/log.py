@@ -27,6 +27,13 @@ class LogSettings(Group):
     usage_retention_days: int = Field(
         400, ge=1, le=36_500, description="How long the usage log is kept."
     )
+    rollup_retention_days: int = Field(
+        1100,
+        ge=1,
+        le=36_500,
+        description="How long the sums are kept from which the dashboard is made, by six hours and "
+        "by day; finer ones as long as the log, and half a year at least.",
+    )
     access_retention_days: int = Field(
         730,
         ge=1,

@@ -36,12 +36,15 @@ from generation.errors import DatabaseUnavailable
 from generation.telemetry.logs import throttled_logger
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 
     from sqlalchemy import Executable, Row
     from sqlalchemy.engine import ExceptionContext
 
     from generation.conf import Settings
+
+    # Runs a statement with its parameters.
+    Run = Callable[..., Awaitable[Sequence[asyncpg.Record]]]
 
 logger = throttled_logger(__name__)
 Result = TypeVar("Result")
@@ -153,19 +156,25 @@ class Database:
         It may take longer than DB_COMMAND_TIMEOUT, and is cancelled after `limit_s`. Raises
         `DatabaseUnavailable` with PostgreSQL's own words.
         """
-        try:
+        with _translated(limit_s):
             async with self.engine.connect() as connection:
                 raw = await connection.get_raw_connection()
                 await raw.driver_connection.execute(sql, timeout=limit_s)  # type: ignore[union-attr]  # asyncpg's
-        except asyncpg.PostgresError as error:
-            raise DatabaseUnavailable(f"PostgreSQL refuses: {error}") from error
-        except TimeoutError as error:
-            raise DatabaseUnavailable(f"PostgreSQL did not do it in {limit_s:g} s") from error
-        except Exception as error:
-            translated = to_staccato_error(error)
-            if translated is None:
-                raise
-            raise translated from error
+
+    @contextlib.asynccontextmanager
+    async def transaction(self, *, limit_s: float) -> AsyncIterator[Run]:
+        """Several statements that see one moment of the database, and are done together or not.
+
+        Gives a function that runs one, with PostgreSQL's own parameters, and returns its rows. A
+        statement may take longer than DB_COMMAND_TIMEOUT, and is cancelled after `limit_s`. Raises
+        `DatabaseUnavailable`, also if another transaction has changed a row that these change.
+        """
+        with _translated(limit_s):
+            async with self.engine.connect() as connection:
+                raw = await connection.get_raw_connection()
+                driver: Any = raw.driver_connection
+                async with driver.transaction(isolation="repeatable_read"):
+                    yield partial(driver.fetch, timeout=limit_s)
 
     async def within(self, result: Awaitable[Result], *, since: float | None = None) -> Result:
         """Wait for a result of the database for at most DB_POOL_TIMEOUT.
@@ -212,6 +221,22 @@ class Database:
     def no_connection_held(self) -> contextlib.AbstractContextManager[None]:
         """Guards the LLM call; see `guard.no_connection_held()`."""
         return guard.no_connection_held(strict=self._strict)
+
+
+@contextlib.contextmanager
+def _translated(limit_s: float) -> Iterator[None]:
+    """Errors of statements for which nobody waits, with PostgreSQL's own words."""
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        raise DatabaseUnavailable(f"PostgreSQL refuses: {error}") from error
+    except TimeoutError as error:
+        raise DatabaseUnavailable(f"PostgreSQL did not do it in {limit_s:g} s") from error
+    except Exception as error:
+        translated = to_staccato_error(error)
+        if translated is None:
+            raise
+        raise translated from error
 
 
 def _leave_a_demoted_server(context: ExceptionContext) -> None:

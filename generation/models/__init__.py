@@ -15,7 +15,7 @@ from generation.models.api_keys import NAMED_USERS, ApiKey
 from generation.models.deployment import Announcement, Deployment, Maintenance
 from generation.models.limits import Limit, LimitHolder, LimitLease, LimitWindow
 from generation.models.log_content import LogContent
-from generation.models.rollups import BrinIndex, Rollup, Spend
+from generation.models.rollups import BrinIndex, Rollup, Spend, Spender
 
 __all__ = [
     "NAMED_USERS",
@@ -36,6 +36,7 @@ __all__ = [
     "Profile",
     "Rollup",
     "Spend",
+    "Spender",
     "UsageLog",
 ]
 

@@ -30,7 +30,10 @@ class BrinIndex(models.Index):
     def create_sql(
         self, model: Any, schema_editor: Any, using: str = " USING brin", **kwargs: Any
     ) -> Any:
-        return super().create_sql(model, schema_editor, using=using, **kwargs)
+        statement: Any = super().create_sql(model, schema_editor, using=using, **kwargs)
+        # New pages are all read until they are summarized, which else waits for a vacuum.
+        statement.parts["extra"] = f" WITH (autosummarize = on){statement.parts['extra']}"
+        return statement
 
 
 class Rollup(models.Model):
@@ -75,13 +78,10 @@ class Rollup(models.Model):
 
 
 class Spend(models.Model):
-    """Who spent what in a bucket of time. A row of an hour sums the log; one of a day, hours."""
+    """Who spent what on which model in an hour. A request belongs to it by its arrival."""
 
-    pk = models.CompositePrimaryKey(
-        "minutes", "bucket", "user_key", "api_key_id", "provider", "model"
-    )
-    minutes = models.SmallIntegerField(help_text="The bucket's length: 60 or 1440.")
-    bucket = models.DateTimeField(help_text="Its start, in UTC.")
+    pk = models.CompositePrimaryKey("hour", "user_key", "api_key_id", "provider", "model")
+    hour = models.DateTimeField(help_text="Its start.")
     user_key = models.TextField(help_text="The user's primary key as text; empty: nobody.")
     api_key_id = models.BigIntegerField(help_text="0: the request needed none.")
     provider = models.CharField(max_length=32)
@@ -96,4 +96,33 @@ class Spend(models.Model):
         default_permissions = ()
 
     def __str__(self) -> str:
-        return f"user {self.user_key} from {self.bucket:%Y-%m-%d %H:%M}"
+        return f"user {self.user_key} from {self.hour:%Y-%m-%d %H:%M}"
+
+
+class Spender(models.Model):
+    """What one user, or one API key, spent in a bucket of time, in all.
+
+    A row of an hour sums `Spend`, in which a user may have many rows; one of a day sums hours, and
+    one of a week days. So a ranking of three months reads few rows.
+    """
+
+    class Kind(models.TextChoices):
+        USER = "user"
+        KEY = "key"
+
+    pk = models.CompositePrimaryKey("minutes", "bucket", "kind", "key")
+    minutes = models.SmallIntegerField(help_text="The bucket's length: 60, 1440 or 10080.")
+    bucket = models.DateTimeField(help_text="Its start, in UTC; weeks begin on Mondays.")
+    kind = models.CharField(max_length=4, choices=Kind.choices)
+    key = models.TextField(help_text="As in `Spend`: of the user, or of the API key.")
+    requests = models.BigIntegerField()
+    failed = models.BigIntegerField(help_text="Those that did not succeed.")
+    input_tokens = models.DecimalField(max_digits=38, decimal_places=0)
+    output_tokens = models.DecimalField(max_digits=38, decimal_places=0)
+    cost_usd = models.DecimalField(max_digits=38, decimal_places=9)
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.key}, {self.minutes} minutes from {self.bucket:%Y-%m-%d %H:%M}"

@@ -16,6 +16,7 @@ from sqlalchemy import Interval, Uuid, bindparam, text
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from uuid import UUID
 
     from generation.database.engine import Database
 
@@ -43,20 +44,22 @@ WHERE task = :task AND holder = :holder
 
 
 @contextlib.asynccontextmanager
-async def leased(database: Database, task: str, *, every: timedelta) -> AsyncIterator[bool]:
-    """Gives whether the task is ours now: no other process has it, and it was last done at least
-    `every` ago. An error in the block leaves it due. Raises `DatabaseUnavailable`.
+async def leased(
+    database: Database, task: str, *, every: timedelta, lasts: timedelta = LASTS
+) -> AsyncIterator[UUID | None]:
+    """Gives the holder's id if the task is ours now: no other process has it, and it was last done
+    at least `every` ago. An error in the block leaves it due. Raises `DatabaseUnavailable`.
     """
     holder = uuid4()
     taken = await database.run(
-        _TAKE, {"task": task, "holder": holder, "lasts": LASTS, "every": every}
+        _TAKE, {"task": task, "holder": holder, "lasts": lasts, "every": every}
     )
     if not taken:
-        yield False
+        yield None
         return
     is_done = False
     try:
-        yield True
+        yield holder
         is_done = True
     finally:
         ending = {"task": task, "holder": holder, "is_done": is_done, "worker": _worker()}

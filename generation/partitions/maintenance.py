@@ -100,7 +100,7 @@ class LogMaintenance:
                 log = next(iter(self._kept))  # texts are read by their key alone
                 await self._database.administer(ddl.analyze(log), limit_s=ANALYZE_LIMIT_S)
                 report(f"analyzed {log.table}")
-        return partitions and statistics
+        return bool(partitions and statistics)
 
     async def planned(self) -> list[str]:
         """Returns the steps that `maintain()` would take now, in words."""

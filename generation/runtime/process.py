@@ -30,6 +30,7 @@ from generation.pipeline.phases import Pipeline
 from generation.privacy.hashing import KeyedHash
 from generation.privacy.policy import ContentPolicy
 from generation.records import KeyRef
+from generation.rollups.upkeep import Rollups
 from generation.runtime import server, startup
 from generation.runtime.admission import Admission
 from generation.runtime.announcing import Announcer
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 TIDY_EVERY_S = 600.0
+ROLL_UP_EVERY_S = 30.0
 
 
 class Runtime:
@@ -72,6 +74,7 @@ class Runtime:
         self.pending_migrations = pending_migrations
         self.store = Store(database, settings)
         self.maintenance = LogMaintenance(database, settings)
+        self.rollups = Rollups(database, settings)
         self.database_probe = DatabaseProbe(self.store)
         self.keys = ApiKeyCache(database, self.store.api_keys, settings.pepper)
         self.log = DurableLog(settings, self.store)
@@ -147,6 +150,7 @@ class Runtime:
             await stack.enter_async_context(runtime.announcer.running())
             # Housekeeping. Key use is recorded one last time, after the drain.
             await stack.enter_async_context(repeating(runtime.tidy_up, TIDY_EVERY_S))
+            await stack.enter_async_context(repeating(runtime.rollups.run, ROLL_UP_EVERY_S))
             stack.push_async_callback(tolerating(runtime.keys.record_use))
             await stack.enter_async_context(repeating(runtime.keys.record_use, RECORD_USE_S))
             await stack.enter_async_context(
@@ -240,6 +244,7 @@ class Runtime:
             self.store.claims.purge,
             self.settle_held_results,
             self.store.usage.purge,
+            self.rollups.purge,
             self.limits.tidy,
         ):
             await tolerating(work)()

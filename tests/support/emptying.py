@@ -21,6 +21,7 @@ FILLED = [
     "generation_limitholder",
     "generation_rollup",
     "generation_spend",
+    "generation_spender",
     "auth_user",
 ]
 # Those and all that refer to them, as TRUNCATE … CASCADE finds them, each with its sequence.
@@ -41,7 +42,10 @@ FROM filled
 def statements(cursor: Any) -> str:
     """Empty the tables in one transaction, and let them count from 1 again."""
     cursor.execute(TABLES, [FILLED])
-    found = cursor.fetchall()
+    # In this order, because a service that computes rollups locks them so.
+    found = sorted(
+        cursor.fetchall(), key=lambda row: FILLED.index(row[0]) if row[0] in FILLED else -1
+    )
     tables = [table for table, _ in found]
     # What a killed service has begun to insert is waited for, and removed with the rest.
     return "; ".join(

@@ -14,6 +14,7 @@ from prometheus_client import REGISTRY
 from uvicorn.server import ServerState
 
 from generation.asgi import get_service
+from generation.rollups.upkeep import Rollups
 from generation.runtime import startup
 from generation.runtime.process import Runtime
 from tests.support.service import Served
@@ -33,6 +34,7 @@ def quiet_runtimes():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(startup, "prepare", nothing)
         patch.setattr(Runtime, "tidy_up", nothing)
+        patch.setattr(Rollups, "run", nothing)
         yield
 
 

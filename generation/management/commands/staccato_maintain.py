@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING, Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -11,7 +12,8 @@ from django.db import connections
 from generation import conf
 from generation.database.engine import Database
 from generation.errors import StaccatoError
-from generation.partitions.maintenance import LogMaintenance
+from generation.partitions.maintenance import NOW, LogMaintenance
+from generation.rollups.upkeep import Rollups
 from generation.store import Store
 
 if TYPE_CHECKING:
@@ -20,8 +22,8 @@ if TYPE_CHECKING:
 
 class Command(BaseCommand):
     help = (
-        "Make the log's partitions for the next eight weeks, and drop log rows, texts and usage"
-        " records that are past their retention."
+        "Make the log's partitions for the next eight weeks, drop log rows, texts and usage"
+        " records that are past their retention, and compute the rollups."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -46,5 +48,13 @@ class Command(BaseCommand):
                     raise CommandError("another process is at it; try again in ten minutes")
                 if deleted := await Store(database, settings).usage.purge():
                     self.stdout.write(f"deleted {deleted} usage records")
+                await self._roll_up(Rollups(database, settings))
             ahead = await maintenance.measure()
             self.stdout.write(f"partitions are there for the next {ahead.days} days")
+
+    async def _roll_up(self, rollups: Rollups) -> None:
+        if not await rollups.follow(every=NOW, limit_s=math.inf):
+            raise CommandError("another process computes the rollups; try again in two minutes")
+        self.stdout.write("the rollups have all of the log")
+        if deleted := await rollups.purge():
+            self.stdout.write(f"deleted {deleted} rollups")

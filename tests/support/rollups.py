@@ -1,0 +1,142 @@
+"""Rollups as the log's rows give them, computed here; and a process that keeps them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter, defaultdict
+from datetime import timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from django.db import connections
+
+from generation import conf
+from generation.database.engine import Database
+from generation.models import GenerationLog, Rollup, Spend, Spender
+from generation.rollups.buckets import ROLLUP_LENGTHS, SPENDER_LENGTHS, floor
+from generation.rollups.histogram import step_of
+from generation.rollups.upkeep import Rollups
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+NOW = timedelta(0)
+TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
+Sums = dict[tuple[Any, ...], tuple[Any, ...]]
+
+
+@contextlib.asynccontextmanager
+async def keeping() -> AsyncIterator[Rollups]:
+    """A process's upkeep of the rollups."""
+    settings = conf.load()
+    async with Database.open(settings, connections.settings["default"], strict=True) as database:
+        yield Rollups(database, settings)
+
+
+async def catch_up() -> None:
+    async with keeping() as rollups:
+        assert await rollups.follow(every=NOW, limit_s=60)
+
+
+def stored() -> tuple[Sums, Sums, Sums]:
+    """What the tables of `Rollup`, `Spend` and `Spender` have, by their keys."""
+    rollups = {
+        tuple(row[:7]): (*row[7:16], _steps(*row[16:18]), _steps(*row[18:20]))
+        for row in Rollup.objects.values_list(*_fields(Rollup))
+    }
+    spend = {tuple(row[:5]): tuple(row[5:]) for row in Spend.objects.values_list(*_fields(Spend))}
+    spenders = Spender.objects.values_list(*_fields(Spender))
+    return rollups, spend, {tuple(row[:4]): tuple(row[4:]) for row in spenders}
+
+
+def computed() -> tuple[Sums, Sums, Sums]:
+    """The same from the log."""
+    logs = list(GenerationLog.objects.all())
+    return (
+        {
+            (minutes, *key): _rollup(rows)
+            for minutes in ROLLUP_LENGTHS
+            for key, rows in _grouped(
+                logs,
+                lambda log, minutes=minutes: (
+                    floor(log.created_at, minutes),
+                    log.provider,
+                    log.model,
+                    log.status,
+                    log.error_type,
+                    (log.attempts[-1]["status"] or 0) if log.attempts else 0,
+                ),
+            )
+        },
+        {
+            key: _spend(rows)
+            for key, rows in _grouped(
+                logs,
+                lambda log: (
+                    floor(log.created_at, 60),
+                    _user(log),
+                    log.api_key_id or 0,
+                    log.provider,
+                    log.model,
+                ),
+            )
+        },
+        {
+            (minutes, bucket, kind, key): _spend(rows)
+            for minutes in SPENDER_LENGTHS
+            for kind, name in (("user", _user), ("key", lambda log: str(log.api_key_id or 0)))
+            for (bucket, key), rows in _grouped(
+                logs,
+                lambda log, minutes=minutes, name=name: (
+                    floor(log.created_at, minutes),
+                    name(log),
+                ),
+            )
+        },
+    )
+
+
+def _user(log: GenerationLog) -> str:
+    return "" if log.user_id is None else str(log.user_id)
+
+
+def _fields(model: Any) -> list[str]:
+    return [field.name for field in model._meta.local_concrete_fields if field.name != "pk"]
+
+
+def _grouped(logs: Iterable[GenerationLog], key: Any) -> Iterable[tuple[Any, list[GenerationLog]]]:
+    groups = defaultdict(list)
+    for log in logs:
+        groups[key(log)].append(log)
+    return groups.items()
+
+
+def _rollup(rows: list[GenerationLog]) -> tuple[Any, ...]:
+    targets = [[(each["provider"], each["model"]) for each in row.attempts] for row in rows]
+    return (
+        len(rows),
+        sum(row.cost_usd is not None for row in rows),
+        sum(len(each) > 1 for each in targets),
+        sum(each[0] != each[-1] for each in targets if each),
+        *(sum(getattr(row, name) or 0 for row in rows) for name in TOKENS),
+        _cost(rows),
+        dict(Counter(step_of(row.latency_ms) for row in rows)),
+        dict(Counter(step_of(row.llm_latency_ms) for row in rows)),
+    )
+
+
+def _spend(rows: list[GenerationLog]) -> tuple[Any, ...]:
+    return (
+        len(rows),
+        sum(row.status != "succeeded" for row in rows),
+        *(sum(getattr(row, name) or 0 for row in rows) for name in TOKENS[:2]),
+        _cost(rows),
+    )
+
+
+def _cost(rows: list[GenerationLog]) -> Decimal:
+    return sum((row.cost_usd for row in rows if row.cost_usd is not None), Decimal(0))
+
+
+def _steps(steps: list[int], counts: list[int]) -> dict[int, int]:
+    return dict(zip(steps, counts, strict=True))
