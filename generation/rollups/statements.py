@@ -181,8 +181,8 @@ WITH fresh AS (
     )
 
 
-# PostgreSQL expects few rows of a CTE, and compared each with each: 2 s for an hour of 7,000 rows in
-# place of 0.2.
+# PostgreSQL expects few rows of a CTE, and would compare each with each: 2 s for an hour of 7,000
+# rows in place of 0.2.
 PLANNING = """
 SELECT set_config('enable_nestloop', 'off', true), set_config('jit', 'off', true)"""
 # The statements in the order in which to run them, each with its buckets' length in minutes.

@@ -25,9 +25,9 @@ from generation.rollups.buckets import (
     ceiling,
     floor,
 )
+from generation.telemetry import metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from datetime import datetime
     from uuid import UUID
 
@@ -51,6 +51,7 @@ MOST_HOURS = 7 * 24
 SLACK = timedelta(days=2)  # a longer bucket is summed from shorter ones, some older than itself
 SHORT_KEPT = timedelta(days=190)
 EXPIRE_ROWS = 10_000
+_TABLE = "generation_rollup"  # the others are computed in the same transaction
 
 
 class LeaseLost(DatabaseUnavailable):
@@ -74,7 +75,6 @@ class Rollups:
         self._log, self._log_kept = next(iter(kept_tables(settings).items()))
         self._kept = timedelta(days=settings.rollup_retention_days)
         self._took_s = 0.0
-        self._lag: Callable[[], float] | None = None
 
     async def run(self) -> None:
         """Do what is due, unless another process does. Raises `DatabaseUnavailable`."""
@@ -100,19 +100,18 @@ class Rollups:
             await self.measure()
         return is_all
 
-    def lag_s(self) -> float | None:
-        """Returns how many seconds ago the rows were stored that are not in the rollups yet, as
-        far as this process knows; None before the first pass."""
-        return self._lag() if self._lag else None
-
     async def measure(self) -> timedelta | None:
-        """Returns the same, from the database. Raises `DatabaseUnavailable`."""
+        """Returns how long ago rows were stored that are not in the rollups yet, and has the
+        metrics show it from now on; None before the first pass. Raises `DatabaseUnavailable`.
+        """
         progress = await _progress(self._database)
         if progress is None or progress.watermark is None:
             return None
-        lag = progress.now - progress.watermark
-        read_at = time.monotonic()
-        self._lag = lambda: lag.total_seconds() + time.monotonic() - read_at
+        lag, read_at = progress.now - progress.watermark, time.monotonic()
+        # It grows by itself, so that it shows also that the database can't be asked.
+        metrics.ROLLUP_LAG.labels(_TABLE).set_function(
+            lambda: lag.total_seconds() + time.monotonic() - read_at
+        )
         return lag
 
     async def purge(self, rows: int = EXPIRE_ROWS) -> int:

@@ -129,6 +129,11 @@ PARTITIONS_AHEAD = Gauge(
     " weeks, if maintenance works; looked up every ten minutes.",
     ["table"],
 )
+ROLLUP_LAG = Gauge(
+    "staccato_rollup_lag_seconds",
+    "How long ago rows were stored that are not in the rollups yet; half a minute, if all is well.",
+    ["table"],
+)
 LIMIT_REFUSALS = Counter(
     "staccato_limit_refusals_total",
     "Calls that a limit refused, by the limit's unit and scope.",
