@@ -90,10 +90,13 @@ async def _authenticate_sdk(request: Request) -> Grant:
 
 
 async def _authenticate(request: Request) -> Grant:
-    """What the request's key allows; everything where there is no key and none is required."""
+    """What the request's key or ticket allows; everything where there is neither, and no key is
+    required."""
     key = _key_of(request.META)
     if key is not None:
         return await runtime.current().keys.recognise(key)
+    if tickets.is_shown(request.META):
+        return Grant(key_id=None, users=frozenset({tickets.read("generate", request.META)}))
     if runtime.current().settings.keys_required:
         raise Unauthorized("send an API key: `Authorization: Bearer stc_…` or `X-API-Key: stc_…`")
     _refuse_other_sites(request)

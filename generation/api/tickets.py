@@ -16,7 +16,7 @@ from generation.errors import Unauthorized
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-Purpose = Literal["pool"]
+Purpose = Literal["pool", "generate"]
 
 HEADER = b"staccato-ticket"
 _META = "HTTP_STACCATO_TICKET"

@@ -7,10 +7,8 @@ import re
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.core import signing
 
 from generation import conf
-from generation.api import tickets
 from generation.telemetry.recent import Recent
 from tests.support.admin import session_of
 from tests.support.problems import problem
@@ -82,19 +80,6 @@ async def test_a_hundred_tabs_of_the_staff_cause_no_statement_and_enter_no_threa
     assert len(looks) == 1, "a hundred tabs share one look at the figures"
     await client.get(POOL, headers=ticket_in(html))
     assert len(looks) == 2, "who does not accept a page that is a second old gets a new one"
-
-
-async def test_a_ticket_is_for_one_purpose_and_a_quarter_of_an_hour(client, access, monkeypatch):
-    access("staff")
-    ticket = tickets.issue("pool")
-    assert (await client.get(POOL, headers={"Staccato-Ticket": ticket})).status_code == 200
-    foreign = signing.dumps(None, salt="another purpose")
-    for forged in ("", "nonsense", ticket[:-1], foreign):
-        answer = await client.get(POOL, headers={"Staccato-Ticket": forged})
-        assert problem(answer) == (401, "unauthorized"), forged
-    monkeypatch.setattr(tickets, "VALID_S", -1)
-    answer = await client.get(POOL, headers={"Staccato-Ticket": ticket})
-    assert problem(answer) == (401, "unauthorized")
 
 
 async def test_what_is_shared_is_no_failure_and_does_not_end_with_one_who_leaves():

@@ -65,7 +65,7 @@ def nothing_left(emptied_after):
 
 @shared
 async def served(postgres_url, nothing_left):
-    """The service, with an LLM that answers."""
+    """The service, with an LLM that answers; `provider` is that."""
     async with (
         Provider(says(200, AnthropicDialect().answer())).serve() as provider,
         service.running(
@@ -76,6 +76,7 @@ async def served(postgres_url, nothing_left):
             ANTHROPIC_BASE_URL=provider.url,
         ) as opened,
     ):
+        opened.provider = provider
         yield opened
 
 

@@ -13,7 +13,11 @@
   let ticket = root.dataset.ticket;
 
   const FORMATS = {
-    ms: (ms) => (ms < 1000 ? `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms` : `${(ms / 1000).toFixed(2)} s`),
+    ms: (ms) => {
+      if (ms === 0) return "–"; // none has been measured
+      if (ms >= 1000) return `${(ms / 1000).toFixed(2)} s`;
+      return ms < 10 ? `${ms.toFixed(1)} ms` : `${Math.round(ms)} ms`;
+    },
     names: (names) => names.join(", ") || "none",
     count: (count) => count.toLocaleString("en"),
   };
