@@ -40,10 +40,10 @@ from generation.runtime.probe import DatabaseProbe
 from generation.runtime.resources import requests_allowed
 from generation.store import Store
 from generation.telemetry import metrics, totals
-from generation.telemetry.recent import Recent
 from generation.telemetry.reporting import Reporter
 from generation.telemetry.siblings import Running, Siblings
 from generation.telemetry.snapshot import PoolPage, Snapshot
+from generation.telemetry.watching import Recent, Watchers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -112,6 +112,7 @@ class Runtime:
             look=self._look,
         )
         self.pool_json = Recent(self._pool_json)
+        self.pool_watchers = Watchers()
 
     @classmethod
     @contextlib.asynccontextmanager

@@ -9,7 +9,7 @@ import pytest
 from django.contrib.auth import get_user_model
 
 from generation import conf
-from generation.telemetry.recent import Recent
+from generation.telemetry.watching import ANSWERS_PER_S, SELDOM_S, Recent, Watchers
 from tests.support.admin import session_of
 from tests.support.problems import problem
 
@@ -78,8 +78,29 @@ async def test_a_hundred_tabs_of_the_staff_cause_no_statement_and_enter_no_threa
     assert thread_entries == [], "a tab's question entered a thread"
     assert runtime.snapshot().holds.count == held, "a tab's question took a connection"
     assert len(looks) == 1, "a hundred tabs share one look at the figures"
-    await client.get(POOL, headers=ticket_in(html))
+    waits = [int(answer.headers["cache-control"].rpartition("=")[2]) for answer in answers]
+    assert (waits[0], waits[-1]) == (1, 100 / ANSWERS_PER_S), "the more watch, the less often"
+    answer = await client.get(POOL, headers=ticket_in(html))
+    assert "cache-control" not in answer.headers
     assert len(looks) == 2, "who does not accept a page that is a second old gets a new one"
+
+
+@pytest.mark.parametrize(("tabs", "wait_s"), [(1, 1), (20, 1), (21, 2), (100, 5), (5000, SELDOM_S)])
+def test_however_many_watch_they_ask_as_often_as_a_few(tabs, wait_s):
+    now = 0.0
+    watchers = Watchers(lambda: now)
+    due = dict.fromkeys(range(tabs), 0.0)
+    asked = 0
+    for tenth in range(1200):
+        now = tenth / 10
+        for tab in (tab for tab, moment in due.items() if moment <= now):
+            due[tab] = now + watchers.wait_s()
+            asked += now >= 60  # when each has heard of the others
+    assert asked / 60 <= max(ANSWERS_PER_S, tabs / SELDOM_S) * 1.1
+    now += 2 * SELDOM_S
+    assert watchers.wait_s() == 1, "those who have left count no more"
+    crowd = Watchers(lambda: 0.0)
+    assert [crowd.wait_s() for _ in range(tabs)][-1] == wait_s
 
 
 async def test_what_is_shared_is_no_failure_and_does_not_end_with_one_who_leaves():

@@ -13,9 +13,12 @@ from generation.models import GenerationLog
 from tests.support.admin import session_of
 from tests.support.problems import problem
 
+CONVERSATION = {"messages": [{"role": "user", "content": "Why?"}]}
+
 
 @pytest.fixture
 def keys_required(settings):
+    settings.DEBUG = False
     settings.STACCATO = {**settings.STACCATO, "API_KEYS_REQUIRED": "1"}
 
 
@@ -34,7 +37,7 @@ async def test_the_staff_generate_from_the_start_page_as_themselves(closed):
     html = (await closed.get("/", headers=await session_of(staff))).text
     found = re.search(r'action="([^"]+)" data-ticket="([^"]+)"', html)
     assert found, "the start page has no form for the staff"
-    answer = await closed.post(found[1], headers=shown(found[2]), json={"input": "Why?"})
+    answer = await closed.post(found[1], headers=shown(found[2]), json=CONVERSATION)
     assert answer.status_code == 200
     row = await GenerationLog.objects.aget(pk=answer.json()["id"])
     assert (row.user_id, row.key_id) == (50, None)

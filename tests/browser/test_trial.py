@@ -20,9 +20,8 @@ def state(page, words: str):
 
 async def test_the_answer_is_seen_while_it_comes_and_beside_it_the_pool(visitor, served):
     page, rest = visitor.page, asyncio.Event()
-    beginning, *others = DIALECT.stream("Because of <b>scattering</b>", ", mostly.")
-    first, *last = others
-    served.provider.script[:] = [streams(beginning, first, rest, *last)]
+    pieces = DIALECT.stream("Because of <b>scattering</b>", ", mostly.")
+    served.provider.script[:] = [streams(*pieces[:3], rest, *pieces[3:])]
     await page.set_viewport_size({"width": 390, "height": 844})
     await visitor.open("/")
     await page.click("[type=submit]")
@@ -42,7 +41,7 @@ async def test_the_answer_is_seen_while_it_comes_and_beside_it_the_pool(visitor,
 async def test_stop_ends_the_call_at_the_provider_and_its_row_says_so(visitor, served):
     page, provider = visitor.page, served.provider
     hung_up = provider.hung_up
-    provider.script[:] = [streams(*DIALECT.stream("Because")[:2], asyncio.Event())]
+    provider.script[:] = [streams(*DIALECT.stream("Because")[:3], asyncio.Event())]
     await visitor.open("/")
     await page.click("[type=submit]")
     await page.locator("[data-answer]", has_text="Because").wait_for()
@@ -55,7 +54,7 @@ async def test_stop_ends_the_call_at_the_provider_and_its_row_says_so(visitor, s
 
 async def test_an_error_is_a_sentence(visitor, served):
     page, provider = visitor.page, served.provider
-    provider.script[:] = [says(400, DIALECT.error("invalid_request_error"))]
+    provider.script[:] = [says(400, DIALECT.error("caller"))]
     await visitor.open("/")
     await page.click("[type=submit]")
     await state(page, ".")

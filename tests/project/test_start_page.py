@@ -82,8 +82,7 @@ async def test_it_names_the_provider_and_no_key(configured, values, provider):
     assert "a-secret" not in html
 
 
-async def test_it_loads_nothing_from_elsewhere(settings):
-    settings.DEBUG = True  # with all that it can show
+async def test_it_loads_nothing_from_elsewhere():
     html = await page()
     assert "<script" in html
     assert "<style" not in html
@@ -92,13 +91,13 @@ async def test_it_loads_nothing_from_elsewhere(settings):
 
 
 async def test_a_stranger_may_try_it_only_while_debug_is_on(settings):
+    settings.DEBUG = False
     assert "<form" not in await page()
     settings.DEBUG = True
     assert 'action="/api/v1/generate/1" data-ticket=' in await page()
 
 
-async def test_who_may_not_see_the_pool_is_not_shown_it(settings, configured):
-    settings.DEBUG = True
+async def test_who_may_not_see_the_pool_is_not_shown_it(configured):
     assert "data-pool=" in await page()
     configured(POOL_ACCESS="staff")
     html = await page()

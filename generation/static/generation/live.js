@@ -2,14 +2,14 @@
 
 (() => {
   const SPAN_S = 120;
-  const BREAK_S = 4; // a longer pause, e.g. a hidden tab, leaves a gap in the lines
+  const MISSED = 4; // looks; a longer pause, e.g. of a hidden tab, leaves a gap in the lines
   const GONE_S = 60; // how long the row of a process that has ended stays
   const lines = [...document.querySelectorAll("[data-line]")];
   const scales = [...document.querySelectorAll("[data-scale]")];
   const summary = document.getElementById("summary");
   const body = document.querySelector("[data-processes]");
   const names = [...document.querySelectorAll(".processes th")].map((cell) => cell.textContent);
-  const samples = []; // { at, requests_in_flight, checked_out }, the oldest first
+  const samples = []; // { at, everyS, requests_in_flight, checked_out }, the oldest first
   const seen = new Map(); // process: { cells, at }
 
   function round(top) {
@@ -23,8 +23,8 @@
       .map((sample) => {
         const x = (SPAN_S - (now - sample.at)).toFixed(2);
         const y = (98 - (96 * sample[name]) / top).toFixed(2);
-        const pen = before !== null && sample.at - before < BREAK_S ? "L" : "M";
-        before = sample.at;
+        const pen = before && sample.at - before.at < MISSED * before.everyS ? "L" : "M";
+        before = sample;
         return `${pen}${x} ${y}`;
       })
       .join("");
@@ -36,7 +36,7 @@
     return least === most ? `${most}` : `${least} to ${most}`;
   }
 
-  function draw() {
+  function draw(everyS) {
     const now = performance.now() / 1000;
     while (samples.length && now - samples[0].at > SPAN_S) samples.shift();
     if (!samples.length) return;
@@ -45,7 +45,7 @@
     for (const line of lines) line.setAttribute("d", path(line.dataset.line, top, now));
     for (const scale of scales) scale.textContent = (top * scale.dataset.scale).toLocaleString("en");
     summary.textContent =
-      `The last two minutes, from one look a second while this tab is visible: ${range("requests_in_flight")} in flight,` +
+      `The last two minutes, from a look every ${everyS === 1 ? "second" : `${everyS} seconds`} while this tab is visible: ${range("requests_in_flight")} in flight,` +
       ` ${range("checked_out")} connections checked out.`;
   }
 
@@ -96,15 +96,15 @@
   }
 
   document.addEventListener("pool", ({ detail }) => {
-    const { requests_in_flight, checked_out } = detail.total;
-    samples.push({ at: performance.now() / 1000, requests_in_flight, checked_out });
+    const { figures, everyS } = detail;
+    const { requests_in_flight, checked_out } = figures.total;
+    samples.push({ at: performance.now() / 1000, everyS, requests_in_flight, checked_out });
     document.title = `${requests_in_flight} in flight · ${checked_out} checked out – Staccato`;
-    draw();
+    draw(everyS);
     // The process that answers comes first, and that is now one and now another.
-    list([...detail.processes].sort((one, other) => one.process - other.process));
+    list([...figures.processes].sort((one, other) => one.process - other.process));
   });
   document.addEventListener("pool-lost", () => {
     document.title = "No answer – Staccato";
-    draw();
   });
 })();

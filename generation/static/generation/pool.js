@@ -1,13 +1,14 @@
-// Asks for the pool's figures once a second while the tab is visible, fills in what names one by
-// data-figure, and passes each answer on as the event "pool".
+// Asks for the pool's figures while the tab is visible: once a second, or less often if the answer
+// says so, since many watch. Fills in what names a figure by data-figure, and passes each answer on
+// as the event "pool".
 // A failure shows in [data-lost], and asking goes on.
 
 (() => {
   const root = document.querySelector("[data-pool]");
   const lost = document.querySelector("[data-lost]");
-  const EVERY_MS = 1000;
   const PATIENCE_MS = 5000;
   let timer = 0;
+  let everyS = 1;
   let asking = null;
   let silentSince = null;
   let ticket = root.dataset.ticket;
@@ -39,7 +40,7 @@
   function fail(why) {
     silentSince ??= new Date();
     const time = silentSince.toLocaleTimeString("en-GB");
-    say(`No answer since ${time}: ${why} This page asks again every second.`);
+    say(`No answer since ${time}: ${why} This page goes on asking.`);
     document.dispatchEvent(new CustomEvent("pool-lost"));
   }
 
@@ -69,10 +70,11 @@
       return true;
     }
     const figures = await answer.json();
+    everyS = Number(answer.headers.get("Cache-Control")?.match(/max-age=(\d+)/)?.[1] || 1);
     silentSince = null;
     say("");
     show(figures.total);
-    document.dispatchEvent(new CustomEvent("pool", { detail: figures }));
+    document.dispatchEvent(new CustomEvent("pool", { detail: { figures, everyS } }));
     return true;
   }
 
@@ -90,7 +92,7 @@
     } finally {
       clearTimeout(patience);
     }
-    if (goesOn && !document.hidden) timer = setTimeout(tick, Math.max(0, EVERY_MS - (performance.now() - begun)));
+    if (goesOn && !document.hidden) timer = setTimeout(tick, Math.max(0, everyS * 1000 - (performance.now() - begun)));
   }
 
   function start() {

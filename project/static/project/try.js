@@ -9,11 +9,12 @@
   let ticket = form.dataset.ticket;
   let running = null;
 
+  // A conversation rather than an input: it takes no prompt template, which a visitor may lack.
   const post = (signal) =>
     fetch(form.action, {
       method: "POST",
       headers: { "Content-Type": "application/json", "Staccato-Ticket": ticket },
-      body: JSON.stringify({ input: form.prompt.value, stream: true }),
+      body: JSON.stringify({ messages: [{ role: "user", content: form.prompt.value }], stream: true }),
       signal,
     });
 

@@ -1,8 +1,12 @@
-"""A figure that many ask for and that is dear to take: taken once for all within a moment."""
+"""Figures that many tabs watch: taken once for all of them, and asked for less often by each the
+more there are."""
 
 from __future__ import annotations
 
 import asyncio
+import heapq
+import math
+import time
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -10,6 +14,30 @@ if TYPE_CHECKING:
     from typing import Any
 
 Taken = TypeVar("Taken")
+
+# Of all tabs together. An answer takes 0.3 to 0.7 ms of CPU, most of it the server's own.
+ANSWERS_PER_S = 20
+SELDOM_S = 30
+LATE_S = 1.0  # how much later than it may a tab asks
+
+
+class Watchers:
+    """Counts those who watch by what each was told: when to ask again."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._expected: list[float] = []  # a heap of the moments at which they ask again
+
+    def wait_s(self) -> int:
+        """Returns in how many seconds the one who asks now may ask again."""
+        now = self._clock()
+        while self._expected and self._expected[0] < now:
+            heapq.heappop(self._expected)
+        watching = len(self._expected) + 1
+        wait_s = min(SELDOM_S, math.ceil(watching / ANSWERS_PER_S))
+        if watching < ANSWERS_PER_S * SELDOM_S:
+            heapq.heappush(self._expected, now + wait_s + LATE_S)
+        return wait_s
 
 
 class Recent(Generic[Taken]):
