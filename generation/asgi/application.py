@@ -20,7 +20,7 @@ from generation.asgi.handlers import LeanHandler
 from generation.asgi.head import Head
 from generation.asgi.lean import LeanRoute, find_route, render
 from generation.asgi.request import HEAD
-from generation.errors import StaccatoError, release_frames
+from generation.errors import NotFound, StaccatoError, release_frames
 from generation.python_api import loop_thread
 from generation.runtime import process
 from generation.runtime.process import Runtime
@@ -73,17 +73,22 @@ class Application:
         send_s: float,
         others: ASGI,
         find_runtime: Callable[[], Awaitable[Runtime]] | None = None,
+        *,
+        serves_callers: bool = True,
     ) -> None:
         """`send_s`: how long a client may take to read a part of a stream, in seconds.
 
         `others` serves what is no lean route. `find_runtime` opens the runtime at its first use,
         where the server, or a router in front of us, passes no lifespan on.
+
+        Without `serves_callers`, routes with an entrance are not there.
         """
         self._open_runtime = open_runtime
         self._limits = limits
         self._send_s = send_s
         self._others = others
         self._find_runtime = find_runtime
+        self._serves_callers = serves_callers
         self._has_lifespan = False
         self._lean = LeanHandler()
 
@@ -128,6 +133,8 @@ class Application:
         outcome = metrics.CLIENT_LEFT
         try:
             head.check()
+            if route.entrance is not None and not self._serves_callers:
+                raise NotFound("this process serves pages only: the API is served by another one")
             made = await self._lean.respond(match, route, scope, body, receive)
             if isinstance(made, EventStream):
                 outcome = await send_events(

@@ -11,7 +11,7 @@ from generation.asgi.lean import render
 from generation.asgi.problems import render_problem
 from generation.asgi.request import HEAD
 from generation.asgi.stock_places import StockPlaces
-from generation.errors import release_frames
+from generation.errors import NotFound, release_frames
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -31,9 +31,7 @@ class BoundedPages:
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Read the body ourselves: Django's own handler would spool any amount of it to disk."""
         if scope["type"] != "http":
-            # A WebSocket: Django's handler would raise, and log a traceback for each.
-            await receive()
-            await send({"type": "websocket.close"})
+            await _refuse_socket(receive, send)
             return
         head: Head = scope[HEAD]
         body = RequestBody(head, receive, self._limits)
@@ -54,6 +52,31 @@ class BoundedPages:
             body.release()
             if place is not None:
                 place.leave()
+
+
+class NoPages:
+    """In the place of pages, in a process that serves callers alone."""
+
+    def __init__(self, limits: BodyLimits) -> None:
+        self._limits = limits
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await _refuse_socket(receive, send)
+            return
+        body = RequestBody(scope[HEAD], receive, self._limits)
+        error = NotFound(
+            "this process serves the API only: pages, and what a session opens, are served by"
+            " another one"
+        )
+        await body.answer(render_problem(error), send)
+        body.release()
+
+
+async def _refuse_socket(receive: Receive, send: Send) -> None:
+    """Of a WebSocket: Django's handler would raise, and log a traceback for each."""
+    await receive()
+    await send({"type": "websocket.close"})
 
 
 def _replay(content: BytesIO, receive: Receive) -> Receive:

@@ -12,7 +12,7 @@ from generation import conf
 from generation.asgi import uvicorn_limits
 from generation.asgi.application import Application
 from generation.asgi.body import BodyLimits
-from generation.asgi.bounded_pages import BoundedPages
+from generation.asgi.bounded_pages import BoundedPages, NoPages
 from generation.runtime.collector import rare_collections
 from generation.runtime.process import Runtime
 from generation.runtime.resources import raise_open_file_limit
@@ -22,13 +22,17 @@ if TYPE_CHECKING:
 
 
 def get_service() -> Application:
-    """Returns the ASGI application of a process that serves nothing but Staccato and its admin."""
+    """Returns the ASGI application of a process that serves nothing but Staccato and its admin, or
+    the part of both that STACCATO_SERVE names."""
     django.setup(set_prefix=False)
     uvicorn_limits.apply()
     get_resolver().url_patterns  # noqa: B018  # an error in the URLs shows now, not in a request
     settings = conf.load()
     limits = BodyLimits(settings)
-    return Application(_open, limits, settings.send_timeout, BoundedPages(limits))
+    pages = NoPages(limits) if settings.serve == "api" else BoundedPages(limits)
+    return Application(
+        _open, limits, settings.send_timeout, pages, serves_callers=settings.serve != "pages"
+    )
 
 
 @contextlib.asynccontextmanager

@@ -24,6 +24,12 @@ _BARE_PREFIXES = ("DB_", "LLM_", *(f"{name.upper()}_" for name in PROVIDERS))
 class Settings(LlmSettings, LogSettings, DatabaseSettings):
     """Everything that can be set. Times are seconds unless a name says otherwise."""
 
+    serve: Literal["all", "api", "pages"] = Field(
+        "all",
+        description="What a process of this service answers: `api`: callers, probes and Prometheus; "
+        "`pages`: the admin, `/`, the live page and the docs, and no callers; `all`: both. With "
+        "pages in a process of their own, who browses slows no generation.",
+    )
     max_in_flight: int = Field(
         5000,
         ge=1,

@@ -61,8 +61,9 @@ def announce(settings: Settings, database: str) -> None:
     url = find(settings, default.provider).address(settings)
     at = server.address()
     logger.info(
-        "Staccato %s serves%s as process %d; LLM: %s%s; database: %s",
+        "Staccato %s serves%s%s as process %d; LLM: %s%s; database: %s",
         generation.__version__,
+        "" if settings.serve == "all" else f" {settings.serve} only",
         f" at {at}" if at else "",
         os.getpid(),
         default,
