@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import contextlib
 import itertools
+import json
 import os
 import statistics
 import sys
@@ -41,7 +42,7 @@ SERVED = {
 NICE = 10  # of the process for pages, as docs/operations.md has it
 USERS = 100
 PATH = "/api/v1/generate/1"
-ASKED = b'{"messages": [{"role": "user", "content": "Why is the sky blue?"}]}'
+ASKED = {"messages": [{"role": "user", "content": "Why is the sky blue?"}]}
 LOGS = "/admin/generation/generationlog/"
 MODES = ("nobody", "own process", "same process")
 
@@ -64,7 +65,7 @@ VARIED = {
         "latency_ms": "2000 + made.n % 6000",
         "request_id": "'request-' || made.n",
     },
-    "generation_body": {"log_id": "made.id"},
+    "generation_generationbody": {"id": "made.id"},
 }
 
 
@@ -145,8 +146,9 @@ async def browse(port: int, cookie: str, pages: list[str], times: list[float]) -
 async def measure(port, pages_port, key, cookies, pages, options) -> dict[str, float]:
     """Returns percentiles of the API and of pages, in ms. Nobody browses without a `pages_port`."""
     lines = [f"authorization: Bearer {key}", "content-type: application/json"]
-    lines += [f"content-length: {len(ASKED)}"]
-    pace = measuring.Pace(port, http.head(*lines, path=PATH) + ASKED)
+    body = json.dumps(ASKED).encode()
+    lines += [f"content-length: {len(body)}"]
+    pace = measuring.Pace(port, http.head(*lines, path=PATH) + body)
     times: list[float] = []
     await pace.run(options.rate, 3)
     people = [

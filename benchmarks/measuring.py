@@ -142,9 +142,12 @@ class Caller(asyncio.Protocol):
         self.buffer = b""
 
     def connection_lost(self, _error):
-        if not self.pace.is_closing:
+        if self.pace.is_closing:
+            return
+        if self in self.pace.idle:  # the server closes connections that wait for long
+            self.pace.idle.remove(self)
+        else:
             self.pace.lost += 1
-            self.pace.idle = [caller for caller in self.pace.idle if caller is not self]
 
 
 class Pace:

@@ -66,6 +66,8 @@ def get_application(application: ASGI | None = None) -> Application:
 class Application:
     """One process's ASGI callable."""
 
+    serves_callers = True
+
     def __init__(
         self,
         open_runtime: Callable[[], contextlib.AbstractAsyncContextManager[object]],
@@ -73,22 +75,17 @@ class Application:
         send_s: float,
         others: ASGI,
         find_runtime: Callable[[], Awaitable[Runtime]] | None = None,
-        *,
-        serves_callers: bool = True,
     ) -> None:
         """`send_s`: how long a client may take to read a part of a stream, in seconds.
 
         `others` serves what is no lean route. `find_runtime` opens the runtime at its first use,
         where the server, or a router in front of us, passes no lifespan on.
-
-        Without `serves_callers`, routes with an entrance are not there.
         """
         self._open_runtime = open_runtime
         self._limits = limits
         self._send_s = send_s
         self._others = others
         self._find_runtime = find_runtime
-        self._serves_callers = serves_callers
         self._has_lifespan = False
         self._lean = LeanHandler()
 
@@ -133,8 +130,7 @@ class Application:
         outcome = metrics.CLIENT_LEFT
         try:
             head.check()
-            if route.entrance is not None and not self._serves_callers:
-                raise NotFound("this process serves pages only: the API is served by another one")
+            self._require_served(route)
             made = await self._lean.respond(match, route, scope, body, receive)
             if isinstance(made, EventStream):
                 outcome = await send_events(
@@ -156,6 +152,10 @@ class Application:
             body.release()
         if response is not None:
             await body.answer(response, send)
+
+    def _require_served(self, route: LeanRoute) -> None:
+        if route.entrance is not None and not self.serves_callers:
+            raise NotFound("this process serves pages only: the API is served by another one")
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         """Raises nothing: a server would think that there is no lifespan, and serve."""

@@ -30,9 +30,9 @@ def get_service() -> Application:
     settings = conf.load()
     limits = BodyLimits(settings)
     pages = NoPages(limits) if settings.serve == "api" else BoundedPages(limits)
-    return Application(
-        _open, limits, settings.send_timeout, pages, serves_callers=settings.serve != "pages"
-    )
+    application = Application(_open, limits, settings.send_timeout, pages)
+    application.serves_callers = settings.serve != "pages"
+    return application
 
 
 @contextlib.asynccontextmanager

@@ -26,9 +26,9 @@ class Settings(LlmSettings, LogSettings, DatabaseSettings):
 
     serve: Literal["all", "api", "pages"] = Field(
         "all",
-        description="What a process of this service answers: `api`: callers, probes and Prometheus; "
-        "`pages`: the admin, `/`, the live page and the docs, and no callers; `all`: both. With "
-        "pages in a process of their own, who browses slows no generation.",
+        description="What this process serves: `api`: callers, probes and Prometheus; `pages`: the "
+        "admin, `/`, the live page and the docs, and no callers; `all`: both. In a process of "
+        "their own, pages slow no generation.",
     )
     max_in_flight: int = Field(
         5000,

@@ -18,13 +18,13 @@ CONVERSATION = {"messages": [{"role": "user", "content": "Why?"}]}
 
 @pytest.fixture
 def keys_required(settings):
-    settings.DEBUG = False
     settings.STACCATO = {**settings.STACCATO, "API_KEYS_REQUIRED": "1"}
 
 
 @pytest.fixture
-def closed(keys_required, client):
-    """The service in this process, which asks for keys."""
+def closed(keys_required, client, settings):
+    """The service in this process as in production: it asks for keys."""
+    settings.DEBUG = False
     return client
 
 
@@ -40,7 +40,7 @@ async def test_the_staff_generate_from_the_start_page_as_themselves(closed):
     answer = await closed.post(found[1], headers=shown(found[2]), json=CONVERSATION)
     assert answer.status_code == 200
     row = await GenerationLog.objects.aget(pk=answer.json()["id"])
-    assert (row.user_id, row.key_id) == (50, None)
+    assert (row.user_id, row.api_key_id) == (50, None)
     other = await closed.post("/api/v1/generate/1", headers=shown(found[2]))
     assert problem(other) == (403, "user-forbidden")
 
