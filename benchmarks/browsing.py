@@ -39,6 +39,7 @@ SERVED = {
     "LLM_SIMULATED_LATENCY": "1",
     "LOG_LEVEL": "ERROR",
 }
+KEPT = ("--timeout-keep-alive", "120")  # else it closes connections just as they are used
 NICE = 10  # of the process for pages, as docs/operations.md has it
 USERS = 100
 PATH = "/api/v1/generate/1"
@@ -176,7 +177,7 @@ async def round_of(server, key, cookies, pages, options) -> dict[str, dict[str, 
         env = {**SERVED, "STACCATO_JOURNAL_DIR": journal}
         async with contextlib.AsyncExitStack() as stack:
             api = await stack.enter_async_context(
-                service.running(server.url, **env, STACCATO_SERVE="api")
+                service.running(server.url, *KEPT, **env, STACCATO_SERVE="api")
             )
             own = await stack.enter_async_context(
                 service.running(server.url, **env, STACCATO_SERVE="pages")
@@ -184,7 +185,7 @@ async def round_of(server, key, cookies, pages, options) -> dict[str, dict[str, 
             os.setpriority(os.PRIO_PROCESS, own.process.pid, NICE)
             for mode, port in (("nobody", None), ("own process", own.port)):
                 figures[mode] = await measure(api.port, port, key, cookies, pages, options)
-        async with service.running(server.url, **env) as both:
+        async with service.running(server.url, *KEPT, **env) as both:
             figures["same process"] = await measure(
                 both.port, both.port, key, cookies, pages, options
             )

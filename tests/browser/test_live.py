@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import random
 from dataclasses import replace
+from pathlib import Path
 
 import pytest_asyncio
 
 from generation.telemetry.snapshot import JournalSnapshot, PoolPage, Snapshot
+from tests.support import http
 
 PAGE = "/api/v1/live"
 BECOME_HIDDEN = """is => {
@@ -120,6 +125,46 @@ async def test_a_hidden_tab_asks_nothing(visitor, pool):
     assert pool.asked == asked
     async with page.expect_request("**/api/v1/pool"):
         await page.evaluate(BECOME_HIDDEN, False)
+
+
+async def call_for(seconds: float, port: int) -> None:
+    async with asyncio.timeout(seconds):
+        while True:
+            assert (await http.generate(port)).status == 200
+
+
+async def test_fifty_in_flight_are_in_the_pictures_of_the_readme(visitor, served, tmp_path):
+    """`make screenshots` names docs/ as their place, and waits for two minutes of lines."""
+    page, provider = visitor.page, served.provider
+    folder = os.environ.get("STACCATO_SCREENSHOTS")
+    provider.release.clear()
+    await page.set_viewport_size({"width": 1400, "height": 700})
+    await visitor.open(PAGE)
+    calls = [asyncio.create_task(http.generate(served.port)) for _ in range(50)]
+    try:
+        await provider.until(lambda: provider.waiting == 50, "50 calls")
+        await page.locator(".headline", has_text="50 in flight").wait_for()
+        await page.locator(".headline", has_text="0 connections checked out").wait_for()
+    finally:
+        provider.release.set()
+    assert {answer.status for answer in await asyncio.gather(*calls)} == {200}
+    if folder:
+        answer = provider.behave
+
+        async def slowly(exchange):
+            await asyncio.sleep(random.uniform(2, 7))
+            await answer(exchange)
+
+        provider.behave = slowly
+        calls = []
+        for _ in range(50):
+            calls.append(asyncio.create_task(call_for(120, served.port)))
+            await asyncio.sleep(random.expovariate(2))
+        await asyncio.sleep(80)
+    await page.screenshot(path=Path(folder or tmp_path) / "live.png")
+    if folder:
+        provider.behave = answer
+        await asyncio.gather(*calls, return_exceptions=True)
 
 
 async def test_it_is_whole_on_a_phone_in_the_dark_and_under_a_strict_policy(boss):
