@@ -125,7 +125,11 @@ class Forgetting:
             after = keys[-1]
 
     def _bodies(self, log_ids: list[UUID]) -> QuerySet[GenerationBody]:
-        return GenerationBody.objects.using(self._alias).filter(pk__in=log_ids)
+        """Those of replays too, whose rows are the operators' and whose texts are the user's."""
+        logs = GenerationLog.objects.using(self._alias)
+        replays = logs.filter(replay_of__isnull=False, replay_of__in=log_ids)
+        keys = [*log_ids, *replays.values_list("pk", flat=True)]
+        return GenerationBody.objects.using(self._alias).filter(pk__in=keys)
 
     def _wordy(self, log_ids: list[UUID]) -> QuerySet[GenerationLog]:
         logs = GenerationLog.objects.using(self._alias).filter(pk__in=log_ids)

@@ -124,6 +124,7 @@ class GenerationRequest:
     prompt: str | None = None  # as it is sent, in place of the template and the input
     timeout: float | None = None  # seconds for the LLM, within LLM_TIMEOUT
     effects: tuple[Effect, ...] = ()  # of the row's insertion
+    replay_of: UUID | None = None  # the row whose prompt this is
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any
 from django.urls import path, re_path
 
 from generation import user_keys
-from generation.api import health, live
+from generation.api import health, live, replay
 from generation.api.anthropic.routes import api as anthropic
 from generation.api.native.routes import api as native
 from generation.api.openai.routes import api as openai
@@ -20,6 +20,7 @@ _V1 = rf"^(?:u/(?P<user_id>{user_keys.pattern()})/)?v1/"
 
 urlpatterns: list[Any] = [
     path("api/v1/live", live.page, name="staccato-live"),
+    path("api/v1/generations/<uuid:generation_id>/replay", replay.replay, name="staccato-replay"),
     path("api/v1/", native.urls),
     re_path(_V1, openai.urls),
     re_path(_V1, anthropic.urls),

@@ -25,6 +25,8 @@ from generation.admin.export.pages import ExportPages
 from generation.admin.filters import ArrivalFilter, ModelFilter, ProviderFilter, StatusFilter
 from generation.admin.pagination import NewestFirst
 from generation.admin.read_only import ReadOnlyAdmin
+from generation.admin.replays import Replays
+from generation.admin.saved_views import SavedViews
 from generation.admin.users import find_users
 from generation.models import GenerationBody, GenerationLog, Profile
 from generation.privacy.encryption import EXCERPT_CHARS, KeyRing
@@ -66,7 +68,7 @@ class LogList(NewestFirst):
 
 
 @admin.register(GenerationLog)
-class GenerationLogAdmin(ExportPages, ReadOnlyAdmin):
+class GenerationLogAdmin(SavedViews, ExportPages, Replays, ReadOnlyAdmin):
     list_display = (
         "arrived",
         "status_label",
@@ -169,6 +171,8 @@ class GenerationLogAdmin(ExportPages, ReadOnlyAdmin):
             except access.NotRecorded:
                 return access.unavailable()
         body = self._read_body(log) if may_read else None
+        if may_read:
+            context |= self.replay_context(request, log)
         context |= {
             "may_read": may_read,
             "body": body,

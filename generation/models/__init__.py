@@ -16,6 +16,7 @@ from generation.models.deployment import Announcement, Deployment, Maintenance
 from generation.models.limits import Limit, LimitHolder, LimitLease, LimitWindow
 from generation.models.log_content import LogContent
 from generation.models.rollups import BrinIndex, Rollup, Spend, Spender
+from generation.models.saved_views import SavedView
 
 __all__ = [
     "NAMED_USERS",
@@ -35,6 +36,7 @@ __all__ = [
     "Maintenance",
     "Profile",
     "Rollup",
+    "SavedView",
     "Spend",
     "Spender",
     "UsageLog",
@@ -197,10 +199,17 @@ class GenerationLog(models.Model):
         permissions: ClassVar = [
             ("read_content", "Can read prompts and answers"),
             ("export", "Can export generation logs"),
+            ("replay", "Can send a generation again, to another model"),
         ]
         indexes: ClassVar = [
             models.Index(fields=["user", "-id"], name="generation_log_user"),
             models.Index(fields=["request_id"], name="generation_log_request"),
+            # Few rows are replays.
+            models.Index(
+                fields=["replay_of"],
+                condition=Q(replay_of__isnull=False),
+                name="generation_log_replay",
+            ),
             # Failures are rare, so a list of them reads a small index.
             models.Index(
                 fields=["status", "-id"],

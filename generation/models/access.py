@@ -10,7 +10,7 @@ from generation.uuid7 import uuid7
 
 
 class GenerationAccess(models.Model):
-    """Who read, searched, exported or erased which texts. Committed before a text is read.
+    """Who read, searched, exported, sent again or erased which texts. Committed before that.
 
     A trigger refuses UPDATE, DELETE, and TRUNCATE unless it is empty; a week that is past its
     retention is dropped.
@@ -20,6 +20,7 @@ class GenerationAccess(models.Model):
         READ = "read"
         SEARCH = "search"
         EXPORT = "export"
+        REPLAY = "replay"
         ERASE = "erase"
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)

@@ -119,10 +119,10 @@ class Parquet:
                 rows += 1
                 count(rows)
                 if len(group) == GROUP_ROWS or size >= GROUP_BYTES:
-                    writer.write_batch(parquet.batch(group, schema))
+                    writer.write_batch(parquet.batch(zip(*group, strict=True), schema))
                     group, size = [], 0
             if group:
-                writer.write_batch(parquet.batch(group, schema))
+                writer.write_batch(parquet.batch(zip(*group, strict=True), schema))
         return Content(rows, digest.digest())
 
     def read(self, path: Path) -> Content:

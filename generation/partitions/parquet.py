@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 # Of a row group, which is in memory as a whole: whichever is reached first.
 GROUP_ROWS = 10_000
@@ -30,10 +30,9 @@ def load() -> tuple[Any, Any]:
     return pa, parquet
 
 
-def batch(rows: Sequence[Sequence[Any]], schema: Any) -> Any:
-    """Returns rows, at least one, as a record batch."""
+def batch(columns: Iterable[Sequence[Any]], schema: Any) -> Any:
+    """Returns columns of at least one row as a record batch."""
     pa, _ = load()
-    columns = zip(*rows, strict=True)
     arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
     return pa.record_batch(arrays, schema=schema)
 

@@ -62,6 +62,7 @@ def from_outcome(
         api_key_id=request.grant.key_id,
         max_tokens=prompt.max_tokens or None,
         trace_id=request.trace_id,
+        replay_of=request.replay_of,
         metadata=request.metadata,
         is_streamed=request.is_streamed,
         first_token_ms=None if first_at is None else round((first_at - request.started) * 1000),

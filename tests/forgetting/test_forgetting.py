@@ -86,6 +86,15 @@ def test_only_figures_stay_and_only_of_this_user_are_words_erased(users, monkeyp
     assert entry.selection.startswith("all of user 1,")
 
 
+def test_what_an_operator_has_sent_again_goes_with_the_users_own(users):
+    first = save_log(user_id=1, prompt=CANARY)
+    save_log(1, user_id=2, prompt=CANARY, replay_of=first.pk, request_id="r")
+    kept = save_log(2, user_id=2, prompt="theirs")
+    assert "2  prompts and answers" in forget("user1", "--yes")
+    assert list(GenerationBody.objects.values_list("pk", flat=True)) == [kept.pk]
+    assert GenerationLog.objects.filter(replay_of=first.pk, request_id="r").exists()
+
+
 def test_a_second_run_finds_nothing_and_an_account_may_be_gone(users):
     own(1)
     get_user_model().objects.filter(pk=1).delete()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from datetime import datetime
-from decimal import Decimal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
@@ -13,8 +12,6 @@ import orjson
 from generation.partitions import parquet
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from django.db.models import Field
 
     Columns = Sequence[Field[Any, Any]]
@@ -50,7 +47,7 @@ class Csv:
         return _as_csv([tuple(each.attname for each in self._columns)])
 
     def encode(self, rows: Sequence[Row]) -> bytes:
-        return _as_csv([tuple(map(_cell, row)) for row in rows])
+        return _as_csv(zip(*_converted(rows, self._columns, _CELLS), strict=True))
 
     def end(self) -> bytes:
         return b""
@@ -82,6 +79,7 @@ class Parquet:
 
     def __init__(self, columns: Columns) -> None:
         """Raises `FormatMissing`."""
+        self._columns = columns
         self._schema = _schema(columns)
         self._written = _Outbox()
         self._groups = parquet.Groups(self._written, self._schema)
@@ -90,7 +88,7 @@ class Parquet:
         return self._written.take()
 
     def encode(self, rows: Sequence[Row]) -> bytes:
-        self._groups.add(_batch(rows, self._schema))
+        self._groups.add(_batch(rows, self._columns, self._schema))
         return self._written.take()
 
     def end(self) -> bytes:
@@ -104,6 +102,7 @@ class ParquetDraft:
 
     def __init__(self, columns: Columns) -> None:
         """Raises `FormatMissing`."""
+        self._columns = columns
         self._schema = _schema(columns)
 
     def begin(self) -> bytes:
@@ -111,7 +110,7 @@ class ParquetDraft:
         return content
 
     def encode(self, rows: Sequence[Row]) -> bytes:
-        content: bytes = _batch(rows, self._schema).serialize().to_pybytes()
+        content: bytes = _batch(rows, self._columns, self._schema).serialize().to_pybytes()
         return content
 
     def end(self) -> bytes:
@@ -131,23 +130,47 @@ def finish_parquet(draft: Any, file: Any) -> None:
 FORMATS: dict[str, type[Csv | Jsonl | Parquet]] = {"csv": Csv, "jsonl": Jsonl, "parquet": Parquet}
 
 
-def _cell(value: Any) -> Any:
-    match value:
-        case str():
-            risky = value.lstrip()[:1] in _FORMULA or value[:1] in _CONTROL
-            return f"'{value}" if risky else value
-        case bool():
-            return "true" if value else "false"
-        case datetime():
-            return value.isoformat()
-        case Decimal():
-            return f"{value:f}"
-        case dict() | list():
-            return orjson.dumps(value).decode()
-    return value
+def _plain(value: Any) -> str:
+    """Returns a text as a spreadsheet shows it."""
+    text = str(value)
+    risky = text.lstrip()[:1] in _FORMULA or text[:1] in _CONTROL
+    return f"'{text}" if risky else text
 
 
-def _as_csv(rows: Sequence[Row]) -> bytes:
+def _json(value: Any) -> str:
+    return orjson.dumps(value).decode()
+
+
+# How a column's values are written, by the kind of its field; those of other kinds as they are.
+_CELLS: dict[str, Callable[[Any], str]] = {
+    "CharField": _plain,
+    "TextField": _plain,
+    "JSONField": _json,
+    "BooleanField": lambda value: "true" if value else "false",
+    "DateTimeField": lambda value: value.isoformat(),
+    "DecimalField": lambda value: f"{value:f}",
+}
+_ARROW: dict[str, Callable[[Any], str]] = {"JSONField": _json, "UUIDField": str}
+
+
+def _converted(
+    rows: Sequence[Row], columns: Columns, kinds: Mapping[str, Callable[[Any], str]]
+) -> Iterator[Sequence[Any]]:
+    """Yields the columns of rows."""
+    for field, values in zip(columns, zip(*rows, strict=True), strict=True):
+        convert = kinds.get(_kind_of(field))
+        if convert is None:
+            yield values
+        else:
+            yield [None if value is None else convert(value) for value in values]
+
+
+def _kind_of(field: Any) -> str:
+    kind: str = (field.target_field if field.is_relation else field).get_internal_type()
+    return kind
+
+
+def _as_csv(rows: Iterable[Row]) -> bytes:
     text = io.StringIO()
     csv.writer(text).writerows(rows)
     return text.getvalue().encode()
@@ -175,20 +198,9 @@ def _kind(pa: Any, field: Any) -> Any:
     return kinds.get(kind, pa.string())
 
 
-def _batch(rows: Sequence[Row], schema: Any) -> Any:
+def _batch(rows: Sequence[Row], columns: Columns, schema: Any) -> Any:
     """All that is no number, truth or time is text, JSON and UUIDs included."""
-    texts = [str(kind) == "string" for kind in schema.types]
-    plain = [
-        [_text(value) if is_text else value for value, is_text in zip(row, texts, strict=True)]
-        for row in rows
-    ]
-    return parquet.batch(plain, schema)
-
-
-def _text(value: Any) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    return orjson.dumps(value).decode() if isinstance(value, (dict, list)) else str(value)
+    return parquet.batch(_converted(rows, columns, _ARROW), schema)
 
 
 class _Outbox(io.RawIOBase):

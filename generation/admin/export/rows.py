@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import operator
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from django.db.models import F, Func, IntegerField
+from django.db.models import F, Func, IntegerField, Model
 
 from generation import conf
 from generation.admin.pagination import fetch
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 BATCH_ROWS = 500
 BATCH_BYTES = 4 * 1024 * 1024  # of texts, as they are stored; a row may have more
-_SHOWN = (*(name for name in TEXTS if name != "excerpt"), "result_cleaned", "content")
+_TEXTS = tuple(name for name in TEXTS if name != "excerpt")
+_MARKS = ("result_cleaned", "content")
+_SHOWN = (*_TEXTS, *_MARKS)
+Row = TypeVar("Row", bound=Model)
 
 
 def columns(*, with_texts: bool) -> list[Field[Any, Any]]:
@@ -63,26 +66,36 @@ class Rows:
     def read(self, keys: list[UUID]) -> list[tuple[Any, ...]]:
         """Returns the rows that are still there. A text that is no longer kept is None. Raises
         `TooLong` and Django's errors."""
-        logs = GenerationLog.objects.using(self._alias).order_by("pk")
-        logs = logs.filter(pk__gte=keys[0], pk__lte=keys[-1], pk__in=keys)
-        figures = fetch(logs.values_list(*self._figures))
-        if self._ring is None:
+        logs = _of(GenerationLog.objects.using(self._alias), keys).order_by("pk")
+        figures: list[tuple[Any, ...]] = fetch(logs.values_list(*self._figures))
+        ring = self._ring
+        if ring is None:
             return figures
         texts = {}
-        for body in fetch(self._bodies(keys)):
-            shown = self._ring.reveal(body)
-            texts[body.pk] = tuple(getattr(shown, name) for name in _SHOWN)
+        for key, encryption_key, *given in fetch(
+            self._bodies(keys).values_list("pk", "encryption_key", *_TEXTS, *_MARKS)
+        ):
+            if encryption_key:
+                for at, name in enumerate(_TEXTS):
+                    given[at] = ring.show(key, name, given[at], encryption_key)
+            texts[key] = given
         none = (None,) * len(_SHOWN)
         return [(*row, *texts.get(row[0], none)) for row in figures]
 
     def _bodies(self, keys: list[UUID]) -> QuerySet[GenerationBody]:
-        bodies = GenerationBody.objects.using(self._alias)
-        # The bounds spare PostgreSQL the partitions of other days.
-        return bodies.filter(pk__gte=keys[0], pk__lte=keys[-1], pk__in=keys)
+        return _of(GenerationBody.objects.using(self._alias), keys)
+
+
+def _of(found: QuerySet[Row], keys: list[UUID]) -> QuerySet[Row]:
+    """As one parameter: of 500, Django and psycopg make 15 ms of work. The bounds spare PostgreSQL
+    the partitions of other days."""
+    table = found.model._meta.db_table
+    found = found.filter(pk__gte=keys[0], pk__lte=keys[-1])
+    return found.extra(where=[f'"{table}"."id" = ANY(%s)'], params=[keys])  # noqa: S610  # our own table
 
 
 def _size(name: str) -> Any:
     return Func(F(name), function="octet_length", output_field=IntegerField())
 
 
-_SIZE = reduce(operator.add, map(_size, (name for name in TEXTS if name != "excerpt")))
+_SIZE = reduce(operator.add, map(_size, _TEXTS))

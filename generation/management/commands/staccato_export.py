@@ -14,7 +14,7 @@ from uuid import UUID
 
 from django.contrib import admin
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError
+from django.db import DatabaseError, reset_queries
 from django.http import QueryDict
 
 from generation import access
@@ -133,6 +133,7 @@ class Command(BaseCommand):
                 if found:
                     out.add(out.content.encode(found), len(found))
             out.save(walk.position)
+            reset_queries()  # which Django keeps with DEBUG on
             now = time.monotonic()
             if now > said + PROGRESS_S:
                 said = now
