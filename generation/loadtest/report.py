@@ -3,52 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from django.template.loader import render_to_string
 
+from generation.charts.axes import seconds_axis
+from generation.charts.plots import Caption, lines
+from generation.charts.stylesheet import stylesheet
 from generation.telemetry.durations import percentile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
+    from generation.charts.axes import Axis
+    from generation.charts.plots import Plot, Point
     from generation.loadtest.run import Plan, Result
     from generation.loadtest.verdict import Verdict
     from generation.telemetry.snapshot import Snapshot
 
-WIDTH, HEIGHT = 720, 200  # of a plot's inside, in the SVG's units
 COLUMNS = 120  # of a plot over outcomes: a column sums up those that came in it
 NAMED_FAULTS = 2  # in the plot of failures; the rest is one line
-STEPS = (1, 2, 5, 10)
-MOST_STEPS = 8  # between 0 and the top of a plot
-
-Point = tuple[float, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Tick:
-    at: float  # in the SVG's units
-    label: str
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    label: str
-    points: str  # of an SVG polyline
-
-
-@dataclass(frozen=True, slots=True)
-class Plot:
-    title: str
-    explanation: str
-    lines: tuple[Line, ...]
-    rows: tuple[Tick, ...]
-    columns: tuple[Tick, ...]
 
 
 def render(plan: Plan, result: Result, verdict: Verdict, day: str) -> str:
     end = max(result.seconds, 0.001)
+    axis = seconds_axis(end)
     looks = result.samples
 
     def from_pool(figure: Callable[[Snapshot], int]) -> list[Point]:
@@ -57,12 +36,14 @@ def render(plan: Plan, result: Result, verdict: Verdict, day: str) -> str:
     size = result.ended_with.total.size if result.ended_with else 0
     is_streamed = plan.is_streamed
     plots = [
-        _plot(
-            "Streams open" if is_streamed else "Requests in flight",
-            "As the callers count them, and those for which the LLM has more to say."
-            if is_streamed
-            else "Sent and not answered, as the callers count them, and waiting for the LLM.",
-            end,
+        lines(
+            Caption(
+                "Streams open" if is_streamed else "Requests in flight",
+                "As the callers count them, and those for which the LLM has more to say."
+                if is_streamed
+                else "Sent and not answered, as the callers count them, and waiting for the LLM.",
+            ),
+            axis,
             {
                 "open" if is_streamed else "sent, not answered": [
                     (sample.at, sample.in_flight) for sample in looks
@@ -70,24 +51,25 @@ def render(plan: Plan, result: Result, verdict: Verdict, day: str) -> str:
                 "waiting for the LLM": from_pool(lambda pool: pool.llm_calls_in_flight),
             },
         ),
-        _plot(
-            "Database connections",
-            "Checked out and open, compared with the pool's size.",
-            end,
+        lines(
+            Caption("Database connections", "Checked out and open, compared with the pool's size."),
+            axis,
             {
                 "checked out": from_pool(lambda pool: pool.checked_out),
                 "open": from_pool(lambda pool: pool.open),
                 "pool size": [(0.0, size), (end, size)] if size else [],
             },
         ),
-        *(_stream_plots(result, end) if is_streamed else [_latency_plot(result, end)]),
+        *(_stream_plots(result, end, axis) if is_streamed else [_latency_plot(result, end, axis)]),
     ]
     if result.faults:
         plots.append(
-            _plot(
-                "Failures a second",
-                "Answers other than 200, and requests without one, by kind.",
-                end,
+            lines(
+                Caption(
+                    "Failures a second",
+                    "Answers other than 200, and requests without one, by kind.",
+                ),
+                axis,
                 _failures(result, end),
             )
         )
@@ -96,23 +78,21 @@ def render(plan: Plan, result: Result, verdict: Verdict, day: str) -> str:
         "verdict": verdict,
         "plots": plots,
         "day": day,
-        "width": WIDTH,
-        "height": HEIGHT,
+        "chart_styles": stylesheet(),
     }
     return render_to_string("generation/loadtest.html", context)
 
 
-def _latency_plot(result: Result, end: float) -> Plot:
+def _latency_plot(result: Result, end: float, axis: Axis) -> Plot:
     times = [(outcome.at, outcome.seconds) for outcome in result.outcomes]
-    return _plot(
-        "Latency in seconds",
-        "Of the requests that ended at that time.",
-        end,
+    return lines(
+        Caption("Latency in seconds", "Of the requests that ended at that time."),
+        axis,
         {"median": _over_time(times, end, 0.50), "99th percentile": _over_time(times, end, 0.99)},
     )
 
 
-def _stream_plots(result: Result, end: float) -> list[Plot]:
+def _stream_plots(result: Result, end: float, axis: Axis) -> list[Plot]:
     firsts = [
         (outcome.at - outcome.seconds + outcome.first, outcome.first)
         for outcome in result.outcomes
@@ -120,28 +100,31 @@ def _stream_plots(result: Result, end: float) -> list[Plot]:
     ]
     looks = [sample for sample in result.samples if sample.tempo.events]
     return [
-        _plot(
-            "Time to first token in seconds",
-            "Of the streams whose first content came at that time.",
-            end,
+        lines(
+            Caption(
+                "Time to first token in seconds",
+                "Of the streams whose first content came at that time.",
+            ),
+            axis,
             {
                 "median": _over_time(firsts, end, 0.50),
                 "99th percentile": _over_time(firsts, end, 0.99),
             },
         ),
-        _plot(
-            "Gaps between events in seconds",
-            "From one event of a stream to its next, which came at that time.",
-            end,
+        lines(
+            Caption(
+                "Gaps between events in seconds",
+                "From one event of a stream to its next, which came at that time.",
+            ),
+            axis,
             {
                 "median": [(look.at, look.tempo.gap_p50) for look in looks],
                 "99th percentile": [(look.at, look.tempo.gap_p99) for look in looks],
             },
         ),
-        _plot(
-            "Events a second",
-            "Of all streams together.",
-            end,
+        lines(
+            Caption("Events a second", "Of all streams together."),
+            axis,
             {"events": [(sample.at, sample.tempo.per_s) for sample in result.samples]},
         ),
     ]
@@ -177,45 +160,3 @@ def _column(at: float, end: float) -> int:
 
 def _middle(column: int, end: float) -> float:
     return (column + 0.5) / COLUMNS * end
-
-
-def _plot(title: str, explanation: str, end: float, lines: dict[str, list[Point]]) -> Plot:
-    top_value = max((y for points in lines.values() for _, y in points), default=0.0)
-    rows = _ticks(top_value or 1.0)
-    top = rows[-1]
-    drawn = (
-        Line(
-            label,
-            " ".join(
-                f"{min(x / end, 1) * WIDTH:.1f},{HEIGHT - y / top * HEIGHT:.1f}" for x, y in points
-            ),
-        )
-        for label, points in lines.items()
-        if points
-    )
-    return Plot(
-        title,
-        explanation,
-        tuple(drawn),
-        tuple(Tick(HEIGHT - value / top * HEIGHT, f"{value:g}") for value in rows),
-        tuple(Tick(value / end * WIDTH, f"{value:g} s") for value in _ticks(end) if value <= end),
-    )
-
-
-def _ticks(top: float) -> Sequence[float]:
-    """Returns four to nine round values from 0 to `top` or just above."""
-    step = next(step for step in _round_steps() if top / step <= MOST_STEPS)
-    number = 0
-    values = [0.0]
-    while values[-1] < top:
-        number += 1
-        values.append(round(number * step, 9))
-    return values
-
-
-def _round_steps() -> Iterable[float]:
-    power = 1e-6
-    while True:
-        for step in STEPS[:-1]:
-            yield step * power
-        power *= STEPS[-1]

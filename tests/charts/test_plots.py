@@ -1,0 +1,84 @@
+"""What a plot shows, and the same as numbers."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import pytest
+from django.template.loader import render_to_string
+
+from generation.charts.axes import round_values, seconds_axis, time_axis
+from generation.charts.plots import HEIGHT, WIDTH, Caption, lines, stacks
+
+NOON = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
+CAPTION = Caption("Requests", "By status.")
+
+
+def drawn(plot) -> ET.Element:
+    html = render_to_string("generation/plot.html", {"plot": plot})
+    return ET.fromstring(f"<div>{html}</div>")
+
+
+def test_lines_stay_within_the_plot_and_each_has_its_key_and_its_numbers():
+    series = {"median": [(0, 1.0), (5, 12.0), (10, 3.0)], "none": [], "slow": [(5, 40.0)]}
+    page = drawn(lines(CAPTION, seconds_axis(10), series))
+    polylines = page.findall(".//polyline")
+    assert len(polylines) == 2, "a line without points is left out"
+    for line in polylines:
+        for point in line.get("points").split():
+            x, y = map(float, point.split(","))
+            assert 0 <= x <= WIDTH
+            assert 0 <= y <= HEIGHT
+    assert [key.tail for key in page.findall(".//li/i")] == ["median", "slow"]
+    rows = [[cell.text for cell in row] for row in page.findall(".//tbody/tr")]
+    assert rows == [["0.0 s", "1", "–"], ["5.0 s", "12", "40"], ["10.0 s", "3", "–"]]
+
+
+def test_bars_of_one_time_stand_on_each_other_and_are_as_high_as_their_values():
+    series = {"succeeded": [2, 0, 4], "failed": [1, 1, 0], "never": [0, 0, 0]}
+    axis = time_axis(NOON, NOON + timedelta(minutes=15), UTC)
+    plot = stacks(CAPTION, axis, series, colours={"failed": "plot-bad"})
+    assert [key.label for key in plot.legend] == ["succeeded", "failed"]
+    unit = HEIGHT / 4
+    good = [bar for bar in plot.bars if bar.colour == "plot-1"]
+    bad = [bar for bar in plot.bars if bar.colour == "plot-bad"]
+    assert [(bar.y, bar.height) for bar in good] == [(HEIGHT - 2 * unit, 2 * unit), (0, 4 * unit)]
+    assert [(bar.y, bar.height) for bar in bad] == [
+        (HEIGHT - 3 * unit, unit),
+        (HEIGHT - unit, unit),
+    ]
+    assert bad[0].x == good[0].x
+    assert plot.table[1] == ("2026-01-31 12:05", "0", "1")
+
+
+def test_a_plot_without_data_says_so():
+    page = drawn(lines(CAPTION, seconds_axis(10), {"median": []}))
+    assert "No data." in "".join(page.itertext())
+    assert not page.findall(".//table")
+
+
+def test_what_a_plot_says_is_escaped():
+    plot = lines(Caption("<b>"), seconds_axis(1), {"<script>": [(0, 1.0)]})
+    assert "<script" not in render_to_string("generation/plot.html", {"plot": plot})
+
+
+@pytest.mark.parametrize("top", [0.0003, 0.9, 1, 7, 10, 31, 999, 5000, 123_456])
+def test_a_scale_is_round_and_reaches_the_top(top):
+    values = round_values(top)
+    assert 3 <= len(values) <= 7
+    assert values[0] == 0
+    assert values[-2] < top <= values[-1]
+
+
+@pytest.mark.parametrize("hours", [1, 6, 24, 7 * 24, 30 * 24, 90 * 24])
+def test_marks_of_time_are_round_by_the_clock_on_the_wall(hours):
+    since = datetime(2026, 10, 25, 0, 35, tzinfo=UTC) - timedelta(hours=hours / 2)
+    axis = time_axis(since, since + timedelta(hours=hours), ZoneInfo("Europe/Berlin"))
+    assert 2 <= len(axis.marks) <= 9, "summer time ends in this range"
+    assert len({mark.label for mark in axis.marks}) == len(axis.marks)
+    assert all(0 <= mark.at <= 100 for mark in axis.marks)
+    assert sorted(mark.at for mark in axis.marks) == [mark.at for mark in axis.marks]
+    for mark in axis.marks:
+        assert mark.label.endswith(("0", "Sep", "Oct", "Nov", "Dec")), mark
