@@ -97,6 +97,17 @@ class Verbatim:
     )
 
 
+class Trace(NamedTuple):
+    """The caller's span, as its `traceparent` names it. Empty: there is none."""
+
+    trace_id: str = ""  # 32 hex digits
+    span_id: str = ""  # 16 hex digits
+    is_sampled: bool = False  # the caller records it
+
+
+NO_TRACE = Trace()
+
+
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """What a caller asked for, already validated."""
@@ -112,7 +123,7 @@ class GenerationRequest:
     max_tokens: int | None = None
     idempotency_key: str = ""
     grant: Grant = ANYBODY
-    trace_id: str = ""  # 32 hex digits, if the caller sent a traceparent
+    trace: Trace = NO_TRACE
     metadata: Mapping[str, str] = field(default_factory=dict)  # the caller's own, for the row
     messages: tuple[Message, ...] = ()  # in place of the template and the input
     system: str | None = None  # with messages; None: the profile's
@@ -195,6 +206,7 @@ class Attempt:
     status: int | None  # HTTP status; None if no reply came
     error: str  # slug of the LLMError; empty if it succeeded
     ms: int
+    at_ms: int = 0  # when it began, after the completion did
 
 
 @dataclass(frozen=True, slots=True)

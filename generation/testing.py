@@ -140,7 +140,7 @@ class _Engine:
             cast("Any", self),
             ContentPolicy(self.settings),
             limits=None,
-            report=lambda _row: None,
+            report=lambda _row, _request: None,
         )
         self._admission = Admission(
             self.settings.max_in_flight,

@@ -59,10 +59,12 @@ class Environment:
         return int(word)
 
     def choice(self, name: str, default: str, *allowed: str, meaning: str) -> str:
-        word = self.text(name, default, meaning=meaning).strip().upper()
-        if word not in allowed:
+        """Returns one of `allowed`, in whichever case it is given."""
+        word = self.text(name, default, meaning=meaning).strip()
+        known = {each.upper(): each for each in allowed}
+        if word.upper() not in known:
             stop(f"{name}={word!r}: use {', '.join(allowed)}")
-        return word
+        return known[word.upper()]
 
     def words(self, name: str, default: str = "", *, meaning: str) -> list[str]:
         """Returns the parts of a comma-separated list."""
@@ -81,6 +83,7 @@ class Environment:
                 name, known, n=1, cutoff=_CLOSE if name.startswith(_OURS) else _VERY_CLOSE
             )
             for name in self._values.keys() - known
+            if not name.startswith("OTEL_")  # OpenTelemetry has many more, and they look alike
         }
         return {name: matches[0] for name, matches in sorted(found.items()) if matches}
 

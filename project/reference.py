@@ -20,7 +20,7 @@ Settings come from the environment, or from `.env` beside `manage.py`. The envir
 empty value counts as not set. A bad value stops the start with one line that names it, and a name
 that looks like a misspelt setting is reported. Times are in seconds.
 
-In [a project of your own](embedding.md), the settings of the last three tables go into the
+In [a project of your own](embedding.md), the settings of the last four tables go into the
 `STACCATO` dict, without the prefix `STACCATO_`; there the environment is not read.
 """
 
@@ -33,7 +33,8 @@ def render(deployment: list[Variable]) -> str:
         f"| `{variable.name}` | {_code(variable.default)} | {variable.meaning} |"
         for variable in deployment
     ]
-    rows: dict[str, list[str]] = {"The hot path's database": [], "The LLM": [], "The service": []}
+    titles = ("The hot path's database", "The LLM", "The service", "Traces")
+    rows: dict[str, list[str]] = {title: [] for title in titles}
     for field_name, field in conf.Settings.model_fields.items():
         if field_name == "database":
             continue  # a project of one's own names it; this deployment has a single database
@@ -50,6 +51,8 @@ def render(deployment: list[Variable]) -> str:
 def _section(name: str) -> str:
     if name.startswith("DB_"):
         return "The hot path's database"
+    if name.startswith("OTEL_"):
+        return "Traces"
     return "The service" if name.startswith("STACCATO_") else "The LLM"
 
 

@@ -278,6 +278,13 @@ LOG_LEVEL = env.choice(
     *("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
     meaning="`DEBUG`, `INFO`, `WARNING`, `ERROR` or `CRITICAL`; goes to standard error.",
 )
+LOG_FORMAT = env.choice(
+    "LOG_FORMAT",
+    "line",
+    *("line", "json"),
+    meaning="`line`: lines for people. `json`: one object a line, and a line for each generation, "
+    "with the ids of its request, log row and trace; never a prompt or an answer.",
+)
 UVICORN_LOGGERS = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi")
 
 
@@ -299,12 +306,14 @@ LOGGING = {
             "()": "generation.telemetry.logs.LineFormatter",
             "format": "{asctime} {levelname:7} {name}: {message}",
             "style": "{",
-        }
+        },
+        "json": {"()": "generation.telemetry.logs.JsonFormatter"},
     },
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {
         "django": {"handlers": []},  # else each message would appear twice
+        "generation.each": {"level": LOG_LEVEL if LOG_FORMAT == "json" else "WARNING"},
         **{name: as_root_logs(logging.getLogger(name)) for name in UVICORN_LOGGERS},
     },
 }

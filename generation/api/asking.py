@@ -97,7 +97,7 @@ def make_request(  # noqa: PLR0913, PLR0917  # what the client sent, in its part
         max_tokens=asked.max_tokens,
         idempotency_key=idempotency.read(request.META.get("HTTP_IDEMPOTENCY_KEY")),
         grant=request.grant,
-        trace_id=trace_context.trace_id(request.META.get("HTTP_TRACEPARENT")),
+        trace=trace_context.read(request.META.get("HTTP_TRACEPARENT")),
         metadata=_labels(asked.metadata),
         messages=asked.messages,
         system=asked.system,

@@ -17,6 +17,7 @@ from generation.conf.fields import (
     Price,
     Target,
     parse_boolean,
+    parse_otel_pairs,
     parse_targets,
 )
 from generation.conf.settings import Settings, environment_name
@@ -35,6 +36,7 @@ __all__ = [
     "load",
     "parse",
     "parse_boolean",
+    "parse_otel_pairs",
     "parse_targets",
     "validate",
 ]

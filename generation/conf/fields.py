@@ -8,7 +8,7 @@ from base64 import b64decode
 from decimal import Decimal, InvalidOperation
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
@@ -270,6 +270,38 @@ def _read_targets(value: object) -> object:
     return parse_targets(value) if isinstance(value, str) else value
 
 
+def parse_otel_pairs(text: str) -> dict[str, str]:
+    """'a=b,c=d%2Ce' → {'a': 'b', 'c': 'd,e'}. Raises `ValueError`."""
+    pairs: dict[str, str] = {}
+    for number, entry in enumerate(_entries(text), 1):
+        name, sign, value = map(str.strip, entry.partition("="))
+        if not sign or not re.fullmatch(r"[!-~]+", name):
+            raise ValueError(f"entry {number} is not name=value")
+        pairs[name] = unquote(value)
+    return pairs
+
+
+def _read_otel_pairs(value: object) -> object:
+    return parse_otel_pairs(value) if isinstance(value, str) else value
+
+
+def _check_headers(headers: SecretStr) -> SecretStr:
+    for name, value in parse_otel_pairs(headers.get_secret_value()).items():
+        if not re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII):
+            raise ValueError("a name is not one of an HTTP header")
+        if not re.fullmatch(r"[ -~]*", value):
+            raise ValueError(f"the value of {name} is not printable ASCII")
+    return headers
+
+
+def _read_captures_content(value: object) -> object:
+    """OpenTelemetry's words for where content goes are taken, too; ours goes into spans."""
+    words = {"no_content": "0", "event_only": "0", "span_only": "1", "span_and_event": "1"}
+    if isinstance(value, str):
+        value = words.get(value.strip().lower(), value)
+    return _read_boolean(value)
+
+
 Boolean = Annotated[bool, BeforeValidator(_read_boolean)]
 OptionalBoolean = Annotated[bool | None, BeforeValidator(_read_boolean)]
 Range = Annotated[tuple[float, float], BeforeValidator(_parse_range), AfterValidator(_check_range)]
@@ -284,6 +316,9 @@ SimulatedFault = Literal["429", "500", "503", "529", "timeout", "malformed", "cu
 Faults = Annotated[
     dict[SimulatedFault, float], BeforeValidator(_parse_faults), AfterValidator(_check_faults)
 ]
+Pairs = Annotated[dict[str, str], BeforeValidator(_read_otel_pairs)]
+HeaderPairs = Annotated[SecretStr, AfterValidator(_check_headers)]
+CapturesContent = Annotated[bool, BeforeValidator(_read_captures_content)]
 ApiKey = Annotated[SecretStr, AfterValidator(_check_key)]
 BodyKeys = Annotated[SecretStr, AfterValidator(_check_body_keys)]
 RedactorPath = Annotated[str, AfterValidator(_check_redactor)]

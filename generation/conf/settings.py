@@ -2,7 +2,7 @@
 
 Each field is one setting: in upper case it is the key in the `STACCATO` dict, and
 `environment_name()` returns the variable that `project/` reads it from. `make docs` writes
-docs/configuration.md from this class. Its groups are in `database`, `log` and `llm`.
+docs/configuration.md from this class. Its groups are in `database`, `log`, `llm` and `traces`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from generation.conf.database import DatabaseSettings
 from generation.conf.fields import PROVIDERS, Access, OptionalBoolean, WebhookUrl
 from generation.conf.llm import LlmSettings
 from generation.conf.log import LogSettings
+from generation.conf.traces import TraceSettings
 
 # These families are known by their own names; every other setting is
 # prefixed with STACCATO_ in the environment.
-_BARE_PREFIXES = ("DB_", "LLM_", *(f"{name.upper()}_" for name in PROVIDERS))
+_BARE_PREFIXES = ("DB_", "LLM_", "OTEL_", *(f"{name.upper()}_" for name in PROVIDERS))
 
 
-class Settings(LlmSettings, LogSettings, DatabaseSettings):
+class Settings(TraceSettings, LlmSettings, LogSettings, DatabaseSettings):
     """Everything that can be set. Times are seconds unless a name says otherwise."""
 
     serve: Literal["all", "api", "pages"] = Field(

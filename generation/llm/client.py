@@ -109,8 +109,11 @@ class LLMClient:
         the answer is streamed into it. The meter decides about attempts after the first."""
         # Unique is enough: the system's randomness would cost a tenth of the call.
         idempotency_key = f"{random.getrandbits(128):032x}"
-        deadline = self._clock() + min(self._timeout, limit_s or self._timeout)
-        return CompletionContext(prompt, idempotency_key, deadline, self.priced, relay, meter)
+        now = self._clock()
+        deadline = now + min(self._timeout, limit_s or self._timeout)
+        return CompletionContext(
+            prompt, idempotency_key, deadline, self.priced, relay, meter, began=now
+        )
 
     async def run(self, context: CompletionContext) -> Outcome:
         """Cancelling it closes the connection to the provider."""

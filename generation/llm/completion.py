@@ -70,6 +70,7 @@ class CompletionContext:
     relay: Relay | None = None  # None: the answer is wanted whole
     meter: Meter | None = None  # None: nothing limits it
     streamed: StreamedAttempt | None = None  # the last one
+    began: float = 0.0  # by the event loop's clock
     attempts: list[Attempt] = field(default_factory=list)
 
     @property

@@ -125,7 +125,8 @@ class Upstream:
             return answer
         finally:
             ms = round((self._clock() - started) * 1000)
-            context.attempts.append(Attempt(self.provider.name, model, status, slug, ms))
+            at_ms = round((started - context.began) * 1000)
+            context.attempts.append(Attempt(self.provider.name, model, status, slug, ms, at_ms))
             self._counter(slug or "succeeded").inc()
 
     async def _ask_within_limit(

@@ -14,6 +14,8 @@ from uuid import uuid4
 import httpx
 import orjson
 
+from generation.llm.posting import Post
+
 if TYPE_CHECKING:
     from generation.conf import Settings
 
@@ -34,9 +36,8 @@ class Webhook:
     """One address, which may be away: a message is tried three times, and then logged as lost."""
 
     def __init__(self, settings: Settings, transport: httpx.AsyncBaseTransport) -> None:
-        self._url = settings.limit_webhook
         self._secret = settings.limit_webhook_secret.get_secret_value()
-        self._transport = transport
+        self._post = Post("the webhook", settings.limit_webhook, transport, timeout_s=TIMEOUT_S)
 
     async def send(self, document: dict[str, Any]) -> None:
         """Raises nothing."""
@@ -50,22 +51,11 @@ class Webhook:
 
     async def _try(self, message_id: str, body: bytes) -> bool:
         timestamp = int(time.time())
-        url = httpx.URL(self._url)
         headers = {
-            "host": url.netloc.decode("ascii"),
-            "content-type": "application/json",
-            "content-length": str(len(body)),
             "webhook-id": message_id,  # the same at each try, so that the receiver knows it again
             "webhook-timestamp": str(timestamp),
         }
         if self._secret:
             headers["webhook-signature"] = signature(self._secret, message_id, timestamp, body)
-        request = httpx.Request("POST", url, headers=headers, content=body)
-        try:
-            async with asyncio.timeout(TIMEOUT_S):
-                response = await self._transport.handle_async_request(request)
-                await response.aclose()
-        except (httpx.HTTPError, TimeoutError) as error:
-            logger.info("the webhook can't be reached: %s", type(error).__name__)
-            return False
-        return response.is_success
+        answer = await self._post(body, headers)
+        return answer is not None and httpx.codes.is_success(answer.status)

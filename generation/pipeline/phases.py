@@ -14,7 +14,7 @@ from generation.llm.completion import Outcome
 from generation.pipeline import prompts, rows
 from generation.pipeline.own_phase import PROVIDER
 from generation.records import NOBODYS, Generation, KeyedRow, Prompt
-from generation.telemetry import metrics
+from generation.telemetry import logs, metrics
 from generation.telemetry.durations import Durations
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Pipeline:
         log: Log,
         content: ContentPolicy,
         limits: Limits | None,
-        report: Callable[[LogRow], None],
+        report: Callable[[LogRow, GenerationRequest], None],
     ) -> None:
         self._settings = settings
         self._database = database
@@ -75,6 +75,7 @@ class Pipeline:
     async def generate(self, call: GenerationCall) -> Generation:
         """Runs the three phases. Raises a `StaccatoError`; after phase 1 one log row is left."""
         request = call.request
+        logs.subject.set(logs.Subject(call.id, request))  # of the task, which is the call's own
         self._database.track()
 
         profile = NOBODYS
@@ -143,7 +144,7 @@ class Pipeline:
         effects = resolve(request.effects, row) if request.effects else ()
         # Phase 3: group commit, or the journal.
         await self._log.write(KeyedRow(kept, claim, effects))
-        self._report(kept)
+        self._report(kept, request)
         self._note_overhead(time.monotonic() - request.started - (ended - asked))
 
         reply = outcome.require_reply()

@@ -61,7 +61,7 @@ def from_outcome(
         cache_write_tokens=usage.cache_write_tokens if usage else None,
         api_key_id=request.grant.key_id,
         max_tokens=prompt.max_tokens or None,
-        trace_id=request.trace_id,
+        trace_id=request.trace.trace_id,
         replay_of=request.replay_of,
         metadata=request.metadata,
         is_streamed=request.is_streamed,

@@ -23,6 +23,7 @@ from generation.limits.ledger import TICK_S
 from generation.limits.limits import Limits
 from generation.limits.policies import REFRESH_S
 from generation.llm.client import LLMClient
+from generation.llm.posting import Post
 from generation.llm.webhook import Webhook
 from generation.partitions.maintenance import LogMaintenance
 from generation.pipeline.idempotency import Idempotency
@@ -39,10 +40,11 @@ from generation.runtime.housekeeping import repeating, tolerating
 from generation.runtime.probe import DatabaseProbe
 from generation.runtime.resources import requests_allowed
 from generation.store import Store
-from generation.telemetry import metrics, totals
+from generation.telemetry import metrics, span_export, totals
 from generation.telemetry.reporting import Reporter
 from generation.telemetry.siblings import Running, Siblings
 from generation.telemetry.snapshot import PoolPage, Snapshot
+from generation.telemetry.span_export import SpanExport
 from generation.telemetry.watching import Recent, Watchers
 
 if TYPE_CHECKING:
@@ -85,7 +87,8 @@ class Runtime:
         webhook = Webhook(settings, llm.transport) if settings.limit_webhook else None
         send = webhook.send if webhook else None
         self.limits = Limits(settings, database, self.store, llm, send)
-        self.reporter = Reporter(llm.targets)
+        self.span_export = _span_export(settings, llm, self.store)
+        self.reporter = Reporter(llm.targets, self.span_export)
         self.pipeline = Pipeline(
             settings,
             database,
@@ -149,6 +152,9 @@ class Runtime:
             # The journal: it takes the rows that the batchers can't store, up to the last.
             await stack.enter_async_context(runtime.log.running())
             await stack.enter_async_context(runtime.announcer.running())
+            # What is reported of rows that are safe: it needs the pool and the HTTP client.
+            if runtime.span_export:
+                await stack.enter_async_context(runtime.span_export.running())
             # Housekeeping. Key use is recorded one last time, after the drain.
             await stack.enter_async_context(repeating(runtime.tidy_up, TIDY_EVERY_S))
             await stack.enter_async_context(repeating(runtime.rollups.run, ROLL_UP_EVERY_S))
@@ -281,6 +287,20 @@ class Runtime:
         if retired is None:
             return generate_latest()
         return totals.expose(os.getpid(), answers, retired)
+
+
+def _span_export(settings: Settings, llm: LLMClient, store: Store) -> SpanExport | None:
+    """Returns None where there is no collector."""
+    if not settings.otel_exporter_otlp_endpoint:
+        return None
+    send = Post(
+        "the collector of traces",
+        settings.otel_exporter_otlp_endpoint + span_export.PATH,
+        llm.transport,
+        timeout_s=span_export.TIMEOUT_S,
+        headers=conf.parse_otel_pairs(settings.otel_exporter_otlp_headers.get_secret_value()),
+    )
+    return SpanExport(settings, startup.VERSION, send, store.forgotten_among)
 
 
 _runtime: Runtime | None = None

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+VERSION = generation.__version__
+
 
 def run_checks() -> None:
     """Raises `ImproperlyConfigured` if a system check tagged `staccato` finds an error."""
@@ -56,13 +58,13 @@ def warn_about(settings: Settings) -> None:
 
 def announce(settings: Settings, database: str) -> None:
     """Log what serves, where, and with what; `/metrics` has the version."""
-    metrics.BUILD_INFO.labels(generation.__version__).set(1)
+    metrics.BUILD_INFO.labels(VERSION).set(1)
     default = Offer(settings).targets[0]
     url = find(settings, default.provider).address(settings)
     at = server.address()
     logger.info(
         "Staccato %s serves%s%s as process %d; LLM: %s%s; database: %s",
-        generation.__version__,
+        VERSION,
         "" if settings.serve == "all" else f" {settings.serve} only",
         f" at {at}" if at else "",
         os.getpid(),

@@ -13,6 +13,7 @@ from generation.privacy.encryption import KeyRing
 from generation.store import prompt_source
 from generation.store.api_keys import ApiKeys
 from generation.store.claims import Claims
+from generation.store.forgotten import forgotten_among
 from generation.store.generations import Generations
 from generation.store.held_results import HeldResults
 from generation.store.identity import identify
@@ -23,9 +24,12 @@ from generation.store.prompt_source import SourcedProfiles
 from generation.store.usage import UsageLogs
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from generation.conf import Settings
     from generation.database.batching import Batcher
     from generation.database.engine import Database
+    from generation.records import UserKey
 
 LEASE_SLACK_S = 15.0  # beyond the longest time that a request may take
 
@@ -62,6 +66,10 @@ class Store:
     async def identify(self) -> str:
         """Returns what identifies this database. Raises `DatabaseUnavailable`."""
         return await identify(self._database)
+
+    async def forgotten_among(self, users: Collection[UserKey]) -> set[UserKey]:
+        """Returns those whose texts are stored no more. Raises `DatabaseUnavailable`."""
+        return await forgotten_among(self._database, users)
 
     async def ping(self) -> None:
         """Raises `DatabaseUnavailable` if no row could be stored now."""

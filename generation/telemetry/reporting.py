@@ -7,12 +7,13 @@ import functools
 import logging
 from typing import TYPE_CHECKING
 
-from generation.telemetry import metrics
+from generation.telemetry import logs, metrics
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from generation.records import LogRow
+    from generation.records import GenerationRequest, LogRow
+    from generation.telemetry.span_export import SpanExport
 
 logger = logging.getLogger(__name__)
 
@@ -53,17 +54,23 @@ class _Series:
 class Reporter:
     """Reports the generations of one process."""
 
-    def __init__(self, targets: Collection[tuple[str, str]]) -> None:
+    def __init__(
+        self, targets: Collection[tuple[str, str]], export: SpanExport | None = None
+    ) -> None:
         """`targets` are the providers and models that have series of their own, from the start:
         Prometheus does not see the first increase of a series that begins with it."""
         self._providers = {OWN, *(provider for provider, _model in targets)}
         self._series = {target: _Series(*target) for target in targets}
+        self._export = export
         self._other = functools.cache(_Series)
 
-    def report(self, row: LogRow) -> None:
-        """Raises nothing."""
+    def report(self, row: LogRow, request: GenerationRequest) -> None:
+        """Call it in the generation's task. Raises nothing."""
         try:
             self._series_of(row).count(row)
+            logs.log_each(row)
+            if self._export:
+                self._export.add(row, request)
         except Exception:  # not even a bug may cost the caller's answer
             logger.exception("a generation is not reported because of a bug")
 

@@ -8,7 +8,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
 
-from generation.api.trace_context import trace_id
+from generation.api import trace_context
 from generation.llm.providers import simulated
 from generation.llm.providers.base import Answer
 from generation.models import GenerationLog, Profile, UsageLog
@@ -247,7 +247,10 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
     ],
 )
 def test_a_valid_traceparent_names_the_trace(traceparent, kept):
-    assert trace_id(traceparent) == kept
+    trace = trace_context.read(traceparent)
+    assert trace.trace_id == kept
+    assert trace.span_id == ("b7ad6b7169203331" if kept else "")
+    assert trace.is_sampled == (bool(kept) and "-01" in traceparent[50:])
 
 
 async def test_a_row_keeps_the_callers_metadata_and_trace(client):

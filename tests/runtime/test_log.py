@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 
 import pytest
@@ -11,6 +12,8 @@ import generation
 from tests.support import http, service
 from tests.support.provider import says
 
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+TRACEPARENT = ("traceparent", f"00-{TRACE}-b7ad6b7169203331-01")
 LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ +[\w.]+: .")
 
 
@@ -25,6 +28,29 @@ async def test_all_lines_have_one_format_and_a_request_id_finds_its_lines(serve,
     assert [line for line in lines if not LINE.match(line)] == []
     mine = [line for line in lines if line.endswith("[request mine-7]")]
     assert [line.split()[3] for line in mine] == ["generation.llm.failures:", "uvicorn.access:"]
+
+
+async def test_as_json_a_request_id_finds_its_lines_and_one_of_them_has_the_figures(serve, llm):
+    llm.script = [says(500, b"{}")]
+    async with serve("--access-log", LOG_FORMAT="json") as running:
+        await http.generate(
+            running.port,
+            payload={"messages": [{"role": "user", "content": "a canary"}]},
+            headers=[("x-request-id", "mine-7"), TRACEPARENT],
+        )
+        await running.until_logged('generate/1 HTTP/1.1\\" 200')
+        lines = [json.loads(line) for line in running.log.splitlines()]
+        prompt = llm.requests[0].body.decode()
+    assert "a canary" in prompt
+    assert "a canary" not in str(lines)
+    mine = {line["logger"]: line for line in lines if line.get("request_id") == "mine-7"}
+    assert list(mine) == ["generation.llm.failures", "generation.each", "uvicorn.access"]
+    each = mine["generation.each"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", each["time"])
+    assert each["trace_id"] == TRACE
+    assert each["log_id"].endswith(each["span_id"])
+    shown = ("level", "user_id", "status", "provider", "attempts", "input_tokens", "error_type")
+    assert [each[name] for name in shown] == ["INFO", 1, "succeeded", "anthropic", 2, 7, ""]
 
 
 async def test_without_an_access_log_the_start_and_failures_are_logged_all_the_same(serve, llm):

@@ -9,7 +9,7 @@ from prometheus_client import REGISTRY
 
 from generation.telemetry import metrics
 from generation.telemetry.reporting import Reporter
-from tests.support.rows import make_row
+from tests.support.rows import a_request, make_row
 
 OFFERED = [("anthropic", "claude-test"), ("openai", "gpt-test")]
 FAMILIES = (metrics.LLM_SECONDS, metrics.LLM_TOKENS, metrics.LLM_COST, metrics.LLM_UNPRICED)
@@ -19,7 +19,7 @@ FAMILIES = (metrics.LLM_SECONDS, metrics.LLM_TOKENS, metrics.LLM_COST, metrics.L
 def report():
     for family in FAMILIES:
         family.clear()
-    return lambda **changes: Reporter(OFFERED).report(make_row(**changes).row)
+    return lambda **changes: Reporter(OFFERED).report(make_row(**changes).row, a_request())
 
 
 def value(name: str, provider="anthropic", model="claude-test", **labels):

@@ -71,7 +71,7 @@ async def generate(
         max_tokens=body.max_tokens,
         idempotency_key=idempotency.read(request.META.get("HTTP_IDEMPOTENCY_KEY")),
         grant=request.grant,
-        trace_id=trace_context.trace_id(request.META.get("HTTP_TRACEPARENT")),
+        trace=trace_context.read(request.META.get("HTTP_TRACEPARENT")),
         metadata=body.metadata,
         is_streamed=body.stream,
         **body.conversation(),
