@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from typing import TYPE_CHECKING
 
 import django
@@ -18,7 +19,9 @@ from generation.runtime.process import Runtime
 from generation.runtime.resources import raise_open_file_limit
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
+
+TURN_S = 0.0001
 
 
 def get_service() -> Application:
@@ -39,5 +42,21 @@ def get_service() -> Application:
 async def _open() -> AsyncIterator[Runtime]:
     raise_open_file_limit(conf.load().max_in_flight)
     async with Runtime.open() as runtime:
-        with rare_collections():
+        with rare_collections(), _short_turns():
             yield runtime
+
+
+@contextlib.contextmanager
+def _short_turns() -> Iterator[None]:
+    """A thread that serves a page lets the event loop go on after `TURN_S`.
+
+    The loop waits so long after each of its system calls, ten times for a generation. With Python's
+    own 5 ms, five people who browse raised the p99 of 200 generations/s to 3.2 times of what it
+    was, with this to 1.2 to 1.4 times.
+    """
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(TURN_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)

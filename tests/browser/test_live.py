@@ -138,7 +138,7 @@ async def test_fifty_in_flight_are_in_the_pictures_of_the_readme(visitor, served
     page, provider = visitor.page, served.provider
     folder = os.environ.get("STACCATO_SCREENSHOTS")
     provider.release.clear()
-    await page.set_viewport_size({"width": 1400, "height": 700})
+    await page.set_viewport_size({"width": 1400, "height": 655})
     await visitor.open(PAGE)
     calls = [asyncio.create_task(http.generate(served.port)) for _ in range(50)]
     try:
@@ -158,9 +158,9 @@ async def test_fifty_in_flight_are_in_the_pictures_of_the_readme(visitor, served
         provider.behave = slowly
         calls = []
         for _ in range(50):
-            calls.append(asyncio.create_task(call_for(120, served.port)))
+            calls.append(asyncio.create_task(call_for(140, served.port)))
             await asyncio.sleep(random.expovariate(2))
-        await asyncio.sleep(80)
+        await asyncio.sleep(105)
     await page.screenshot(path=Path(folder or tmp_path) / "live.png")
     if folder:
         provider.behave = answer
