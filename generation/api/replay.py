@@ -87,7 +87,7 @@ def render_page(error: StaccatoError) -> HttpResponse:
     return _safe(response)
 
 
-@lean(entrance=enter_operator, errors=render_page, is_counted=True)
+@lean(entrance=enter_operator, errors=render_page, is_counted=True, is_operators=True)
 async def replay(request: Request, generation_id: UUID) -> HttpResponse:
     """Ask another model what a generation has asked, and go to both answers side by side.
 

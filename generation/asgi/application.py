@@ -15,6 +15,7 @@ from django.urls import Resolver404, get_resolver
 
 from generation import conf
 from generation.asgi.body import BodyLimits, ClientLeft, RequestBody
+from generation.asgi.bounded_pages import API_ONLY
 from generation.asgi.event_stream import ConnectionTorn, EventStream, send_events
 from generation.asgi.handlers import LeanHandler
 from generation.asgi.head import Head
@@ -66,7 +67,7 @@ def get_application(application: ASGI | None = None) -> Application:
 class Application:
     """One process's ASGI callable."""
 
-    serves_callers = True
+    serves_callers = serves_pages = True
 
     def __init__(
         self,
@@ -154,8 +155,11 @@ class Application:
             await body.answer(response, send)
 
     def _require_served(self, route: LeanRoute) -> None:
-        if route.entrance is not None and not self.serves_callers:
+        is_callers = route.entrance is not None and not route.is_operators
+        if is_callers and not self.serves_callers:
             raise NotFound("this process serves pages only: the API is served by another one")
+        if route.is_operators and not self.serves_pages:
+            raise NotFound(API_ONLY)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         """Raises nothing: a server would think that there is no lifespan, and serve."""

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from generation.asgi.head import Head
 
 
+API_ONLY = (
+    "this process serves the API only: pages, and what a session opens, are served by another one"
+)
+
+
 class BoundedPages:
     """An ASGI application for what is no lean route."""
 
@@ -65,11 +70,7 @@ class NoPages:
             await _refuse_socket(receive, send)
             return
         body = RequestBody(scope[HEAD], receive, self._limits)
-        error = NotFound(
-            "this process serves the API only: pages, and what a session opens, are served by"
-            " another one"
-        )
-        await body.answer(render_problem(error), send)
+        await body.answer(render_problem(NotFound(API_ONLY)), send)
         body.release()
 
 

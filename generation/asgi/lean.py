@@ -52,18 +52,20 @@ class LeanRoute:
     errors: ErrorRenderer
     is_counted: bool
     takes_chats: bool
+    is_operators: bool
 
 
 _routes: dict[Callable[..., object], LeanRoute] = {}
 
 
-def lean(
+def lean(  # noqa: PLR0913  # each says something else of a route, by name
     *,
     entrance: Entrance | None = None,
     when: Condition | None = None,
     errors: ErrorRenderer = render_problem,
     is_counted: bool = False,
     takes_chats: bool = False,
+    is_operators: bool = False,
 ) -> Callable[[View], View]:
     """Serve an async view without middleware, signals or a thread.
 
@@ -77,10 +79,13 @@ def lean(
     `is_counted` says whether `staccato_requests_total` counts the view's requests.
     `takes_chats`: its bodies may have STACCATO_MAX_CHAT_BODY_BYTES, since each holds a whole
     conversation.
+    `is_operators`: it belongs to the pages, where STACCATO_SERVE tells them from callers.
     """
 
     def register(view: View) -> View:
-        return _register(LeanRoute(view, entrance, when, errors, is_counted, takes_chats))
+        return _register(
+            LeanRoute(view, entrance, when, errors, is_counted, takes_chats, is_operators)
+        )
 
     return register
 

@@ -35,6 +35,7 @@ def get_service() -> Application:
     pages = NoPages(limits) if settings.serve == "api" else BoundedPages(limits)
     application = Application(_open, limits, settings.send_timeout, pages)
     application.serves_callers = settings.serve != "pages"
+    application.serves_pages = settings.serve != "api"
     return application
 
 

@@ -28,6 +28,17 @@ def served(runtime, settings):
     return serve
 
 
+REPLAY = "/api/v1/generations/01a22019-e79e-776b-8e77-704972468776/replay"
+
+
+async def test_what_operators_send_again_belongs_to_the_pages(served):
+    async with served("pages") as client:
+        assert (await client.post(REPLAY)).status_code == 403, "it asks for a session"
+    async with served("api") as client:
+        answer = await client.post(REPLAY)
+    assert (answer.status_code, "API only" in answer.text) == (404, True)
+
+
 async def test_a_process_for_pages_serves_no_callers(served, runtime, subtests):
     async with served("pages") as client:
         for path in (*PAGES, *BOTH):
