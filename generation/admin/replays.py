@@ -109,7 +109,7 @@ def _sides(first: GenerationLog | None, second: GenerationLog) -> dict[str, Any]
     spans = compare(_answer(left), _answer(right))
     sent = left or right
     return {
-        "is_compared_whole": spans[2],
+        "note": spans[2],
         "prompt": sent.prompt if sent else "",
         "system": sent.system if sent else "",
         "conversation": turns_of(sent.conversation) if sent else (),

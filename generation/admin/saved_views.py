@@ -58,7 +58,8 @@ class SavedViews(ModelAdmin):
                 }
                 for view in _visible(request)[:LISTED]
             ]
-            page["view_query"] = query
+            is_saved = any(each["is_current"] for each in page["saved_views"])
+            page["view_query"] = "" if is_saved else query
         return response
 
     def views(self, request: HttpRequest) -> HttpResponse:

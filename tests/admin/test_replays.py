@@ -13,7 +13,7 @@ from django.db import connections
 from django.test import AsyncClient
 
 from generation import access, replaying
-from generation.admin.word_diff import MOST_WORDS, compare
+from generation.admin.word_diff import LONG, MOST_WORDS, UNLIKE, Span, compare
 from generation.conversation import Image, Message, Options, Text, Tool, dump_conversation
 from generation.models import GenerationAccess, GenerationBody, GenerationLog, Limit, Profile
 from generation.runtime.process import Runtime
@@ -85,7 +85,7 @@ async def test_it_is_the_operators_and_names_the_first(runtime):
     assert (again.body.prompt, again.body.system) == ("Say it.", "Be kind.")
     assert ("replay", OPERATOR, log.pk) in await sync_to_async(accesses)()
     html = (await browser.get(answer.headers["location"])).content.decode()
-    assert html.count("<mark>") >= 2, "the answers differ"
+    assert UNLIKE in html
     assert "Say it." in html
     assert f"{again.pk}/compare/" in await page_of(browser, log)
     assert f"{again.pk}/compare/" in await page_of(browser, again)
@@ -171,7 +171,7 @@ async def test_a_model_that_is_not_offered_is_refused(runtime):
 
 # --- what can be sent again -----------------------------------------------------------------------
 
-LONG = [Message("user", (Text("a" * 70_000),))] * 8
+TOO_LONG = [Message("user", (Text("a" * 70_000),))] * 8
 LACKS: dict[str, dict[str, Any]] = {
     "only as “redacted”": {"content": "redacted"},
     "only as “hashed”": {"content": "hashed"},
@@ -182,7 +182,7 @@ LACKS: dict[str, dict[str, Any]] = {
             [Message("user", (Image(data="aaaa", media_type="image/png"),))], (), Options()
         )
     },
-    "conversation was too long": {"conversation": dump_conversation(LONG, (), Options())},
+    "conversation was too long": {"conversation": dump_conversation(TOO_LONG, (), Options())},
     "system prompt was too long": {
         "conversation": dump_conversation([Message("user", (Text("a"),))], (), Options()),
         "system": "a\n[12 more characters are not kept]",
@@ -227,16 +227,18 @@ def test_a_conversation_is_sent_as_it_was(committed):
 
 
 def test_the_marked_words_are_those_that_differ():
-    left, right, whole = compare("The cat sat.\nIt slept.", "The dog sat.\nIt  slept.")
+    left, right, note = compare("The cat sat.\nIt slept.", "The dog sat.\nIt  slept.")
     assert [span.text for span in left if span.differs] == [" cat"]
     assert [span.text for span in right if span.differs] == [" dog"]
     assert "".join(span.text for span in right) == "The dog sat.\nIt  slept."
-    assert whole
+    assert note == ""
+    assert compare("one", "another") == ([Span("one", False)], [Span("another", False)], UNLIKE)
+    assert compare("", "another")[1:] == ([Span("another", False)], "")
 
 
 def test_long_texts_are_compared_at_their_beginning():
     long = " ".join(map(str, range(MOST_WORDS + 9)))
-    left, right, whole = compare(long, f"x {long}")
-    assert not whole
+    left, right, note = compare(long, f"x {long}")
+    assert note == LONG
     assert "".join(span.text for span in left) == long
     assert "".join(span.text for span in right) == f"x {long}"

@@ -12,7 +12,7 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 
 from generation.asgi import stock_places
-from generation.asgi.stock_places import AT_WORK, WAITING_OR_SENDING, StockPlaces
+from generation.asgi.stock_places import AT_WORK, IN_PARTS, WAITING_OR_SENDING, StockPlaces
 from generation.errors import TooManyInFlight
 from tests.support.http import Wire, exchange, generate, head, request
 
@@ -85,6 +85,31 @@ async def test_a_client_that_reads_slowly_keeps_nobody_from_working(places, monk
     place = await places.take()
     reading.clear()
     await asyncio.wait_for(place.serve(respond, {}, None, slow_send), 1)
+
+
+async def test_a_long_download_may_last_as_long_as_its_client_reads(places, monkeypatch):
+    """Each part of it has the time of a page; what it takes to make one does not count."""
+    monkeypatch.setattr(stock_places, "SEND_S", 0.05)
+    sent = []
+
+    async def download(scope, _receive, send) -> None:
+        scope[IN_PARTS] = True
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(3):
+            await asyncio.sleep(0.04)
+            await send({"type": "http.response.body", "body": b"part", "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def slow_send(message) -> None:
+        await asyncio.sleep(0.02)
+        sent.append(message)
+
+    async def stuck_send(message) -> None:
+        await asyncio.Event().wait()
+
+    await (await places.take()).serve(download, {}, None, slow_send)
+    assert len(sent) == 5, "0.2 s in all"
+    await asyncio.wait_for((await places.take()).serve(download, {}, None, stuck_send), 1)
 
 
 async def test_a_crowd_at_the_login_leaves_room_for_generations(serve):
