@@ -45,11 +45,12 @@ STATEMENTS: dict[Any, tuple[str, ...]] = {
     api_keys: ("_find_statement", "_use_statement"),
 }
 BROWSER = "tests/browser/"
-# What is around the service: a browser, other projects, PgBouncer and TLS before PostgreSQL,
-# siblings, ways to start it, fuzzing. It takes as long as all the rest, so `make test`
+# What is around the service: a browser, vendors' clients, other projects, PgBouncer and TLS before
+# PostgreSQL, siblings, ways to start it, fuzzing. It takes as long as all the rest, so `make test`
 # leaves it to `make check`.
 SYSTEM = (
     "browser/",
+    "clients/",
     "hosts/",
     "api/test_openapi.py",
     "asgi/test_fuzz.py",
