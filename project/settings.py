@@ -201,7 +201,7 @@ UNFOLD = {
     "SITE_URL": reverse_lazy("start"),
     "SHOW_VIEW_ON_SITE": False,
     "COLORS": {"primary": TEAL},
-    "DASHBOARD_CALLBACK": "generation.admin.dashboard.add_newest_figures",
+    "DASHBOARD_CALLBACK": "generation.admin.dashboard.add_figures",
     "SIDEBAR": {"navigation": "generation.admin.dashboard.sidebar"},
 }
 

@@ -23,6 +23,8 @@ from generation.admin import columns
 from generation.admin.conversations import turns_of
 from generation.admin.export.pages import ExportPages
 from generation.admin.filters import ArrivalFilter, ModelFilter, ProviderFilter, StatusFilter
+from generation.admin.overview import attempts
+from generation.admin.overview.pages import OverviewPages
 from generation.admin.pagination import NewestFirst
 from generation.admin.read_only import ReadOnlyAdmin
 from generation.admin.replays import Replays
@@ -68,7 +70,7 @@ class LogList(NewestFirst):
 
 
 @admin.register(GenerationLog)
-class GenerationLogAdmin(SavedViews, ExportPages, Replays, ReadOnlyAdmin):
+class GenerationLogAdmin(OverviewPages, SavedViews, ExportPages, Replays, ReadOnlyAdmin):
     list_display = (
         "arrived",
         "status_label",
@@ -193,6 +195,7 @@ class GenerationLogAdmin(SavedViews, ExportPages, Replays, ReadOnlyAdmin):
             "cached_tokens": columns.tokens(log.cache_read_tokens),
             "max_tokens": columns.tokens(log.max_tokens),
             "attempts": attempts_table(log.attempts),
+            "fall": attempts.drawn(log),
         }
         return super().render_change_form(request, context, *args, **kwargs)
 
@@ -212,9 +215,9 @@ def without_template(prompt: str, template: str) -> str:
     return f"… {added}" if fixed and added else prompt
 
 
-def attempts_table(attempts: Any) -> dict[str, Any]:
+def attempts_table(made: Any) -> dict[str, Any]:
     """Returns the attempts as a table, in the order of `Attempt`: jsonb keeps no order of keys."""
-    rows = [row for row in attempts if isinstance(row, dict)] if attempts else []
+    rows = [row for row in made if isinstance(row, dict)] if made else []
     keys = dict.fromkeys(field.name for field in fields(Attempt))
     keys |= dict.fromkeys(key for row in rows for key in row)
     return {"headers": list(keys), "rows": [[row.get(key) for key in keys] for row in rows]}

@@ -27,12 +27,11 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class Bars:
+    """Of one colour."""
+
     colour: str
-    x: float
-    y: float
-    width: float
-    height: float
+    path: str  # of an SVG; a third of the bytes of rectangles
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ class Plot:
     rows: tuple[Mark, ...]  # of the other axis; `at` in pixels from the top
     legend: tuple[Key, ...]
     lines: tuple[Line, ...]
-    bars: tuple[Bar, ...]
+    bars: tuple[Bars, ...]
     table: tuple[tuple[str, ...], ...]  # without its head, which is the axis and the legend
     width: int = WIDTH
     height: int = HEIGHT
@@ -105,12 +104,14 @@ def stacks(
     count = max(len(sums), 1)
     width, unit = WIDTH / count, HEIGHT / values[-1]
     bars = []
-    tops = [float(HEIGHT)] * count
+    floors = [float(HEIGHT)] * count
     for key, heights in zip(legend, drawn.values(), strict=True):
+        path = ""
         for number, value in enumerate(heights):
             if value:
-                tops[number] -= value * unit
-                bars.append(_bar(key.colour, number * width, tops[number], width, value * unit))
+                path += _bar(number * width, floors[number], width, value * unit)
+                floors[number] -= value * unit
+        bars.append(Bars(key.colour, path))
     start, step = axis.start, (axis.end - axis.start) / count
     points = {
         label: [(start + number * step, value) for number, value in enumerate(heights)]
@@ -144,10 +145,10 @@ def _polyline(points: Sequence[Point], axis: Axis, top: float) -> str:
     )
 
 
-def _bar(colour: str, x: float, y: float, width: float, height: float) -> Bar:
+def _bar(x: float, floor: float, width: float, height: float) -> str:
     gap = GAP * width
-    sides = (x + gap / 2, y, width - gap, height)
-    return Bar(colour, *(round(side, 1) for side in sides))
+    right = x + width - gap / 2
+    return f"M{x + gap / 2:.1f} {floor:.1f}V{floor - height:.1f}H{right:.1f}V{floor:.1f}"
 
 
 def _table(

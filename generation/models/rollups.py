@@ -20,6 +20,13 @@ class IntegerArray(models.Field):  # type: ignore[type-arg]  # not generic at ru
         return "integer[]"
 
 
+class TextArray(models.Field):  # type: ignore[type-arg]  # not generic at run time
+    """An array of texts."""
+
+    def db_type(self, connection: BaseDatabaseWrapper) -> str:  # noqa: ARG002  # Django's signature
+        return "text[]"
+
+
 class BrinIndex(models.Index):
     """The range of values in each run of pages: a few kilobytes, for a column that grows as the
     table does. Django's own would ask a project for `django.contrib.postgres`.
@@ -52,6 +59,8 @@ class Rollup(models.Model):
     status = models.CharField(max_length=16)
     error_type = models.CharField(max_length=64)
     http_status = models.IntegerField(help_text="Of the last attempt; 0: none came.")
+    first_at = models.DateTimeField(help_text="When the first request arrived.")
+    last_at = models.DateTimeField(help_text="When the last request arrived.")
     requests = models.BigIntegerField()
     priced = models.BigIntegerField(help_text="Those of which the cost is known.")
     retried = models.BigIntegerField(help_text="Those with more than one attempt.")
@@ -63,6 +72,9 @@ class Rollup(models.Model):
     cache_read_tokens = models.DecimalField(max_digits=38, decimal_places=0)
     cache_write_tokens = models.DecimalField(max_digits=38, decimal_places=0)
     cost_usd = models.DecimalField(max_digits=38, decimal_places=9)
+    failed_users = TextArray(
+        help_text="The primary keys of the users whose requests did not succeed, as text."
+    )
     # Histograms: how many requests took as long as a step says (`rollups/histogram.py`), for the
     # steps that any took. Both arrays of a pair have the same length.
     latency_steps = IntegerArray()
@@ -102,8 +114,8 @@ class Spend(models.Model):
 class Spender(models.Model):
     """What one user, or one API key, spent in a bucket of time, in all.
 
-    A row of an hour sums `Spend`, in which a user may have many rows; one of a day sums hours, and
-    one of a week days. So a ranking of three months reads few rows.
+    A row of an hour sums `Spend`, in which a user may have many rows; one of six hours sums hours,
+    and so on to weeks. So a ranking of three months reads few rows.
     """
 
     class Kind(models.TextChoices):
@@ -111,7 +123,7 @@ class Spender(models.Model):
         KEY = "key"
 
     pk = models.CompositePrimaryKey("minutes", "bucket", "kind", "key")
-    minutes = models.SmallIntegerField(help_text="The bucket's length: 60, 1440 or 10080.")
+    minutes = models.SmallIntegerField(help_text="The bucket's length: 60, 360, 1440 or 10080.")
     bucket = models.DateTimeField(help_text="Its start, in UTC; weeks begin on Mondays.")
     kind = models.CharField(max_length=4, choices=Kind.choices)
     key = models.TextField(help_text="As in `Spend`: of the user, or of the API key.")

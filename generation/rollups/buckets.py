@@ -12,7 +12,7 @@ HOUR = timedelta(hours=1)
 # before it; that of `Spend`; and those of `Spender`, of which the first comes from `Spend`.
 ROLLUP_LENGTHS = (5, 60, 360)
 SPEND_LENGTH = 60
-SPENDER_LENGTHS = (60, 1440, 10_080)
+SPENDER_LENGTHS = (60, 360, 1440, 10_080)
 
 
 @dataclass(frozen=True, slots=True)

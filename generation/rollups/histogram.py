@@ -36,10 +36,10 @@ def percentile(counts: Mapping[int, int], share: float) -> float:
         return 0.0
     rank = min(total - 1, int(share * total))  # as `telemetry.durations.percentile` counts
     below = accumulate(counts[step] for step in steps)
-    return _middle(next(step for step, sum_ in zip(steps, below, strict=True) if sum_ > rank))
+    return middle_ms(next(step for step, sum_ in zip(steps, below, strict=True) if sum_ > rank))
 
 
-def _middle(step: int) -> float:
+def middle_ms(step: int) -> float:
     """Returns the middle of the whole milliseconds that a step stands for."""
     if step == 0:
         return 0.0

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _ROLLUP_KEY = ("bucket", "provider", "model", "status", "error_type", "http_status")
+_MOMENTS = "min(first_at) AS first_at, max(last_at) AS last_at"
 _COUNTS = ("requests", "priced", "retried", "fell_back")
 _TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
+_VALUES = (*_COUNTS, *_TOKENS, "cost_usd")
 _HISTOGRAMS = ("latency_steps", "latency_counts", "llm_latency_steps", "llm_latency_counts")
 _SPEND_KEY = ("hour", "user_key", "api_key_id", "provider", "model")
 _SPENDER_KEY = ("minutes", "bucket", "kind", "key")
@@ -57,7 +59,7 @@ def _histogram(name: str, steps: str) -> str:
 )"""
 
 
-def _rollup(minutes: int, source: str, sums: str, steps: dict[str, str]) -> str:
+def _rollup(minutes: int, source: str, sums: str, steps: dict[str, str], users: str) -> str:
     """Returns the statement for rollups of a length, from rows of requests or shorter rollups."""
     histograms = ",".join(_histogram(name, each) for name, each in steps.items())
     key = _commas(_ROLLUP_KEY)
@@ -65,11 +67,17 @@ def _rollup(minutes: int, source: str, sums: str, steps: dict[str, str]) -> str:
 WITH source AS MATERIALIZED ({source}),
 sums AS (SELECT {key}, {sums} FROM source GROUP BY {key}),
 {histograms},
+users AS (
+    SELECT {key}, array_agg(DISTINCT user_key ORDER BY user_key) AS failed_users
+    FROM ({users}) AS each WHERE user_key IS NOT NULL GROUP BY {key}
+),
 fresh AS (
-    SELECT {minutes} AS minutes, *
+    SELECT {minutes} AS minutes, sums.*, latency_steps, latency_counts, llm_latency_steps,
+        llm_latency_counts, coalesce(users.failed_users, '{{}}') AS failed_users
     FROM sums JOIN latency USING ({key}) JOIN llm_latency USING ({key})
+    LEFT JOIN users USING ({key})
 )"""
-    values = (*_COUNTS, *_TOKENS, "cost_usd", *_HISTOGRAMS)
+    values = (*_VALUES, "first_at", "last_at", "failed_users", *_HISTOGRAMS)
     span = _within("bucket", minutes)
     return computed + _replace("generation_rollup", span, ("minutes", *_ROLLUP_KEY), values)
 
@@ -108,24 +116,28 @@ def _rollup_of_log(minutes: int) -> str:
             AS is_fallen_back,
         {_commas(_TOKENS)}, cost_usd,
         width_bucket(latency_ms, {bounds}) AS latency_step,
-        width_bucket(llm_latency_ms, {bounds}) AS llm_latency_step
+        width_bucket(llm_latency_ms, {bounds}) AS llm_latency_step,
+        created_at AS first_at, created_at AS last_at, user_id
     FROM generation_generationlog
     WHERE {_within("created_at")}"""
     sums = f"""count(*) AS requests, count(cost_usd) AS priced,
     count(*) FILTER (WHERE is_retried) AS retried,
     count(*) FILTER (WHERE is_fallen_back) AS fell_back,
-    {_sums((*_TOKENS, "cost_usd"))}"""
+    {_sums((*_TOKENS, "cost_usd"))}, {_MOMENTS}"""
+    users = f"""
+    SELECT {_commas(_ROLLUP_KEY)}, user_id::text AS user_key FROM source
+    WHERE status <> 'succeeded'"""
     steps = {
         name: f"SELECT {_commas(_ROLLUP_KEY)}, {name}_step AS step, 1 AS count FROM source"
         for name in ("latency", "llm_latency")
     }
-    return _rollup(minutes, log, sums, steps)
+    return _rollup(minutes, log, sums, steps, users)
 
 
 def _rollup_of_shorter(minutes: int, shorter: int) -> str:
     rows = f"""
     SELECT {_bin(minutes, "bucket")} AS bucket, provider, model, status, error_type, http_status,
-        {_commas((*_COUNTS, *_TOKENS, "cost_usd", *_HISTOGRAMS))}
+        {_commas((*_VALUES, *_HISTOGRAMS))}, first_at, last_at, failed_users
     FROM generation_rollup
     WHERE {_within("bucket", shorter)}"""
     steps = {
@@ -133,7 +145,8 @@ def _rollup_of_shorter(minutes: int, shorter: int) -> str:
         f" unnest({name}_steps, {name}_counts) AS histogram (step, count)"
         for name in ("latency", "llm_latency")
     }
-    return _rollup(minutes, rows, _sums((*_COUNTS, *_TOKENS, "cost_usd")), steps)
+    users = f"SELECT {_commas(_ROLLUP_KEY)}, unnest(failed_users) AS user_key FROM source"
+    return _rollup(minutes, rows, f"{_sums(_VALUES)}, {_MOMENTS}", steps, users)
 
 
 def _spend() -> str:

@@ -138,15 +138,22 @@ def test_no_field_runs_as_markup(staff, user):
 
 
 def test_attempts_show_as_a_table(staff):
-    call = {"provider": "openai", "model": "gpt-6-luna", "status": 529, "error": "<b>", "ms": 812}
+    call = {
+        "provider": "openai",
+        "model": "gpt-6-luna",
+        "status": 529,
+        "error": "<b>",
+        "ms": 812,
+        "at_ms": 5,
+    }
     log = save_log(attempts=[call, {**call, "status": None, "error": "", "region": "eu"}])
     html = get(staff, f"{LOGS}{log.pk}/change/").html
     table = re.search(r'<table class="log-table">(.*?)</table>', html, re.DOTALL).group(1)
     rows = [re.findall(r"<t[hd]>(.*?)</t[hd]>", row) for row in re.findall(r"<tr>.*?</tr>", table)]
     assert rows == [
-        ["#", "provider", "model", "status", "error", "ms", "region"],
-        ["1", "openai", "gpt-6-luna", "529", "&lt;b&gt;", "812", "–"],
-        ["2", "openai", "gpt-6-luna", "–", "–", "812", "eu"],
+        ["#", "provider", "model", "status", "error", "ms", "at_ms", "region"],
+        ["1", "openai", "gpt-6-luna", "529", "&lt;b&gt;", "812", "5", "–"],
+        ["2", "openai", "gpt-6-luna", "–", "–", "812", "5", "eu"],
     ]
 
 
@@ -214,31 +221,11 @@ def test_only_who_may_view_logs_sees_them(user):
     assert client.get(f"{LOGS}{log.pk}/change/").status_code == 403
     index = get(client, "/admin/")
     assert LOGS not in index.html
-    assert "newest request" not in index.html
+    assert "The last 24 hours" not in index.html
 
     clerk.user_permissions.add(Permission.objects.get(codename="view_generationlog"))
     assert shown(get(client, LOGS)) == [log.pk]
     get(client, f"{LOGS}{log.pk}/change/")
-
-
-def test_the_index_shows_the_outcomes_of_the_newest_requests(staff, monkeypatch):
-    monkeypatch.setattr("generation.admin.dashboard.NEWEST", 4)
-    for age, status in enumerate(["failed", "succeeded", "succeeded", "succeeded", "cancelled"]):
-        save_log(minutes_ago=age, status=status)
-    with CaptureQueriesContext(connection) as queries:
-        newest = get(staff, "/admin/").context["newest"]
-    assert newest["count"] == 4
-    assert [(each["count"], each["percent"]) for each in newest["statuses"]] == [
-        (3, "75.0%"),
-        (1, "25.0%"),
-        (0, "0.0%"),
-        (0, "0.0%"),
-    ]
-    assert sum("generation_generationlog" in query["sql"] for query in queries) == 1
-
-
-def test_the_index_works_without_a_log(staff):
-    assert "newest request" not in get(staff, "/admin/").html
 
 
 def test_the_sidebar_leads_to_pages_that_are_there(staff):

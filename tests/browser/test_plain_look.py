@@ -37,7 +37,7 @@ def save_rows() -> list[str]:
         *(f"{logs[1].pk}/change/", "../profile/", f"../profile/{profile.pk}/change/", "../apikey/"),
         *("../apikey/add/", f"../apikey/{key.pk}/change/", f"../apikey/{key.pk}/revoke/"),
         *("../limit/", f"../limit/{limit.pk}/change/", f"../limit/{limit.pk}/override/"),
-        *("../usagelog/", "../generationaccess/", "../maintenance/"),
+        *("../usagelog/", "../generationaccess/", "../maintenance/", "dashboard/", "errors/"),
     ]
     return [f"{LOGS}{page}" for page in pages]
 

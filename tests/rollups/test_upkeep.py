@@ -213,8 +213,8 @@ async def test_rollups_are_deleted_when_their_retention_is_over(log, settings):
     for minutes, ages in {5: (1, 180, 200), 360: (180, 200, 299, 310)}.items():
         for age in ages:
             await log.execute(
-                "INSERT INTO generation_rollup VALUES ($1, $2, 'p', 'm', 'succeeded', '', 200, 1,"
-                " 1, 0, 0, 1, 1, 0, 0, 0, '{}', '{}', '{}', '{}')",
+                "INSERT INTO generation_rollup VALUES ($1, $2, 'p', 'm', 'succeeded', '', 200, $2,"
+                " $2, 1, 1, 0, 0, 1, 1, 0, 0, 0, '{}', '{}', '{}', '{}', '{}')",
                 minutes,
                 now - timedelta(days=age),
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections import Counter, defaultdict
 from datetime import timedelta
@@ -38,10 +39,14 @@ async def catch_up() -> None:
         assert await rollups.follow(every=NOW, limit_s=60)
 
 
+def roll_up() -> None:
+    asyncio.run(catch_up())
+
+
 def stored() -> tuple[Sums, Sums, Sums]:
     """What the tables of `Rollup`, `Spend` and `Spender` have, by their keys."""
     rollups = {
-        tuple(row[:7]): (*row[7:16], _steps(*row[16:18]), _steps(*row[18:20]))
+        tuple(row[:7]): (*row[7:19], _steps(*row[19:21]), _steps(*row[21:23]))
         for row in Rollup.objects.values_list(*_fields(Rollup))
     }
     spend = {tuple(row[:5]): tuple(row[5:]) for row in Spend.objects.values_list(*_fields(Spend))}
@@ -113,13 +118,17 @@ def _grouped(logs: Iterable[GenerationLog], key: Any) -> Iterable[tuple[Any, lis
 
 def _rollup(rows: list[GenerationLog]) -> tuple[Any, ...]:
     targets = [[(each["provider"], each["model"]) for each in row.attempts] for row in rows]
+    failed = {_user(row) for row in rows if row.status != "succeeded"} - {""}
     return (
+        min(row.created_at for row in rows),
+        max(row.created_at for row in rows),
         len(rows),
         sum(row.cost_usd is not None for row in rows),
         sum(len(each) > 1 for each in targets),
         sum(each[0] != each[-1] for each in targets if each),
         *(sum(getattr(row, name) or 0 for row in rows) for name in TOKENS),
         _cost(rows),
+        sorted(failed),
         dict(Counter(step_of(row.latency_ms) for row in rows)),
         dict(Counter(step_of(row.llm_latency_ms) for row in rows)),
     )
