@@ -55,6 +55,18 @@ def test_the_recommended_values_are_the_defaults():
         ({"LLM_PRICES": "oracle:9i=1/2"}, "use provider:model"),
         ({"RATELIMIT_HEADERS": "some"}, "STACCATO_RATELIMIT_HEADERS='some'"),
         ({"LIMIT_WEBHOOK": "ftp://x"}, "must start with http"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4318"}, "must start with http"),
+        (
+            {"OTEL_EXPORTER_OTLP_HEADERS": "a=1,b"},
+            r"HEADERS=\(hidden\): .*entry 2 is not name=",
+        ),
+        ({"OTEL_EXPORTER_OTLP_HEADERS": "a=%0A"}, "the value of a is not printable ASCII"),
+        ({"OTEL_EXPORTER_OTLP_HEADERS": "a b=1"}, "entry 1 is not name=value"),
+        ({"OTEL_TRACES_SAMPLER_ARG": "2"}, "less than or equal to 1"),
+        (
+            {"OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": "all"},
+            "1/0, true/false, yes/no or on/off",
+        ),
         ({"LLM_FALLBACKS": "gpt"}, "use provider:model; the providers are anthropic, openai,"),
     ],
 )
@@ -81,6 +93,15 @@ def test_settings_are_frozen_and_hide_their_secrets():
 @pytest.mark.parametrize("word", ["1", "true", "YES", "on"])
 def test_booleans_read_in_the_usual_words(word):
     assert conf.parse({"DB_ECHO": word}).db_echo is True
+
+
+@pytest.mark.parametrize(
+    ("word", "captures"),
+    [("true", True), ("SPAN_ONLY", True), ("false", False), ("no_content", False)],
+)
+def test_opentelemetrys_words_for_texts_are_read(word, captures):
+    name = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
+    assert conf.parse({name: word}).otel_instrumentation_genai_capture_message_content == captures
 
 
 def test_the_environment_wins_over_the_file_and_empty_is_not_set(tmp_path, monkeypatch):

@@ -36,6 +36,8 @@ LOUD = {
     "LOG_LEVEL": "DEBUG",
     "ANTHROPIC_API_KEY": PROVIDER_KEY,
     "LLM_TIMEOUT": "2",
+    "OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9",  # nobody listens there
+    "OTEL_EXPORTER_OTLP_HEADERS": "authorization=canary-collector",
 }
 
 

@@ -50,7 +50,7 @@ async def test_as_json_a_request_id_finds_its_lines_and_one_of_them_has_the_figu
     assert each["trace_id"] == TRACE
     assert each["log_id"].endswith(each["span_id"])
     shown = ("level", "user_id", "status", "provider", "attempts", "input_tokens", "error_type")
-    assert [each[name] for name in shown] == ["INFO", 1, "succeeded", "anthropic", 2, 7, ""]
+    assert [each[name] for name in shown] == ["INFO", 1, "succeeded", "anthropic", 2, 10, ""]
 
 
 async def test_without_an_access_log_the_start_and_failures_are_logged_all_the_same(serve, llm):
