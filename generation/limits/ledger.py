@@ -63,6 +63,7 @@ class Ledger:
         self._on_used = on_used
         self._clock = clock
         self._blocks: dict[tuple[int, str], Block] = {}
+        self.epoch = 0  # grows when a block is forgotten, so that nobody goes on with it
         # By how much the database's clock is ahead of ours, which never jumps.
         self._ahead_s = time.time() - clock()
         self._processes = 1
@@ -100,6 +101,7 @@ class Ledger:
             block.adopt(rule)
             return block
         block = self._blocks[key] = Block(rule, subject, window, self._clock())
+        self.epoch += 1
         return block
 
     def find(self, rule: Rule, subject: str) -> Block | None:
@@ -112,25 +114,27 @@ class Ledger:
         Raises `Short`, or `DatabaseUnavailable` within DB_POOL_TIMEOUT of `since`, the request's
         arrival.
         """
-        if self._take(needs):
+        if self.take(needs):
             return
         with metrics.LEASE_WAIT.time():
             await self._database.within(self._reserve_slowly(needs), since=since)
 
-    def _take(self, needs: Sequence[Need]) -> bool:
+    def take(self, needs: Sequence[Need]) -> bool:
+        """Take all of it or nothing, of what this process has leased. Returns whether it did."""
         now = self._clock()
-        stale_before = now - self._ttl_s
         for block, amount in needs:
-            if not block.has(amount, stale_before):
+            is_there = block.is_plain and amount <= block.free and now <= block.good_until
+            if not (is_there or block.has(amount, now)):
                 return False
         for block, amount in needs:
-            block.reserve(amount, now)
+            block.free -= amount
+            block.taken += amount
         return True
 
     async def _reserve_slowly(self, needs: Sequence[Need]) -> None:
         while True:
-            stale_before = self._clock() - self._ttl_s
-            short = [need for need in needs if not need[0].has(need[1], stale_before)]
+            now = self._clock()
+            short = [need for need in needs if not need[0].has(need[1], now)]
             answers = [self._ask(block, amount) for block, amount in short]
             for (block, _amount), answer in zip(short, answers, strict=True):
                 try:
@@ -138,12 +142,14 @@ class Ledger:
                 except StaccatoError:
                     if block.rule.is_enforced:
                         raise
-                    block.answered_at = self._clock()  # what refuses nothing asks for nothing
+                    # What refuses nothing asks for nothing.
+                    block.answered_at = self._clock()
+                    block.good_until = block.answered_at + self._ttl_s
             for need in needs:
                 if need[0].is_hopeless(need[1]):
                     self.refused_at = self._clock()
                     raise Short(need)
-            if self._take(needs):
+            if self.take(needs):
                 return
 
     @property
@@ -178,7 +184,7 @@ class Ledger:
         is_scarce = block.amount < 2 * self._processes > 2
         if is_scarce and block.answer is None and block.free > 0:
             # There may be none left for the others: they need not wait for the next tick.
-            block.given = block.free
+            block.give_back(block.free)
             self._ask_quietly(block)
 
     # --- PostgreSQL ---------------------------------------------------------------------------
@@ -213,7 +219,7 @@ class Ledger:
         now = self._clock()
         for row in rows:
             block = asked[row.limit_id, row.subject, row.start, row.generation]
-            block.take_answer(row, now)
+            block.take_answer(row, now, self._ttl_s)
             self._on_used(block)
         if rows:
             self._processes = max(rows[0].processes, 1)
@@ -227,6 +233,7 @@ class Ledger:
             end = block.window.end
             if (end is not None and end <= self.now() and not block.reserved) or block.is_done(now):
                 del self._blocks[key]
+                self.epoch += 1
             elif block.tick(now, self._processes) or self._is_silent(block, now):
                 self._ask_quietly(block)
         if self._blocks and now >= self._bury_at:
@@ -244,7 +251,7 @@ class Ledger:
         for block in self._blocks.values():
             block.demand = 0.0
             if block.answer is None and block.answered_at is not None and block.free > 0:
-                block.given = block.free
+                block.give_back(block.free)
                 with contextlib.suppress(StaccatoError):
                     pending.append(self._ask(block, 0))
         await asyncio.gather(*pending, return_exceptions=True)

@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import time
 from decimal import Decimal
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from generation.errors import DatabaseUnavailable
 from generation.limits import estimates
 from generation.limits.ledger import Short
+from generation.limits.terms import Unpriced
 from generation.llm.policy import is_success
 from generation.llm.prices import nano
 from generation.records import Charge, Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from generation.errors import LLMError
     from generation.limits.blocks import Block
     from generation.limits.ledger import Ledger, Need
-    from generation.limits.rules import Rule
+    from generation.limits.terms import Caller, Tariff, Terms
     from generation.records import Prompt, Usage
 
 # Without a reply, these show that the provider has not worked.
@@ -40,147 +39,111 @@ _NOTHING_SENT = frozenset(
 _NOTHING = (0, 0)
 
 
-class Unpriced(Exception):  # an answer, not an error
-    """A budget in dollars applies to a model without a price."""
-
-    def __init__(self, rule: Rule) -> None:
-        super().__init__(rule.name)
-        self.rule = rule
-
-
-class Tariff(Protocol):
-    """What tokens of a provider's model cost, in billionths of a dollar; None: nobody knows."""
-
-    def most(self, provider: str, model: str, given: int, made: int) -> int | None:
-        """Returns the most that a call of so many tokens may cost."""
-
-    def charge(self, provider: str, model: str, usage: Usage) -> int | None:
-        """Returns what it did cost."""
-
-
 class Meter:
-    """Belongs to one call. Nothing of it outlives the call's task."""
+    """Belongs to one call. Nothing of it outlives the call's task.
+
+    It runs for each generation, so it makes few objects and calls few functions.
+    """
 
     __slots__ = (
-        "_charges",
+        "_caller",
+        "_given",
         "_has_reached",
         "_held",
-        "_is_settled",
         "_ledger",
+        "_made",
         "_once",
-        "_prompt",
-        "_rules",
+        "_settled",
         "_spent",
         "_target",
         "_tariff",
-        "_tokens",
-        "blocks",
+        "_terms",
         "is_assumed",
+        "terms",
     )
 
     def __init__(
         self,
         ledger: Ledger,
         tariff: Tariff,
-        rules: Sequence[tuple[Rule, str]],
+        caller: Caller,
         prompt: Prompt | None,
+        terms: Terms,
     ) -> None:
-        """`rules` with the subject of each. Without a prompt, nobody knows what the call will
+        """`terms` are those of the first target. Without a prompt, nobody knows what the call will
         cost: it takes the least, and settles what it was."""
         self._ledger = ledger
         self._tariff = tariff
-        self._rules = rules
-        self._prompt = prompt
-        self._tokens: tuple[int, int] | None = None  # of the prompt, and the most of the answer
-        self._once: dict[int, Block] = {}  # by the ids of their rules
-        self._held: dict[Block, int] = {}  # for the attempt to come, or under way
-        self._spent: dict[Block, int] = {}
+        self._caller = caller
+        self.terms = self._terms = terms
+        # Tokens of the prompt, and the most of the answer.
+        if prompt is None:
+            self._given, self._made = 0, 1
+        else:
+            self._given = estimates.input_tokens(prompt)
+            self._made = estimates.output_tokens(prompt)
+        self._once: tuple[Need, ...] = ()  # what a call takes of once, whatever its attempts
+        self._held: list[Need] = []  # for the attempt to come, or under way
+        self._spent: list[Need] = []  # by attempts
         self._target: tuple[str, str] | None = None  # of an attempt under way
         self._has_reached = False
-        self._is_settled = False
-        self._charges: tuple[Charge, ...] = ()
+        self._settled: tuple[Charge, ...] | None = None
         self.is_assumed = False  # that all was spent which was reserved
-        self.blocks: tuple[Block, ...] = ()  # of the first target
 
     # --- before ---------------------------------------------------------------------------------
 
-    async def open(self, provider: str, model: str, since: float) -> None:
-        """Reserve what the first attempt may cost. Raises `Short`, `Unpriced` or
-        `DatabaseUnavailable`."""
-        await self._reserve(provider, model, since)
-        self.blocks = (*self._once.values(), *self._held)
+    async def open(self, since: float) -> None:
+        """Reserve what the first attempt may cost. Raises `Short` or `DatabaseUnavailable`."""
+        terms = self._terms
+        held = self._wanted(terms)
+        needs = [*terms.once, *held]
+        if not self._ledger.take(needs):
+            await self._ledger.reserve(needs, since)
+        self._once = terms.once
+        self._held = held
 
     async def extend(self, provider: str, model: str) -> bool:
         """Reserve what another attempt may cost. Returns whether the limits allow it."""
         try:
-            await self._reserve(provider, model, time.monotonic())
+            terms = self._caller.terms(provider, model, self._ledger, self._tariff)
+            wanted, held = self._wanted(terms), dict(self._held)
+            taken = {block.rule.id for block, _one in self._once}
+            once = [need for need in terms.once if need[0].rule.id not in taken]
+            lacking = [(block, amount - held.get(block, 0)) for block, amount in wanted]
+            needs = [*once, *(need for need in lacking if need[1] > 0)]
+            await self._ledger.reserve(needs, time.monotonic())
         except (Short, Unpriced, DatabaseUnavailable):
             return False
+        kept = dict(wanted)
+        for block, amount in held.items():
+            if (surplus := amount - kept.get(block, 0)) > 0:
+                block.settle(surplus, 0)
+        self._once += tuple(once)
+        self._held, self._terms = wanted, terms
         return True
 
-    async def _reserve(self, provider: str, model: str, since: float) -> None:
-        once, wanted, needs = self._needs(provider, model)
-        if needs:
-            await self._ledger.reserve(needs, since)
-        self._once |= once
-        for block, amount in self._held.items():
-            if (surplus := amount - wanted.get(block, 0)) > 0:
-                block.settle(surplus, 0)
-        self._held = wanted
+    def _wanted(self, terms: Terms) -> list[Need]:
+        """Returns what an attempt may take, of tokens before dollars."""
+        wanted: list[Need] = []
+        given, made = self._given, self._made
+        for block in terms.tokens:
+            wanted.append((block, given + made))  # noqa: PERF401  # a comprehension is a call
+        if terms.dollars and terms.price is not None:
+            most = terms.price.most(given, made)
+            for block in terms.dollars:
+                wanted.append((block, most))  # noqa: PERF401  # see above
+        return wanted
 
-    def _needs(
-        self, provider: str, model: str
-    ) -> tuple[dict[int, Block], dict[Block, int], list[Need]]:
-        """Returns what an attempt takes: of blocks that a call takes of once, of all others, and
-        which of that is not reserved yet. Raises `Unpriced`."""
-        once: dict[int, Block] = {}
-        wanted: dict[Block, int] = {}
-        needs: list[Need] = []
-        for rule, subject in self._rules:
-            if rule.is_targeted and not rule.covers(provider, model):
-                continue
-            block = self._ledger.block(rule, subject)
-            if rule.is_once:
-                if rule.id not in self._once:
-                    once[rule.id] = block
-                    needs.append((block, 1))
-                continue
-            amount = self._amount(rule, provider, model)
-            if amount or not rule.is_enforced:
-                wanted[block] = amount
-                lacking = amount - self._held.get(block, 0)
-                if lacking > 0:
-                    needs.append((block, lacking))
-        return once, wanted, needs
-
-    def _amount(self, rule: Rule, provider: str, model: str) -> int:
-        if self._prompt is None:
-            return 1
-        if self._tokens is None:
-            given = estimates.input_tokens(self._prompt)
-            self._tokens = (given, estimates.output_tokens(self._prompt))
-        amount = self._price(rule, provider, model, *self._tokens)
-        if amount is None:
-            if rule.is_enforced:
-                raise Unpriced(rule)
-            return 0
-        return amount
-
-    def _price(self, rule: Rule, provider: str, model: str, given: int, made: int) -> int | None:
-        if rule.unit == "tokens":
-            return given + made
-        return self._tariff.most(provider, model, given, made)
-
-    def fitting_max_tokens(self, block: Block, provider: str, model: str) -> int | None:
+    def fitting_max_tokens(self, block: Block) -> int | None:
         """Returns which `max_tokens` would fit into the whole of a limit; None if none would."""
-        if self._tokens is None or block.rule.is_once:
+        if block.rule.is_once:
             return None
-        given, high = self._tokens
-        low = 0
+        price = self._terms.price if block.rule.unit == "usd" else None
+        low, high = 0, self._made
         while low < high:
             middle = (low + high + 1) // 2
-            amount = self._price(block.rule, provider, model, given, middle)
-            if amount is not None and amount <= block.amount:
+            most = self._given + middle if price is None else price.most(self._given, middle)
+            if most <= block.amount:
                 low = middle
             else:
                 high = middle - 1
@@ -192,17 +155,20 @@ class Meter:
         self._target = (provider, model)
 
     def answered(self, model: str, usage: Usage) -> None:
-        if self._target is None:
+        target = self._target
+        if target is None:
             return
-        provider, asked = self._target
         self._has_reached = True
-        if not usage.total_tokens or usage.is_estimated:
+        tokens = usage.total_tokens
+        if not tokens or usage.is_estimated:
             self._finish(None)
             return
-        cost = self._tariff.charge(provider, model, usage)
-        if cost is None:  # it answers by a name that has no price
-            cost = self._tariff.charge(provider, asked, usage)
-        self._finish((usage.total_tokens, cost))
+        price, cost = self._terms.price, None
+        if price is not None and self._terms.dollars:
+            if model != target[1]:  # it may answer by another name, which may have no price
+                price = self._tariff.price(target[0], model) or price
+            cost = price.charge(usage)
+        self._finish((tokens, cost))
 
     def failed(self, error: LLMError) -> None:
         if self._target is None:  # the attempt has not begun, so its reservation is still good
@@ -222,17 +188,17 @@ class Meter:
     def _finish(self, used: tuple[int, int | None] | None) -> None:
         """Settle an attempt: tokens and US dollars, or None for all that was reserved."""
         self._target = None
-        for block, reserved in self._held.items():
+        if used is None and self._held:
+            self.is_assumed = True
+        for block, reserved in self._held:
             actual = reserved
-            if used is None:
-                self.is_assumed = True
-            elif block.rule.unit == "tokens":
-                actual = used[0]
-            elif used[1] is not None:
-                actual = used[1]
-            block.settle(reserved, actual)
-            self._spent[block] = self._spent.get(block, 0) + actual
-        self._held = {}
+            if used is not None:
+                settled = used[0] if block.rule.unit == "tokens" else used[1]
+                actual = reserved if settled is None else settled
+            block.free += reserved - actual
+            block.spent += actual
+            self._spent.append((block, actual))
+        self._held = []
 
     # --- after --------------------------------------------------------------------------------
 
@@ -244,31 +210,29 @@ class Meter:
 
     def settle(self) -> tuple[Charge, ...]:
         """Returns what the call's row settles. Call it when no attempt follows."""
-        if not self._is_settled:
-            self._is_settled = True
-            if self._target is not None:  # cancelled while the provider worked
-                self._has_reached = True
-                self._finish(None)
-            for block, reserved in self._held.items():
-                block.settle(reserved, 0)
-            self._held = {}
-            for block in self._once.values():
-                if block.rule.unit == "requests":
-                    block.settle(1, int(self._has_reached))
-                    self._spent[block] = int(self._has_reached)
-            self._charges = tuple(
-                [
-                    Charge(block.lease, amount)
-                    for block, amount in self._spent.items()
-                    if amount and block.lease is not None
-                ]
-            )
-        return self._charges
+        if self._settled is not None:
+            return self._settled
+        if self._target is not None:  # cancelled while the provider worked
+            self._has_reached = True
+            self._finish(None)
+        for block, reserved in self._held:
+            block.settle(reserved, 0)
+        self._held = []
+        for block, _one in self._once:
+            if block.rule.unit == "requests":
+                block.settle(1, int(self._has_reached))
+                self._spent.append((block, int(self._has_reached)))
+        charges: dict[int, int] = {}
+        for block, amount in self._spent:
+            if amount and block.lease is not None:
+                charges[block.lease] = charges.get(block.lease, 0) + amount
+        self._settled = tuple([{"lease": lease, "amount": charges[lease]} for lease in charges])
+        return self._settled
 
     def release(self) -> None:
         """The call's task has ended, however it did."""
         self.settle()
-        for block in self._once.values():
+        for block, _one in self._once:
             if block.rule.unit == "in_flight":
                 self._ledger.free_place(block)
-        self._once = {}
+        self._once = ()

@@ -9,12 +9,14 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from generation.errors import DatabaseUnavailable
 from generation.limits.rules import Rule
+from generation.limits.terms import Caller
 from generation.telemetry.logs import throttled_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
+    from generation.limits.terms import Rules
     from generation.store.limits import LimitTables
 
 logger = throttled_logger(__name__)
@@ -32,7 +34,7 @@ class Policies:
         self._version: tuple[int, int] | None = None  # None: never read
         self._of: dict[tuple[str, str], list[Rule]] = {}
         self.rules: tuple[Rule, ...] = ()
-        self.of: Callable[[Any, Any], tuple[tuple[Rule, str], ...]] = lambda _key, _user: ()
+        self.of: Callable[[Any, Any], Caller | None] = lambda _key, _user: None
 
     @property
     def are_known(self) -> bool:
@@ -65,17 +67,22 @@ class Policies:
         for rule in self.rules:
             found[rule.scope, rule.owner].append(rule)
         self._of = dict(found)
-        self.of = lru_cache(_CALLERS)(self._find)
+        # Users of one key are one caller where only the key is limited.
+        callers = lru_cache(_CALLERS)(Caller)
+        self.of = lru_cache(_CALLERS)(lambda key_id, user_id: self._find(callers, key_id, user_id))
 
-    def _find(self, key_id: Any, user_id: Any) -> tuple[tuple[Rule, str], ...]:
-        """Returns the rules for a call with this key for this user, either of which may be None;
-        each with whose share of it the call takes."""
+    def _find(
+        self, callers: Callable[[Rules], Caller], key_id: Any, user_id: Any
+    ) -> Caller | None:
+        """Returns whom a call with this key for this user concerns, either of which may be None;
+        None: nobody's limits."""
         found = list(self._of.get(("all", ""), ()))
         for scope, owner in (("key", key_id), ("user", user_id)):
             if owner is not None:
                 found += self._of.get((scope, ""), ())
                 found += self._of.get((scope, str(owner)), ())
-        return tuple((rule, rule.subject(key_id, user_id)) for rule in found)
+        rules = tuple((rule, rule.subject(key_id, user_id)) for rule in found)
+        return callers(rules) if rules else None
 
 
 def _rule_of(row: Any) -> Rule:
