@@ -1,0 +1,127 @@
+"""What limits the calls of one caller to one target: found once, and used by each call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from generation.limits.rules import Rule
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from generation.limits.ledger import Ledger, Need
+    from generation.records import Usage
+
+
+TARGETS = 1000  # of one caller that are kept; callers choose the names of models
+
+
+Rules: TypeAlias = tuple[tuple[Rule, str], ...]  # each with whose share of it a call takes
+
+
+class Price(Protocol):
+    """What tokens of one model cost, in billionths of a dollar."""
+
+    @property
+    def is_free(self) -> bool: ...
+
+    def most(self, given: int, made: int) -> int:
+        """Returns the most that a call of so many tokens may cost."""
+
+    def charge(self, usage: Usage) -> int:
+        """Returns what it did cost."""
+
+
+class Own:
+    """Of a call that is not ours, which takes the least: its code says at its end what it did
+    cost."""
+
+    is_free = False
+
+    def most(self, _given: int, _made: int) -> int:
+        return 1
+
+    def charge(self, _usage: Usage) -> int:
+        raise AssertionError("what an own call costs is said by its code")
+
+
+class Tariff(Protocol):
+    def price(self, provider: str, model: str) -> Price | None:
+        """Returns the price of a provider's model; None: nobody knows it."""
+
+
+class Unpriced(Exception):  # an answer, not an error
+    """A budget in dollars applies to a model without a price."""
+
+    def __init__(self, rule: Rule) -> None:
+        super().__init__(rule.name)
+        self.rule = rule
+
+
+class Terms:
+    """The blocks that each call takes of. Good until a window ends, or the ledger forgets a
+    block."""
+
+    __slots__ = (
+        "blocks",
+        "dollars",
+        "ends_at",
+        "epoch",
+        "has_shadows",
+        "headers",
+        "once",
+        "price",
+        "tokens",
+    )
+
+    def __init__(
+        self, rules: Sequence[tuple[Rule, str]], ledger: Ledger, price: Price | None
+    ) -> None:
+        """Raises `Unpriced`."""
+        blocks = [ledger.block(rule, subject) for rule, subject in rules]
+        self.price = price
+        self.once: tuple[Need, ...] = tuple((block, 1) for block in blocks if block.rule.is_once)
+        self.tokens = tuple(block for block in blocks if block.rule.unit == "tokens")
+        dollars = [block for block in blocks if block.rule.unit == "usd"]
+        enforced = [block.rule for block in dollars if block.rule.is_enforced]
+        if price is None and enforced:
+            raise Unpriced(enforced[0])
+        # What is free passes a spent budget.
+        self.dollars = () if price is None or price.is_free else tuple(dollars)
+        self.blocks = (*(block for block, _one in self.once), *self.tokens, *self.dollars)
+        self.has_shadows = not all(block.rule.is_enforced for block in self.blocks)
+        ends = [block.ends_at for block in self.blocks if block.ends_at is not None]
+        self.ends_at = min(ends, default=float("inf"))
+        self.epoch = ledger.epoch
+        # As answers have them, by whether the caller is a service, and of which time.
+        self.headers: dict[bool, tuple[float, dict[str, str]]] = {}
+
+
+class Caller:
+    """All calls with the same API key, or for the same user, that the same limits concern."""
+
+    __slots__ = ("_terms", "rules")
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+        self._terms: dict[tuple[str, str], Terms] = {}
+
+    def terms(self, provider: str, model: str, ledger: Ledger, tariff: Tariff) -> Terms:
+        """Of a call that is not ours there is no provider. Raises `Unpriced`."""
+        target = (provider, model)
+        terms = self._terms.get(target)
+        if terms is None or terms.epoch != ledger.epoch or ledger.timestamp() >= terms.ends_at:
+            rules = [each for each in self.rules if each[0].covers(provider, model)]
+            price = tariff.price(provider, model) if provider else Own()
+            terms = Terms(rules, ledger, price)
+            if len(self._terms) >= TARGETS:
+                self._terms.clear()
+            self._terms[target] = terms
+        return terms
+
+    def free(self, provider: str, model: str, ledger: Ledger) -> Terms:
+        """Returns the terms of a call that costs neither tokens nor money."""
+        rules = [
+            each for each in self.rules if each[0].is_once and each[0].covers(provider, model)
+        ]
+        return Terms(rules, ledger, None)
