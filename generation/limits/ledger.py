@@ -61,11 +61,11 @@ class Ledger:
         self._tables = tables
         self._ttl_s = ttl_s
         self._on_used = on_used
-        self._clock = clock
+        self.clock = clock
         self._blocks: dict[tuple[int, str], Block] = {}
         self.epoch = 0  # grows when a block is forgotten, so that nobody goes on with it
         # By how much the database's clock is ahead of ours, which never jumps.
-        self._ahead_s = time.time() - clock()
+        self.ahead_s = time.time() - clock()
         self._processes = 1
         self.refused_at = -TICK_S  # when PostgreSQL last left too little for a call
         self._bury_at = 0.0
@@ -78,13 +78,13 @@ class Ledger:
 
     def now(self) -> datetime:
         """Returns the database's time, as far as this process knows it."""
-        return datetime.fromtimestamp(self._clock() + self._ahead_s, UTC)
+        return datetime.fromtimestamp(self.clock() + self.ahead_s, UTC)
 
     def timestamp(self) -> float:
-        return self._clock() + self._ahead_s
+        return self.clock() + self.ahead_s
 
     def note_time(self, now: datetime) -> None:
-        self._ahead_s = now.timestamp() - self._clock()
+        self.ahead_s = now.timestamp() - self.clock()
 
     # --- what calls do ------------------------------------------------------------------------
 
@@ -94,13 +94,13 @@ class Ledger:
         block = self._blocks.get(key)
         if block is not None and block.rule is rule:
             ends_at = block.ends_at
-            if ends_at is None or self._clock() + self._ahead_s < ends_at:
+            if ends_at is None or self.clock() + self.ahead_s < ends_at:
                 return block
         window = rule.window_at(self.now())
         if block is not None and (block.window, block.rule.generation) == (window, rule.generation):
             block.adopt(rule)
             return block
-        block = self._blocks[key] = Block(rule, subject, window, self._clock())
+        block = self._blocks[key] = Block(rule, subject, window, self.clock())
         self.epoch += 1
         return block
 
@@ -114,14 +114,13 @@ class Ledger:
         Raises `Short`, or `DatabaseUnavailable` within DB_POOL_TIMEOUT of `since`, the request's
         arrival.
         """
-        if self.take(needs):
+        if self.take(needs, self.clock()):
             return
         with metrics.LEASE_WAIT.time():
             await self._database.within(self._reserve_slowly(needs), since=since)
 
-    def take(self, needs: Sequence[Need]) -> bool:
+    def take(self, needs: Sequence[Need], now: float) -> bool:
         """Take all of it or nothing, of what this process has leased. Returns whether it did."""
-        now = self._clock()
         for block, amount in needs:
             is_there = block.is_plain and amount <= block.free and now <= block.good_until
             if not (is_there or block.has(amount, now)):
@@ -133,7 +132,7 @@ class Ledger:
 
     async def _reserve_slowly(self, needs: Sequence[Need]) -> None:
         while True:
-            now = self._clock()
+            now = self.clock()
             short = [need for need in needs if not need[0].has(need[1], now)]
             answers = [self._ask(block, amount) for block, amount in short]
             for (block, _amount), answer in zip(short, answers, strict=True):
@@ -143,23 +142,23 @@ class Ledger:
                     if block.rule.is_enforced:
                         raise
                     # What refuses nothing asks for nothing.
-                    block.answered_at = self._clock()
+                    block.answered_at = self.clock()
                     block.good_until = block.answered_at + self._ttl_s
             for need in needs:
                 if need[0].is_hopeless(need[1]):
-                    self.refused_at = self._clock()
+                    self.refused_at = self.clock()
                     raise Short(need)
-            if self.take(needs):
+            if self.take(needs, self.clock()):
                 return
 
     @property
     def has_refused(self) -> bool:
         """Whether any call was refused within the last second."""
-        return self._clock() - self.refused_at < TICK_S
+        return self.clock() - self.refused_at < TICK_S
 
     def hopeless(self, needs: Sequence[Need]) -> Need | None:
         """Returns what is known to be refused, without asking: the last answer was a moment ago."""
-        recent = self._clock() - TICK_S
+        recent = self.clock() - TICK_S
         for block, amount in needs:
             at = block.answered_at
             if at is not None and at > recent and block.is_hopeless(amount):
@@ -169,7 +168,7 @@ class Ledger:
     async def look(self, blocks: Sequence[Block]) -> None:
         """Ask how windows stand, unless that is known of a second ago. Raises
         `DatabaseUnavailable`."""
-        recent = self._clock() - TICK_S
+        recent = self.clock() - TICK_S
         answers = [
             self._ask(block, 0)
             for block in blocks
@@ -216,7 +215,7 @@ class Ledger:
             ttl=timedelta(seconds=self._ttl_s),
             processes=self._processes,
         )
-        now = self._clock()
+        now = self.clock()
         for row in rows:
             block = asked[row.limit_id, row.subject, row.start, row.generation]
             block.take_answer(row, now, self._ttl_s)
@@ -228,7 +227,7 @@ class Ledger:
 
     async def tick(self) -> None:
         """About once a second: lease for the demand, give back what lies idle, say that we live."""
-        now = self._clock()
+        now = self.clock()
         for key, block in list(self._blocks.items()):
             end = block.window.end
             if (end is not None and end <= self.now() and not block.reserved) or block.is_done(now):

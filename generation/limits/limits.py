@@ -10,7 +10,7 @@ from generation.limits.ledger import Ledger, Short
 from generation.limits.meter import Meter
 from generation.limits.policies import Policies
 from generation.limits.refusals import headers, refusal, stand
-from generation.limits.terms import Unpriced
+from generation.limits.terms import NO_HEADERS, Caller, Headers, Unpriced
 from generation.telemetry import metrics
 
 if TYPE_CHECKING:
@@ -44,12 +44,11 @@ class Limits:
     ) -> None:
         self._style = settings.ratelimit_headers
         self._tables = store.limits
-        self._tariff = llm
-        self.policies = Policies(store.limits)
         self.alerts = Alerts(store.limits, send)
         self.ledger = Ledger(
             database, store.limits, ttl_s=store.claims.lease_s, on_used=self.alerts.note_used
         )
+        self.policies = Policies(store.limits, lambda rules: Caller(rules, self.ledger, llm))
 
     async def refresh(self) -> None:
         """Read the limits if they have changed. Raises `DatabaseUnavailable`."""
@@ -63,13 +62,13 @@ class Limits:
 
     async def tidy(self) -> None:
         """Raises `DatabaseUnavailable`."""
-        if not self.policies.is_empty:
+        if self.policies.rules:
             await self._tables.tidy()
 
     def refuse_early(self, request: GenerationRequest) -> None:
         """Raises `LimitReached` where the last answer, a moment ago, says that nothing is left, so
         that a flood costs little. Not for a request that may be answered from the log."""
-        if self.policies.is_empty or not self.ledger.has_refused or request.idempotency_key:
+        if not self.ledger.has_refused or request.idempotency_key:
             return
         caller = self.policies.of(request.grant.key_id, request.user_id)
         if caller is None:
@@ -92,22 +91,19 @@ class Limits:
 
         Raises `LimitReached` or `DatabaseUnavailable`.
         """
-        if self.policies.is_empty:
-            return None
         grant = request.grant
         caller = self.policies.of(grant.key_id, request.user_id)
         if caller is None:
             return None
         provider, model = (prompt.provider, prompt.model) if prompt else ("", "")
+        now = self.ledger.clock()
         try:
-            if is_free:
-                terms = caller.free(provider, model, self.ledger)
-            else:
-                terms = caller.terms(provider, model, self.ledger, self._tariff)
+            terms = caller.free(provider, model) if is_free else caller.terms(provider, model, now)
             if not terms.blocks:
                 return None
-            meter = Meter(self.ledger, self._tariff, caller, prompt, terms)
-            await meter.open(request.started)
+            meter = Meter(caller, terms, prompt)
+            if not meter.open(now):
+                await meter.open_slowly(request.started)
         except Short as short:
             fitting = meter.fitting_max_tokens(short.block)
             raise self._refusal((short.block, short.amount), grant, fitting) from None
@@ -122,14 +118,15 @@ class Limits:
             self._count_shadows(terms)
         return meter
 
-    def headers(self, meter: Meter | None, grant: Grant) -> dict[str, str]:
+    def headers(self, meter: Meter | None, grant: Grant) -> Headers:
         """Returns what an answer says of the limits of its caller's own key or user."""
         if meter is None or self._style == "off":
-            return {}
+            return NO_HEADERS
         now, kept = self.ledger.timestamp(), meter.terms.headers
         made = kept.get(grant.is_service)
         if made is None or not 0 <= now - made[0] < HEADERS_KEPT_S:
-            made = kept[grant.is_service] = (now, self._make_headers(meter.terms, grant, now))
+            texts = self._make_headers(meter.terms, grant, now)
+            made = kept[grant.is_service] = (now, Headers.of(texts))
         return made[1]
 
     def _make_headers(self, terms: Terms, grant: Grant, now: float) -> dict[str, str]:
@@ -141,8 +138,6 @@ class Limits:
     async def standing(self, grant: Grant, user_id: object) -> list[dict[str, Any]]:
         """Returns how the limits of a caller's own key or user stand. Raises
         `DatabaseUnavailable`."""
-        if self.policies.is_empty:
-            return []
         caller = self.policies.of(grant.key_id, user_id)
         blocks = [
             self.ledger.block(rule, subject)

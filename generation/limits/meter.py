@@ -19,10 +19,12 @@ from generation.llm.prices import nano
 from generation.records import Charge, Finding
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from generation.errors import LLMError
     from generation.limits.blocks import Block
-    from generation.limits.ledger import Ledger, Need
-    from generation.limits.terms import Caller, Tariff, Terms
+    from generation.limits.ledger import Need
+    from generation.limits.terms import Caller, Terms
     from generation.records import Prompt, Usage
 
 # Without a reply, these show that the provider has not worked.
@@ -50,40 +52,24 @@ class Meter:
         "_given",
         "_has_reached",
         "_held",
-        "_ledger",
         "_made",
         "_once",
         "_settled",
         "_spent",
         "_target",
-        "_tariff",
-        "_terms",
         "is_assumed",
         "terms",
     )
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        tariff: Tariff,
-        caller: Caller,
-        prompt: Prompt | None,
-        terms: Terms,
-    ) -> None:
+    def __init__(self, caller: Caller, terms: Terms, prompt: Prompt | None) -> None:
         """`terms` are those of the first target. Without a prompt, nobody knows what the call will
         cost: it takes the least, and settles what it was."""
-        self._ledger = ledger
-        self._tariff = tariff
         self._caller = caller
-        self.terms = self._terms = terms
+        self.terms = terms
         # Tokens of the prompt, and the most of the answer.
-        if prompt is None:
-            self._given, self._made = 0, 1
-        else:
-            self._given = estimates.input_tokens(prompt)
-            self._made = estimates.output_tokens(prompt)
+        self._given, self._made = (0, 1) if prompt is None else estimates.tokens(prompt)
         self._once: tuple[Need, ...] = ()  # what a call takes of once, whatever its attempts
-        self._held: list[Need] = []  # for the attempt to come, or under way
+        self._held: Sequence[Need] = ()  # for the attempt to come, or under way
         self._spent: list[Need] = []  # by attempts
         self._target: tuple[str, str] | None = None  # of an attempt under way
         self._has_reached = False
@@ -92,34 +78,39 @@ class Meter:
 
     # --- before ---------------------------------------------------------------------------------
 
-    async def open(self, since: float) -> None:
-        """Reserve what the first attempt may cost. Raises `Short` or `DatabaseUnavailable`."""
-        terms = self._terms
-        held = self._wanted(terms)
-        needs = [*terms.once, *held]
-        if not self._ledger.take(needs):
-            await self._ledger.reserve(needs, since)
-        self._once = terms.once
-        self._held = held
+    def open(self, now: float) -> bool:
+        """Reserve what the first attempt may cost, of what this process has leased. Returns whether
+        it did; `now` is by the ledger's clock."""
+        once, held = self.terms.once, self._wanted(self.terms)
+        if not self._caller.ledger.take([*once, *held], now):
+            return False
+        self._once, self._held = once, held
+        return True
+
+    async def open_slowly(self, since: float) -> None:
+        """The same, when PostgreSQL has been asked. Raises `Short` or `DatabaseUnavailable`."""
+        once, held = self.terms.once, self._wanted(self.terms)
+        await self._caller.ledger.reserve([*once, *held], since)
+        self._once, self._held = once, held
 
     async def extend(self, provider: str, model: str) -> bool:
         """Reserve what another attempt may cost. Returns whether the limits allow it."""
+        ledger, held = self._caller.ledger, dict(self._held)
+        taken = {block.rule.id for block, _one in self._once}
         try:
-            terms = self._caller.terms(provider, model, self._ledger, self._tariff)
-            wanted, held = self._wanted(terms), dict(self._held)
-            taken = {block.rule.id for block, _one in self._once}
+            terms = self._caller.terms(provider, model, ledger.clock())
             once = [need for need in terms.once if need[0].rule.id not in taken]
-            lacking = [(block, amount - held.get(block, 0)) for block, amount in wanted]
+            wanted = dict(self._wanted(terms))
+            lacking = [(block, amount - held.get(block, 0)) for block, amount in wanted.items()]
             needs = [*once, *(need for need in lacking if need[1] > 0)]
-            await self._ledger.reserve(needs, time.monotonic())
+            await ledger.reserve(needs, time.monotonic())
         except (Short, Unpriced, DatabaseUnavailable):
             return False
-        kept = dict(wanted)
         for block, amount in held.items():
-            if (surplus := amount - kept.get(block, 0)) > 0:
+            if (surplus := amount - wanted.get(block, 0)) > 0:
                 block.settle(surplus, 0)
         self._once += tuple(once)
-        self._held, self._terms = wanted, terms
+        self._held, self.terms = tuple(wanted.items()), terms
         return True
 
     def _wanted(self, terms: Terms) -> list[Need]:
@@ -138,7 +129,7 @@ class Meter:
         """Returns which `max_tokens` would fit into the whole of a limit; None if none would."""
         if block.rule.is_once:
             return None
-        price = self._terms.price if block.rule.unit == "usd" else None
+        price = self.terms.price if block.rule.unit == "usd" else None
         low, high = 0, self._made
         while low < high:
             middle = (low + high + 1) // 2
@@ -163,10 +154,10 @@ class Meter:
         if not tokens or usage.is_estimated:
             self._finish(None)
             return
-        price, cost = self._terms.price, None
-        if price is not None and self._terms.dollars:
+        price, cost = self.terms.price, None
+        if price is not None and self.terms.dollars:
             if model != target[1]:  # it may answer by another name, which may have no price
-                price = self._tariff.price(target[0], model) or price
+                price = self._caller.tariff.price(target[0], model) or price
             cost = price.charge(usage)
         self._finish((tokens, cost))
 
@@ -193,12 +184,12 @@ class Meter:
         for block, reserved in self._held:
             actual = reserved
             if used is not None:
-                settled = used[0] if block.rule.unit == "tokens" else used[1]
-                actual = reserved if settled is None else settled
+                said = used[0] if block.rule.unit == "tokens" else used[1]
+                actual = reserved if said is None else said
             block.free += reserved - actual
             block.spent += actual
             self._spent.append((block, actual))
-        self._held = []
+        self._held = ()
 
     # --- after --------------------------------------------------------------------------------
 
@@ -217,22 +208,27 @@ class Meter:
             self._finish(None)
         for block, reserved in self._held:
             block.settle(reserved, 0)
-        self._held = []
+        self._held = ()
+        spent, is_spent = self._spent, int(self._has_reached)
         for block, _one in self._once:
             if block.rule.unit == "requests":
-                block.settle(1, int(self._has_reached))
-                self._spent.append((block, int(self._has_reached)))
-        charges: dict[int, int] = {}
-        for block, amount in self._spent:
-            if amount and block.lease is not None:
-                charges[block.lease] = charges.get(block.lease, 0) + amount
-        self._settled = tuple([{"lease": lease, "amount": charges[lease]} for lease in charges])
-        return self._settled
+                block.free += 1 - is_spent
+                block.spent += is_spent
+                spent.append((block, is_spent))
+        settled = self._settled = tuple(
+            [
+                {"lease": block.lease, "amount": amount}
+                for block, amount in spent
+                if amount and block.lease is not None
+            ]
+        )
+        return settled
 
     def release(self) -> None:
         """The call's task has ended, however it did."""
-        self.settle()
+        if self._settled is None:
+            self.settle()
         for block, _one in self._once:
             if block.rule.unit == "in_flight":
-                self._ledger.free_place(block)
+                self._caller.ledger.free_place(block)
         self._once = ()

@@ -9,14 +9,13 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from generation.errors import DatabaseUnavailable
 from generation.limits.rules import Rule
-from generation.limits.terms import Caller
 from generation.telemetry.logs import throttled_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
-    from generation.limits.terms import Rules
+    from generation.limits.terms import Caller, Rules
     from generation.store.limits import LimitTables
 
 logger = throttled_logger(__name__)
@@ -29,23 +28,21 @@ class Policies:
     """All of them are in memory: most deployments have few, and a call looks them up for nothing.
     The table is read again only when it has changed."""
 
-    def __init__(self, tables: LimitTables) -> None:
+    def __init__(self, tables: LimitTables, caller: Callable[[Rules], Caller]) -> None:
+        """`caller` makes one of whom the same limits concern."""
         self._tables = tables
+        self._caller = caller
         self._version: tuple[int, int] | None = None  # None: never read
         self._of: dict[tuple[str, str], list[Rule]] = {}
         self.rules: tuple[Rule, ...] = ()
-        self.of: Callable[[Any, Any], Caller | None] = lambda _key, _user: None
+        self.of: Callable[[Any, Any], Caller | None] = self._find_unknown
 
     @property
     def are_known(self) -> bool:
         return self._version is not None
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing is limited. Raises `DatabaseUnavailable` while nobody knows."""
-        if self._version is None:
-            raise DatabaseUnavailable("the limits were not read yet", retry_after=1)
-        return not self.rules
+    def _find_unknown(self, _key_id: Any, _user_id: Any) -> Caller | None:
+        raise DatabaseUnavailable("the limits were not read yet", retry_after=1)
 
     async def refresh(self) -> datetime:
         """Returns the database's time. Raises `DatabaseUnavailable`."""
@@ -68,21 +65,23 @@ class Policies:
             found[rule.scope, rule.owner].append(rule)
         self._of = dict(found)
         # Users of one key are one caller where only the key is limited.
-        callers = lru_cache(_CALLERS)(Caller)
-        self.of = lru_cache(_CALLERS)(lambda key_id, user_id: self._find(callers, key_id, user_id))
+        callers = lru_cache(_CALLERS)(self._caller)
 
-    def _find(
-        self, callers: Callable[[Rules], Caller], key_id: Any, user_id: Any
-    ) -> Caller | None:
-        """Returns whom a call with this key for this user concerns, either of which may be None;
-        None: nobody's limits."""
+        @lru_cache(_CALLERS)
+        def find(key_id: Any, user_id: Any) -> Caller | None:
+            concerned = self._concerned(key_id, user_id)
+            return callers(concerned) if concerned else None
+
+        self.of = find
+
+    def _concerned(self, key_id: Any, user_id: Any) -> Rules:
+        """Returns the rules for a call with this key for this user, either of which may be None."""
         found = list(self._of.get(("all", ""), ()))
         for scope, owner in (("key", key_id), ("user", user_id)):
             if owner is not None:
                 found += self._of.get((scope, ""), ())
                 found += self._of.get((scope, str(owner)), ())
-        rules = tuple((rule, rule.subject(key_id, user_id)) for rule in found)
-        return callers(rules) if rules else None
+        return tuple((rule, rule.subject(key_id, user_id)) for rule in found)
 
 
 def _rule_of(row: Any) -> Rule:

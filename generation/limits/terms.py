@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from generation.limits.rules import Rule
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from generation.limits.ledger import Ledger, Need
     from generation.records import Usage
@@ -58,6 +58,20 @@ class Unpriced(Exception):  # an answer, not an error
         self.rule = rule
 
 
+class Headers(NamedTuple):
+    """What answers say of limits, also as a server sends it."""
+
+    texts: Mapping[str, str]
+    encoded: tuple[tuple[bytes, bytes], ...]
+
+    @classmethod
+    def of(cls, texts: Mapping[str, str]) -> Headers:
+        return cls(texts, tuple((name.encode(), text.encode()) for name, text in texts.items()))
+
+
+NO_HEADERS = Headers.of({})
+
+
 class Terms:
     """The blocks that each call takes of. Good until a window ends, or the ledger forgets a
     block."""
@@ -79,13 +93,13 @@ class Terms:
     ) -> None:
         """Raises `Unpriced`."""
         blocks = [ledger.block(rule, subject) for rule, subject in rules]
-        self.price = price
-        self.once: tuple[Need, ...] = tuple((block, 1) for block in blocks if block.rule.is_once)
-        self.tokens = tuple(block for block in blocks if block.rule.unit == "tokens")
         dollars = [block for block in blocks if block.rule.unit == "usd"]
         enforced = [block.rule for block in dollars if block.rule.is_enforced]
         if price is None and enforced:
             raise Unpriced(enforced[0])
+        self.price = price
+        self.once: tuple[Need, ...] = tuple((block, 1) for block in blocks if block.rule.is_once)
+        self.tokens = tuple(block for block in blocks if block.rule.unit == "tokens")
         # What is free passes a spent budget.
         self.dollars = () if price is None or price.is_free else tuple(dollars)
         self.blocks = (*(block for block, _one in self.once), *self.tokens, *self.dollars)
@@ -94,34 +108,41 @@ class Terms:
         self.ends_at = min(ends, default=float("inf"))
         self.epoch = ledger.epoch
         # As answers have them, by whether the caller is a service, and of which time.
-        self.headers: dict[bool, tuple[float, dict[str, str]]] = {}
+        self.headers: dict[bool, tuple[float, Headers]] = {}
 
 
 class Caller:
     """All calls with the same API key, or for the same user, that the same limits concern."""
 
-    __slots__ = ("_terms", "rules")
+    __slots__ = ("_terms", "ledger", "rules", "tariff")
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: Rules, ledger: Ledger, tariff: Tariff) -> None:
         self.rules = rules
+        self.ledger = ledger
+        self.tariff = tariff
         self._terms: dict[tuple[str, str], Terms] = {}
 
-    def terms(self, provider: str, model: str, ledger: Ledger, tariff: Tariff) -> Terms:
-        """Of a call that is not ours there is no provider. Raises `Unpriced`."""
-        target = (provider, model)
+    def terms(self, provider: str, model: str, now: float) -> Terms:
+        """`now` is by the ledger's clock. Of a call that is not ours there is no provider. Raises
+        `Unpriced`."""
+        target, ledger = (provider, model), self.ledger
         terms = self._terms.get(target)
-        if terms is None or terms.epoch != ledger.epoch or ledger.timestamp() >= terms.ends_at:
+        if (
+            terms is None
+            or terms.epoch != ledger.epoch
+            or now + ledger.ahead_s >= terms.ends_at  # written out, as a call takes longer
+        ):
             rules = [each for each in self.rules if each[0].covers(provider, model)]
-            price = tariff.price(provider, model) if provider else Own()
+            price = self.tariff.price(provider, model) if provider else Own()
             terms = Terms(rules, ledger, price)
             if len(self._terms) >= TARGETS:
                 self._terms.clear()
             self._terms[target] = terms
         return terms
 
-    def free(self, provider: str, model: str, ledger: Ledger) -> Terms:
+    def free(self, provider: str, model: str) -> Terms:
         """Returns the terms of a call that costs neither tokens nor money."""
         rules = [
             each for each in self.rules if each[0].is_once and each[0].covers(provider, model)
         ]
-        return Terms(rules, ledger, None)
+        return Terms(rules, self.ledger, None)

@@ -116,15 +116,14 @@ class PricedModel:
 
     def charge(self, usage: Usage) -> int:
         """Returns what `quote` does, in billionths of a dollar, rounded up."""
-        if self._rates is None or usage.known_tokens > _ORDINARY_TOKENS:
+        given, made = usage.input_tokens or 0, usage.output_tokens or 0
+        if self._rates is None or given + made > _ORDINARY_TOKENS:
             return nano(self._exact(usage))
-        read, write = usage.cache_read_tokens, usage.cache_write_tokens
-        total = (
-            ((usage.input_tokens or 0) - read - write) * self._input
-            + read * self._cache_read
-            + write * self._cache_write
-            + (usage.output_tokens or 0) * self._output
-        )
+        total = given * self._input + made * self._output
+        if read := usage.cache_read_tokens:
+            total += read * (self._cache_read - self._input)
+        if write := usage.cache_write_tokens:
+            total += write * (self._cache_write - self._input)
         return -(-total // _SCALE)
 
 
