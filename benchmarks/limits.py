@@ -17,9 +17,11 @@ import contextlib
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
@@ -30,13 +32,17 @@ import measuring
 from tests.support import service
 from tests.support.postgres import PrivatePostgres
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 SERVED = {
-    "LLM_PROVIDER": "simulated",
-    "LLM_SIMULATED_LATENCY": "0.1",
-    "LLM_PRICES": "simulated=1/10",
+    "LLM_PROVIDER": "anthropic",
+    "ANTHROPIC_API_KEY": "canary",
+    "LLM_PRICES": "anthropic=1/10",
     "LOG_LEVEL": "ERROR",
 }
-PLENTY = 10**15
+PAUSE_OF_LLM_S = 0.1
+PLENTY = 10**9
 PAUSE_S = 0.5  # until a slice before has ended for certain
 USERS = 100
 HELD = "staccato_db_connection_hold_seconds_count"  # a connection for each statement
@@ -80,10 +86,13 @@ async def create_key(server: PrivatePostgres, name: str, *limits: str) -> str:
 
 
 async def cost(options: argparse.Namespace, server: PrivatePostgres, keys: tuple[str, str]) -> None:
-    """Each turn is a slice with either key, whichever comes first in turn. A slice is short, so
-    that what else the machine does meets both sides of a pair."""
+    """Asks an LLM over HTTP, as the figures of docs/performance.md do. Each turn is a slice with
+    either key, whichever comes first in turn. A slice is short, so that what else the machine does
+    meets both sides of a pair."""
     figures: dict[str, list[tuple[float, float, float]]] = {key: [] for key in keys}
-    async with service.running(server.url, **SERVED) as served:
+    async with contextlib.AsyncExitStack() as stack:
+        environment = stack.enter_context(an_llm())
+        served = await stack.enter_async_context(service.running(server.url, **environment))
         url = f"http://127.0.0.1:{served.port}/"
         for key in keys * 2:
             await call(url, key, 3, options.callers)
@@ -120,6 +129,22 @@ async def slice_of(
     return service_s / done * 1e6, postgres_s / done * 1e6, statements / done * 1e3
 
 
+@contextlib.contextmanager
+def an_llm() -> Iterator[dict[str, str]]:
+    """Yields the environment of a service that asks it."""
+    process = subprocess.Popen(
+        [sys.executable, HERE / "upstream.py"], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        url = f"http://127.0.0.1:{process.stdout.readline().strip()}"
+        measuring.ask(f"{url}/control?low={PAUSE_OF_LLM_S}&high={PAUSE_OF_LLM_S}")
+        yield {**SERVED, "ANTHROPIC_BASE_URL": url}
+    finally:
+        process.kill()
+        process.wait()
+
+
 async def deadlocks(
     options: argparse.Namespace, server: PrivatePostgres, keys: tuple[str, str]
 ) -> None:
@@ -136,8 +161,9 @@ async def deadlocks(
             " is_enforced, extra, generation) VALUES ($1, $2, $3, $4, '', '', '', true, 0, 0)",
             scope, unit, amount, window,
         )  # fmt: skip
-    both = [service.running(server.url, **SERVED) for _ in range(2)]
     async with contextlib.AsyncExitStack() as stack:
+        environment = stack.enter_context(an_llm())
+        both = [service.running(server.url, **environment) for _ in range(2)]
         served = [await stack.enter_async_context(each) for each in both]
         reported = await asyncio.gather(
             *(

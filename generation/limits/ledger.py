@@ -29,6 +29,7 @@ logger = throttled_logger(__name__)
 BOUNDS = Bounds(batch_rows=500, batch_bytes=MIB, queue_rows=100_000, queue_bytes=32 * MIB)
 _ASK_BYTES = 250
 TICK_S = 1.0
+JUMP_S = 0.05  # of the database's clock; less is the way of an answer
 
 
 Need: TypeAlias = tuple[Block, int]  # what a call takes of a block
@@ -63,7 +64,7 @@ class Ledger:
         self._on_used = on_used
         self.clock = clock
         self._blocks: dict[tuple[int, str], Block] = {}
-        self.epoch = 0  # grows when a block is forgotten, so that nobody goes on with it
+        self.epoch = 0  # grows when what is known of blocks together may be wrong
         # By how much the database's clock is ahead of ours, which never jumps.
         self.ahead_s = time.time() - clock()
         self._processes = 1
@@ -84,7 +85,10 @@ class Ledger:
         return self.clock() + self.ahead_s
 
     def note_time(self, now: datetime) -> None:
-        self.ahead_s = now.timestamp() - self.clock()
+        ahead_s = now.timestamp() - self.clock()
+        if abs(ahead_s - self.ahead_s) > JUMP_S:
+            self.epoch += 1  # since windows end at another time by our clock
+        self.ahead_s = ahead_s
 
     # --- what calls do ------------------------------------------------------------------------
 
@@ -114,17 +118,16 @@ class Ledger:
         Raises `Short`, or `DatabaseUnavailable` within DB_POOL_TIMEOUT of `since`, the request's
         arrival.
         """
-        if self.take(needs, self.clock()):
+        if self.take(needs):
             return
         with metrics.LEASE_WAIT.time():
             await self._database.within(self._reserve_slowly(needs), since=since)
 
-    def take(self, needs: Sequence[Need], now: float) -> bool:
+    def take(self, needs: Sequence[Need]) -> bool:
         """Take all of it or nothing, of what this process has leased. Returns whether it did."""
-        for block, amount in needs:
-            is_there = block.is_plain and amount <= block.free and now <= block.good_until
-            if not (is_there or block.has(amount, now)):
-                return False
+        now = self.clock()
+        if not all(block.has(amount, now) for block, amount in needs):
+            return False
         for block, amount in needs:
             block.free -= amount
             block.taken += amount
@@ -148,7 +151,7 @@ class Ledger:
                 if need[0].is_hopeless(need[1]):
                     self.refused_at = self.clock()
                     raise Short(need)
-            if self.take(needs, self.clock()):
+            if self.take(needs):
                 return
 
     @property

@@ -102,7 +102,7 @@ class Limits:
             if not terms.blocks:
                 return None
             meter = Meter(caller, terms, prompt)
-            if not meter.open(now):
+            if not meter.open():
                 await meter.open_slowly(request.started)
         except Short as short:
             fitting = meter.fitting_max_tokens(short.block)

@@ -78,18 +78,19 @@ class Meter:
 
     # --- before ---------------------------------------------------------------------------------
 
-    def open(self, now: float) -> bool:
+    def open(self) -> bool:
         """Reserve what the first attempt may cost, of what this process has leased. Returns whether
-        it did; `now` is by the ledger's clock."""
-        once, held = self.terms.once, self._wanted(self.terms)
-        if not self._caller.ledger.take([*once, *held], now):
+        it did."""
+        terms = self.terms
+        held = terms.wanted(self._given, self._made)
+        if not terms.take([*terms.once, *held]):
             return False
-        self._once, self._held = once, held
+        self._once, self._held = terms.once, held
         return True
 
     async def open_slowly(self, since: float) -> None:
-        """The same, when PostgreSQL has been asked. Raises `Short` or `DatabaseUnavailable`."""
-        once, held = self.terms.once, self._wanted(self.terms)
+        """The same, and ask PostgreSQL if need be. Raises `Short` or `DatabaseUnavailable`."""
+        once, held = self.terms.once, self.terms.wanted(self._given, self._made)
         await self._caller.ledger.reserve([*once, *held], since)
         self._once, self._held = once, held
 
@@ -100,7 +101,7 @@ class Meter:
         try:
             terms = self._caller.terms(provider, model, ledger.clock())
             once = [need for need in terms.once if need[0].rule.id not in taken]
-            wanted = dict(self._wanted(terms))
+            wanted = dict(terms.wanted(self._given, self._made))
             lacking = [(block, amount - held.get(block, 0)) for block, amount in wanted.items()]
             needs = [*once, *(need for need in lacking if need[1] > 0)]
             await ledger.reserve(needs, time.monotonic())
@@ -112,18 +113,6 @@ class Meter:
         self._once += tuple(once)
         self._held, self.terms = tuple(wanted.items()), terms
         return True
-
-    def _wanted(self, terms: Terms) -> list[Need]:
-        """Returns what an attempt may take, of tokens before dollars."""
-        wanted: list[Need] = []
-        given, made = self._given, self._made
-        for block in terms.tokens:
-            wanted.append((block, given + made))  # noqa: PERF401  # a comprehension is a call
-        if terms.dollars and terms.price is not None:
-            most = terms.price.most(given, made)
-            for block in terms.dollars:
-                wanted.append((block, most))  # noqa: PERF401  # see above
-        return wanted
 
     def fitting_max_tokens(self, block: Block) -> int | None:
         """Returns which `max_tokens` would fit into the whole of a limit; None if none would."""

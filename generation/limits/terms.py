@@ -79,10 +79,11 @@ class Terms:
     __slots__ = (
         "blocks",
         "dollars",
-        "ends_at",
         "epoch",
+        "good_until",
         "has_shadows",
         "headers",
+        "is_plain",
         "once",
         "price",
         "tokens",
@@ -104,11 +105,40 @@ class Terms:
         self.dollars = () if price is None or price.is_free else tuple(dollars)
         self.blocks = (*(block for block, _one in self.once), *self.tokens, *self.dollars)
         self.has_shadows = not all(block.rule.is_enforced for block in self.blocks)
-        ends = [block.ends_at for block in self.blocks if block.ends_at is not None]
-        self.ends_at = min(ends, default=float("inf"))
+        self.is_plain = all(block.is_plain for block in self.blocks)
+        # By the ledger's clock: until a window ends, or others may take this process for dead.
+        times = [block.good_until for block in self.blocks]
+        times += [block.ends_at - ledger.ahead_s for block in self.blocks if block.ends_at]
+        self.good_until = min(times, default=float("inf"))
         self.epoch = ledger.epoch
         # As answers have them, by whether the caller is a service, and of which time.
         self.headers: dict[bool, tuple[float, Headers]] = {}
+
+    def wanted(self, given: int, made: int) -> list[Need]:
+        """Returns what an attempt may take, of tokens before dollars, beside what a call takes of
+        once."""
+        wanted: list[Need] = []
+        total = given + made
+        for block in self.tokens:
+            wanted.append((block, total))  # noqa: PERF401  # a comprehension is a call
+        if self.dollars and self.price is not None:
+            most = self.price.most(given, made)
+            for block in self.dollars:
+                wanted.append((block, most))  # noqa: PERF401  # see above
+        return wanted
+
+    def take(self, needs: Sequence[Need]) -> bool:
+        """Take all of it or nothing, of what this process has leased. Returns whether it did; if
+        not, the ledger may know better. It runs for each generation, so it looks at little."""
+        if not self.is_plain:
+            return False
+        for block, amount in needs:
+            if amount > block.free:
+                return False
+        for block, amount in needs:
+            block.free -= amount
+            block.taken += amount
+        return True
 
 
 class Caller:
@@ -127,11 +157,7 @@ class Caller:
         `Unpriced`."""
         target, ledger = (provider, model), self.ledger
         terms = self._terms.get(target)
-        if (
-            terms is None
-            or terms.epoch != ledger.epoch
-            or now + ledger.ahead_s >= terms.ends_at  # written out, as a call takes longer
-        ):
+        if terms is None or now > terms.good_until or terms.epoch != ledger.epoch:
             rules = [each for each in self.rules if each[0].covers(provider, model)]
             price = self.tariff.price(provider, model) if provider else Own()
             terms = Terms(rules, ledger, price)
@@ -142,7 +168,5 @@ class Caller:
 
     def free(self, provider: str, model: str) -> Terms:
         """Returns the terms of a call that costs neither tokens nor money."""
-        rules = [
-            each for each in self.rules if each[0].is_once and each[0].covers(provider, model)
-        ]
+        rules = [each for each in self.rules if each[0].is_once and each[0].covers(provider, model)]
         return Terms(rules, self.ledger, None)

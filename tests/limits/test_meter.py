@@ -59,7 +59,7 @@ async def begun(ledger, prompt=PROMPT):
     rules = tuple((rule, "") for rule in (TOKENS, MONEY, CALLS, AT_ONCE))
     caller, now = Caller(rules, ledger, Prices()), time.monotonic()
     meter = Meter(caller, caller.terms("openai", "gpt", now), prompt)
-    assert meter.open(now)
+    assert meter.open()
     return meter
 
 
@@ -142,7 +142,7 @@ async def test_a_fallback_that_is_not_covered_is_not_called(ledger):
     money.granted, money.free = money.spent + 300 * 10**6, 300 * 10**6
 
     async def refuse(needs, since):
-        if not ledger.take(needs, since):
+        if not ledger.take(needs):
             raise Short(needs[0])
 
     ledger.reserve = refuse
