@@ -3,9 +3,9 @@
     python benchmarks/limits.py cost [--turns 6] [--seconds 8]
     python benchmarks/limits.py deadlocks [--seconds 60]
 
-`cost` serves one process under wrk, with three limits on the key and without them in turn, so that
-what else the machine does meets both: CPU per generation and statements per 1,000 requests, medians
-over the turns and the median of the pairs' ratios. `deadlocks` lets two processes share budgets
+`cost` serves one process under wrk, by turns with a key that has three limits and with one that has
+none: CPU per generation and statements per 1,000 requests, medians over the turns and the median of
+the pairs' ratios. `deadlocks` lets two processes share budgets
 that are nearly spent all the time, with callers at both, and asks PostgreSQL about deadlocks.
 """
 
@@ -17,9 +17,11 @@ import contextlib
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
@@ -30,14 +32,18 @@ import measuring
 from tests.support import service
 from tests.support.postgres import PrivatePostgres
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 SERVED = {
-    "LLM_PROVIDER": "simulated",
-    "LLM_SIMULATED_LATENCY": "0.1",
-    "LLM_PRICES": "simulated=1/10",
+    "LLM_PROVIDER": "anthropic",
+    "ANTHROPIC_API_KEY": "canary",
+    "LLM_PRICES": "anthropic=1/10",
     "LOG_LEVEL": "ERROR",
 }
-PLENTY = 10**15
-APPLIED_S = 6.0  # within which a process has read a change of its limits
+PAUSE_OF_LLM_S = 0.1
+PLENTY = 10**9
+PAUSE_S = 0.5  # until a slice before has ended for certain
 USERS = 100
 HELD = "staccato_db_connection_hold_seconds_count"  # a connection for each statement
 
@@ -52,8 +58,8 @@ async def call(url: str, key: str, seconds: float, callers: int) -> dict:
     return json.loads(said.decode().strip().splitlines()[-1])
 
 
-async def prepare(server: PrivatePostgres) -> str:
-    """Returns a key for all users."""
+async def prepare(server: PrivatePostgres) -> tuple[str, str]:
+    """Returns two keys for all users: one with three limits, and one without."""
     await asyncio.to_thread(service.manage, server.url, "migrate", "-v0")
     link = await asyncpg.connect(server.url)
     await link.execute(
@@ -67,52 +73,81 @@ async def prepare(server: PrivatePostgres) -> str:
         f" SELECT n, 'Say: $input', '', '', '' FROM generate_series(1, {USERS}) AS n"
     )
     await link.close()
+    three = ("--rpm", str(PLENTY), "--tpm", str(PLENTY), "--budget", "900000000/month")
+    limited = await create_key(server, "limited", *three)
+    return limited, await create_key(server, "free")
+
+
+async def create_key(server: PrivatePostgres, name: str, *limits: str) -> str:
     said = await asyncio.to_thread(
-        service.manage, server.url, "apikey", "create", "bench", "--all-users",
-        "--rpm", str(PLENTY), "--tpm", str(PLENTY), "--budget", "900000000/month",
-    )  # fmt: skip
+        service.manage, server.url, "apikey", "create", name, "--all-users", *limits
+    )
     return next(line for line in said.splitlines() if line.startswith("stc_"))
 
 
-async def cost(options: argparse.Namespace, server: PrivatePostgres, key: str) -> None:
-    link = await asyncpg.connect(server.url)
-    figures: dict[bool, list[tuple[float, float, float]]] = {True: [], False: []}
-    amounts = dict(await link.fetch("SELECT id, amount FROM generation_limit"))
-    async with service.running(server.url, **SERVED) as served:
+async def cost(options: argparse.Namespace, server: PrivatePostgres, keys: tuple[str, str]) -> None:
+    """Asks an LLM over HTTP, as the figures of docs/performance.md do. Each turn is a slice with
+    either key, whichever comes first in turn. A slice is short, so that what else the machine does
+    meets both sides of a pair."""
+    figures: dict[str, list[tuple[float, float, float]]] = {key: [] for key in keys}
+    async with contextlib.AsyncExitStack() as stack:
+        environment = stack.enter_context(an_llm())
+        served = await stack.enter_async_context(service.running(server.url, **environment))
         url = f"http://127.0.0.1:{served.port}/"
-        pid = served.process.pid
-        await call(url, key, 3, options.callers)
-        for turn in range(2 * options.turns):
-            limited = turn % 4 in {0, 3}
-            for row, amount in amounts.items():
-                await link.execute(
-                    "UPDATE generation_limit SET amount = $2 WHERE id = $1",
-                    row,
-                    amount if limited else None,
-                )
-            await asyncio.sleep(APPLIED_S)
-            await call(url, key, 1, options.callers)
-            cpu, pg = measuring.cpu_seconds(pid), measuring.cpu_seconds(server.pid)
-            statements = await served.metric(HELD)
-            reported = await call(url, key, options.seconds, options.callers)
-            cpu, pg = measuring.cpu_seconds(pid) - cpu, measuring.cpu_seconds(server.pid) - pg
-            statements = await served.metric(HELD) - statements
-            done = reported["requests"] - reported["errors"]
-            assert not reported["errors"], reported
-            figures[limited].append((cpu / done * 1e6, pg / done * 1e6, statements / done * 1e3))
-    await link.close()
+        for key in keys * 2:
+            await call(url, key, 3, options.callers)
+        for turn in range(options.turns):
+            for key in keys if turn % 2 else reversed(keys):
+                await asyncio.sleep(PAUSE_S)
+                await call(url, key, 1, options.callers)
+                figures[key].append(await slice_of(served, server, key, options))
+    limited, free = (figures[key] for key in keys)
     names = ("CPU of the service (µs)", "CPU of PostgreSQL (µs)", "statements per 1,000")
     for at, name in enumerate(names):
-        without, within = ([run[at] for run in figures[limited]] for limited in (False, True))
-        ratios = [b / a for a, b in zip(without, within, strict=True)]
+        without, within = ([run[at] for run in side] for side in (free, limited))
+        ratios = sorted(b / a for a, b in zip(without, within, strict=True))
+        low, middle, high = statistics.quantiles(ratios, n=4)
         print(
             f"{name}: {statistics.median(without):.1f} without, {statistics.median(within):.1f}"
-            f" with three limits; ratio {statistics.median(ratios):.3f}"
-            f" ({min(ratios):.3f}-{max(ratios):.3f})"
+            f" with three limits; ratio of pairs {middle:.3f} (quartiles {low:.3f}-{high:.3f})"
         )
 
 
-async def deadlocks(options: argparse.Namespace, server: PrivatePostgres, key: str) -> None:
+async def slice_of(
+    served: service.Service, server: PrivatePostgres, key: str, options: argparse.Namespace
+) -> tuple[float, float, float]:
+    """Returns for each generation what it took of the service's and of PostgreSQL's CPU in µs, and
+    the statements of 1,000 of them."""
+    pids = (served.process.pid, server.pid)
+    before = [*map(measuring.cpu_seconds, pids), await served.metric(HELD)]
+    url = f"http://127.0.0.1:{served.port}/"
+    reported = await call(url, key, options.seconds, options.callers)
+    after = [*map(measuring.cpu_seconds, pids), await served.metric(HELD)]
+    done = reported["requests"] - reported["errors"]
+    assert not reported["errors"], reported
+    service_s, postgres_s, statements = (b - a for a, b in zip(before, after, strict=True))
+    return service_s / done * 1e6, postgres_s / done * 1e6, statements / done * 1e3
+
+
+@contextlib.contextmanager
+def an_llm() -> Iterator[dict[str, str]]:
+    """Yields the environment of a service that asks it."""
+    process = subprocess.Popen(
+        [sys.executable, HERE / "upstream.py"], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        url = f"http://127.0.0.1:{process.stdout.readline().strip()}"
+        measuring.ask(f"{url}/control?low={PAUSE_OF_LLM_S}&high={PAUSE_OF_LLM_S}")
+        yield {**SERVED, "ANTHROPIC_BASE_URL": url}
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def deadlocks(
+    options: argparse.Namespace, server: PrivatePostgres, keys: tuple[str, str]
+) -> None:
     link = await asyncpg.connect(server.url)
     for scope, unit, amount, window in (
         ("user", "requests", 40, "minute"),
@@ -126,12 +161,13 @@ async def deadlocks(options: argparse.Namespace, server: PrivatePostgres, key: s
             " is_enforced, extra, generation) VALUES ($1, $2, $3, $4, '', '', '', true, 0, 0)",
             scope, unit, amount, window,
         )  # fmt: skip
-    both = [service.running(server.url, **SERVED) for _ in range(2)]
     async with contextlib.AsyncExitStack() as stack:
+        environment = stack.enter_context(an_llm())
+        both = [service.running(server.url, **environment) for _ in range(2)]
         served = [await stack.enter_async_context(each) for each in both]
         reported = await asyncio.gather(
             *(
-                call(f"http://127.0.0.1:{each.port}/", key, options.seconds, options.callers)
+                call(f"http://127.0.0.1:{each.port}/", keys[0], options.seconds, options.callers)
                 for each in served
             )
         )
@@ -159,8 +195,8 @@ async def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=["cost", "deadlocks"])
-    parser.add_argument("--turns", type=int, default=6, help="of each side")
-    parser.add_argument("--seconds", type=float, default=8)
+    parser.add_argument("--turns", type=int, default=16, help="of each side")
+    parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--callers", type=int, default=300)
     parser.add_argument("--binaries", type=Path, help="of another PostgreSQL")
     options = parser.parse_args()
@@ -168,8 +204,8 @@ async def main() -> None:
     server = PrivatePostgres(options.binaries, fsync="off", max_connections="200")
     try:
         server.start()
-        key = await prepare(server)
-        await {"cost": cost, "deadlocks": deadlocks}[options.what](options, server, key)
+        keys = await prepare(server)
+        await {"cost": cost, "deadlocks": deadlocks}[options.what](options, server, keys)
     finally:
         server.remove()
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from decimal import Decimal
 from enum import Enum, auto
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypedDict
 from uuid import UUID
 
 from generation.conversation import NO_OPTIONS, Options
@@ -224,9 +224,9 @@ class Reply:
     original: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
-    """What a row settles of what its process has leased."""
+class Charge(TypedDict):
+    """What a row settles of what its process has leased. A dict, because each is made to be
+    written as JSON."""
 
     lease: int  # the id of a LimitLease
     amount: int  # in the limit's unit

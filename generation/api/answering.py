@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import orjson
 from django.http import HttpResponse
 
+from generation.asgi.body import set_encoded
 from generation.asgi.event_stream import EventSource, EventStream
 from generation.errors import StaccatoError
 from generation.runtime import process as runtime
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from generation.pipeline.call import GenerationCall
     from generation.records import Generation
 
+_REPLAYED = {"Idempotency-Replayed": "true"}
 EVENTS = 500  # encoded at once, because a reader that comes late finds thousands
 
 
@@ -42,12 +44,27 @@ def respond(document: Any, headers: Mapping[str, str] | None = None) -> HttpResp
     return HttpResponse(content, content_type="application/json", headers=headers)
 
 
+def answer_with(
+    document: Any,
+    generation: Generation,
+    call: GenerationCall,
+    headers: Mapping[str, str] | None = None,
+) -> HttpResponse:
+    """Returns the response with a generation's answer."""
+    if generation.replayed:
+        headers = {**(headers or {}), **_REPLAYED}
+    response = respond(document, headers)
+    if call.meter is not None:
+        made = runtime.current().limits.headers(call.meter, call.request.grant)
+        set_encoded(response, made.encoded)
+    return response
+
+
 def headers_of(generation: Generation | None, call: GenerationCall) -> dict[str, str]:
     """Of the response with this answer; None: it is under way."""
-    is_replayed = generation is not None and generation.replayed
-    asked = {"Idempotency-Replayed": "true"} if is_replayed else {}
+    asked = dict(_REPLAYED) if generation is not None and generation.replayed else {}
     if call.meter is not None:
-        asked |= runtime.current().limits.headers(call.meter, call.request.grant)
+        asked |= runtime.current().limits.headers(call.meter, call.request.grant).texts
     return asked
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from generation.errors import BodyTooLarge, BodyTooSlow, TooManyInFlight
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping
+    from collections.abc import Awaitable, Callable, MutableMapping, Sequence
     from io import BytesIO
 
     from django.http import HttpResponse
@@ -29,6 +29,7 @@ SMALL_BODY_BYTES = 65_536
 # admitted callers, nor their large bodies that of a login.
 LARGE_BODIES_BYTES = 8 * 1024 * 1024
 SMALL_BODIES_OF_STRANGERS_BYTES = 32 * 1024 * 1024
+_ENCODED = "encoded_headers"
 LINGER_S = 2.0  # how long we go on reading a refused body, so that its sender gets the refusal
 
 
@@ -135,9 +136,16 @@ class RequestBody:
 def wire_headers(response: HttpResponseBase, request_id: str) -> list[tuple[bytes, bytes]]:
     """Returns a response's headers, and those that each of ours has."""
     headers = [(name.encode("ascii"), value.encode("latin1")) for name, value in response.items()]
+    headers += getattr(response, _ENCODED, ())
     headers.append((b"x-content-type-options", b"nosniff"))
     headers.append((b"x-request-id", request_id.encode("ascii")))
     return headers
+
+
+def set_encoded(response: HttpResponse, headers: Sequence[tuple[bytes, bytes]]) -> None:
+    """Add headers that are the same for many responses: Django's checks of each, and the encoding,
+    take 4 µs for two."""
+    setattr(response, _ENCODED, headers)
 
 
 class BodyLimits:

@@ -13,7 +13,7 @@ from zlib import crc32
 import orjson
 
 from generation.effects import Effect
-from generation.records import Attempt, Charge, Claim, KeyedRow, KeyRef, LogRow
+from generation.records import Attempt, Claim, KeyedRow, KeyRef, LogRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,7 +102,7 @@ def to_row(record: dict[str, Any]) -> KeyedRow | None:
     if values.get("replay_of") is not None:
         values["replay_of"] = UUID(values["replay_of"])
     if values.get("charges") is not None:
-        values["charges"] = tuple(Charge(**charge) for charge in values["charges"])
+        values["charges"] = tuple(values["charges"])
     claim = record["claim"]
     if claim is not None:
         claim = Claim(**{**claim, "token": UUID(claim["token"])})

@@ -22,7 +22,6 @@ class Block:
     what is free and its taking."""
 
     __slots__ = (
-        "_is_enforced",
         "_largest",
         "alerted",
         "amount",
@@ -30,12 +29,14 @@ class Block:
         "answered_at",
         "demand",
         "ends_at",
+        "free",
         "given",
+        "good_until",
         "granted",
+        "is_plain",
         "lease",
         "left",
         "policy",
-        "reserved",
         "rule",
         "spent",
         "subject",
@@ -56,17 +57,18 @@ class Block:
         self.window_id: int | None = None
         self.granted = 0
         self.spent = 0
-        self.reserved = 0  # by calls under way
         self.given = 0  # is on its way back
+        self.free = 0  # what is granted, but for what calls have spent or reserved, or is given
         self.left = 0  # for any process, when PostgreSQL last answered
         self.used_elsewhere = 0  # what others had settled then
         self.alerted = 0  # per cent
         self.answered_at: float | None = None  # None: PostgreSQL was never asked
+        self.good_until = float("-inf")  # after which others may take this process for dead
         self.answer: asyncio.Future[None] | None = None  # the one that is under way
         self.waiting: list[int] = []  # what calls take that wait for the next answer
         self.taken = 0  # since the last tick
         self.demand = 0.0  # in a second
-        self.used_at = now
+        self.used_at = now  # to a tick
 
     @property
     def key(self) -> tuple[int, str, datetime, int]:
@@ -76,13 +78,16 @@ class Block:
         """Go on by a rule of the same limit, e.g. with another amount."""
         self.rule = rule
         self.amount = rule.amount_in(self.window)
-        self._is_enforced = rule.is_enforced
+        # Whether a call is let through exactly where enough is free. A limit may be set to 0 while
+        # something of it is leased.
+        self.is_plain = rule.is_enforced and self.amount > 0
         self.policy = ""  # as headers have it, once one does
         self._largest = max(self.amount, 1) if rule.refill_s else None
 
     @property
-    def free(self) -> int:
-        return self.granted - self.spent - self.reserved - self.given
+    def reserved(self) -> int:
+        """What calls under way have taken."""
+        return self.granted - self.spent - self.given - self.free
 
     @property
     def used(self) -> int:
@@ -94,19 +99,13 @@ class Block:
         and refills for as much longer after it; else such a call could never be made."""
         return wanted if self._largest is None else min(wanted, self._largest)
 
-    def has(self, wanted: int, stale_before: float) -> bool:
+    def has(self, wanted: int, now: float) -> bool:
         """Whether a call can be let through without asking PostgreSQL."""
-        at = self.answered_at
-        if at is None or at < stale_before:
+        if now > self.good_until:
             return False
-        if not self._is_enforced:
+        if not self.rule.is_enforced:
             return True
-        largest = self._largest
-        if largest is not None and wanted > largest:
-            wanted = largest
-        free = self.granted - self.spent - self.reserved - self.given
-        # A limit may be set to 0 while something of it is leased.
-        return free >= wanted and (self.amount > 0 or not wanted)
+        return self.free >= self.threshold(wanted) and (self.amount > 0 or not wanted)
 
     def is_hopeless(self, wanted: int) -> bool:
         """Whether all that is left would not do."""
@@ -115,15 +114,15 @@ class Block:
         is_shut = not self.amount and wanted > 0
         return self.rule.is_enforced and (is_short or is_shut)
 
-    def reserve(self, wanted: int, now: float) -> None:
-        self.reserved += wanted
-        self.taken += wanted
-        self.used_at = now
-
     def settle(self, reserved: int, actual: int) -> None:
         """Replace a reservation by what was used."""
-        self.reserved -= reserved
+        self.free += reserved - actual
         self.spent += actual
+
+    def give_back(self, amount: int) -> None:
+        """With the next question to PostgreSQL."""
+        self.given += amount
+        self.free -= amount
 
     def draw_up(self) -> Ask:
         """Returns what to ask now, for all who wait; the first of them comes first."""
@@ -150,8 +149,9 @@ class Block:
         if self.answer is answer:
             self.answer = None
 
-    def take_answer(self, row: Any, now: float) -> None:
-        """`row` is one of those that `LimitTables.ask()` returns."""
+    def take_answer(self, row: Any, now: float, ttl_s: float) -> None:
+        """`row` is one of those that `LimitTables.ask()` returns; it is good for `ttl_s`."""
+        reserved = self.reserved
         if self.rule.refill_s:
             self.granted += row.change
         else:
@@ -163,15 +163,20 @@ class Block:
             self.granted = row.granted
             self.lease = row.lease
         self.given = 0
+        self.free = self.granted - self.spent - reserved
         self.window_id = row.window_id
         self.left = row.left_over
         self.used_elsewhere = row.used_elsewhere
         self.alerted = max(self.alerted, row.alerted)
         self.answered_at = now
+        self.good_until = now + ttl_s
 
     def tick(self, now: float, processes: int) -> bool:
         """Called about once a second. Returns whether PostgreSQL should be asked: for more, or to
         take back what lies idle."""
+        is_used = self.taken > 0
+        if is_used:
+            self.used_at = now
         self.demand = max(float(self.taken), self.demand / 4)
         self.taken = 0
         if self.answered_at is None or self.answer is not None:
@@ -180,8 +185,8 @@ class Block:
         is_idle = now - self.used_at > KEPT_S
         is_scarce = self.left <= max(4 * processes * max(self.demand, 1), self.amount / 2)
         must_return = is_idle or is_scarce or not self.rule.is_budget
-        if surplus > 0 and must_return and now - self.used_at >= 1:
-            self.given = surplus
+        if surplus > 0 and must_return and not is_used:
+            self.give_back(surplus)
             return True
         is_low = self.free < self.demand and self.left > 0
         return self.free < 0 or is_low

@@ -20,28 +20,27 @@ MESSAGE_TOKENS = 16  # that frame a message
 IMAGE_TOKENS = 6000  # more than a large one takes at any of the vendors
 
 
-def input_tokens(prompt: Prompt) -> int:
-    """Returns a bound that real prompts stay below."""
+def tokens(prompt: Prompt) -> tuple[int, int]:
+    """Returns a bound of a prompt's tokens, which real ones stay below, and how many its answer
+    may have; embeddings have none."""
     verbatim = prompt.verbatim
-    if verbatim is None and not prompt.messages and not prompt.tools:
-        size = _bytes(prompt.text) + _bytes(prompt.system)
-        return -(-size // BYTES_PER_TOKEN) + 2 * MESSAGE_TOKENS
-    images = [len(image.data) for image in _images(prompt)]
     if verbatim is not None:
+        images = [len(image.data) for image in _images(prompt)]
         size = max(verbatim.bytes - sum(images), 0)
-    else:
-        parts = [part for message in prompt.messages for part in message.parts]
-        size = _bytes(prompt.system) + (_size_of(parts) if parts else _bytes(prompt.text))
-        if prompt.tools:
-            size += len(orjson.dumps(prompt.tools, default=str))
+        return _with_frames(prompt, size, len(images)), 0 if verbatim.path else prompt.max_tokens
+    if not prompt.messages and not prompt.tools:
+        size = _bytes(prompt.text) + (_bytes(prompt.system) if prompt.system else 0)
+        return -(-size // BYTES_PER_TOKEN) + 2 * MESSAGE_TOKENS, prompt.max_tokens
+    parts = [part for message in prompt.messages for part in message.parts]
+    size = _bytes(prompt.system) + (_size_of(parts) if parts else _bytes(prompt.text))
+    if prompt.tools:
+        size += len(orjson.dumps(prompt.tools, default=str))
+    return _with_frames(prompt, size, sum(1 for _image in _images(prompt))), prompt.max_tokens
+
+
+def _with_frames(prompt: Prompt, size: int, images: int) -> int:
     frames = MESSAGE_TOKENS * (len(prompt.messages) + 2)
-    return -(-size // BYTES_PER_TOKEN) + frames + IMAGE_TOKENS * len(images)
-
-
-def output_tokens(prompt: Prompt) -> int:
-    """Returns how many the answer may have; embeddings have none."""
-    is_other = prompt.verbatim is not None and prompt.verbatim.path
-    return 0 if is_other else prompt.max_tokens
+    return -(-size // BYTES_PER_TOKEN) + frames + IMAGE_TOKENS * images
 
 
 def _images(prompt: Prompt) -> Iterator[Image]:

@@ -29,6 +29,7 @@ logger = throttled_logger(__name__)
 BOUNDS = Bounds(batch_rows=500, batch_bytes=MIB, queue_rows=100_000, queue_bytes=32 * MIB)
 _ASK_BYTES = 250
 TICK_S = 1.0
+JUMP_S = 0.05  # of the database's clock; less is the way of an answer
 
 
 Need: TypeAlias = tuple[Block, int]  # what a call takes of a block
@@ -61,10 +62,11 @@ class Ledger:
         self._tables = tables
         self._ttl_s = ttl_s
         self._on_used = on_used
-        self._clock = clock
+        self.clock = clock
         self._blocks: dict[tuple[int, str], Block] = {}
+        self.epoch = 0  # grows when what is known of blocks together may be wrong
         # By how much the database's clock is ahead of ours, which never jumps.
-        self._ahead_s = time.time() - clock()
+        self.ahead_s = time.time() - clock()
         self._processes = 1
         self.refused_at = -TICK_S  # when PostgreSQL last left too little for a call
         self._bury_at = 0.0
@@ -77,13 +79,16 @@ class Ledger:
 
     def now(self) -> datetime:
         """Returns the database's time, as far as this process knows it."""
-        return datetime.fromtimestamp(self._clock() + self._ahead_s, UTC)
+        return datetime.fromtimestamp(self.clock() + self.ahead_s, UTC)
 
     def timestamp(self) -> float:
-        return self._clock() + self._ahead_s
+        return self.clock() + self.ahead_s
 
     def note_time(self, now: datetime) -> None:
-        self._ahead_s = now.timestamp() - self._clock()
+        ahead_s = now.timestamp() - self.clock()
+        if abs(ahead_s - self.ahead_s) > JUMP_S:
+            self.epoch += 1  # since windows end at another time by our clock
+        self.ahead_s = ahead_s
 
     # --- what calls do ------------------------------------------------------------------------
 
@@ -93,13 +98,14 @@ class Ledger:
         block = self._blocks.get(key)
         if block is not None and block.rule is rule:
             ends_at = block.ends_at
-            if ends_at is None or self._clock() + self._ahead_s < ends_at:
+            if ends_at is None or self.clock() + self.ahead_s < ends_at:
                 return block
         window = rule.window_at(self.now())
         if block is not None and (block.window, block.rule.generation) == (window, rule.generation):
             block.adopt(rule)
             return block
-        block = self._blocks[key] = Block(rule, subject, window, self._clock())
+        block = self._blocks[key] = Block(rule, subject, window, self.clock())
+        self.epoch += 1
         return block
 
     def find(self, rule: Rule, subject: str) -> Block | None:
@@ -112,25 +118,25 @@ class Ledger:
         Raises `Short`, or `DatabaseUnavailable` within DB_POOL_TIMEOUT of `since`, the request's
         arrival.
         """
-        if self._take(needs):
+        if self.take(needs):
             return
         with metrics.LEASE_WAIT.time():
             await self._database.within(self._reserve_slowly(needs), since=since)
 
-    def _take(self, needs: Sequence[Need]) -> bool:
-        now = self._clock()
-        stale_before = now - self._ttl_s
+    def take(self, needs: Sequence[Need]) -> bool:
+        """Take all of it or nothing, of what this process has leased. Returns whether it did."""
+        now = self.clock()
+        if not all(block.has(amount, now) for block, amount in needs):
+            return False
         for block, amount in needs:
-            if not block.has(amount, stale_before):
-                return False
-        for block, amount in needs:
-            block.reserve(amount, now)
+            block.free -= amount
+            block.taken += amount
         return True
 
     async def _reserve_slowly(self, needs: Sequence[Need]) -> None:
         while True:
-            stale_before = self._clock() - self._ttl_s
-            short = [need for need in needs if not need[0].has(need[1], stale_before)]
+            now = self.clock()
+            short = [need for need in needs if not need[0].has(need[1], now)]
             answers = [self._ask(block, amount) for block, amount in short]
             for (block, _amount), answer in zip(short, answers, strict=True):
                 try:
@@ -138,22 +144,24 @@ class Ledger:
                 except StaccatoError:
                     if block.rule.is_enforced:
                         raise
-                    block.answered_at = self._clock()  # what refuses nothing asks for nothing
+                    # What refuses nothing asks for nothing.
+                    block.answered_at = self.clock()
+                    block.good_until = block.answered_at + self._ttl_s
             for need in needs:
                 if need[0].is_hopeless(need[1]):
-                    self.refused_at = self._clock()
+                    self.refused_at = self.clock()
                     raise Short(need)
-            if self._take(needs):
+            if self.take(needs):
                 return
 
     @property
     def has_refused(self) -> bool:
         """Whether any call was refused within the last second."""
-        return self._clock() - self.refused_at < TICK_S
+        return self.clock() - self.refused_at < TICK_S
 
     def hopeless(self, needs: Sequence[Need]) -> Need | None:
         """Returns what is known to be refused, without asking: the last answer was a moment ago."""
-        recent = self._clock() - TICK_S
+        recent = self.clock() - TICK_S
         for block, amount in needs:
             at = block.answered_at
             if at is not None and at > recent and block.is_hopeless(amount):
@@ -163,7 +171,7 @@ class Ledger:
     async def look(self, blocks: Sequence[Block]) -> None:
         """Ask how windows stand, unless that is known of a second ago. Raises
         `DatabaseUnavailable`."""
-        recent = self._clock() - TICK_S
+        recent = self.clock() - TICK_S
         answers = [
             self._ask(block, 0)
             for block in blocks
@@ -178,7 +186,7 @@ class Ledger:
         is_scarce = block.amount < 2 * self._processes > 2
         if is_scarce and block.answer is None and block.free > 0:
             # There may be none left for the others: they need not wait for the next tick.
-            block.given = block.free
+            block.give_back(block.free)
             self._ask_quietly(block)
 
     # --- PostgreSQL ---------------------------------------------------------------------------
@@ -210,10 +218,10 @@ class Ledger:
             ttl=timedelta(seconds=self._ttl_s),
             processes=self._processes,
         )
-        now = self._clock()
+        now = self.clock()
         for row in rows:
             block = asked[row.limit_id, row.subject, row.start, row.generation]
-            block.take_answer(row, now)
+            block.take_answer(row, now, self._ttl_s)
             self._on_used(block)
         if rows:
             self._processes = max(rows[0].processes, 1)
@@ -222,11 +230,12 @@ class Ledger:
 
     async def tick(self) -> None:
         """About once a second: lease for the demand, give back what lies idle, say that we live."""
-        now = self._clock()
+        now = self.clock()
         for key, block in list(self._blocks.items()):
             end = block.window.end
             if (end is not None and end <= self.now() and not block.reserved) or block.is_done(now):
                 del self._blocks[key]
+                self.epoch += 1
             elif block.tick(now, self._processes) or self._is_silent(block, now):
                 self._ask_quietly(block)
         if self._blocks and now >= self._bury_at:
@@ -244,7 +253,7 @@ class Ledger:
         for block in self._blocks.values():
             block.demand = 0.0
             if block.answer is None and block.answered_at is not None and block.free > 0:
-                block.given = block.free
+                block.give_back(block.free)
                 with contextlib.suppress(StaccatoError):
                     pending.append(self._ask(block, 0))
         await asyncio.gather(*pending, return_exceptions=True)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 from generation.errors import LimitReached, ModelUnpriced
 from generation.limits.alerts import Alerts
 from generation.limits.ledger import Ledger, Short
-from generation.limits.meter import Meter, Unpriced
+from generation.limits.meter import Meter
 from generation.limits.policies import Policies
 from generation.limits.refusals import headers, refusal, stand
+from generation.limits.terms import NO_HEADERS, Caller, Headers, Unpriced
 from generation.telemetry import metrics
 
 if TYPE_CHECKING:
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 
     from generation.conf import Settings
     from generation.database.engine import Database
-    from generation.limits.blocks import Block
     from generation.limits.ledger import Need
     from generation.limits.rules import Rule
+    from generation.limits.terms import Terms
     from generation.llm.client import LLMClient
     from generation.records import GenerationRequest, Grant, Prompt
     from generation.store import Store
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 
 HEADERS_KEPT_S = 0.1  # since a busy key would have the same made thousands of times
-HEADERS_KEPT = 1000
 
 
 class Limits:
@@ -44,13 +44,11 @@ class Limits:
     ) -> None:
         self._style = settings.ratelimit_headers
         self._tables = store.limits
-        self._headers: dict[tuple[tuple[Block, ...], bool], tuple[float, dict[str, str]]] = {}
-        self._tariff = llm
-        self.policies = Policies(store.limits)
         self.alerts = Alerts(store.limits, send)
         self.ledger = Ledger(
             database, store.limits, ttl_s=store.claims.lease_s, on_used=self.alerts.note_used
         )
+        self.policies = Policies(store.limits, lambda rules: Caller(rules, self.ledger, llm))
 
     async def refresh(self) -> None:
         """Read the limits if they have changed. Raises `DatabaseUnavailable`."""
@@ -64,16 +62,19 @@ class Limits:
 
     async def tidy(self) -> None:
         """Raises `DatabaseUnavailable`."""
-        if not self.policies.is_empty:
+        if self.policies.rules:
             await self._tables.tidy()
 
     def refuse_early(self, request: GenerationRequest) -> None:
         """Raises `LimitReached` where the last answer, a moment ago, says that nothing is left, so
         that a flood costs little. Not for a request that may be answered from the log."""
-        if self.policies.is_empty or not self.ledger.has_refused or request.idempotency_key:
+        if not self.ledger.has_refused or request.idempotency_key:
+            return
+        caller = self.policies.of(request.grant.key_id, request.user_id)
+        if caller is None:
             return
         needs = []
-        for rule, subject in self.policies.of(request.grant.key_id, request.user_id):
+        for rule, subject in caller.rules:
             if rule.is_targeted or rule.unit == "usd":  # they depend on who will be asked
                 continue
             block = self.ledger.find(rule, subject)
@@ -90,22 +91,22 @@ class Limits:
 
         Raises `LimitReached` or `DatabaseUnavailable`.
         """
-        if self.policies.is_empty:
-            return None
         grant = request.grant
-        rules = self.policies.of(grant.key_id, request.user_id)
-        if is_free:
-            rules = tuple(each for each in rules if each[0].unit in {"requests", "in_flight"})
-        if not rules:
+        caller = self.policies.of(grant.key_id, request.user_id)
+        if caller is None:
             return None
-        meter = Meter(self.ledger, self._tariff, rules, prompt)
         provider, model = (prompt.provider, prompt.model) if prompt else ("", "")
+        now = self.ledger.clock()
         try:
-            await meter.open(provider, model, request.started)
+            terms = caller.free(provider, model) if is_free else caller.terms(provider, model, now)
+            if not terms.blocks:
+                return None
+            meter = Meter(caller, terms, prompt)
+            if not meter.open():
+                await meter.open_slowly(request.started)
         except Short as short:
-            block = short.block
-            fitting = meter.fitting_max_tokens(block, provider, model)
-            raise self._refusal((block, short.amount), grant, fitting) from None
+            fitting = meter.fitting_max_tokens(short.block)
+            raise self._refusal((short.block, short.amount), grant, fitting) from None
         except Unpriced as unpriced:
             metrics.LIMIT_REFUSALS.labels("usd", unpriced.rule.scope).inc()
             raise ModelUnpriced(
@@ -113,35 +114,34 @@ class Limits:
                 " operator can give it one with LLM_PRICES",
                 members={"violated-policies": [unpriced.rule.name], "scope": unpriced.rule.scope},
             ) from None
-        self._count_shadows(meter)
+        if terms.has_shadows:
+            self._count_shadows(terms)
         return meter
 
-    def headers(self, meter: Meter | None, grant: Grant) -> dict[str, str]:
+    def headers(self, meter: Meter | None, grant: Grant) -> Headers:
         """Returns what an answer says of the limits of its caller's own key or user."""
         if meter is None or self._style == "off":
-            return {}
-        now, key = self.ledger.timestamp(), (meter.blocks, grant.is_service)
-        made = self._headers.get(key)
+            return NO_HEADERS
+        now, kept = self.ledger.timestamp(), meter.terms.headers
+        made = kept.get(grant.is_service)
         if made is None or not 0 <= now - made[0] < HEADERS_KEPT_S:
-            if len(self._headers) >= HEADERS_KEPT:
-                self._headers.clear()
-            made = self._headers[key] = (now, self._make_headers(meter, grant, now))
+            texts = self._make_headers(meter.terms, grant, now)
+            made = kept[grant.is_service] = (now, Headers.of(texts))
         return made[1]
 
-    def _make_headers(self, meter: Meter, grant: Grant, now: float) -> dict[str, str]:
+    def _make_headers(self, terms: Terms, grant: Grant, now: float) -> dict[str, str]:
         blocks = [
-            block for block in meter.blocks if block.rule.is_enforced and _is_own(block.rule, grant)
+            block for block in terms.blocks if block.rule.is_enforced and _is_own(block.rule, grant)
         ]
         return headers(blocks, now, self._style)
 
     async def standing(self, grant: Grant, user_id: object) -> list[dict[str, Any]]:
         """Returns how the limits of a caller's own key or user stand. Raises
         `DatabaseUnavailable`."""
-        if self.policies.is_empty:
-            return []
+        caller = self.policies.of(grant.key_id, user_id)
         blocks = [
             self.ledger.block(rule, subject)
-            for rule, subject in self.policies.of(grant.key_id, user_id)
+            for rule, subject in (caller.rules if caller else ())
             if _is_own(rule, grant)
         ]
         await self.ledger.look(blocks)
@@ -160,8 +160,8 @@ class Limits:
             error.more_headers |= headers([block], self.ledger.timestamp(), self._style)
         return error
 
-    def _count_shadows(self, meter: Meter) -> None:
-        for block in meter.blocks:
+    def _count_shadows(self, terms: Terms) -> None:
+        for block in terms.blocks:
             if not block.rule.is_enforced and block.free + block.left < 0:
                 metrics.LIMIT_SHADOW.labels(block.rule.unit, block.rule.scope).inc()
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import time
 from decimal import Decimal
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from generation.errors import DatabaseUnavailable
 from generation.limits import estimates
 from generation.limits.ledger import Short
+from generation.limits.terms import Unpriced
 from generation.llm.policy import is_success
 from generation.llm.prices import nano
 from generation.records import Charge, Finding
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
     from generation.errors import LLMError
     from generation.limits.blocks import Block
-    from generation.limits.ledger import Ledger, Need
-    from generation.limits.rules import Rule
+    from generation.limits.ledger import Need
+    from generation.limits.terms import Caller, Terms
     from generation.records import Prompt, Usage
 
 # Without a reply, these show that the provider has not worked.
@@ -40,147 +41,89 @@ _NOTHING_SENT = frozenset(
 _NOTHING = (0, 0)
 
 
-class Unpriced(Exception):  # an answer, not an error
-    """A budget in dollars applies to a model without a price."""
-
-    def __init__(self, rule: Rule) -> None:
-        super().__init__(rule.name)
-        self.rule = rule
-
-
-class Tariff(Protocol):
-    """What tokens of a provider's model cost, in billionths of a dollar; None: nobody knows."""
-
-    def most(self, provider: str, model: str, given: int, made: int) -> int | None:
-        """Returns the most that a call of so many tokens may cost."""
-
-    def charge(self, provider: str, model: str, usage: Usage) -> int | None:
-        """Returns what it did cost."""
-
-
 class Meter:
-    """Belongs to one call. Nothing of it outlives the call's task."""
+    """Belongs to one call. Nothing of it outlives the call's task.
+
+    It runs for each generation, so it makes few objects and calls few functions.
+    """
 
     __slots__ = (
-        "_charges",
+        "_caller",
+        "_given",
         "_has_reached",
         "_held",
-        "_is_settled",
-        "_ledger",
+        "_made",
         "_once",
-        "_prompt",
-        "_rules",
+        "_settled",
         "_spent",
         "_target",
-        "_tariff",
-        "_tokens",
-        "blocks",
         "is_assumed",
+        "terms",
     )
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        tariff: Tariff,
-        rules: Sequence[tuple[Rule, str]],
-        prompt: Prompt | None,
-    ) -> None:
-        """`rules` with the subject of each. Without a prompt, nobody knows what the call will
+    def __init__(self, caller: Caller, terms: Terms, prompt: Prompt | None) -> None:
+        """`terms` are those of the first target. Without a prompt, nobody knows what the call will
         cost: it takes the least, and settles what it was."""
-        self._ledger = ledger
-        self._tariff = tariff
-        self._rules = rules
-        self._prompt = prompt
-        self._tokens: tuple[int, int] | None = None  # of the prompt, and the most of the answer
-        self._once: dict[int, Block] = {}  # by the ids of their rules
-        self._held: dict[Block, int] = {}  # for the attempt to come, or under way
-        self._spent: dict[Block, int] = {}
+        self._caller = caller
+        self.terms = terms
+        # Tokens of the prompt, and the most of the answer.
+        self._given, self._made = (0, 1) if prompt is None else estimates.tokens(prompt)
+        self._once: tuple[Need, ...] = ()  # what a call takes of once, whatever its attempts
+        self._held: Sequence[Need] = ()  # for the attempt to come, or under way
+        self._spent: list[Need] = []  # by attempts
         self._target: tuple[str, str] | None = None  # of an attempt under way
         self._has_reached = False
-        self._is_settled = False
-        self._charges: tuple[Charge, ...] = ()
+        self._settled: tuple[Charge, ...] | None = None
         self.is_assumed = False  # that all was spent which was reserved
-        self.blocks: tuple[Block, ...] = ()  # of the first target
 
     # --- before ---------------------------------------------------------------------------------
 
-    async def open(self, provider: str, model: str, since: float) -> None:
-        """Reserve what the first attempt may cost. Raises `Short`, `Unpriced` or
-        `DatabaseUnavailable`."""
-        await self._reserve(provider, model, since)
-        self.blocks = (*self._once.values(), *self._held)
+    def open(self) -> bool:
+        """Reserve what the first attempt may cost, of what this process has leased. Returns whether
+        it did."""
+        terms = self.terms
+        held = terms.wanted(self._given, self._made)
+        if not terms.take([*terms.once, *held]):
+            return False
+        self._once, self._held = terms.once, held
+        return True
+
+    async def open_slowly(self, since: float) -> None:
+        """The same, and ask PostgreSQL if need be. Raises `Short` or `DatabaseUnavailable`."""
+        once, held = self.terms.once, self.terms.wanted(self._given, self._made)
+        await self._caller.ledger.reserve([*once, *held], since)
+        self._once, self._held = once, held
 
     async def extend(self, provider: str, model: str) -> bool:
         """Reserve what another attempt may cost. Returns whether the limits allow it."""
+        ledger, held = self._caller.ledger, dict(self._held)
+        taken = {block.rule.id for block, _one in self._once}
         try:
-            await self._reserve(provider, model, time.monotonic())
+            terms = self._caller.terms(provider, model, ledger.clock())
+            once = [need for need in terms.once if need[0].rule.id not in taken]
+            wanted = dict(terms.wanted(self._given, self._made))
+            lacking = [(block, amount - held.get(block, 0)) for block, amount in wanted.items()]
+            needs = [*once, *(need for need in lacking if need[1] > 0)]
+            await ledger.reserve(needs, time.monotonic())
         except (Short, Unpriced, DatabaseUnavailable):
             return False
-        return True
-
-    async def _reserve(self, provider: str, model: str, since: float) -> None:
-        once, wanted, needs = self._needs(provider, model)
-        if needs:
-            await self._ledger.reserve(needs, since)
-        self._once |= once
-        for block, amount in self._held.items():
+        for block, amount in held.items():
             if (surplus := amount - wanted.get(block, 0)) > 0:
                 block.settle(surplus, 0)
-        self._held = wanted
+        self._once += tuple(once)
+        self._held, self.terms = tuple(wanted.items()), terms
+        return True
 
-    def _needs(
-        self, provider: str, model: str
-    ) -> tuple[dict[int, Block], dict[Block, int], list[Need]]:
-        """Returns what an attempt takes: of blocks that a call takes of once, of all others, and
-        which of that is not reserved yet. Raises `Unpriced`."""
-        once: dict[int, Block] = {}
-        wanted: dict[Block, int] = {}
-        needs: list[Need] = []
-        for rule, subject in self._rules:
-            if rule.is_targeted and not rule.covers(provider, model):
-                continue
-            block = self._ledger.block(rule, subject)
-            if rule.is_once:
-                if rule.id not in self._once:
-                    once[rule.id] = block
-                    needs.append((block, 1))
-                continue
-            amount = self._amount(rule, provider, model)
-            if amount or not rule.is_enforced:
-                wanted[block] = amount
-                lacking = amount - self._held.get(block, 0)
-                if lacking > 0:
-                    needs.append((block, lacking))
-        return once, wanted, needs
-
-    def _amount(self, rule: Rule, provider: str, model: str) -> int:
-        if self._prompt is None:
-            return 1
-        if self._tokens is None:
-            given = estimates.input_tokens(self._prompt)
-            self._tokens = (given, estimates.output_tokens(self._prompt))
-        amount = self._price(rule, provider, model, *self._tokens)
-        if amount is None:
-            if rule.is_enforced:
-                raise Unpriced(rule)
-            return 0
-        return amount
-
-    def _price(self, rule: Rule, provider: str, model: str, given: int, made: int) -> int | None:
-        if rule.unit == "tokens":
-            return given + made
-        return self._tariff.most(provider, model, given, made)
-
-    def fitting_max_tokens(self, block: Block, provider: str, model: str) -> int | None:
+    def fitting_max_tokens(self, block: Block) -> int | None:
         """Returns which `max_tokens` would fit into the whole of a limit; None if none would."""
-        if self._tokens is None or block.rule.is_once:
+        if block.rule.is_once:
             return None
-        given, high = self._tokens
-        low = 0
+        price = self.terms.price if block.rule.unit == "usd" else None
+        low, high = 0, self._made
         while low < high:
             middle = (low + high + 1) // 2
-            amount = self._price(block.rule, provider, model, given, middle)
-            if amount is not None and amount <= block.amount:
+            most = self._given + middle if price is None else price.most(self._given, middle)
+            if most <= block.amount:
                 low = middle
             else:
                 high = middle - 1
@@ -192,17 +135,20 @@ class Meter:
         self._target = (provider, model)
 
     def answered(self, model: str, usage: Usage) -> None:
-        if self._target is None:
+        target = self._target
+        if target is None:
             return
-        provider, asked = self._target
         self._has_reached = True
-        if not usage.total_tokens or usage.is_estimated:
+        tokens = usage.total_tokens
+        if not tokens or usage.is_estimated:
             self._finish(None)
             return
-        cost = self._tariff.charge(provider, model, usage)
-        if cost is None:  # it answers by a name that has no price
-            cost = self._tariff.charge(provider, asked, usage)
-        self._finish((usage.total_tokens, cost))
+        price, cost = self.terms.price, None
+        if price is not None and self.terms.dollars:
+            if model != target[1]:  # it may answer by another name, which may have no price
+                price = self._caller.tariff.price(target[0], model) or price
+            cost = price.charge(usage)
+        self._finish((tokens, cost))
 
     def failed(self, error: LLMError) -> None:
         if self._target is None:  # the attempt has not begun, so its reservation is still good
@@ -222,17 +168,17 @@ class Meter:
     def _finish(self, used: tuple[int, int | None] | None) -> None:
         """Settle an attempt: tokens and US dollars, or None for all that was reserved."""
         self._target = None
-        for block, reserved in self._held.items():
+        if used is None and self._held:
+            self.is_assumed = True
+        for block, reserved in self._held:
             actual = reserved
-            if used is None:
-                self.is_assumed = True
-            elif block.rule.unit == "tokens":
-                actual = used[0]
-            elif used[1] is not None:
-                actual = used[1]
-            block.settle(reserved, actual)
-            self._spent[block] = self._spent.get(block, 0) + actual
-        self._held = {}
+            if used is not None:
+                said = used[0] if block.rule.unit == "tokens" else used[1]
+                actual = reserved if said is None else said
+            block.free += reserved - actual
+            block.spent += actual
+            self._spent.append((block, actual))
+        self._held = ()
 
     # --- after --------------------------------------------------------------------------------
 
@@ -244,31 +190,34 @@ class Meter:
 
     def settle(self) -> tuple[Charge, ...]:
         """Returns what the call's row settles. Call it when no attempt follows."""
-        if not self._is_settled:
-            self._is_settled = True
-            if self._target is not None:  # cancelled while the provider worked
-                self._has_reached = True
-                self._finish(None)
-            for block, reserved in self._held.items():
-                block.settle(reserved, 0)
-            self._held = {}
-            for block in self._once.values():
-                if block.rule.unit == "requests":
-                    block.settle(1, int(self._has_reached))
-                    self._spent[block] = int(self._has_reached)
-            self._charges = tuple(
-                [
-                    Charge(block.lease, amount)
-                    for block, amount in self._spent.items()
-                    if amount and block.lease is not None
-                ]
-            )
-        return self._charges
+        if self._settled is not None:
+            return self._settled
+        if self._target is not None:  # cancelled while the provider worked
+            self._has_reached = True
+            self._finish(None)
+        for block, reserved in self._held:
+            block.settle(reserved, 0)
+        self._held = ()
+        spent, is_spent = self._spent, int(self._has_reached)
+        for block, _one in self._once:
+            if block.rule.unit == "requests":
+                block.free += 1 - is_spent
+                block.spent += is_spent
+                spent.append((block, is_spent))
+        settled = self._settled = tuple(
+            [
+                {"lease": block.lease, "amount": amount}
+                for block, amount in spent
+                if amount and block.lease is not None
+            ]
+        )
+        return settled
 
     def release(self) -> None:
         """The call's task has ended, however it did."""
-        self.settle()
-        for block in self._once.values():
+        if self._settled is None:
+            self.settle()
+        for block, _one in self._once:
             if block.rule.unit == "in_flight":
-                self._ledger.free_place(block)
-        self._once = {}
+                self._caller.ledger.free_place(block)
+        self._once = ()

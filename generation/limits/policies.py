@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
+    from generation.limits.terms import Caller, Rules
     from generation.store.limits import LimitTables
 
 logger = throttled_logger(__name__)
@@ -27,23 +28,21 @@ class Policies:
     """All of them are in memory: most deployments have few, and a call looks them up for nothing.
     The table is read again only when it has changed."""
 
-    def __init__(self, tables: LimitTables) -> None:
+    def __init__(self, tables: LimitTables, caller: Callable[[Rules], Caller]) -> None:
+        """`caller` makes one of whom the same limits concern."""
         self._tables = tables
+        self._caller = caller
         self._version: tuple[int, int] | None = None  # None: never read
         self._of: dict[tuple[str, str], list[Rule]] = {}
         self.rules: tuple[Rule, ...] = ()
-        self.of: Callable[[Any, Any], tuple[tuple[Rule, str], ...]] = lambda _key, _user: ()
+        self.of: Callable[[Any, Any], Caller | None] = self._find_unknown
 
     @property
     def are_known(self) -> bool:
         return self._version is not None
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing is limited. Raises `DatabaseUnavailable` while nobody knows."""
-        if self._version is None:
-            raise DatabaseUnavailable("the limits were not read yet", retry_after=1)
-        return not self.rules
+    def _find_unknown(self, _key_id: Any, _user_id: Any) -> Caller | None:
+        raise DatabaseUnavailable("the limits were not read yet", retry_after=1)
 
     async def refresh(self) -> datetime:
         """Returns the database's time. Raises `DatabaseUnavailable`."""
@@ -65,11 +64,18 @@ class Policies:
         for rule in self.rules:
             found[rule.scope, rule.owner].append(rule)
         self._of = dict(found)
-        self.of = lru_cache(_CALLERS)(self._find)
+        # Users of one key are one caller where only the key is limited.
+        callers = lru_cache(_CALLERS)(self._caller)
 
-    def _find(self, key_id: Any, user_id: Any) -> tuple[tuple[Rule, str], ...]:
-        """Returns the rules for a call with this key for this user, either of which may be None;
-        each with whose share of it the call takes."""
+        @lru_cache(_CALLERS)
+        def find(key_id: Any, user_id: Any) -> Caller | None:
+            concerned = self._concerned(key_id, user_id)
+            return callers(concerned) if concerned else None
+
+        self.of = find
+
+    def _concerned(self, key_id: Any, user_id: Any) -> Rules:
+        """Returns the rules for a call with this key for this user, either of which may be None."""
         found = list(self._of.get(("all", ""), ()))
         for scope, owner in (("key", key_id), ("user", user_id)):
             if owner is not None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from generation.conf import Settings, Target
     from generation.llm.completion import Meter, Outcome
-    from generation.llm.prices import Quote
+    from generation.llm.prices import PricedModel, Quote
     from generation.llm.providers.base import Answer, Provider
     from generation.llm.streamed_attempt import Relay
     from generation.records import Prompt, Usage
@@ -191,18 +191,11 @@ class LLMClient:
             return None
         return self._prices.quote(provider, self._price_list(provider), model, usage)
 
-    def most(self, provider: str, model: str, given: int, made: int) -> int | None:
-        """Returns the most that a call of so many tokens may cost, in billionths of a dollar; None
-        if the price is unknown."""
+    def price(self, provider: str, model: str) -> PricedModel | None:
+        """Returns what tokens of a provider's model cost; None: nobody knows."""
         if self._prices is None:
             return None
-        return self._prices.most(provider, self._price_list(provider), model, given, made)
-
-    def charge(self, provider: str, model: str, usage: Usage) -> int | None:
-        """Returns what `quote` does, in billionths of a dollar, rounded up."""
-        if self._prices is None:
-            return None
-        return self._prices.charge(provider, self._price_list(provider), model, usage)
+        return self._prices.find(provider, self._price_list(provider), model)
 
     def _price_list(self, provider: str) -> str:
         upstream = self._upstreams.get(provider)  # None of a project's own call

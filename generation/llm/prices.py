@@ -78,7 +78,7 @@ class _LinearRates:
         return "/".join(f"{(rate * _MILLION).normalize():f}" for rate in rates)
 
 
-class _PricedModel:
+class PricedModel:
     """What one model's tokens cost."""
 
     def __init__(self, exact: Callable[[Usage], Decimal], rates: _LinearRates | None) -> None:
@@ -98,7 +98,16 @@ class _PricedModel:
             return Quote(self._exact(usage), self._price)
         return Quote(self._rates.cost(usage), self._price)
 
+    @property
+    def is_free(self) -> bool:
+        rates = self._rates
+        return rates is not None and not any(
+            (rates.input, rates.cache_read, rates.cache_write, rates.output)
+        )
+
     def most(self, given: int, made: int) -> int:
+        """Returns the most that a call of so many tokens may cost, in billionths of a dollar: some
+        providers charge more for input that they write to their cache."""
         if self._rates is not None and given + made <= _ORDINARY_TOKENS:
             return -(-(given * self._most_input + made * self._output) // _SCALE)
         given = max(given, 1)  # of nothing, the library has no price
@@ -107,15 +116,14 @@ class _PricedModel:
 
     def charge(self, usage: Usage) -> int:
         """Returns what `quote` does, in billionths of a dollar, rounded up."""
-        if self._rates is None or usage.known_tokens > _ORDINARY_TOKENS:
+        given, made = usage.input_tokens or 0, usage.output_tokens or 0
+        if self._rates is None or given + made > _ORDINARY_TOKENS:
             return nano(self._exact(usage))
-        read, write = usage.cache_read_tokens, usage.cache_write_tokens
-        total = (
-            ((usage.input_tokens or 0) - read - write) * self._input
-            + read * self._cache_read
-            + write * self._cache_write
-            + (usage.output_tokens or 0) * self._output
-        )
+        total = given * self._input + made * self._output
+        if read := usage.cache_read_tokens:
+            total += read * (self._cache_read - self._input)
+        if write := usage.cache_write_tokens:
+            total += write * (self._cache_write - self._input)
         return -(-total // _SCALE)
 
 
@@ -159,19 +167,11 @@ class Prices:
         found = self._model(provider, price_list, model)
         return None if found is None else found.quote(usage)
 
-    def most(self, provider: str, price_list: str, model: str, given: int, made: int) -> int | None:
-        """Returns the most that a call of so many tokens may cost, in billionths of a dollar: some
-        providers charge more for input that they write to their cache. None if the price is
-        unknown."""
-        found = self._model(provider, price_list, model)
-        return None if found is None else found.most(given, made)
+    def find(self, provider: str, price_list: str, model: str) -> PricedModel | None:
+        """Returns None if the price is unknown."""
+        return self._model(provider, price_list, model)
 
-    def charge(self, provider: str, price_list: str, model: str, usage: Usage) -> int | None:
-        """Returns what tokens cost, in billionths of a dollar; None if the price is unknown."""
-        found = self._model(provider, price_list, model)
-        return None if found is None else found.charge(usage)
-
-    def _choose_model(self, provider: str, price_list: str, model: str) -> _PricedModel | None:
+    def _choose_model(self, provider: str, price_list: str, model: str) -> PricedModel | None:
         if self._own:
             own = self._own.get(Target(provider, model)) or self._own.get(Target(provider))
             if own is not None:
@@ -180,7 +180,7 @@ class Prices:
             return None
         return self._find_model(price_list, model)
 
-    def _find_model(self, price_list: str, model: str) -> _PricedModel | None:
+    def _find_model(self, price_list: str, model: str) -> PricedModel | None:
         is_address = "://" in price_list
         try:
             provider, info = self._find(
@@ -206,10 +206,10 @@ class Prices:
             rates = _LinearRates.fit(exact)
         except (LookupError, ValueError):
             return None
-        return _PricedModel(exact, rates)
+        return PricedModel(exact, rates)
 
 
-def _own_model(price: Price) -> _PricedModel:
+def _own_model(price: Price) -> PricedModel:
     given, made, cached = (rate / _MILLION for rate in price)
     rates = _LinearRates(given, cached, given, made)
-    return _PricedModel(rates.cost, rates)
+    return PricedModel(rates.cost, rates)

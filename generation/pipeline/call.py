@@ -41,7 +41,9 @@ class GenerationCall:
         self.begun = asyncio.Event() if request.is_background else None
         self._on_abandon = on_abandon
         self.task: asyncio.Task[Generation]
-        self.meter: Meter | None = None  # None: nothing limits it
+        # What is reserved for it, which is released with the end of its task, however that comes.
+        # None: nothing limits it.
+        self.meter: Meter | None = None
         self._abandonment: Abandoned | None = None
         self._interruptible = False
 
@@ -60,13 +62,6 @@ class GenerationCall:
     @property
     def has_content(self) -> bool:
         return self.relay is not None and bool(self.relay.events)
-
-    def take(self, meter: Meter | None) -> None:
-        """Own what is reserved for the call: it is released with the end of its task, which comes
-        however the call ends."""
-        if meter is not None:
-            self.meter = meter
-            self.task.add_done_callback(lambda _task: meter.release())
 
     @property
     def is_abandoned(self) -> bool:

@@ -98,7 +98,7 @@ class Pipeline:
         prompt = self._build_prompt(request, profile)
         self._llm.check(prompt)
         if self._limits is not None:
-            call.take(await self._limits.admit(request, prompt))
+            call.meter = await self._limits.admit(request, prompt)
 
         asked = time.monotonic()
         with self._database.no_connection_held():  # a broken promise raises here
@@ -110,7 +110,7 @@ class Pipeline:
     ) -> Generation:
         """Phase 2 is the code's own: wait until it says what came of it."""
         if self._limits is not None:
-            call.take(await self._limits.admit(call.request, None))
+            call.meter = await self._limits.admit(call.request, None)
         own.begin()
         asked = time.monotonic()
         try:

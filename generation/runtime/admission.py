@@ -124,6 +124,8 @@ class Admission:
 
     def _finish(self, call: GenerationCall, share: Grant | None) -> None:
         del self.calls[call.id]
+        if call.meter is not None:
+            call.meter.release()
         if share is not None:
             self._shares.remove(share)
         if call.relay:

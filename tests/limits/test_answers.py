@@ -29,7 +29,7 @@ async def runtime(users, orm, settings, monkeypatch):
     monkeypatch.setattr(Runtime, "tidy_up", nothing)
     settings.STACCATO = {
         **settings.STACCATO,
-        "LLM_PRICES": "simulated:simulated=1/10",
+        "LLM_PRICES": "simulated:simulated=1/10,simulated:free=0/0",
         "LLM_MAX_TOKENS": "100",
         "RATELIMIT_HEADERS": "both",
     }
@@ -106,7 +106,7 @@ async def test_a_model_without_a_price_is_refused_under_a_budget_in_dollars(
     client, limit, runtime, monkeypatch
 ):
     await limit("usd", 20 * DOLLAR, "month")
-    monkeypatch.setattr(runtime.llm, "most", lambda *_asked: None)
+    monkeypatch.setattr(runtime.llm, "price", lambda *_asked: None)
     answer = await client.post(NATIVE, json={"input": "a"})
     assert (answer.status_code, answer.json()["type"][-14:]) == (403, "model-unpriced")
     assert not await GenerationLog.objects.aexists()
@@ -114,7 +114,8 @@ async def test_a_model_without_a_price_is_refused_under_a_budget_in_dollars(
 
 async def test_a_free_model_may_be_asked_on_a_spent_budget(client, limit, runtime, monkeypatch):
     await limit("usd", MILLION, "month")
-    monkeypatch.setattr(runtime.llm, "most", lambda *_asked: 0)
+    free = runtime.llm.price("simulated", "free")
+    monkeypatch.setattr(runtime.llm, "price", lambda *_asked: free)
     assert (await client.post(NATIVE, json={"input": "a"})).status_code == 200
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 
 import pytest
 
@@ -13,6 +14,7 @@ from generation.limits.amounts import parse_amount
 from generation.limits.ledger import Ledger, Short
 from generation.limits.meter import Meter
 from generation.limits.rules import Rule
+from generation.limits.terms import Caller
 from generation.llm.policy import stream_broken, to_error
 from generation.records import Finding, Prompt, Reply, Usage
 
@@ -24,13 +26,22 @@ AT_ONCE = Rule(4, "key", "7", "", "", "in_flight", 10)
 PRICES = {"gpt": 1, "dear": 100}  # thousandths of a dollar a token
 
 
-class Prices:
-    def most(self, _provider, model, given, made):
-        rate = PRICES.get(model)
-        return None if rate is None else (given + made) * rate * 10**6
+class Price:
+    is_free = False
 
-    def charge(self, provider, model, usage):
-        return self.most(provider, model, 0, usage.total_tokens)
+    def __init__(self, rate):
+        self.rate = rate
+
+    def most(self, given, made):
+        return (given + made) * self.rate * 10**6
+
+    def charge(self, usage):
+        return self.most(0, usage.total_tokens)
+
+
+class Prices:
+    def price(self, _provider, model):
+        return Price(PRICES[model]) if model in PRICES else None
 
 
 @pytest.fixture
@@ -39,15 +50,24 @@ def ledger():
     made = Ledger(None, None, ttl_s=60)
     for rule in (TOKENS, MONEY, CALLS, AT_ONCE):
         block = made.block(rule, "")
-        block.granted, block.answered_at, block.lease = 10**15, time.monotonic(), rule.id
+        block.granted = block.free = 10**15
+        block.answered_at, block.good_until, block.lease = 0.0, float("inf"), rule.id
     return made
 
 
 async def begun(ledger, prompt=PROMPT):
-    rules = [(rule, "") for rule in (TOKENS, MONEY, CALLS, AT_ONCE)]
-    meter = Meter(ledger, Prices(), rules, prompt)
-    await meter.open("openai", "gpt", time.monotonic())
+    rules = tuple((rule, "") for rule in (TOKENS, MONEY, CALLS, AT_ONCE))
+    caller, now = Caller(rules, ledger, Prices()), time.monotonic()
+    meter = Meter(caller, caller.terms("openai", "gpt", now), prompt)
+    assert meter.open()
     return meter
+
+
+def charges_of(meter):
+    sums: Counter[int] = Counter()
+    for charge in meter.settle():
+        sums[charge["lease"]] += charge["amount"]
+    return sums
 
 
 def of(status=None, finding=Finding.FAILED, partial=None):
@@ -91,7 +111,7 @@ async def test_a_call_is_charged_for_what_it_may_have_cost(ledger, ending):
         meter.answered("gpt", came)
     elif isinstance(came, LLMError):
         meter.failed(came)
-    charges = {charge.lease: charge.amount for charge in meter.settle()}
+    charges = charges_of(meter)
     meter.release()
     expected = {TOKENS.id: tokens, MONEY.id: usd, CALLS.id: calls}
     assert charges == {lease: amount for lease, amount in expected.items() if amount}
@@ -110,7 +130,7 @@ async def test_each_attempt_that_may_have_spent_keeps_its_part(ledger):
     assert await meter.extend("openai", "gpt")
     meter.sent("openai", "gpt")
     meter.answered("gpt", Usage(1, 1))
-    charges = {charge.lease: charge.amount for charge in meter.settle()}
+    charges = charges_of(meter)
     assert charges == {TOKENS.id: 602, MONEY.id: 602 * 10**6, CALLS.id: 1}
 
 
@@ -119,11 +139,10 @@ async def test_a_fallback_that_is_not_covered_is_not_called(ledger):
     meter.sent("openai", "gpt")
     meter.failed(of(503))
     money = ledger.block(MONEY, "")
-    money.granted = money.spent + 300 * 10**6
-    assert money.free == 300 * 10**6
+    money.granted, money.free = money.spent + 300 * 10**6, 300 * 10**6
 
     async def refuse(needs, since):
-        if not ledger._take(needs):
+        if not ledger.take(needs):
             raise Short(needs[0])
 
     ledger.reserve = refuse
@@ -136,7 +155,7 @@ async def test_an_answer_by_an_unknown_name_costs_what_the_model_that_was_asked_
     meter = await begun(ledger)
     meter.sent("openai", "gpt")
     meter.answered("gpt-of-tomorrow", Usage(3, 4))
-    assert {charge.lease: charge.amount for charge in meter.settle()}[MONEY.id] == 7 * 10**6
+    assert charges_of(meter)[MONEY.id] == 7 * 10**6
 
 
 async def test_a_call_that_never_began_leaves_nothing(ledger):
@@ -148,11 +167,11 @@ async def test_a_call_that_never_began_leaves_nothing(ledger):
 
 
 def test_a_prompt_is_bounded_by_its_bytes_and_an_image_by_a_number():
-    assert estimates.input_tokens(PROMPT) == 100
+    assert estimates.tokens(PROMPT) == (100, 100)
     text = Text("日本" * 50)
     picture = Image(data="A" * 1_000_000)
     prompt = Prompt("", "", "", "", 1, messages=(Message("user", (text, picture)),))
-    assert estimates.input_tokens(prompt) == 150 + 3 * 16 + estimates.IMAGE_TOKENS
+    assert estimates.tokens(prompt)[0] == 150 + 3 * 16 + estimates.IMAGE_TOKENS
 
 
 @pytest.mark.parametrize("text", ["-1", "NaN", "1e400", "1,5", "", "0x10", "9" * 19, "1.5.5", "٣"])

@@ -22,7 +22,7 @@ async def lease(sql):
 
 
 def charged(lease, amount=7, claim=None):
-    return make_row(claim=claim, charges=(Charge(lease, amount),), replay_of=None)
+    return make_row(claim=claim, charges=(Charge(lease=lease, amount=amount),), replay_of=None)
 
 
 async def settled(sql):

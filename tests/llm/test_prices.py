@@ -71,7 +71,7 @@ def test_dollars_are_rounded_up_to_whole_billionths():
 def test_what_is_charged_is_the_cost_in_billionths(prices):
     for usage in (Usage(1000, 7), Usage(9, 9, 3, 2), Usage(300_000, 5), Usage(1, 1, 1)):
         quote = prices.quote("", "anthropic", "claude-sonnet-5-5", usage)
-        charge = prices.charge("", "anthropic", "claude-sonnet-5-5", usage)
+        charge = prices.find("", "anthropic", "claude-sonnet-5-5").charge(usage)
         assert charge == nano(quote.cost)
 
 
@@ -79,9 +79,9 @@ def test_the_most_that_a_call_may_cost_is_that_of_input_that_is_written_to_the_c
     for size in (1000, 300_000):
         written = exact("claude-sonnet-5-5", "anthropic", Usage(size, 10, cache_write_tokens=size))
         assert written > exact("claude-sonnet-5-5", "anthropic", Usage(size, 10))
-        most = prices.most("anthropic", "anthropic", "claude-sonnet-5-5", size, 10)
+        most = prices.find("anthropic", "anthropic", "claude-sonnet-5-5").most(size, 10)
         assert most == written * 10**9
-    assert prices.most("anthropic", "anthropic", "never-heard-of", 1000, 10) is None
+    assert prices.find("anthropic", "anthropic", "never-heard-of") is None
 
 
 @pytest.mark.parametrize(

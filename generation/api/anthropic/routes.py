@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.http import HttpResponse
 
 from generation.api import asking, auth
-from generation.api.answering import follow, headers_of, respond
+from generation.api.answering import answer_with, follow, respond
 from generation.api.anthropic import answers, errors, openapi, requests
 from generation.api.base import API, JSONParser
 from generation.api.documentation import documented
@@ -54,7 +54,7 @@ async def messages(request: Request) -> HttpResponse | EventStream:
     own = {"request-id": request.head.request_id}
     if not asked.is_streamed:
         generation = await whole(call)
-        return respond(answers.whole(generation), {**own, **headers_of(generation, call)})
+        return answer_with(answers.whole(generation), generation, call, own)
     return await follow(call, answers.MessageEvents(call.id), own)
 
 
@@ -98,5 +98,5 @@ async def count_tokens(request: Request) -> HttpResponse:
     finally:
         if meter is not None:
             meter.release()
-    own = {"request-id": request.head.request_id, **limits.headers(meter, wanted.grant)}
+    own = {"request-id": request.head.request_id, **limits.headers(meter, wanted.grant).texts}
     return respond(outcome.require_reply().original, own)

@@ -8,7 +8,7 @@ from uuid import UUID
 from django.http import HttpResponse
 
 from generation.api import auth, trace_context
-from generation.api.answering import follow, headers_of, respond
+from generation.api.answering import answer_with, follow, respond
 from generation.api.base import API, JSONParser
 from generation.api.documentation import documented
 from generation.api.finding import find
@@ -79,7 +79,7 @@ async def generate(
     call = runtime.current().join(asked) or request.place.start(asked)
     if not body.stream:
         generation = await whole(call)
-        return respond(answer(generation), headers_of(generation, call))
+        return answer_with(answer(generation), generation, call)
     return await follow(call, NativeEvents(call.id))
 
 

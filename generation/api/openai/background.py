@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID
 
 from generation.api import auth
-from generation.api.answering import AnswerStream, follow, headers_of, respond
+from generation.api.answering import AnswerStream, answer_with, follow, respond
 from generation.api.asking import Asked
 from generation.api.finding import find
 from generation.api.openai import response_answers
@@ -42,7 +42,7 @@ async def begin(call: GenerationCall, asked: Asked) -> HttpResponse | EventStrea
         if asked.is_streamed:
             return await follow(call, ResponseEvents(call.id, asked))
         generation = await following.whole(call)
-        return respond(response_answers.whole(generation, asked), headers_of(generation, call))
+        return answer_with(response_answers.whole(generation, asked), generation, call)
     if asked.is_streamed:
         return EventStream(_PromptStream(call, ResponseEvents(call.id, asked)))
     return respond(_document(call.id, call, asked))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.http import HttpResponse
 
 from generation.api import asking, auth
-from generation.api.answering import follow, headers_of, respond
+from generation.api.answering import answer_with, follow
 from generation.api.base import API, JSONParser
 from generation.api.documentation import documented
 from generation.api.models import model, models
@@ -59,7 +59,7 @@ async def chat_completions(request: Request) -> HttpResponse | EventStream:
     if not asked.is_streamed:
         generation = await whole(call)
         completion = answers.whole(generation, wanted.arrived_at)
-        return respond(completion, headers_of(generation, call))
+        return answer_with(completion, generation, call)
     events = answers.ChatEvents(call.id, wanted.arrived_at, wants_usage=asked.wants_usage)
     return await follow(call, events)
 
@@ -86,7 +86,7 @@ async def responses(request: Request) -> HttpResponse | EventStream:
         return await background.begin(call, asked)
     if not asked.is_streamed:
         generation = await whole(call)
-        return respond(response_answers.whole(generation, asked), headers_of(generation, call))
+        return answer_with(response_answers.whole(generation, asked), generation, call)
     return await follow(call, response_answers.ResponseEvents(call.id, asked))
 
 
@@ -134,7 +134,7 @@ async def embeddings(request: Request) -> HttpResponse:
         raise IdempotencyKeyInvalid("embeddings are not kept, so none can be sent again")
     call = request.place.start(wanted)
     generation = await whole(call)
-    return respond(generation.original, headers_of(generation, call))
+    return answer_with(generation.original, generation, call)
 
 
 describe_models = api.get(
