@@ -27,8 +27,10 @@ def compare(first: str, second: str) -> tuple[list[Span], list[Span], str]:
     left, right = left[:MOST_WORDS], right[:MOST_WORDS]
     matcher = SequenceMatcher(None, [*map(str.strip, left)], [*map(str.strip, right)])
     if matcher.ratio() < ALIKE:
-        both = ([Span(text, differs=False)] if text else [] for text in (first, second))
-        return *both, UNLIKE if first and second else ""
+        plain_first, plain_second = (
+            [Span(text, differs=False)] if text else [] for text in (first, second)
+        )
+        return plain_first, plain_second, UNLIKE if first and second else ""
     spans: tuple[list[Span], list[Span]] = ([], [])
     for tag, i, j, k, m in matcher.get_opcodes():
         for side, words in zip(spans, (left[i:j], right[k:m]), strict=True):
@@ -37,4 +39,4 @@ def compare(first: str, second: str) -> tuple[list[Span], list[Span], str]:
     for side, words_left in zip(spans, rest, strict=True):
         if words_left:
             side.append(Span(words_left, differs=False))
-    return *spans, LONG if any(rest) else ""
+    return spans[0], spans[1], LONG if any(rest) else ""

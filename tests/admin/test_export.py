@@ -267,11 +267,11 @@ def test_the_command_takes_the_lists_filters_and_prints(small_portions, capfdbin
         ({"since": ("2026-02-01", "")}, 0),
         ({"to": ("2026-01-31", "12:00")}, 2),
     ):
-        with subtests.test(options):
+        with subtests.test(str(options)):
             call_command("staccato_export", "-", **options)
             assert len(lines(capfdbinary.readouterr().out)) == expected
     for options in ({"query": "body__prompt=x"}, {"query": "created_at_from_0=x"}):
-        with subtests.test(options), pytest.raises(CommandError):
+        with subtests.test(str(options)), pytest.raises(CommandError):
             call_command("staccato_export", "-", **options)
     exports = GenerationAccess.objects.filter(action="export", user=None)
     assert all("the output, by " in entry.selection for entry in exports)
