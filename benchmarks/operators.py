@@ -138,7 +138,7 @@ def measure(options: argparse.Namespace) -> None:
         )
         if options.statements:
             for (sql, _params, took), count in zip(sent[-1], touched, strict=True):
-                print(f"    {took * 1e3:6.1f} ms {count:6} buffers  {sql[:options.statements]}")
+                print(f"    {took * 1e3:6.1f} ms {count:6} buffers  {sql[: options.statements]}")
 
 
 def at(ordered: list[float], share: float) -> float:
