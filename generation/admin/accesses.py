@@ -15,7 +15,7 @@ from django.utils.html import format_html
 
 from generation.admin import columns
 from generation.admin.read_only import ReadOnlyAdmin
-from generation.admin.users import find_users
+from generation.log_search.people import find_users
 from generation.models import GenerationAccess
 
 if TYPE_CHECKING:

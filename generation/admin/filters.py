@@ -1,107 +1,132 @@
-"""The filters of the log list, each bounded by an index."""
-
-# ruff: noqa: ARG002  # Django passes its hooks more than each needs
+"""The filters beside the list of logs: what is set, and values with how often they occur."""
 
 from __future__ import annotations
 
-from datetime import date, datetime, time, timedelta
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from django.contrib import messages
-from django.utils.timezone import make_aware
-
-from generation.admin.theme import DropdownFilter, RangeDateTimeFilter
+from generation.admin import columns
+from generation.log_search.counts import DIMENSIONS, Counts, count
+from generation.log_search.selection import FLAGS, PARAMETERS, label
 from generation.models import GenerationLog
-from generation.partitions.intervals import first_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Mapping, Sequence
 
-    from django.db.models import QuerySet
-    from django.http import HttpRequest
+    from django.http import QueryDict
 
-    from generation.admin.theme import ModelAdmin
+    from generation.admin.log_list import LogList
 
-# The choices are the values of the newest rows: finding all distinct values would read the
-# whole table.
-SAMPLED_ROWS = 1000
-# An id is made after its request's arrival and before its row is written. No request takes
-# longer than this: `LLM_TIMEOUT` is an hour at most.
-LONGEST_REQUEST = timedelta(hours=2)
-CLOCK_STEP = timedelta(minutes=1)
+# Beside a field; more are offered while somebody types.
+VALUES = 6
+OFFERED = 50
+NAMES = {"status": "Status", "provider": "Provider", "model": "Model", "error_type": "Error"}
 
 
-class ColumnFilter(DropdownFilter):
-    def queryset(
-        self, request: HttpRequest, queryset: QuerySet[GenerationLog]
-    ) -> QuerySet[GenerationLog]:
-        value = self.value()
-        return queryset.filter(**{str(self.parameter_name): value}) if value else queryset
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A value of a filter, with the address of the list that has it."""
+
+    text: str
+    url: str
+    count: str = ""
+    is_chosen: bool = False
 
 
-class StatusFilter(ColumnFilter):
-    title = "status"
-    parameter_name = "status"
+@dataclass(frozen=True, slots=True)
+class Facet:
+    """A filter whose values are known."""
 
-    def lookups(self, request: HttpRequest, model_admin: ModelAdmin) -> Iterable[tuple[str, str]]:
-        return GenerationLog.Status.choices
-
-
-class SampledFilter(ColumnFilter):
-    """Offers the values of the newest rows; any other works in the address."""
-
-    def lookups(self, request: HttpRequest, model_admin: ModelAdmin) -> Iterable[tuple[str, str]]:
-        column = str(self.parameter_name)
-        newest = GenerationLog.objects.order_by("-pk").values_list(column, flat=True)
-        values = {*newest[:SAMPLED_ROWS], self.value()}
-        return [(value, value) for value in sorted(filter(None, values))]
+    name: str
+    title: str
+    value: str
+    choices: Sequence[Choice]
+    offered: Sequence[str] = ()  # while somebody types
 
 
-class ProviderFilter(SampledFilter):
-    title = "provider"
-    parameter_name = "provider"
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """All that the list's template needs to show the filters."""
+
+    facets: Sequence[Facet]
+    values: Mapping[str, str]  # of the address, as they were entered
+    chosen: Sequence[Choice]  # what is set, each with the address of the list without it
+    counted: str  # the time that the counts are of
+    total: str  # how many there are in that time; '': not known
 
 
-class ModelFilter(SampledFilter):
-    title = "model"
-    parameter_name = "model"
+def is_cluttered(query: QueryDict) -> bool:
+    """Whether an address has parameters that say nothing: a form sends its empty fields, too."""
+    return any(name in PARAMETERS and not query[name] for name in query)
 
 
-class ArrivalFilter(RangeDateTimeFilter):
-    """Arrived from one moment until just before another, with bounds on the time-ordered ids.
+def tidied(query: QueryDict) -> str:
+    """Returns the query without them, so that an address that is kept or sent is a short one."""
+    kept = query.copy()
+    for name in [name for name in kept if name in PARAMETERS and not kept[name]]:
+        del kept[name]
+    return kept.urlencode()
 
-    Without these bounds, a search for a range of last year would start at the newest row.
-    """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.title = "arrival"
+def panel(logs: LogList) -> Panel:
+    """Returns the filters of a page of the list."""
+    found = count(logs.asked)
+    return Panel(
+        facets=[_facet(logs, name, found) for name in DIMENSIONS],
+        values={name: str(value) for name, value in logs.params.items()},
+        chosen=_chosen(logs),
+        counted=found.period,
+        total="" if found.total is None else f"{found.total:,}",
+    )
 
-    def queryset(
-        self, request: HttpRequest, queryset: QuerySet[GenerationLog]
-    ) -> QuerySet[GenerationLog]:
-        limits: dict[str, Any] = {}
-        try:
-            if start := self._moment("from", days=0):
-                limits |= {"created_at__gte": start, "pk__gte": first_id(start - CLOCK_STEP)}
-            if end := self._moment("to", days=1):
-                limits |= {"created_at__lt": end, "pk__lt": first_id(end + LONGEST_REQUEST)}
-        except (ValueError, OverflowError):
-            messages.warning(
-                request,
-                "The filter by arrival was ignored, because a date or time is not valid. Enter"
-                " dates as 2026-01-31, and times, if any, as 14:05.",
+
+def _facet(logs: LogList, name: str, found: Counts) -> Facet:
+    chosen = getattr(logs.asked, name)
+    counts = found.by.get(name, {})
+    values = list(counts)
+    if name == "status":
+        values = list(GenerationLog.Status.values)
+    shown = values[:VALUES]
+    if chosen and chosen not in shown:
+        shown = [chosen, *shown[: VALUES - 1]]
+    words = dict(GenerationLog.Status.choices) if name == "status" else {}
+    return Facet(
+        name=name,
+        title=NAMES[name],
+        value=chosen,
+        choices=[
+            Choice(
+                text=str(words.get(value, value)),
+                url=logs.get_query_string({name: None if value == chosen else value}),
+                count=f"{counts.get(value, 0):,}" if found.is_known else "",
+                is_chosen=value == chosen,
             )
-            return queryset
-        return queryset.filter(**limits)
+            for value in shown
+        ],
+        offered=() if name == "status" else values[:OFFERED],
+    )
 
-    def _moment(self, side: str, *, days: int) -> datetime | None:
-        """Returns the entered moment; for a day without a time, its start plus `days`."""
-        day = str(self.used_parameters.get(f"created_at_{side}_0") or "")
-        clock = str(self.used_parameters.get(f"created_at_{side}_1") or "")
-        if not day:
-            return None
-        moment = datetime.combine(
-            date.fromisoformat(day), time.fromisoformat(clock) if clock else time()
-        )
-        return make_aware(moment if clock else moment + timedelta(days=days))
+
+def _chosen(logs: LogList) -> list[Choice]:
+    """Returns what the address asks for, in words."""
+    asked = logs.asked
+    texts = {
+        name: f"{label(name)}: {getattr(asked, name)}"
+        for name in ("q", "user", "api_key", *DIMENSIONS, "stop_reason", "words")
+        if getattr(asked, name)
+    }
+    if asked.cost_min:
+        texts["cost_min"] = f"cost ≥ ${asked.cost_min}"
+    if asked.latency_min:
+        texts["latency_min"] = f"latency ≥ {asked.latency_min} s"
+    if asked.tokens_min:
+        texts["tokens_min"] = f"tokens ≥ {asked.tokens_min:,}"
+    texts |= {name: label(name) for name in FLAGS if getattr(asked, name)}
+    choices = [Choice(text, logs.get_query_string({name: None})) for name, text in texts.items()]
+    for side, moment in (("from", asked.since), ("to", asked.until)):
+        if moment is not None:
+            without = {f"created_at_{side}_{part}": None for part in (0, 1)}
+            choices.append(
+                Choice(f"{side} {columns.minute(moment)}", logs.get_query_string(without))
+            )
+    return choices

@@ -10,9 +10,10 @@ from django.contrib import messages
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import PAGE_VAR
 from django.core.exceptions import ValidationError
-from django.db import DataError, OperationalError, connections, transaction
+from django.db import DataError
 
 from generation.admin.theme import STYLES, ChangeList, ModelAdmin
+from generation.log_search.walk import CutOff, limited
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
 
 # A filter without an index may have to read the whole table to fill one page.
-TIME_LIMIT_MS = 5000
-QUERY_CANCELED = "57014"
+TIME_LIMIT_S = 2.5
 
 
 class TooLong(Exception):  # a state, not a fault
@@ -44,7 +44,7 @@ class NewestFirst(ChangeList):
 
     def get_results(self, request: HttpRequest) -> None:
         try:
-            rows, has_newer, has_older = self._read_page(*_take_position(request))
+            rows, has_newer, has_older = self._read_page(*take_position(request))
         except (ValidationError, ValueError, DataError) as error:
             raise IncorrectLookupParameters from error
         except TooLong as error:
@@ -55,6 +55,9 @@ class NewestFirst(ChangeList):
             self.newer_url = self.get_query_string({PAGE_VAR: f"after:{rows[0].pk}"})
         if has_older:
             self.older_url = self.get_query_string({PAGE_VAR: f"before:{rows[-1].pk}"})
+        self.show_page(rows)
+
+    def show_page(self, rows: list[Any]) -> None:
         self.result_list = rows
         self.result_count = self.full_result_count = len(rows)
         self.show_full_result_count = False
@@ -79,31 +82,17 @@ class NewestFirst(ChangeList):
 
 def fetch(queryset: QuerySet[Any]) -> list[Any]:
     """Returns the rows. Raises `TooLong` where the database takes longer than the limit."""
-    alias = queryset.db
     try:
-        with transaction.atomic(alias):
-            with connections[alias].cursor() as cursor:
-                cursor.execute(
-                    "SELECT set_config('statement_timeout', %s, true)", [str(TIME_LIMIT_MS)]
-                )
+        with limited(queryset.db, TIME_LIMIT_S):
             return list(queryset)
-    except OperationalError as error:
-        if not is_cut_off(error):
-            raise
+    except CutOff as error:
         raise TooLong(
-            f"The database did not find the rows within {TIME_LIMIT_MS / 1000:g} s."
+            f"The database did not find the rows within {TIME_LIMIT_S:g} s."
             " Narrow the list by date or by user, or use fewer filters."
         ) from error
 
 
-def is_cut_off(error: Exception) -> bool:
-    """Whether PostgreSQL ended the statement for its `statement_timeout`, by either driver."""
-    cause = error.__cause__
-    state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
-    return state == QUERY_CANCELED
-
-
-def _take_position(request: HttpRequest) -> tuple[str, str]:
+def take_position(request: HttpRequest) -> tuple[str, str]:
     """Returns the side and the key that the address names, and removes them from the request.
 
     Unfold's filter form copies every parameter of `request.GET` into a hidden field and has no

@@ -14,7 +14,7 @@ from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.views.decorators.http import require_POST
 
-from generation.admin.export.selection import BadSelection, select
+from generation.admin.export.selection import BadSelection, understand
 from generation.admin.theme import ModelAdmin
 from generation.models import SavedView
 
@@ -118,7 +118,7 @@ def _fill(request: HttpRequest, view: SavedView) -> bool:
     view.is_shared = "is_shared" in request.POST
     try:
         view.full_clean(exclude=["owner"], validate_unique=False, validate_constraints=False)
-        select(view.query, request.user)
+        understand(view.query)
         with transaction.atomic():
             view.save()
     except ValidationError as error:

@@ -16,8 +16,8 @@ from django.template.response import TemplateResponse
 from django.urls import path
 
 from generation import conf
-from generation.admin.pagination import is_cut_off
 from generation.admin.read_only import ReadOnlyAdmin
+from generation.log_search.walk import is_cut_off
 from generation.models import Maintenance, UsageLog
 from generation.partitions.catalog import Found, Partition, partition_of
 from generation.partitions.ddl import Parent

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.contrib.auth import get_user_model
 
-from generation import user_keys
 from generation.admin.pagination import NewestFirstAdmin
 from generation.admin.theme import RawIdsWidget, RawIdWidget
 
@@ -39,16 +37,3 @@ class UserLookupAdmin(NewestFirstAdmin):
         if db_field.name not in self.get_autocomplete_fields(request):
             kwargs["widget"] = RawIdsWidget(db_field.remote_field, self.admin_site)
         return super().formfield_for_manytomany(db_field, request, **kwargs)
-
-
-def find_users(term: str) -> list[Any]:
-    """Returns the keys of the users that a search term means: a key, or else a whole name."""
-    keys: list[Any] = []
-    with contextlib.suppress(ValueError):
-        is_number = user_keys.kind() == "integer" and term.isdigit()
-        keys.append(user_keys.parse(term.lstrip("0") if is_number else term))
-    if keys and user_keys.kind() != "text":  # any text might be a key
-        return keys
-    model = get_user_model()
-    named = model._base_manager.filter(**{model.USERNAME_FIELD: term})
-    return [*keys, *named.values_list("pk", flat=True)]

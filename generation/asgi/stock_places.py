@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from generation.errors import TooManyInFlight
@@ -27,6 +28,21 @@ WAIT_S = 10.0
 SEND_S = 60.0  # for a client that reads its page slowly
 # A key in the ASGI scope: what is sent is long, and a client has that time for each part of it.
 IN_PARTS = "staccato.in_parts"
+
+
+# Gives up the place at work of the page that is being made here.
+_stop_work: ContextVar[Callable[[], None] | None] = ContextVar("stop_work", default=None)
+
+
+def step_aside() -> None:
+    """Let another page be served while the one that is being made here waits for the database.
+
+    Call it from a view, for at most a few pages at a time: each keeps its thread and connection.
+    Elsewhere than in this service, it does nothing.
+    """
+    stop_work = _stop_work.get()
+    if stop_work is not None:
+        stop_work()
 
 
 class StockPlaces:
@@ -72,6 +88,12 @@ class StockPlace:
         send: Send,
     ) -> None:
         sending: asyncio.Timeout = asyncio.timeout(None)
+        loop = asyncio.get_running_loop()
+
+        def stop_work() -> None:
+            loop.call_soon_threadsafe(self._end_work)
+
+        _stop_work.set(stop_work)  # for this task, and for the thread that the view runs in
 
         async def send_on(message: Message) -> None:
             is_long = scope.get(IN_PARTS, False)

@@ -8,7 +8,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("generation", "0006_rollups"),
+        ("generation", "0007_log_list"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

@@ -115,7 +115,7 @@ class GenerationLog(models.Model):
         "ApiKey",
         on_delete=models.DO_NOTHING,
         db_constraint=False,
-        db_index=False,  # nothing looks for a key's rows
+        db_index=False,  # the index on (API key, -id) serves
         null=True,
         verbose_name="API key",
         related_name="+",
@@ -203,6 +203,7 @@ class GenerationLog(models.Model):
         ]
         indexes: ClassVar = [
             models.Index(fields=["user", "-id"], name="generation_log_user"),
+            models.Index(fields=["api_key", "-id"], name="generation_log_api_key"),
             models.Index(fields=["request_id"], name="generation_log_request"),
             # Few rows are replays.
             models.Index(

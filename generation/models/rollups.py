@@ -5,7 +5,7 @@ They are recomputed from the log, never added to, so they equal it; see `rollups
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.db import models
 
@@ -84,6 +84,15 @@ class Rollup(models.Model):
 
     class Meta:
         default_permissions = ()
+        # They lead a search of the log to the buckets that have a model, or an error.
+        indexes: ClassVar = [
+            models.Index(fields=["model", "minutes", "bucket"], name="generation_rollup_model"),
+            models.Index(
+                fields=["error_type", "minutes", "bucket"],
+                condition=~models.Q(error_type=""),
+                name="generation_rollup_error",
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.minutes} minutes from {self.bucket:%Y-%m-%d %H:%M}"

@@ -17,6 +17,7 @@ from generation.partitions.intervals import DAY, WEEK
 from generation.partitions.lease import LASTS, leased
 from generation.partitions.patience import administer_patiently
 from generation.partitions.plan import Plan, covered_until, plan
+from generation.partitions.words import index_words
 from generation.telemetry import metrics
 
 if TYPE_CHECKING:
@@ -75,7 +76,9 @@ class LogMaintenance:
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
         self._archive_first = settings.archive_first
+        self._indexes_words = settings.search == "words"
         self._kept = kept_tables(settings)
+        _log, self._bodies, *_others = self._kept
 
     async def run(self) -> None:
         """Do what is due, unless another process does. Raises `DatabaseUnavailable`."""
@@ -100,7 +103,10 @@ class LogMaintenance:
                 log = next(iter(self._kept))  # texts are read by their key alone
                 await self._database.administer(ddl.analyze(log), limit_s=ANALYZE_LIMIT_S)
                 report(f"analyzed {log.table}")
-        return bool(partitions and statistics)
+        words = True
+        if self._indexes_words:
+            words = await index_words(self._database, self._bodies, report, due_after=due_after)
+        return bool(partitions and statistics and words)
 
     async def planned(self) -> list[str]:
         """Returns the steps that `maintain()` would take now, in words."""

@@ -37,19 +37,6 @@ def test_a_filter_finds_what_it_names(name, value, other):
     assert find(**{name: value}) == [wanted.pk]
 
 
-def test_the_choices_come_from_the_newest_rows_and_the_one_chosen(staff, monkeypatch):
-    monkeypatch.setattr("generation.admin.filters.SAMPLED_ROWS", 2)
-    for age, model in enumerate(["new-model", "new-model", "old-model"]):
-        save_log(minutes_ago=age, model=model)
-
-    def choices(**query) -> list[str]:
-        spec = get(staff, LOGS, **query).context["cl"].filter_specs[2]
-        return [value for value, _ in spec.lookup_choices]
-
-    assert choices() == ["new-model"]
-    assert choices(model="old-model") == ["new-model", "old-model"]
-
-
 def in_range(**parts: str) -> list:
     return find(**{f"created_at_{part}": text for part, text in parts.items()})
 

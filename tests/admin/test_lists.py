@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from django.contrib import admin
 from django.contrib.auth import get_user_model
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from generation.admin import pagination
 from generation.models import GenerationLog, Profile
 from tests.support.admin import (
     LOGS,
@@ -33,17 +31,17 @@ pytestmark = [
 ]
 
 
-def test_a_page_of_100_rows_costs_no_query_per_row_and_counts_nothing(staff):
+def test_a_page_of_50_rows_costs_no_query_per_row_and_counts_nothing(staff):
     save_logs(5)
     with CaptureQueriesContext(connection) as few:
         get(staff, LOGS)
     others = User.objects.bulk_create(User(username=f"other{n}") for n in range(50))
     GenerationLog.objects.bulk_create(
-        make_log(-n, user_id=n if n % 2 else others[n // 2].pk) for n in range(1, 100)
+        make_log(-n, user_id=n if n % 2 else others[n // 2].pk) for n in range(1, 50)
     )
     with CaptureQueriesContext(connection) as many:
         response = get(staff, LOGS)
-    assert len(shown(response)) == 100
+    assert len(shown(response)) == 50
     assert len(many) == len(few)
     assert not [query["sql"] for query in many if "COUNT(" in query["sql"].upper()]
     assert not [query["sql"] for query in many if "OFFSET" in query["sql"].upper()]
@@ -132,7 +130,7 @@ def test_the_order_is_that_of_the_key_whatever_is_asked(staff):
 
 @pytest.mark.parametrize(
     "query",
-    [{"p": "before:zzz"}, {"p": "after:"}, {"model": "\0"}, {"provider": "a\0b"}],
+    [{"p": "before:zzz"}, {"p": "after:"}, {"body__prompt": "x"}, {"created_at__gte": "2026"}],
 )
 def test_a_wrong_address_is_refused_kindly(staff, query):
     save_logs(1)
@@ -144,14 +142,3 @@ def test_a_wrong_address_is_refused_kindly(staff, query):
 def test_a_page_without_a_place_is_the_first(staff, p):
     logs = save_logs(3)
     assert shown(get(staff, LOGS, p=p)) == keys(logs)
-
-
-def test_a_page_that_takes_too_long_is_given_up_and_says_so(staff, monkeypatch):
-    save_logs(1)
-    monkeypatch.setattr(pagination, "TIME_LIMIT_MS", 1)
-    model_admin = admin.site.get_model_admin(GenerationLog)
-    slow = GenerationLog.objects.extra(where=["pg_sleep(60) IS NOT NULL"])
-    monkeypatch.setattr(model_admin, "get_queryset", lambda _: slow)
-    response = get(staff, LOGS)
-    assert shown(response) == []
-    assert "Narrow the list" in response.html

@@ -118,7 +118,7 @@ class Export(StreamingHttpResponse):
 def _respond(request: HttpRequest, taken: object) -> HttpResponseBase:
     try:
         asked = _take(request)
-        walk = Walk(select(asked.selection, request.user), after=asked.after, until=now_id())
+        walk = Walk(select(asked.selection), after=asked.after, until=now_id())
         rows = Rows(walk.alias, with_texts=request.user.has_perm(access.READ_CONTENT))
         content = _content(asked, rows)
         first = walk.portion()

@@ -45,7 +45,7 @@ class ExportPages(ModelAdmin):
         self._require_export(request)
         query = request.GET.urlencode()
         try:
-            select(query, request.user)
+            select(query)
             fault = ""
         except BadSelection as error:
             fault = str(error)

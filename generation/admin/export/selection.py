@@ -6,18 +6,15 @@ PostgreSQL from removing dead rows meanwhile. What is stored while it goes on ma
 
 from __future__ import annotations
 
-import copy
 import time
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
-from django.contrib import admin
-from django.contrib.admin.exceptions import DisallowedModelAdminLookup
-from django.contrib.admin.options import IncorrectLookupParameters
-from django.http import HttpRequest, QueryDict
+from django.http import QueryDict
 
-from generation.admin.pagination import NewestFirst, TooLong, fetch
+from generation.admin.pagination import TooLong, fetch
+from generation.log_search.selection import conditions, parse_query, unknown
 from generation.models import GenerationLog
 from generation.partitions.intervals import (
     LAST_ID,
@@ -31,6 +28,8 @@ from generation.partitions.intervals import (
 if TYPE_CHECKING:
     from django.db.models import QuerySet
 
+    from generation.log_search.selection import Selection
+
 PORTION = 10_000  # generations, each with one entry in the record of accesses
 BUDGET_S = 2.0  # after which a portion ends with what was found
 QUICK_S = 0.5
@@ -41,59 +40,25 @@ class BadSelection(ValueError):
     """The filter is none of the list's. Its text says what is wrong."""
 
 
-def select(query: str, user: Any = None) -> QuerySet[GenerationLog]:
-    """Returns what the list would show on all its pages. `query` is what follows the ? in its
-    address; without a user, it is a command's.
+def understand(query: str) -> Selection:
+    """Returns what the list's address asks for. `query` is what follows the ? in it.
 
-    Raises `BadSelection`, also for a value that the list ignores with a warning: an export would
-    have too much in it.
+    Raises `BadSelection`, also for a value that the list ignores with a warning.
     """
-    warnings: list[str] = []
-    request: Any = HttpRequest()
-    request.method = "GET"
-    request.GET = QueryDict(query)
-    request.user = user or _Command()
-    request._messages = _Warnings(warnings)  # noqa: SLF001  # where Django's messages look
-    listed: Any = copy.copy(admin.site.get_model_admin(GenerationLog))
-    listed.changelist = _Unread
-    try:
-        found: QuerySet[GenerationLog] = listed.get_changelist_instance(request).queryset
-    except (IncorrectLookupParameters, DisallowedModelAdminLookup):
-        raise BadSelection("The address has a filter that is not one of the list's.") from None
-    if warnings:
-        raise BadSelection(warnings[0])
-    return found.prefetch_related(None).order_by()
+    asked, faults = parse_query(query)
+    if unknown(QueryDict(query)):
+        raise BadSelection("The address has a filter that is not one of the list's.")
+    if faults:
+        raise BadSelection(faults[0])
+    return asked
 
 
-class _Unread(NewestFirst):
-    def get_results(self, request: HttpRequest) -> None:  # noqa: ARG002  # Django's hook
-        """Reads no page."""
-        self.result_list = []
-        self.result_count = self.full_result_count = 0
-        self.show_full_result_count = self.show_admin_actions = False
-        self.can_show_all = self.multi_page = False
-
-
-class _Warnings:
-    """Takes the place of Django's message storage."""
-
-    def __init__(self, texts: list[str]) -> None:
-        self._texts = texts
-
-    def add(self, _level: int, message: Any, _extra_tags: str = "") -> None:
-        self._texts.append(str(message))
-
-
-class _Command:
-    """Whoever may run commands has the database."""
-
-    is_active = is_staff = is_authenticated = True
-    pk = None
-
-    def has_perm(self, *_args: object) -> bool:
-        return True
-
-    has_perms = has_module_perms = has_perm
+def select(query: str) -> QuerySet[GenerationLog]:
+    """Returns what the list would show on all its pages. Raises `BadSelection`."""
+    asked = understand(query)
+    if asked.words:
+        raise BadSelection("An export can't be narrowed by words in the texts.")
+    return GenerationLog.objects.filter(conditions(asked))
 
 
 class Walk:

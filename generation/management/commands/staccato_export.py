@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from django.contrib import admin
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError, reset_queries
 from django.http import QueryDict
@@ -23,7 +22,7 @@ from generation.admin.export.formats import FORMATS
 from generation.admin.export.rows import Rows, columns
 from generation.admin.export.selection import BadSelection, Walk, now_id, select
 from generation.admin.pagination import TooLong
-from generation.models import GenerationLog
+from generation.log_search.selection import FLAGS, ON, PARAMETERS
 from generation.partitions.intervals import moment_of
 from generation.partitions.parquet import FormatMissing
 
@@ -33,8 +32,11 @@ if TYPE_CHECKING:
     from django.db.models import QuerySet
 
     from generation.admin.export.formats import Format
+    from generation.models import GenerationLog
 
 PROGRESS_S = 2.0
+# Of the list, beside the dates and the search.
+FILTERS = [name for name in PARAMETERS if name != "q" and not name.startswith("created_at")]
 HELP = """\
 Write the log, or what a filter finds of it, as CSV, JSON lines or Parquet: all columns, the oldest
 generation first.
@@ -88,8 +90,12 @@ class Command(BaseCommand):
             help="arrived until the end of that day, or before that time",
         )
         filters.add_argument("--q", metavar="TERM", help="what the search box takes")
-        for name in _filters():
-            filters.add_argument(f"--{name}", metavar="VALUE")
+        for name in FILTERS:
+            option = f"--{name.replace('_', '-')}"
+            if name in FLAGS:
+                filters.add_argument(option, dest=name, action="store_const", const=ON)
+            else:
+                filters.add_argument(option, dest=name, metavar="VALUE")
         filters.add_argument(
             "--query", default="", help="what follows the ? in the address of the list"
         )
@@ -176,7 +182,7 @@ def _progress_of(options: dict[str, Any], path: Path) -> Progress:
             day, clock = moment
             query[f"created_at_{side}_0"] = day
             query[f"created_at_{side}_1"] = clock
-    for name in ("q", *_filters()):
+    for name in ("q", *FILTERS):
         if options[name] is not None:
             query[name] = options[name]
     kind = options["format"] or path.suffix.removeprefix(".")
@@ -193,13 +199,6 @@ def _progress_of(options: dict[str, Any], path: Path) -> Progress:
         columns=[each.attname for each in shown],
         after=options["after"],
     )
-
-
-def _filters() -> list[str]:
-    """Returns the names of the list's filters that are one value each."""
-    listed = admin.site.get_model_admin(GenerationLog).list_filter
-    names = [getattr(each, "parameter_name", None) for each in listed]
-    return [name for name in names if name]
 
 
 def _how_to_go_on(out: ExportFile | Output | None, path: Path) -> str:

@@ -1,0 +1,215 @@
+"""Which parts of the log can hold the rows that are asked for.
+
+The rollups say in which five minutes a model, a provider, a status or an error occurred at all. So
+a search for something rare reads those minutes, and nothing of the weeks between them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Protocol
+from uuid import UUID
+
+from django.db.models import Sum
+
+from generation import conf
+from generation.log_search.selection import CLOCK_STEP
+from generation.models import Maintenance, Rollup
+from generation.partitions.intervals import ZERO_ID, first_id, moment_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from django.db.models import QuerySet
+
+    from generation.log_search.selection import Selection
+
+ROLLUPS = "rollups"  # the task of `rollups/upkeep.py`
+MINUTES = 5  # the shortest rollup
+BUCKET = timedelta(minutes=MINUTES)
+# Rollups of this length are kept for 190 days; `rollups/upkeep.py` drops them.
+KEPT = timedelta(days=180)
+# Rows that are newer than the rollups' watermark by less than this may not be in them.
+IN_FLIGHT = timedelta(minutes=10)
+DIMENSIONS = ("provider", "model", "status", "error_type")
+# With any of these, the rollups tell more than that the service was used.
+GUIDED = {"provider", "model", "error_type"}
+FEW, SPARSE = 40, 4  # of so many buckets, one in four
+AT_ONCE = 300  # ranges of a statement
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The ids from one until just before another."""
+
+    start: UUID
+    end: UUID
+
+
+class Guide(Protocol):
+    """Gives the log's parts in the direction of the search, each once."""
+
+    def take(self, effort: timedelta, wanted: int) -> tuple[Sequence[Range], UUID]:
+        """Returns the next ranges, in their order, and how far the log is searched with them.
+
+        They span `effort` at most, and about `wanted` rows are expected in them. None are left if
+        the end of `bounds` is reached.
+        """
+        ...
+
+
+class EveryRow:
+    """All of the log between two ids, in parts of a given length of time."""
+
+    def __init__(self, bounds: Range, *, newest_first: bool) -> None:
+        self.rest = bounds
+        self._newest_first = newest_first
+
+    def take(self, effort: timedelta, wanted: int) -> tuple[Sequence[Range], UUID]:  # noqa: ARG002  # nothing is known of the rows
+        bounds = self.rest
+        if bounds.start >= bounds.end:
+            return [], bounds.start if self._newest_first else bounds.end
+        if self._newest_first:
+            start = max(bounds.start, shifted(bounds.end, -effort))
+            part, self.rest = Range(start, bounds.end), Range(bounds.start, start)
+            return [part], start
+        end = min(bounds.end, shifted(bounds.start, effort))
+        part, self.rest = Range(bounds.start, end), Range(end, bounds.end)
+        return [part], end
+
+
+class OnlyWhere:
+    """The log's parts whose rollups have such rows, and those that have no rollups."""
+
+    def __init__(
+        self, asked: Selection, bounds: Range, rolled: Range, *, newest_first: bool
+    ) -> None:
+        """`rolled`: the ids whose rollups are known to be complete."""
+        self._newest_first = newest_first
+        self._until_id = until_id()
+        self._buckets = _buckets(asked)
+        # Three stretches: what is newer than the rollups, what has them, what is older.
+        newer = Range(max(bounds.start, rolled.end), bounds.end)
+        known = Range(max(bounds.start, rolled.start), min(bounds.end, rolled.end))
+        older = Range(bounds.start, min(bounds.end, rolled.start))
+        stretches = [(newer, False), (known, True), (older, False)]
+        self._stretches = [
+            (stretch, is_known)
+            for stretch, is_known in (stretches if newest_first else reversed(stretches))
+            if stretch.start < stretch.end
+        ]
+        self._at_end = bounds.start if newest_first else bounds.end
+        self._every: EveryRow | None = None
+
+    def take(self, effort: timedelta, wanted: int) -> tuple[Sequence[Range], UUID]:
+        while self._stretches:
+            stretch, is_known = self._stretches[0]
+            if is_known:
+                ranges, rest = self._known(stretch, effort, wanted)
+                edge = rest.end if self._newest_first else rest.start
+            else:
+                self._every = self._every or EveryRow(stretch, newest_first=self._newest_first)
+                ranges, edge = self._every.take(effort, wanted)
+                rest = self._every.rest
+            if rest.start < rest.end:
+                self._stretches[0] = (rest, is_known)
+            else:
+                self._stretches.pop(0)
+                self._every = None
+            if ranges:
+                return ranges, edge
+        return [], self._at_end
+
+    def _known(
+        self, stretch: Range, effort: timedelta, wanted: int
+    ) -> tuple[Sequence[Range], Range]:
+        """Returns ranges of a stretch, and what is left of it."""
+        since, until = moment_of(stretch.start), moment_of(stretch.end)
+        most = max(1, min(AT_ONCE, effort // (BUCKET + self._until_id)))
+        found = (
+            self._buckets.filter(
+                bucket__gt=since - BUCKET - self._until_id, bucket__lt=until + CLOCK_STEP
+            )
+            .values("bucket")
+            .annotate(rows=Sum("requests"))
+            .order_by("-bucket" if self._newest_first else "bucket")
+        )
+        buckets = list(found.values_list("bucket", "rows")[: most + 1])
+        taken: list[datetime] = []
+        for bucket, rows in buckets[:most]:
+            taken.append(bucket)
+            wanted -= rows
+            if wanted <= 0:
+                break
+        ranges = merged([_clip(self._span_of(bucket), stretch) for bucket in taken])
+        if len(taken) == len(buckets):
+            return ranges, Range(stretch.start, stretch.start)
+        last = ranges[-1] if ranges else stretch
+        if self._newest_first:
+            return ranges, Range(stretch.start, last.start)
+        return ranges, Range(last.end, stretch.end)
+
+    def _span_of(self, bucket: datetime) -> Range:
+        """Returns the ids that the requests of five minutes may have."""
+        return Range(first_id(bucket - CLOCK_STEP), first_id(bucket + BUCKET + self._until_id))
+
+
+def _buckets(asked: Selection) -> QuerySet[Rollup]:
+    """Returns the five minutes that have such rows, by what the rollups know of them."""
+    known = {name: getattr(asked, name) for name in DIMENSIONS if getattr(asked, name)}
+    return Rollup.objects.filter(minutes=MINUTES, **known)
+
+
+def is_sparse(asked: Selection) -> bool:
+    """Whether the rollups lead to such rows better than an index of a user or a key does."""
+    latest = _buckets(asked).order_by("-bucket").values_list("bucket", flat=True)[:FEW]
+    buckets = list(latest)
+    return len(buckets) < FEW or buckets[0] - buckets[-1] > SPARSE * FEW * BUCKET
+
+
+def until_id() -> timedelta:
+    """Returns the time within which a request's row has its id: once its body is there."""
+    return timedelta(minutes=4, seconds=conf.load().body_timeout)
+
+
+def merged(ranges: Sequence[Range]) -> list[Range]:
+    """Returns ranges, which are in the order of the search, with those that overlap as one."""
+    result: list[Range] = []
+    for each in ranges:
+        if each.start >= each.end:
+            continue
+        last = result[-1] if result else None
+        if last and each.start <= last.end and last.start <= each.end:
+            result[-1] = Range(min(each.start, last.start), max(each.end, last.end))
+        else:
+            result.append(each)
+    return result
+
+
+def _clip(span: Range, bounds: Range) -> Range:
+    return Range(max(span.start, bounds.start), min(span.end, bounds.end))
+
+
+def shifted(key: UUID, by: timedelta) -> UUID:
+    """Returns the first id of the moment that is so much later than that of an id."""
+    ms = (key.int >> 80) + by // timedelta(milliseconds=1)
+    return UUID(int=min(max(0, ms), (1 << 48) - 1) << 80)
+
+
+def rolled() -> Range:
+    """Returns the ids whose rollups are complete; an empty range if there are none."""
+    progress = Maintenance.objects.filter(task=ROLLUPS).values("watermark", "back_to").first()
+    if not progress or not progress["watermark"] or not progress["back_to"]:
+        return Range(ZERO_ID, ZERO_ID)
+    watermark, since = progress["watermark"], progress["back_to"]
+    since = max(since, watermark - KEPT)
+    return Range(first_id(since + until_id()), first_id(max(since, watermark - IN_FLIGHT)))
+
+
+def guide(asked: Selection, bounds: Range, *, newest_first: bool) -> Guide:
+    """Returns the guide for a search between two ids."""
+    if asked.names & GUIDED:
+        return OnlyWhere(asked, bounds, rolled(), newest_first=newest_first)
+    return EveryRow(bounds, newest_first=newest_first)

@@ -1,0 +1,101 @@
+"""A page of the log: the rows next to a place, and how far the search for them came."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+from uuid import UUID
+
+from generation.log_search.guide import GUIDED, Range, guide, is_sparse
+from generation.log_search.selection import CLOCK_STEP, LONGEST_REQUEST
+from generation.log_search.walk import BUDGET_S, QUICK_S, CutOff, Walk, limited, read
+from generation.models import GenerationLog
+from generation.partitions.intervals import LAST_ID, ZERO_ID, first_id
+
+if TYPE_CHECKING:
+    from generation.log_search.selection import Selection
+    from generation.log_search.sought import Sought
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a page begins: just before an id in the order of time, or just after it."""
+
+    side: Literal["before", "after"]
+    key: UUID
+
+
+@dataclass(slots=True)
+class Page:
+    """Rows, newest first, on either side of a place."""
+
+    rows: list[Any] = field(default_factory=list)
+    has_more: bool = False  # in the direction of the search
+    edge: UUID | None = None  # it was searched up to here only
+    is_refused: bool = False  # since other searches are under way
+
+
+def search(
+    sought: Sought, *, size: int, place: Place | None = None, budget_s: float = BUDGET_S
+) -> Page:
+    """Returns the rows next to a place, or the newest. Raises Django's errors of the database."""
+    newest_first = place is None or place.side == "before"
+    bounds = _bounds(sought.asked, place)
+    if _is_indexed(sought.asked):
+        try:
+            with limited(sought.alias, QUICK_S):
+                rows = read(sought, [bounds], size + 1, newest_first=newest_first)
+            return _page(rows, size, newest_first=newest_first)
+        except CutOff:  # e.g. of a user with many rows, of which few have that status
+            pass
+    bounds = _within_log(bounds)
+    walk = Walk(
+        sought, guide(sought.asked, bounds, newest_first=newest_first), newest_first=newest_first
+    )
+    edge = bounds.end if newest_first else bounds.start
+    found = walk.run(size + 1, edge=edge, budget_s=budget_s)
+    page = _page(found.rows, size, newest_first=newest_first)
+    if not page.has_more:
+        page.edge, page.is_refused = found.edge, found.is_refused
+    return page
+
+
+def _is_indexed(asked: Selection) -> bool:
+    """Whether an index leads to the rows, or to few others besides."""
+    if asked.words:
+        return False
+    if not asked.names - {"since", "until"} or asked.q:
+        return True
+    if asked.names & GUIDED and is_sparse(asked):
+        return False
+    is_rare = asked.status not in {"", GenerationLog.Status.SUCCEEDED}
+    return bool(asked.user or asked.api_key or (is_rare and not asked.names & GUIDED))
+
+
+def _bounds(asked: Selection, place: Place | None) -> Range:
+    start, end = ZERO_ID, LAST_ID
+    if place and place.side == "before":
+        end = place.key
+    elif place:
+        start = UUID(int=min(place.key.int + 1, LAST_ID.int))
+    if asked.since:
+        start = max(start, first_id(asked.since - CLOCK_STEP))
+    if asked.until:
+        end = min(end, first_id(asked.until + LONGEST_REQUEST))
+    return Range(start, end)
+
+
+def _within_log(bounds: Range) -> Range:
+    """Returns the bounds without the time before the oldest row and after the newest."""
+    keys = GenerationLog.objects.values_list("pk", flat=True)
+    newest, oldest = keys.order_by("-pk").first(), keys.order_by("pk").first()
+    if newest is None or oldest is None:
+        return Range(bounds.start, bounds.start)
+    end = UUID(int=min(newest.int + 1, LAST_ID.int))
+    return Range(max(bounds.start, oldest), min(bounds.end, end))
+
+
+def _page(rows: list[GenerationLog], size: int, *, newest_first: bool) -> Page:
+    has_more = len(rows) > size
+    rows = rows[:size]
+    return Page(rows if newest_first else rows[::-1], has_more)
