@@ -17,7 +17,7 @@ from django.contrib.admin.exceptions import DisallowedModelAdminLookup
 from django.contrib.admin.options import IncorrectLookupParameters
 from django.http import HttpRequest, QueryDict
 
-from generation.admin.pagination import TooLong, fetch
+from generation.admin.pagination import NewestFirst, TooLong, fetch
 from generation.models import GenerationLog
 from generation.partitions.intervals import (
     LAST_ID,
@@ -55,7 +55,7 @@ def select(query: str, user: Any = None) -> QuerySet[GenerationLog]:
     request.user = user or _Command()
     request._messages = _Warnings(warnings)  # noqa: SLF001  # where Django's messages look
     listed: Any = copy.copy(admin.site.get_model_admin(GenerationLog))
-    listed.changelist = _unread(listed.changelist)
+    listed.changelist = _Unread
     try:
         found: QuerySet[GenerationLog] = listed.get_changelist_instance(request).queryset
     except (IncorrectLookupParameters, DisallowedModelAdminLookup):
@@ -65,17 +65,13 @@ def select(query: str, user: Any = None) -> QuerySet[GenerationLog]:
     return found.prefetch_related(None).order_by()
 
 
-def _unread(listed: type[Any]) -> type[Any]:
-    """Returns the list's class, without the page of rows that it would read."""
-
-    class Unread(listed):  # type: ignore[misc]  # known when it runs
-        def get_results(self, request: HttpRequest) -> None:  # noqa: ARG002  # Django's hook
-            self.result_list: list[Any] = []
-            self.result_count = self.full_result_count = 0
-            self.show_full_result_count = self.show_admin_actions = False
-            self.can_show_all = self.multi_page = False
-
-    return Unread
+class _Unread(NewestFirst):
+    def get_results(self, request: HttpRequest) -> None:  # noqa: ARG002  # Django's hook
+        """Reads no page."""
+        self.result_list = []
+        self.result_count = self.full_result_count = 0
+        self.show_full_result_count = self.show_admin_actions = False
+        self.can_show_all = self.multi_page = False
 
 
 class _Warnings:
