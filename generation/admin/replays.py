@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.contrib.admin.utils import unquote
@@ -17,6 +18,7 @@ from generation.admin.theme import ModelAdmin
 from generation.admin.word_diff import compare
 from generation.llm.offer import Offer
 from generation.models import GenerationBody, GenerationLog
+from generation.partitions.intervals import later
 from generation.privacy.encryption import KeyRing
 
 if TYPE_CHECKING:
@@ -40,7 +42,11 @@ class Replays(ModelAdmin):
 
     def replay_context(self, request: HttpRequest, log: GenerationLog) -> dict[str, Any]:
         """Returns what the page shows of replays, to those who may read texts."""
-        replays = GenerationLog.objects.filter(replay_of__isnull=False, replay_of=log.pk)
+        # Later, and while the texts were kept: so few partitions are searched.
+        kept = timedelta(days=conf.load().body_retention_days + 7)
+        replays = GenerationLog.objects.filter(
+            pk__gt=log.pk, pk__lt=later(log.pk, kept), replay_of__isnull=False, replay_of=log.pk
+        )
         shown: dict[str, Any] = {
             "replays": [
                 {"log": each, "url": reverse(_COMPARE, args=[each.pk])}

@@ -27,10 +27,7 @@ def compare(first: str, second: str) -> tuple[list[Span], list[Span], str]:
     left, right = left[:MOST_WORDS], right[:MOST_WORDS]
     matcher = SequenceMatcher(None, [*map(str.strip, left)], [*map(str.strip, right)])
     if matcher.ratio() < ALIKE:
-        plain_first, plain_second = (
-            [Span(text, differs=False)] if text else [] for text in (first, second)
-        )
-        return plain_first, plain_second, UNLIKE if first and second else ""
+        return _plain(first), _plain(second), UNLIKE if first and second else ""
     spans: tuple[list[Span], list[Span]] = ([], [])
     for tag, i, j, k, m in matcher.get_opcodes():
         for side, words in zip(spans, (left[i:j], right[k:m]), strict=True):
@@ -40,3 +37,7 @@ def compare(first: str, second: str) -> tuple[list[Span], list[Span], str]:
         if words_left:
             side.append(Span(words_left, differs=False))
     return spans[0], spans[1], LONG if any(rest) else ""
+
+
+def _plain(text: str) -> list[Span]:
+    return [Span(text, differs=False)] if text else []

@@ -52,6 +52,11 @@ def first_id(moment: datetime) -> UUID:
     return UUID(int=min(max(0, (moment - _EPOCH) // _MS), _LATEST_MS) << _TIME_SHIFT)
 
 
+def later(key: UUID, by: timedelta) -> UUID:
+    """Returns the id of a time after another's."""
+    return UUID(int=min(key.int + (by // _MS << _TIME_SHIFT), LAST_ID.int))
+
+
 def moment_of(key: UUID) -> datetime:
     """Returns when a UUIDv7 was made; the last moment of all for one after the year 9999."""
     try:

@@ -246,3 +246,28 @@ async def test_logs_are_searched_and_every_other_page_is_in_sight(person):
         await look(person, path)
     await page.wait_for_load_state("networkidle")  # what a script asks for is allowed, too
     assert person.faults == []
+
+
+async def test_a_view_is_saved_and_what_it_shows_is_exported_and_sent_again(person):
+    log = make_log(status="failed", prompt="What is it?", result="", provider="anthropic")
+    await sync_to_async(log.save)(force_insert=True)
+    await sync_to_async(log.body.save)(force_insert=True)
+    page = person.page
+    await person.open(f"{LOGS}?status=failed")
+    await page.click("text=Save view")
+    await check(person, "its form")
+    await type_into(page, name="All that failed")
+    async with person.leaving():
+        await page.click(".view-chips button")
+    assert await page.locator(".view-chips [aria-current]").inner_text() == "All that failed"
+    await look(person, f"{LOGS}views/")
+    await look(person, f"{LOGS}export/choose/?status=failed")
+    async with page.expect_download() as started:
+        await page.click(".key-copy")
+    assert str(log.pk) in await sync_to_async((await (await started.value).path()).read_text)()
+    await person.open(f"{LOGS}{log.pk}/change/")
+    async with person.leaving():
+        await page.click("text=Send again")
+    await check(person, page.url)
+    assert page.url.endswith("/compare/")
+    assert await page.locator("[data-field=prompt]").inner_text() == "What is it?"

@@ -6,7 +6,7 @@ import json
 
 from asgiref.sync import sync_to_async
 
-from generation.models import ApiKey, GenerationAccess, Limit, Profile, UsageLog
+from generation.models import ApiKey, GenerationAccess, Limit, Profile, SavedView, UsageLog
 from tests.support.admin import LOGS, NOON, save_log
 from tests.support.keys import make_key
 
@@ -28,6 +28,8 @@ def save_rows() -> list[str]:
     talk = save_log(20, conversation=json.dumps(turns), metadata={"ticket": "4711"}, max_tokens=9)
     make_key(name="a backend's")
     key = ApiKey.objects.get()
+    again = save_log(prompt="Why?", result="Because.", replay_of=talk.pk)
+    SavedView.objects.create(owner_id=50, name="All that failed", query="status=failed")
     limit = Limit.objects.create(scope="key", api_key=key, unit="usd", amount=10**9, window="day")
     UsageLog.objects.create(user_id=1, tokens=30, latency_ms=1, created_at=NOON)
     GenerationAccess.objects.create(user_id=50, action="read", rows=1, log_id=talk.pk)
@@ -38,6 +40,7 @@ def save_rows() -> list[str]:
         *("../apikey/add/", f"../apikey/{key.pk}/change/", f"../apikey/{key.pk}/revoke/"),
         *("../limit/", f"../limit/{limit.pk}/change/", f"../limit/{limit.pk}/override/"),
         *("../usagelog/", "../generationaccess/", "../maintenance/", "dashboard/", "errors/"),
+        *("export/choose/?status=failed", "views/", f"{again.pk}/compare/"),
     ]
     return [f"{LOGS}{page}" for page in pages]
 
