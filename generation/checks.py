@@ -11,13 +11,14 @@ from django.contrib.auth import get_user_model
 from django.core.checks import CheckMessage, Error, Tags, register
 from django.core.checks import Warning as Concern
 from django.core.exceptions import ImproperlyConfigured
-from django.db import router
+from django.db import DatabaseError, router
 
-from generation import conf, user_keys
+from generation import conf, standing, user_keys
 from generation.conf.dotted_paths import load_class
 from generation.database import dsn
 from generation.llm.providers import registry as providers
 from generation.llm.transport import has_certificates
+from generation.models import Limit
 from generation.privacy import redactors
 from generation.runtime import server
 from generation.runtime.connections import budget as connection_budget
@@ -272,3 +273,23 @@ def check_connections(
     if found is None or found.fits:
         return []
     return [Concern(f"{found.verdict}.", hint=found.remedy, id="staccato.W001")]
+
+
+@register(Tags.database)
+def check_prices(*, databases: Sequence[str] | None = None, **_kwargs: Any) -> list[CheckMessage]:
+    """Says before the first call what would refuse it. It runs as the one above does."""
+    if conf.load().database not in (databases or ()):
+        return []
+    try:
+        unpriced = standing.unpriced(Limit.objects.filter(unit="usd"))
+    except DatabaseError:  # it is not migrated yet
+        return []
+    if not unpriced:
+        return []
+    return [
+        Concern(
+            f"A limit in US dollars refuses models whose price is unknown: {unpriced}.",
+            hint="Give them prices with LLM_PRICES; 0/0 is free.",
+            id="staccato.W005",
+        )
+    ]

@@ -9,9 +9,11 @@ from django.db import connection, transaction
 from django.db.models import F, Sum
 from django.utils.timezone import now
 
+from generation import conf
 from generation.limits.policies import zone_of
 from generation.limits.refusals import written
 from generation.limits.rules import Rule
+from generation.llm.unpriced import unpriced_targets
 from generation.models import GenerationLog, Limit, LimitHolder, LimitLease, LimitWindow
 
 if TYPE_CHECKING:
@@ -48,6 +50,21 @@ class Standing:
     def written(self, amount: int) -> str:
         shown = written(amount, self.rule.unit)
         return f"${shown}" if self.rule.unit == "usd" else f"{shown:,}"
+
+
+def unpriced(limits: Iterable[Limit]) -> str:
+    """Returns which models these limits refuse, because they count dollars and the models have no
+    price; '' if none."""
+    rules = [
+        rule_of(limit)
+        for limit in limits
+        if limit.unit == "usd" and limit.amount is not None and limit.is_enforced
+    ]
+    if not rules:
+        return ""
+    targets = unpriced_targets(conf.load())
+    found = [each for each in targets if any(rule.covers(*each) for rule in rules)]
+    return ", ".join(map(str, found))
 
 
 def rule_of(limit: Limit) -> Rule:

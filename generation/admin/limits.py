@@ -122,6 +122,14 @@ class LimitAdmin(UserLookupAdmin):
         # Its windows count in this unit, for these.
         return ("scope", "api_key", "user", "unit") if obj else ()
 
+    def save_model(self, request: HttpRequest, obj: Limit, form: Any, change: Any) -> None:
+        super().save_model(request, obj, form, change)
+        if unpriced := standing.unpriced([obj]):
+            messages.warning(
+                request,
+                f"It refuses {unpriced}, whose price is unknown; LLM_PRICES can give one.",
+            )
+
     def get_urls(self) -> list[Any]:
         view = self.admin_site.admin_view(self.override_one)
         name = "generation_limit_override"

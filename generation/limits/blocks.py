@@ -171,6 +171,11 @@ class Block:
         self.answered_at = now
         self.good_until = now + ttl_s
 
+    @property
+    def is_idle_budget(self) -> bool:
+        """Whether a part of a budget lies here that no call has asked for since the last tick."""
+        return self.rule.is_budget and self.free > 0 and not self.taken and self.answer is None
+
     def tick(self, now: float, processes: int) -> bool:
         """Called about once a second. Returns whether PostgreSQL should be asked: for more, or to
         take back what lies idle."""

@@ -29,6 +29,7 @@ logger = throttled_logger(__name__)
 BOUNDS = Bounds(batch_rows=500, batch_bytes=MIB, queue_rows=100_000, queue_bytes=32 * MIB)
 _ASK_BYTES = 250
 TICK_S = 1.0
+LOOK_S = 2.0  # how often a process that uses nothing of a budget asks what is left for the others
 JUMP_S = 0.05  # of the database's clock; less is the way of an answer
 
 
@@ -70,6 +71,7 @@ class Ledger:
         self._processes = 1
         self.refused_at = -TICK_S  # when PostgreSQL last left too little for a call
         self._bury_at = 0.0
+        self._look_at = 0.0
         self._asks: Batcher[Block, None] = Batcher(
             "lease", self._flush, BOUNDS, weigh=lambda _block: _ASK_BYTES
         )
@@ -231,6 +233,7 @@ class Ledger:
     async def tick(self) -> None:
         """About once a second: lease for the demand, give back what lies idle, say that we live."""
         now = self.clock()
+        await self._look_at_idle(now)
         for key, block in list(self._blocks.items()):
             end = block.window.end
             if (end is not None and end <= self.now() and not block.reserved) or block.is_done(now):
@@ -241,6 +244,22 @@ class Ledger:
         if self._blocks and now >= self._bury_at:
             self._bury_at = now + self._ttl_s / 3
             await self._tables.bury()
+
+    async def _look_at_idle(self, now: float) -> None:
+        """A part that lies idle here goes back as soon as another process may be refused for it;
+        only PostgreSQL knows that others have taken the rest."""
+        if now < self._look_at:
+            return
+        self._look_at = now + LOOK_S
+        idle = {
+            block.window_id: block
+            for block in self._blocks.values()
+            if block.window_id is not None and block.is_idle_budget
+        }
+        if idle:
+            for row in await self._tables.committed(list(idle)):
+                block = idle[row.id]
+                block.left = block.amount - row.committed
 
     def _is_silent(self, block: Block, now: float) -> bool:
         if block.answer is not None or block.answered_at is None or block.rule.refill_s:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from generation.limits.blocks import Block
     from generation.limits.rules import Rule
 
-RESERVED_RETRY_S = 2.0  # by then idle parts are given back, and many calls have ended
+RESERVED_RETRY_S = 4.0  # by then idle parts are given back, and many calls have ended
 _UNITS = {"requests": "requests", "tokens": "tokens", "in_flight": "concurrent-requests"}
 _WORDS = {"usd": "US dollars", "in_flight": "requests at once"}
 _WHOSE = {"key": "the API key's", "user": "the user's", "all": "the service's"}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import BigInteger, Integer, Interval, Text, bindparam, text
+from sqlalchemy import ARRAY, BigInteger, Integer, Interval, Text, bindparam, text
 
 from generation.store.documents import as_document
 
@@ -152,6 +152,9 @@ FROM (SELECT window_id, CAST(sum(becomes - was) AS bigint) AS amount
       FROM leases GROUP BY 1) AS moved
 WHERE w.id = moved.window_id
 """
+_COMMITTED = """
+SELECT id, committed FROM generation_limitwindow WHERE id = ANY(CAST(:ids AS bigint[]))
+"""
 _RETIRE = """
 UPDATE generation_limitholder SET alive_until = statement_timestamp()
 WHERE run = CAST(:run AS uuid)
@@ -209,6 +212,7 @@ class LimitTables:
         self._version = text(_VERSION)
         self._rules = text(_RULES)
         self._bury = text(_BURY)
+        self._committed = _text(_COMMITTED, ids=ARRAY(BigInteger()))
         self._retire = _text(_RETIRE, run=Text())
         self._alert = _text(_ALERT, level=Integer(), id=BigInteger())
         self._fold = _text(_FOLD, folded_after=Interval())
@@ -236,6 +240,10 @@ class LimitTables:
 
     async def rules(self) -> Sequence[Row[Any]]:
         return await self._database.read(self._rules)
+
+    async def committed(self, window_ids: Sequence[int]) -> Sequence[Row[Any]]:
+        """Returns what is used or leased of windows."""
+        return await self._database.read(self._committed, {"ids": list(window_ids)})
 
     async def bury(self) -> None:
         """Square the leases of processes that have died."""

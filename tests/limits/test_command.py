@@ -7,6 +7,7 @@ import io
 import pytest
 from django.core.management import CommandError, call_command
 
+from generation import checks
 from generation.models import ApiKey, Limit, LimitWindow
 from tests.support.keys import command as apikey
 
@@ -30,6 +31,24 @@ def test_a_limit_is_made_changed_and_listed():
     assert "user user1: $30.00 ($0.00 used, $30.00 left) usd per month, not enforced" in listed[0]
     assert "each key: 8 in_flight" in listed[1]
     assert "all: no limit tokens in all for openai:gpt-b" in listed[2]
+
+
+def test_a_budget_in_dollars_names_the_models_that_it_refuses_for_want_of_a_price(settings):
+    settings.STACCATO = {
+        **settings.STACCATO,
+        "LLM_ALLOWED": "simulated:a,simulated:b",
+        "LLM_PRICES": "simulated:a=0/0",
+    }
+    said = io.StringIO()
+    for target in ("simulated:a", "simulated:b"):
+        call_command("limit", "set", "all", "usd", "1", "--per", "day", "--target", target,
+                     stdout=io.StringIO(), stderr=said)  # fmt: skip
+    assert said.getvalue().startswith("It refuses simulated:b, whose price is unknown")
+    found = checks.check_prices(databases=["default"])
+    assert [(each.id, each.msg.rpartition(": ")[2]) for each in found] == [
+        ("staccato.W005", "simulated:b.")
+    ]
+    assert checks.check_prices(databases=None) == []
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 
 from generation.errors import DatabaseUnavailable
 from generation.limits.ledger import Short
+from generation.limits.refusals import RESERVED_RETRY_S
 from generation.limits.rules import Rule
 
 
@@ -88,6 +89,27 @@ async def test_idle_parts_go_back_where_little_is_left_for_others(process, limit
         if block.answer is not None:
             await block.answer
     assert await reserve(second, rule, 7)
+
+
+async def test_what_lies_idle_elsewhere_is_back_when_a_refused_caller_is_to_ask_again(
+    process, limit, clock
+):
+    """The process that holds it has last heard that plenty is left for the others."""
+    rule = await limit(amount=100)
+    first, second = await process(clock=clock), await process()
+    assert await reserve(first, rule, 2)
+    block = first.block(rule, "")
+    block.demand = 26.0
+    await first._ask(block, 0)
+    assert block.left > rule.amount / 2
+    assert await reserve(second, rule, block.left)
+    assert not await reserve(second, rule, 20)
+    for _ in range(int(RESERVED_RETRY_S)):
+        clock.now += 1
+        await first.tick()
+        if block.answer is not None:
+            await block.answer
+    assert await reserve(second, rule, 20)
 
 
 async def test_what_was_spent_beyond_its_reservation_is_taken_of_the_window(

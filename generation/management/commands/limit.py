@@ -97,6 +97,10 @@ class Command(BaseCommand):
             raise CommandError(" ".join(error.messages)) from None
         limit.save()
         self.write(limit)
+        if unpriced := standing.unpriced([limit]):
+            self.stderr.write(
+                f"It refuses {unpriced}, whose price is unknown; LLM_PRICES can give one."
+            )
 
     def do_list(self, _options: dict[str, Any]) -> None:
         limits = list(Limit.objects.order_by("pk").select_related("api_key", "user"))
