@@ -30,7 +30,6 @@ NOT_ASKING = [
     "generation.api.native.examples",
     "generation.api.openai.response_answers",
     "generation.asgi.head",
-    "generation.checks",
     "unfold.components",
     "unfold.contrib.filters.forms",
     "unfold.fields",
