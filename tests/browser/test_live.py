@@ -37,9 +37,13 @@ class Pool:
         self.status = 200
         self.is_away = False
         self.asked = 0
+        self.valid = {""}  # tickets
 
     async def answer(self, route) -> None:
         self.asked += 1
+        if route.request.headers.get("staccato-ticket", "") not in self.valid:
+            await route.fulfill(status=401, json={"detail": "not valid any more"})
+            return
         if self.is_away:
             await route.abort()
             return
@@ -115,6 +119,30 @@ async def test_a_service_that_goes_away_is_missed_and_found_again(visitor, pool)
     pool.status = 200
     await a_second(page)
     await lost.wait_for(state="hidden")
+
+
+async def test_a_tab_gets_tickets_until_its_visitor_is_logged_out(visitor):
+    page, pool = visitor.page, Pool()
+    given = ["old", "new", ""]
+
+    async def give(route) -> None:
+        html = await (await route.fetch()).text()
+        await route.fulfill(body=html.replace('data-ticket=""', f'data-ticket="{given.pop(0)}"'))
+
+    pool.valid = {"new"}
+    await page.clock.install()
+    await page.route("**/api/v1/pool", pool.answer)
+    await page.route(f"**{PAGE}", give)
+    await visitor.open(PAGE)
+    await page.locator(".headline", has_text="50 in flight").wait_for()
+    assert given == [""]
+    pool.valid = {"another"}
+    await a_second(page)
+    await page.get_by_text("You are logged out").wait_for()
+    assert await page.get_by_text("Log in again").get_attribute("href") == visitor.url + PAGE
+    asked = pool.asked
+    await page.clock.run_for(60_000)
+    assert pool.asked == asked, "it asks no more"
 
 
 async def test_a_hidden_tab_asks_nothing(visitor, pool):
