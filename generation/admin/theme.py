@@ -13,8 +13,6 @@ from django.utils.html import format_html
 
 if TYPE_CHECKING:
     from django import forms
-    from django.contrib.admin.filters import FieldListFilter as RangeDateTimeFilter
-    from django.contrib.admin.filters import SimpleListFilter as DropdownFilter
     from django.contrib.admin.views.main import ChangeList
     from django.contrib.admin.widgets import ForeignKeyRawIdWidget as RawIdWidget
     from django.contrib.admin.widgets import ManyToManyRawIdWidget as RawIdsWidget
@@ -48,7 +46,6 @@ elif IS_UNFOLD:
     from django.contrib.admin.widgets import ManyToManyRawIdWidget
     from django.forms import ModelForm
     from unfold.admin import ModelAdmin, TabularInline
-    from unfold.contrib.filters.admin import DropdownFilter, RangeDateTimeFilter
     from unfold.utils import display_for_label
     from unfold.views import ChangeList
     from unfold.widgets import INPUT_CLASSES
@@ -66,14 +63,11 @@ elif IS_UNFOLD:
 
 else:
     from django.contrib.admin import ModelAdmin, TabularInline
-    from django.contrib.admin import SimpleListFilter as DropdownFilter
     from django.contrib.admin.views.main import ChangeList
     from django.contrib.admin.widgets import ForeignKeyRawIdWidget as RawIdWidget
     from django.contrib.admin.widgets import ManyToManyRawIdWidget as RawIdsWidget
     from django.forms import ModelForm
     from django.forms import Select as SelectWidget
-
-    from generation.admin.moments import RangeDateTimeFilter
 
     def display_for_label(value: tuple[str, str], _empty: str, kinds: dict[str, str]) -> SafeString:
         key, text = value
@@ -86,10 +80,8 @@ __all__ = [
     "NEEDED",
     "STYLES",
     "ChangeList",
-    "DropdownFilter",
     "ModelAdmin",
     "ModelForm",
-    "RangeDateTimeFilter",
     "RawIdWidget",
     "RawIdsWidget",
     "SelectWidget",

@@ -13,7 +13,7 @@ from django.db.models import Q, Sum
 from django.utils.timezone import localtime, now
 
 from generation.log_search.guide import rolled
-from generation.models import Rollup
+from generation.models import GenerationLog, Rollup
 from generation.partitions.intervals import moment_of
 from generation.rollups.buckets import ROLLUP_LENGTHS, ceiling, floor
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+    from generation.log_search.guide import Range
     from generation.log_search.selection import Selection
 
 DIMENSIONS = ("status", "provider", "model", "error_type")
@@ -52,8 +53,7 @@ def count(asked: Selection) -> Counts:
         is_known = False
     else:
         is_known = True
-    covered = rolled()
-    is_known &= moment_of(covered.start) <= since and covered.start < covered.end
+    is_known &= _has_all(rolled(), since)
     is_known &= asked.names <= {*DIMENSIONS, "since", "until"}
     grouped = (
         Rollup.objects.filter(within(since, until, is_open=asked.until is None))
@@ -81,6 +81,15 @@ def count(asked: Selection) -> Counts:
         period=_words(since, asked.until) if is_known else "",
         total=total if is_exact else None,
     )
+
+
+def _has_all(covered: Range, since: datetime) -> bool:
+    """Whether the rollups have all rows since then: they reach back so far, or to the first row."""
+    if covered.start >= covered.end or moment_of(covered.start) <= since:
+        return covered.start < covered.end
+    keys = GenerationLog.objects.order_by("pk").values_list("pk", flat=True)
+    oldest = keys.first()
+    return oldest is None or covered.start <= oldest
 
 
 def within(since: datetime, until: datetime, *, is_open: bool) -> Q:

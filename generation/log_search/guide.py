@@ -145,7 +145,8 @@ class OnlyWhere:
                 break
         ranges = merged([_clip(self._span_of(bucket), stretch) for bucket in taken])
         if len(taken) == len(buckets):
-            return ranges, Range(stretch.start, stretch.start)
+            end = stretch.start if self._newest_first else stretch.end
+            return ranges, Range(end, end)
         last = ranges[-1] if ranges else stretch
         if self._newest_first:
             return ranges, Range(stretch.start, last.start)

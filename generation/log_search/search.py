@@ -8,7 +8,7 @@ from uuid import UUID
 
 from generation.log_search.guide import GUIDED, Range, guide, is_sparse
 from generation.log_search.selection import CLOCK_STEP, LONGEST_REQUEST
-from generation.log_search.walk import BUDGET_S, QUICK_S, CutOff, Walk, limited, read
+from generation.log_search.walk import QUICK_S, CutOff, Walk, limited, read
 from generation.models import GenerationLog
 from generation.partitions.intervals import LAST_ID, ZERO_ID, first_id
 
@@ -35,9 +35,7 @@ class Page:
     is_refused: bool = False  # since other searches are under way
 
 
-def search(
-    sought: Sought, *, size: int, place: Place | None = None, budget_s: float = BUDGET_S
-) -> Page:
+def search(sought: Sought, *, size: int, place: Place | None = None) -> Page:
     """Returns the rows next to a place, or the newest. Raises Django's errors of the database."""
     newest_first = place is None or place.side == "before"
     bounds = _bounds(sought.asked, place)
@@ -53,7 +51,7 @@ def search(
         sought, guide(sought.asked, bounds, newest_first=newest_first), newest_first=newest_first
     )
     edge = bounds.end if newest_first else bounds.start
-    found = walk.run(size + 1, edge=edge, budget_s=budget_s)
+    found = walk.run(size + 1, edge=edge)
     page = _page(found.rows, size, newest_first=newest_first)
     if not page.has_more:
         page.edge, page.is_refused = found.edge, found.is_refused

@@ -69,13 +69,13 @@ class Walk:
         self._parts: deque[tuple[Range, UUID]] = deque()
         self._reading: list[tuple[Range, UUID]] = []
 
-    def run(self, count: int, *, edge: UUID, budget_s: float = BUDGET_S) -> Found:
+    def run(self, count: int, *, edge: UUID) -> Found:
         """Returns the first `count` rows from `edge` on, or those that it found in time."""
-        until = time.monotonic() + budget_s
+        until = time.monotonic() + BUDGET_S
         found = Found(edge=edge)
         with contextlib.ExitStack() as place:
             try:
-                is_done = self._read_until(time.monotonic() + min(QUICK_S, budget_s), count, found)
+                is_done = self._read_until(time.monotonic() + min(QUICK_S, BUDGET_S), count, found)
                 if not is_done:
                     place.enter_context(places.taken())
                     is_done = self._read_until(until, count, found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import Counter
 from pathlib import Path
 from urllib.parse import urlencode
@@ -164,3 +165,29 @@ async def test_clients_that_leave_while_they_wait_give_their_places_back(serve):
             await asyncio.sleep(0.1)
         assert reply.status == 200
         assert "Traceback" not in service.log
+
+
+async def test_a_page_that_steps_aside_leaves_its_place_to_another(places):
+    """A search in the admin waits for the database; it works on in its thread meanwhile."""
+    go_on = threading.Event()
+
+    async def search(_scope, _receive, send) -> None:
+        await sync_to_async(stock_places.step_aside)()
+        await sync_to_async(go_on.wait, thread_sensitive=False)()
+        await respond(_scope, _receive, send)
+
+    async def nothing(_message) -> None: ...
+
+    taken = [await places.take() for _ in range(AT_WORK)]
+    serving = [asyncio.create_task(each.serve(search, {}, None, nothing)) for each in taken]
+    others = [await asyncio.wait_for(places.take(), 5) for _ in range(AT_WORK)]
+    go_on.set()
+    await asyncio.gather(*serving)
+    waiting = asyncio.create_task(places.take())
+    for each in taken:
+        each.leave()
+    await asyncio.sleep(0)
+    assert not waiting.done(), "a place that was left early is given back once"
+    for each in others:
+        each.leave()
+    (await waiting).leave()

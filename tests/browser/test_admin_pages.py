@@ -71,10 +71,11 @@ async def ran(page) -> int:
 async def test_the_look_is_alive_under_the_policy(watched):
     await sync_to_async(save_log)()
     await watched.open(LOGS)
-    filters = watched.page.get_by_text("Apply filters").first
-    assert not await filters.is_visible()
-    await watched.page.click("a:has-text('filter_list')")  # the button's icon
-    await filters.wait_for(state="visible")
+    await watched.page.set_viewport_size({"width": 800, "height": 900})
+    apply = watched.page.get_by_text("Apply", exact=True)
+    assert not await apply.is_visible()
+    await watched.page.click("label:has-text('Filters')")
+    await apply.wait_for(state="visible")
     await watched.open("/api/v1/docs")
     await watched.page.get_by_text("Generate a text for a user").wait_for(state="visible")
     await watched.page.wait_for_load_state("networkidle")

@@ -14,9 +14,9 @@ from tests.support.admin import ACCESSES, LOGS, save_log, session_of
 
 WIDE, PHONE = {"width": 1400, "height": 900}, {"width": 390, "height": 844}
 # A row of a list lies within the window: on a phone nobody finds what is to the right of it.
-HIDDEN = """() => [...document.querySelectorAll("#result_list .data-row > *")]
+HIDDEN = """() => [...document.querySelectorAll("#result_list .data-row > *, .log-rows tr > *")]
     .filter(cell => cell.getBoundingClientRect().right > innerWidth)
-    .map(cell => cell.className.match(/field-\\w+/)?.[0])"""
+    .map(cell => cell.className)"""
 FITS = "document.documentElement.scrollWidth <= innerWidth"
 TEXT = "The bridge is closed until Friday."
 

@@ -1,0 +1,141 @@
+"""A search finds what the log has, in bounded statements, within its budget."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from generation.log_search import search as searching
+from generation.log_search import walk
+from generation.log_search.guide import OnlyWhere, Range
+from generation.log_search.guide import rolled as rolled_ids
+from generation.log_search.places import SearchPlaces
+from generation.models import Maintenance, Rollup
+from generation.partitions.intervals import moment_of
+from tests.log_search.conftest import leaf_through, sought
+from tests.support.admin import keys, make_log, save
+
+# Each filter as the address has it, and as the rows have it.
+FILTERS = {
+    "": lambda log: True,
+    "model=rare": lambda log: log.model == "rare",
+    "model=common": lambda log: log.model == "common",
+    "model=none": lambda log: False,
+    "provider=openai": lambda log: log.provider == "openai",
+    "status=failed": lambda log: log.status == "failed",
+    "status=succeeded": lambda log: log.status == "succeeded",
+    "error_type=llm-timed-out": lambda log: log.error_type == "llm-timed-out",
+    "model=rare&status=failed": lambda log: log.model == "rare" and log.status == "failed",
+    "stop_reason=max_tokens": lambda log: log.stop_reason == "max_tokens",
+    "cost_min=0.5": lambda log: (log.cost_usd or 0) >= 0.5,
+    "latency_min=2.001": lambda log: log.latency_ms >= 2001,
+    "tokens_min=31": lambda log: (log.total_tokens or 0) >= 31,
+    "retried=1": lambda log: len(log.attempts) > 1,
+    "fell_back=1": lambda log: len(log.attempts) > 1 and log.attempts[0] != log.attempts[1],
+    "user=2": lambda log: log.user_id == 2,
+    "user=nobody": lambda log: False,
+    "user=2&model=rare": lambda log: log.user_id == 2 and log.model == "rare",
+    "api_key=2": lambda log: log.api_key_id == 2,
+    "created_at_from_0=2026-01-30&created_at_from_1=20:00&model=rare": lambda log: (
+        log.model == "rare" and log.created_at.isoformat() >= "2026-01-30T20"
+    ),
+}
+
+
+def expected(logs, query: str) -> list:
+    return keys(log for log in logs if FILTERS[query](log))
+
+
+def test_all_pages_are_the_whole_in_either_direction(logs, rolled, subtests):
+    for query in FILTERS:
+        for side in ("before", "after"):
+            with subtests.test(query, side=side):
+                wanted = expected(logs, query)
+                found, _pages = leaf_through(query, side)
+                assert found == (wanted if side == "before" else wanted[::-1])
+
+
+def test_rows_that_the_rollups_do_not_have_are_found_too(logs, rolled, subtests):
+    """They are behind the log by half a minute, and reach back as far as they have come."""
+    early = make_log(2000, model="rare")
+    late = make_log(-600, model="rare")
+    save(early, late)
+    Rollup.objects.filter(bucket__lt=early.created_at).delete()
+    newest, oldest = logs[0].created_at, early.created_at
+    for watermark, back_to in ((newest, oldest), (None, None)):
+        Maintenance.objects.filter(task="rollups").update(watermark=watermark, back_to=back_to)
+        with subtests.test(watermark):
+            rows = [late, *(log for log in logs if log.model == "rare")]
+            if watermark is None:
+                rows.append(early)
+            assert set(leaf_through("model=rare")[0]) >= set(keys(rows))
+
+
+def test_a_search_for_something_rare_reads_a_few_minutes_around_it(logs, rolled):
+    wanted = expected(logs, "model=rare")
+    asked = sought("model=rare").asked
+    whole = Range(logs[-1].pk, logs[0].pk)
+    known = OnlyWhere(asked, whole, rolled_ids(), newest_first=True)
+    ranges, edge = known.take(timedelta(days=60), len(wanted))
+    assert edge == whole.start
+    assert all(any(part.start <= key < part.end for part in ranges) for key in wanted)
+    read = sum((moment_of(part.end) - moment_of(part.start) for part in ranges), timedelta(0))
+    assert read <= len(wanted) * timedelta(minutes=11), "of two days"
+
+
+class Ticking:
+    """A clock on which every look takes half a second."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def monotonic(self) -> float:
+        self._now += 0.5
+        return self._now
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+@pytest.mark.parametrize("query", ["stop_reason=max_tokens", "model=common&retried=1"])
+def test_a_search_without_time_goes_on_from_where_it_ended(logs, rolled, monkeypatch, side, query):
+    """It never repeats a row, and never leaves one out."""
+    monkeypatch.setattr(walk, "time", Ticking())
+    monkeypatch.setattr(walk, "LEAST_EFFORT", timedelta(minutes=30))
+    asked = sought(query).asked
+    wanted = keys(
+        log
+        for log in logs
+        if (log.stop_reason == asked.stop_reason or not asked.stop_reason)
+        and (log.model == asked.model or not asked.model)
+        and (len(log.attempts) > 1 or not asked.retried)
+    )
+    found, pages = leaf_through(query, side, size=1000)
+    assert found == (wanted if side == "before" else wanted[::-1])
+    assert pages > 10, "each of them says how far it came"
+
+
+def test_a_statement_that_takes_too_long_is_followed_by_smaller_ones(logs, monkeypatch):
+    monkeypatch.setattr(walk, "BUDGET_S", 60)
+    monkeypatch.setattr(walk, "STATEMENT_S", 0.04)
+    searched = sought("stop_reason=max_tokens")
+    searched.logs = searched.logs.extra(where=["pg_sleep(0.002) IS NOT NULL"])  # for each row
+    page = searching.search(searched, size=1000)
+    wanted = [log.pk for log in logs if log.stop_reason == "max_tokens"]
+    assert [row.pk for row in page.rows] == wanted
+    assert page.edge is None
+
+
+def test_as_many_long_searches_as_may_be_at_once_and_no_more(logs, monkeypatch):
+    monkeypatch.setattr(walk, "time", Ticking())
+    none_left = SearchPlaces(at_once=1)
+    monkeypatch.setattr(walk, "places", none_left)
+    with none_left.taken():
+        page = searching.search(sought("stop_reason=max_tokens"), size=1000)
+        assert page.is_refused
+        assert page.edge is not None, "what it found until then is kept"
+    assert not searching.search(sought("stop_reason=max_tokens"), size=1000).is_refused
+
+
+def test_an_empty_log_is_searched_to_its_end(committed):
+    for query in ("", "model=rare", "stop_reason=x", "user=1"):
+        assert leaf_through(query) == ([], 1)

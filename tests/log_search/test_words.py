@@ -1,0 +1,105 @@
+"""Words in texts: the same is found with an index and without."""
+
+from __future__ import annotations
+
+import json
+from urllib.parse import quote
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.db import connection, connections
+
+from generation import conf
+from generation.conversation import Message, Options, Text, dump_conversation
+from generation.database.engine import Database
+from generation.log_search import words
+from generation.models import GenerationBody
+from generation.partitions.ddl import Parent
+from generation.partitions.intervals import DAY
+from generation.partitions.words import index_words
+from tests.log_search.conftest import leaf_through
+from tests.support.admin import save_log
+from tests.support.rollups import NOW
+
+TEXTS = {
+    "a": {"prompt": "The bridge is CLOSED until Friday.", "result": "Thank you."},
+    "b": {"prompt": "Bridges close on Fridays, 100%_sure.", "result": "Über die Brücke"},
+    "c": {"prompt": "", "result": "closed", "conversation": dump_conversation(
+        [Message("user", (Text("first line\nbridge at its start"),))], [], Options())},
+    "d": {"prompt": "", "result": "", "blocks": json.dumps([{"text": "the bridge"}])},
+    "e": {"prompt": "the bridge is closed", "result": "", "encryption_key": "k1"},
+}  # fmt: skip
+FOUND = {
+    "bridge": "acd",
+    "BRIDGE closed": "ac",
+    "closed bridge": "ac",
+    "bridg": "",
+    "100%_sure": "b",
+    "100 sure": "b",
+    "über": "b",
+    "start": "c",
+    "friday": "a",
+    "'; DROP TABLE x; --": "",
+}
+
+
+@pytest.fixture
+def bodies(committed) -> dict:
+    return {
+        save_log(minutes, **texts).pk: name for minutes, (name, texts) in enumerate(TEXTS.items())
+    }
+
+
+@async_to_sync
+async def index(reported: list[str]) -> bool:
+    settings = conf.load()
+    async with Database.open(settings, connections.settings["default"], strict=True) as database:
+        parent = Parent(GenerationBody._meta.db_table, DAY)
+        return await index_words(database, parent, reported.append, due_after=NOW)
+
+
+@pytest.fixture
+def unindexed():
+    """Drops what a test has indexed: the tables outlive it."""
+    yield
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT relname FROM pg_class WHERE relname LIKE '%\\_words'")
+        for (name,) in cursor.fetchall():
+            cursor.execute(f'DROP INDEX "{name}"')
+
+
+def test_whole_words_are_found_in_any_case_with_and_without_an_index(bodies, unindexed, subtests):
+    for indexed in (False, True):
+        if indexed:
+            reported: list[str] = []
+            assert index(reported)
+            assert "indexed the words of generation_generationbody_20260131" in reported
+            assert index(reported), "what is indexed is left"
+            assert len(reported) == len(set(reported))
+        for term, names in FOUND.items():
+            with subtests.test(term, indexed=indexed):
+                found, _pages = leaf_through(f"words={quote(term)}")
+                assert sorted(bodies[key] for key in found) == sorted(names)
+
+
+def test_an_indexed_day_is_searched_through_its_index(bodies, unindexed):
+    index([])
+    with connection.cursor() as cursor:
+        cursor.execute("SET enable_seqscan = off; SET enable_indexscan = off")
+        try:
+            plan = words.bodies("bridge", ["bridge"]).explain()
+        finally:
+            cursor.execute("RESET enable_seqscan; RESET enable_indexscan")
+    assert "generation_generationbody_20260131_words" in plan
+
+
+def test_an_index_whose_making_was_cut_off_is_made_again(bodies, unindexed):
+    index([])
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE pg_index SET indisvalid = false WHERE indexrelid ="
+            " 'generation_generationbody_20260131_words'::regclass"
+        )
+    reported: list[str] = []
+    assert index(reported)
+    assert reported == ["indexed the words of generation_generationbody_20260131"]
