@@ -13,9 +13,9 @@ from django.utils.timezone import get_current_timezone, localtime
 
 from generation.admin.overview import spenders, sums
 from generation.admin.overview.periods import DAY, PERIODS
-from generation.admin.pagination import is_cut_off
 from generation.charts import plots
 from generation.charts.axes import time_axis
+from generation.log_search.walk import is_cut_off
 from generation.models import GenerationLog
 
 if TYPE_CHECKING:

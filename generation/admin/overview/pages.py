@@ -15,7 +15,8 @@ from django.utils import timezone
 from generation.admin.overview import dashboard, errors
 from generation.admin.overview.periods import named
 from generation.admin.overview.sums import TIME_LIMIT_MS
-from generation.admin.pagination import NewestFirstAdmin, is_cut_off
+from generation.admin.pagination import NewestFirstAdmin
+from generation.log_search.walk import is_cut_off
 
 if TYPE_CHECKING:
     from collections.abc import Callable
