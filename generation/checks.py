@@ -13,12 +13,11 @@ from django.core.checks import Warning as Concern
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, router
 
-from generation import conf, standing, user_keys
+from generation import conf, user_keys
 from generation.conf.dotted_paths import load_class
 from generation.database import dsn
 from generation.llm.providers import registry as providers
 from generation.llm.transport import has_certificates
-from generation.models import Limit
 from generation.privacy import redactors
 from generation.runtime import server
 from generation.runtime.connections import budget as connection_budget
@@ -278,6 +277,9 @@ def check_connections(
 @register(Tags.database)
 def check_prices(*, databases: Sequence[str] | None = None, **_kwargs: Any) -> list[CheckMessage]:
     """Says before the first call what would refuse it. It runs as the one above does."""
+    from generation import standing  # models, which can't be imported where Django is not set up
+    from generation.models import Limit
+
     if conf.load().database not in (databases or ()):
         return []
     try:

@@ -55,7 +55,7 @@ async def enter_sdk(request: Request) -> Place:
 
 
 async def _enter(request: Request, authenticate: Callable[[Request], Awaitable[Grant]]) -> Place:
-    place = request.place = runtime.current().admission.enter()
+    place = request.place = runtime.current().admission.enter_unknown()
     try:
         request.grant = await authenticate(request)
         runtime.current().admission.require_share(place, request.grant)

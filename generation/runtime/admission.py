@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 logger = throttled_logger(__name__)
 
+UNKNOWN = 100  # requests beyond the limit whose API key is being read
+WANTING_S = 10.0  # after which a key that was refused does not seem to want more
+WANTING_KEYS = 100  # of which that is known
 NEARLY_FULL = 0.9  # beyond it, a key is admitted only below its share
 
 
@@ -56,22 +59,38 @@ class Admission:
         self._check_journal = check_journal
         self._refuse_early = refuse_early
 
-    def enter(self) -> Place:
-        """Take a place. Raises `Draining`, `JournalUnavailable` or `TooManyInFlight`."""
+    def enter(self, *, beyond: int = 0) -> Place:
+        """Take a place, of so many beyond the limit. Raises `Draining`, `JournalUnavailable` or
+        `TooManyInFlight`."""
         self._require_accepting()
-        if len(self.calls) + self._entered >= self.limit:
-            logger.warning("%d requests are in flight: more are refused", self.limit)
-            raise TooManyInFlight(f"{self.limit} requests are in flight", retry_after=1)
+        if len(self.calls) + self._entered >= self.limit + beyond:
+            raise self._full()
         self._entered += 1
         return Place(self)
 
+    def enter_unknown(self) -> Place:
+        """The same for a request whose API key is yet to be read: `require_share()` decides. A full
+        process reads keys, too, since only so it learns that others than those which fill it want
+        to be served."""
+        return self.enter(beyond=UNKNOWN)
+
+    def _full(self) -> TooManyInFlight:
+        logger.warning("%d requests are in flight: more are refused", self.limit)
+        return TooManyInFlight(f"{self.limit} requests are in flight", retry_after=1)
+
     def require_share(self, place: Place, grant: Grant) -> None:
-        """Count a place for its API key. Raises `TooManyInFlight` where the process is nearly full
-        and the key has its share of it."""
-        nearly_full = len(self.calls) + self._entered > self.limit * NEARLY_FULL
-        if nearly_full and not self._shares.allows(grant):
-            logger.warning("the process is nearly full: keys with their share of it are refused")
-            raise TooManyInFlight("this API key has its share of what runs at once", retry_after=1)
+        """Count a place for its API key. Raises `TooManyInFlight` where the process is full, or
+        nearly full and the key has its share of it."""
+        taken = len(self.calls) + self._entered
+        if taken > self.limit * NEARLY_FULL:
+            self._shares.note(grant, time.monotonic())
+            if taken > self.limit:
+                raise self._full()
+            if not self._shares.allows(grant):
+                logger.warning("the process is nearly full: keys with their share are refused")
+                raise TooManyInFlight(
+                    "this API key has its share of what runs at once", retry_after=1
+                )
         self._shares.add(grant)
         place.share = grant
 
@@ -143,17 +162,33 @@ class Admission:
 
 
 class Shares:
-    """How many places each API key has. A key in use has a share by its weight."""
+    """How many places each API key has. A key in use has a share by its weight; so has one that
+    was refused, or it would find the room taken each time it asks again."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._places: dict[int | None, tuple[int, int]] = {}  # how many, and the key's weight
         self._weights = 0  # of the keys in use
+        self._wanting: dict[int | None, tuple[float, int]] = {}  # since when, and the weight
+        self._forget_at = 0.0
+
+    def note(self, grant: Grant, now: float) -> None:
+        """A key asks while there is little room."""
+        if now >= self._forget_at:
+            self._forget_at = now + 1
+            self._wanting = {
+                key: known for key, known in self._wanting.items() if known[0] > now - WANTING_S
+            }
+        if len(self._wanting) < WANTING_KEYS or grant.key_id in self._wanting:
+            self._wanting[grant.key_id] = (now, grant.weight)
 
     def allows(self, grant: Grant) -> bool:
         """Whether one more place is within the key's share."""
         places, weight = self._places.get(grant.key_id, (0, 0))
-        weights = self._weights if places else self._weights + grant.weight
+        waiting = sum(known[1] for key, known in self._wanting.items() if key not in self._places)
+        weights = self._weights + waiting
+        if not places and grant.key_id not in self._wanting:
+            weights += grant.weight
         return places * weights < (weight or grant.weight) * self._limit
 
     def add(self, grant: Grant) -> None:
