@@ -41,13 +41,12 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
     ]
     if request.user.has_perm("generation.view_generationlog"):
         named = (("Dashboard", "monitoring", "dashboard"), ("Errors", "error", "errors"))
+        links = [reverse(f"admin:generation_generationlog_{name}") for *_, name in named]
+        # Unfold would mark the list as well, since its address is how these begin.
+        pages[0]["active"] = request.path.startswith(pages[0]["link"]) and request.path not in links
         pages[:0] = [
-            {
-                "title": title,
-                "icon": icon,
-                "link": reverse(f"admin:generation_generationlog_{name}"),
-            }
-            for title, icon, name in named
+            {"title": title, "icon": icon, "link": link}
+            for (title, icon, _), link in zip(named, links, strict=True)
         ]
     service = [{"title": "API docs", "icon": "api", "link": reverse("staccato:openapi-view")}]
     if settings.pool_access != "off":

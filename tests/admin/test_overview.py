@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from generation.admin.overview import spenders, sums
 from generation.admin.overview.attempts import drawn
 from generation.admin.overview.dashboard import change
-from generation.admin.overview.periods import PERIODS, longest_buckets, named, window
+from generation.admin.overview.periods import PERIODS, hours_of, longest_buckets, named, window
 from generation.models import GenerationLog, Maintenance
 from generation.rollups.buckets import HOUR, MINUTE, SPENDER_LENGTHS, Span, floor
 from tests.support.admin import LOGS, get, log_in, make_id, make_log, save_log
@@ -88,7 +88,7 @@ def test_the_figures_of_each_period_are_those_of_the_log(busy):
     for period in PERIODS:
         with sums.reading() as (cursor, progress):
             figures = sums.read(cursor, period, progress)
-            ranking = spenders.rank(cursor, period, figures.until)
+            ranking = spenders.rank(cursor, figures.window, figures.until)
         for found, span in (
             (figures.total.now.requests, figures.window.span),
             (figures.total.whole.requests, figures.window.whole),
@@ -160,12 +160,18 @@ def test_only_who_may_view_logs_sees_their_figures(user):
 
 def test_a_window_compares_what_is_over_with_as_long_a_time_before():
     watermark = datetime(2026, 1, 31, 14, 37, 20, tzinfo=UTC)
-    found = window(named("1h"), watermark, 5, 5)
+    found = window(named("1h"), watermark)
     assert found.span == Span(
         watermark.replace(minute=40, second=0) - HOUR, watermark.replace(minute=40, second=0)
     )
     assert found.whole.until == floor(watermark, 5)
     assert found.before == Span(found.span.since - 55 * MINUTE, found.span.since)
+    hours = hours_of(found, watermark)
+    assert hours.span == Span(
+        watermark.replace(hour=13, minute=0, second=0),
+        watermark.replace(hour=15, minute=0, second=0),
+    )
+    assert hours.before.until == hours.span.since == hours.before.since + HOUR
 
 
 def test_the_longest_buckets_make_up_a_span_without_gap_or_overlap():

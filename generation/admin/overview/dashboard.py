@@ -74,7 +74,7 @@ def context(period: Period) -> dict[str, Any]:
         if progress is None:
             return {"period": period, "periods": PERIODS, "is_computed": False}
         figures = sums.read(cursor, period, progress)
-        ranking = spenders.rank(cursor, period, figures.until)
+        ranking = spenders.rank(cursor, figures.window, figures.until)
     span = figures.window.span
     return {
         "period": period,

@@ -75,7 +75,7 @@ def context(period: Period) -> dict[str, Any]:
         if progress is None:
             return {"period": period, "periods": PERIODS, "is_computed": False}
         watermark, back_to = progress
-        found = window(period, watermark, period.minutes, period.step)
+        found = window(period, watermark)
         parameters = {
             "minutes": period.minutes,
             "step": period.step * MINUTE.total_seconds(),

@@ -16,6 +16,7 @@ from generation.admin.overview import dashboard, errors
 from generation.admin.overview.periods import named
 from generation.admin.overview.sums import TIME_LIMIT_MS
 from generation.admin.pagination import NewestFirstAdmin
+from generation.admin.theme import IS_UNFOLD
 from generation.log_search.walk import is_cut_off
 
 if TYPE_CHECKING:
@@ -68,5 +69,6 @@ class OverviewPages(NewestFirstAdmin):
             "opts": self.opts,
             "media": self.media + _STYLES,
             "title": name.capitalize(),
+            "is_unfold": IS_UNFOLD,  # whose pages show no title
         }
         return TemplateResponse(request, f"admin/generation/overview/{name}.html", context)

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from generation.rollups.buckets import MINUTE, Span, ceiling, floor
+from generation.rollups.buckets import Span, ceiling, floor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from datetime import datetime
+
+HOUR_MINUTES = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +59,20 @@ class Window:
         return Span(self.whole.until, self.span.until)
 
 
-def window(period: Period, watermark: datetime, minutes: int, step: int) -> Window:
-    """Returns the buckets of so many minutes up to the watermark; the period begins at a whole
-    `step`."""
-    until = ceiling(watermark, step)
-    since = until - max(period.length, step * MINUTE)
-    whole = Span(since, max(floor(watermark, minutes), since))
+def window(period: Period, watermark: datetime) -> Window:
+    """Returns a period's buckets up to the watermark; it begins with a whole point of a plot."""
+    until = ceiling(watermark, period.step)
+    return _window(until - period.length, until, floor(watermark, period.minutes))
+
+
+def hours_of(found: Window, watermark: datetime) -> Window:
+    """Returns the hours that a window touches."""
+    since = floor(found.span.since, HOUR_MINUTES)
+    return _window(since, ceiling(watermark, HOUR_MINUTES), floor(watermark, HOUR_MINUTES))
+
+
+def _window(since: datetime, until: datetime, over: datetime) -> Window:
+    whole = Span(since, max(over, since))
     return Window(Span(since, until), whole, Span(since - (whole.until - since), since))
 
 

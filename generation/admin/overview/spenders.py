@@ -10,7 +10,7 @@ from django.contrib.auth import get_user_model
 from django.db import connections
 
 from generation import conf, user_keys
-from generation.admin.overview.periods import longest_buckets, window
+from generation.admin.overview.periods import hours_of, longest_buckets
 from generation.models import ApiKey, Spender
 from generation.rollups.buckets import SPENDER_LENGTHS
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from decimal import Decimal
 
-    from generation.admin.overview.periods import Period, Window
+    from generation.admin.overview.periods import Window
     from generation.rollups.buckets import Span
 
 LISTED = 10
@@ -84,10 +84,9 @@ class Ranking:
     key_count: int = 0
 
 
-def rank(cursor: Any, period: Period, watermark: datetime) -> Ranking:
+def rank(cursor: Any, period: Window, watermark: datetime) -> Ranking:
     """Returns the ranking of the hours that a period touches, in one statement."""
-    hour = SPENDER_LENGTHS[0]
-    found = window(period, watermark, hour, hour)
+    found = hours_of(period, watermark)
     period_parts = list(_parts("period", found.span))
     others = [*_parts("partial", found.partial), *_parts("before", found.before)]
     parameters = [*chain.from_iterable(period_parts), LISTED, *chain.from_iterable(others)]

@@ -179,7 +179,7 @@ def reading() -> Iterator[Any]:
 def read(cursor: Any, period: Period, progress: tuple[datetime, datetime]) -> Figures:
     """Returns a period's figures, in one statement."""
     watermark, back_to = progress
-    found = window(period, watermark, period.minutes, period.step)
+    found = window(period, watermark)
     figures = Figures(period, found, watermark, is_complete=back_to <= found.before.since)
     span = found.span
     parts = [_PART.format(number=_NUMBER)]
