@@ -25,6 +25,7 @@ from generation.runtime.process import Runtime
 from generation.store.profiles import Profiles
 from generation.uuid7 import uuid7
 from tests.support import http, pgbouncer, service
+from tests.support.rollups import catch_up
 
 ROOT = Path(__file__).parents[2]
 MODE = "pgbouncer-transaction"
@@ -132,6 +133,8 @@ async def test_no_phase_fails_or_gets_what_belongs_to_another(behind_bouncer, sq
     }
     usage = await sql.fetchval("SELECT count(*) FROM generation_usagelog")
     assert usage == PHASES // 2
+    await catch_up()
+    assert await sql.fetchval("SELECT sum(requests) FROM generation_spend") == PHASES // 2
 
 
 async def test_the_mode_sets_both_caches_to_nothing_and_leaves_out_the_ping(behind_bouncer):

@@ -10,9 +10,10 @@ import asyncio
 import io
 import json
 import os
+from datetime import timedelta
 from html import unescape
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlencode
 from uuid import uuid4
 
 import django
@@ -24,12 +25,14 @@ django.setup()
 from django.contrib.admin.utils import quote as admin_quote
 from django.contrib.auth import get_user_model
 from django.core.management import CommandError, call_command
+from django.db import connections
 from django.test import Client
 from django.test.utils import setup_test_environment
 
 from generation import Update, conf, generate, generate_sync, user_keys
 from generation.asgi import get_application
 from generation.database import libpq
+from generation.database.engine import Database
 from generation.journal import lines
 from generation.journal.file import JournalFile
 from generation.models import (
@@ -44,6 +47,7 @@ from generation.pipeline.idempotency import fingerprint
 from generation.python_api import loop_thread
 from generation.python_api.requests import make_request
 from generation.records import Claim
+from generation.rollups.upkeep import Rollups
 from generation.runtime.process import Runtime, current
 from tests.hosts import program
 from tests.support.keys import bearer
@@ -185,6 +189,11 @@ def shows_users_in_the_admin():
     assert f"?q={quote(key_of(ann), safe='')}" in (
         browser.get(f"{logs}{page.context['cl'].result_list[0].pk}/change/").content.decode()
     )
+    asyncio.run(_roll_up())
+    page = browser.get(f"{logs}dashboard/").content.decode()
+    assert f"?{urlencode({'user': key_of(ann)})}&amp;" in page, "a ranking of users"
+    assert ">ann<" in page
+    assert browser.get(f"{logs}errors/").status_code == 200
     exported = asyncio.run(_read(browser.get(f"{logs}export/", {"q": "ann"})))
     assert {str(json.loads(line)["user_id"]) for line in exported.splitlines()} == {key_of(ann)}
     made = browser.post(
@@ -237,6 +246,13 @@ async def forgets_a_user():
 
 async def _read(page) -> bytes:
     return b"".join([part async for part in page])
+
+
+async def _roll_up() -> None:
+    settings = conf.load()
+    at = connections.settings[settings.database]
+    async with Database.open(settings, at, strict=True) as database:
+        await Rollups(database, settings).follow(every=timedelta(0), limit_s=60)
 
 
 def _leave(database: str, *rows) -> None:
