@@ -190,9 +190,9 @@ def shows_users_in_the_admin():
         browser.get(f"{logs}{page.context['cl'].result_list[0].pk}/change/").content.decode()
     )
     asyncio.run(_roll_up())
-    page = browser.get(f"{logs}dashboard/").content.decode()
-    assert f"?{urlencode({'user': key_of(ann)})}&amp;" in page, "a ranking of users"
-    assert ">ann<" in page
+    shown = browser.get(f"{logs}dashboard/").content.decode()
+    assert f"?{urlencode({'user': key_of(ann)})}&amp;" in shown, "a ranking of users"
+    assert ">ann<" in shown
     assert browser.get(f"{logs}errors/").status_code == 200
     exported = asyncio.run(_read(browser.get(f"{logs}export/", {"q": "ann"})))
     assert {str(json.loads(line)["user_id"]) for line in exported.splitlines()} == {key_of(ann)}
