@@ -35,8 +35,10 @@ if TYPE_CHECKING:
     from generation.models import GenerationLog
 
 PROGRESS_S = 2.0
-# Of the list, beside the dates and the search.
-FILTERS = [name for name in PARAMETERS if name != "q" and not name.startswith("created_at")]
+# Of the list, beside the dates and the search; not those in texts, by which nothing is exported.
+FILTERS = [
+    name for name in PARAMETERS if name not in {"q", "words"} and not name.startswith("created_at")
+]
 HELP = """\
 Write the log, or what a filter finds of it, as CSV, JSON lines or Parquet: all columns, the oldest
 generation first.
@@ -61,7 +63,13 @@ class Command(BaseCommand):
         return super().create_parser(*args, formatter_class=RawDescriptionHelpFormatter, **kwargs)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="- is the output")
+        parser.add_argument(
+            "file",
+            nargs="?",
+            type=Path,
+            metavar="FILE",
+            help="where to write; - is the standard output",
+        )
         parser.add_argument(
             "--resume", type=Path, metavar="FILE", help="go on with an export that was cut off"
         )
