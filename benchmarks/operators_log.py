@@ -4,6 +4,8 @@ Eight weeks of partitions up to now. Users and keys are skewed; one model has 60
 has 1 in 100,000, and one ended four weeks ago. Rows of the last days have texts.
 """
 
+# ruff: noqa: E501  # SQL with a line for each column
+
 from __future__ import annotations
 
 import os
@@ -62,7 +64,7 @@ class Server:
         data = self.folder / "data"
         binaries = self._binaries()
         if not data.exists():
-            shutil.copytree(postgres._data(binaries), data)
+            shutil.copytree(postgres._data(binaries), data)  # noqa: SLF001  # as the tests make theirs
             for path in [data, *data.rglob("*")]:
                 self._account.own(path)
             data.chmod(0o700)
@@ -87,7 +89,7 @@ class Server:
             return found
         copy = self.folder / "lib" / "install" / "bin"
         if not copy.exists():
-            made = postgres._runnable(found)
+            made = postgres._runnable(found)  # noqa: SLF001  # as the tests make theirs
             shutil.copytree(made.parents[2], self.folder, symlinks=True, dirs_exist_ok=True)
         return copy
 

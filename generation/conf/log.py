@@ -53,7 +53,7 @@ class LogSettings(Group):
         "scan",
         description="Whether the admin finds words in prompts and results: `off`; `scan`: by "
         "reading them, for 2.5 s at a time; `words`: through an index, made for each day once it "
-        "is over. It costs 1 ms of the database's CPU a row, and a third of the texts' size.",
+        "is over. It costs 1 ms of the database's CPU a row, and half of the texts' size.",
     )
     log_content: LogContent = Field(
         "full",

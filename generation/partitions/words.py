@@ -79,6 +79,8 @@ async def index_words(
                 f" USING gin (({DOCUMENT})) WHERE {SEARCHABLE}",
                 limit_s=LIMIT_S,
             )
+            # How frequent a word is, which PostgreSQL has to know to use the index for it.
+            await database.administer(f"ANALYZE {found.parent.quoted(part.name)}", limit_s=LIMIT_S)
             report(f"indexed the words of {part.name}")
     return True
 

@@ -33,7 +33,8 @@ def test_users_and_keys_are_found_by_their_names(staff):
     key = ApiKey.objects.create(name="shop", prefix="stc_abc", digest="d", scope="all")
     wanted = save_log(user_id=17, api_key_id=key.pk)
     other = save_log(1, user_id=18, api_key_id=99)
-    for name, values in {"user": ["eve", "17"], "api_key": ["shop", "stc_abc", key.pk]}.items():
+    names = {"user": ["eve", "17"], "api_key": ["shop", "stc_abc", str(key.pk)]}
+    for name, values in names.items():
         for value in values:
             assert shown(get(staff, LOGS, **{name: value})) == [wanted.pk]
     assert shown(get(staff, LOGS, api_key="99")) == [other.pk], "its key was deleted"

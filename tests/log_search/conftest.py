@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from datetime import timedelta
+from typing import Literal
 from uuid import UUID
 
 import pytest
@@ -66,7 +67,9 @@ def sought(query: str) -> Sought:
     return Sought(GenerationLog.objects.all(), asked)
 
 
-def leaf_through(query: str, side: str = "before", *, size: int = 60) -> tuple[list, int]:
+def leaf_through(
+    query: str, side: Literal["before", "after"] = "before", *, size: int = 60
+) -> tuple[list, int]:
     """The keys on all pages in one direction, and how many pages there were."""
     found: list = []
     end = (1 << 128) - 1 if side == "before" else 0
