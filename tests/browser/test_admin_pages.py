@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import os
+import random
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
+from django.db import connection
 
 from generation.models import GenerationLog, Profile
 from generation.partitions.intervals import first_id
 from project.management.commands.seed_demo import PROFILES
-from tests.support.admin import make_id, save, save_log, with_body
+from tests.support.admin import make_id, make_log, save, save_log, with_body
+from tests.support.partitions import make_room
+from tests.support.rollups import catch_up
 
 LOGS = "/admin/generation/generationlog/"
 RUN = "window.ran = (window.ran || 0) + 1; alert(1)"
@@ -129,6 +134,7 @@ ATTEMPTS = [
      "ms": 168},
     {"provider": "anthropic", "model": "claude-sonnet-5-5", "status": 200, "error": "", "ms": 2822},
 ]  # fmt: skip
+FAILURES = [(529, "llm-overloaded"), (529, "llm-overloaded"), (429, "llm-rate-limited")]
 MODELS = [("anthropic", "claude-sonnet-5-5")] * 3 + [
     ("openai", "gpt-6-luna"),
     ("simulated", "simulated-1"),
@@ -183,13 +189,56 @@ def fill() -> GenerationLog:
     return chosen
 
 
+def fill_fortnight() -> None:
+    """Requests of two weeks, more by day than by night, without their texts."""
+    chance = random.Random(3)
+    now = datetime.now(UTC)
+    logs = []
+    for _ in range(2500):
+        moment = now - timedelta(days=chance.uniform(0.1, 14))
+        if chance.random() > 0.6 + 0.4 * math.sin((moment.hour - 8) * math.pi / 12):
+            continue
+        provider, model = MODELS[chance.randrange(4)]
+        tokens = int(chance.lognormvariate(6, 0.7))
+        took = int(chance.lognormvariate(8.3, 0.4))
+        log = make_log(
+            id=make_id(moment),
+            created_at=moment,
+            user_id=chance.choice([2, 2, 2, 3, 3, 4, 7, 9]),
+            provider=provider,
+            model=model,
+            input_tokens=tokens,
+            output_tokens=tokens // 3,
+            total_tokens=tokens + tokens // 3,
+            cost_usd=Decimal(tokens) / 80_000,
+            latency_ms=took + 4,
+            llm_latency_ms=took,
+            attempts=[{"provider": provider, "model": model, "status": 200, "error": "", "ms": 1}],
+        )
+        if chance.random() < 0.04:
+            status, kind = chance.choice(FAILURES)
+            log.status, log.error_type, log.cost_usd = "failed", kind, None
+            log.attempts[0]["status"] = status
+        logs.append(log)
+    with connection.cursor() as cursor:
+        make_room(cursor, *(log.created_at for log in logs))
+    GenerationLog.objects.bulk_create(logs)
+
+
 async def test_the_pictures_of_the_readme_can_be_taken(watched, tmp_path):
     """`make screenshots` names docs/ as their place."""
     chosen = await sync_to_async(fill)()
+    await sync_to_async(fill_fortnight)()
+    await catch_up()
     assert await Profile.objects.aexists()
     folder = Path(os.environ.get("STACCATO_SCREENSHOTS") or tmp_path)
     await watched.page.set_viewport_size({"width": 1400, "height": 980})
-    for name, path in (("list", LOGS), ("detail", f"{LOGS}{chosen.pk}/change/")):
+    for name, path in (
+        ("list", LOGS),
+        ("detail", f"{LOGS}{chosen.pk}/change/"),
+        ("dashboard", f"{LOGS}dashboard/?period=7d"),
+        ("errors", f"{LOGS}errors/?period=7d"),
+    ):
         await watched.open(path)
         await watched.page.evaluate("document.fonts.ready")
         await watched.page.mouse.move(700, 60)
