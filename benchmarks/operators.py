@@ -164,6 +164,7 @@ def main() -> None:
     parser.add_argument("--body-days", type=int, default=7)
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--only", default="", help="pages whose name has this in it")
+    parser.add_argument("--search", default="scan", choices=["scan", "words"])
     parser.add_argument("--statements", type=int, default=0, help="show so much of each")
     options = parser.parse_args()
     server = Server(options.folder)
@@ -182,6 +183,7 @@ def main() -> None:
             "STACCATO_API_KEY_PEPPER": "b" * 40,
             "ALLOWED_HOSTS": "*",
             "LOG_LEVEL": "ERROR",
+            "STACCATO_SEARCH": options.search,
             "DATABASE_URL": server.url,
         }
         measure(options)

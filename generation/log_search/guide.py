@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
 from django.db.models import Sum
+from django.utils.timezone import now
 
 from generation import conf
 from generation.log_search.selection import CLOCK_STEP
 from generation.models import Maintenance, Rollup
-from generation.partitions.intervals import ZERO_ID, first_id, moment_of
+from generation.partitions.intervals import DAY, ZERO_ID, first_id, interval_at, moment_of
+from generation.partitions.words import SETTLED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +48,7 @@ class Range:
 
     start: UUID
     end: UUID
+    is_indexed: bool = False  # read at once: in a smaller part, PostgreSQL would not use the index
 
 
 class Guide(Protocol):
@@ -78,6 +81,29 @@ class EveryRow:
         end = min(bounds.end, shifted(bounds.start, effort))
         part, self.rest = Range(bounds.start, end), Range(end, bounds.end)
         return [part], end
+
+
+class IndexedDays(EveryRow):
+    """The same, with each day at once whose words have an index; but first a short part without
+    it, which has enough of a word that is frequent."""
+
+    _has_begun = False
+
+    def take(self, effort: timedelta, wanted: int) -> tuple[Sequence[Range], UUID]:
+        bounds = self.rest
+        if not self._has_begun:
+            self._has_begun = True
+            return super().take(effort, wanted)
+        last = UUID(int=max(bounds.end.int - 1, 0))
+        day = interval_at(moment_of(last if self._newest_first else bounds.start), DAY)
+        if bounds.start >= bounds.end or day.ends_at + SETTLED > now():
+            return super().take(effort, wanted)
+        start, end = max(bounds.start, day.first_id), min(bounds.end, day.end_id)
+        if self._newest_first:
+            self.rest, edge = Range(bounds.start, start), start
+        else:
+            self.rest, edge = Range(end, bounds.end), end
+        return [Range(start, end, is_indexed=True)], edge
 
 
 class OnlyWhere:
@@ -213,4 +239,6 @@ def guide(asked: Selection, bounds: Range, *, newest_first: bool) -> Guide:
     """Returns the guide for a search between two ids."""
     if asked.names & GUIDED:
         return OnlyWhere(asked, bounds, rolled(), newest_first=newest_first)
+    if asked.words and conf.load().search == "words":
+        return IndexedDays(bounds, newest_first=newest_first)
     return EveryRow(bounds, newest_first=newest_first)

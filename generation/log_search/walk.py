@@ -98,7 +98,8 @@ class Walk:
                         self._read(missing, found)
                     return True
             except CutOff:
-                self._parts.extendleft(reversed(self._reading))
+                again = [(Range(part.start, part.end), edge) for part, edge in self._reading]
+                self._parts.extendleft(reversed(again))
                 self._effort = max(self._effort / GROWTH**2, LEAST_EFFORT)
 
     def _fetch(self, missing: int) -> bool:
@@ -136,7 +137,7 @@ class Walk:
 
     def _split(self, part: Range, at: timedelta) -> tuple[Range, Range | None]:
         """Returns the part's beginning, in the search's direction, and its rest if there is any."""
-        if _length(part) <= at:
+        if part.is_indexed or _length(part) <= at:
             return part, None
         if self._newest_first:
             middle = max(part.start, shifted(part.end, -at))

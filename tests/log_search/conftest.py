@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import random
 from datetime import timedelta
-from typing import Literal
-from uuid import UUID
 
 import pytest
 from asgiref.sync import async_to_sync
 
 from generation.log_search import guide
-from generation.log_search.search import Place, search
-from generation.log_search.selection import parse_query
-from generation.log_search.sought import Sought
 from generation.models import GenerationLog
 from tests.support.admin import make_log, save
 from tests.support.rollups import catch_up
@@ -59,27 +54,3 @@ def rolled(logs, monkeypatch) -> None:
     """All of them are in the rollups, which are kept although the tests' rows are old."""
     monkeypatch.setattr(guide, "KEPT", timedelta(days=10_000))
     async_to_sync(catch_up)()
-
-
-def sought(query: str) -> Sought:
-    asked, faults = parse_query(query)
-    assert not faults
-    return Sought(GenerationLog.objects.all(), asked)
-
-
-def leaf_through(
-    query: str, side: Literal["before", "after"] = "before", *, size: int = 60
-) -> tuple[list, int]:
-    """The keys on all pages in one direction, and how many pages there were."""
-    found: list = []
-    end = (1 << 128) - 1 if side == "before" else 0
-    place = Place(side, UUID(int=end))
-    searched = sought(query)
-    for pages in range(1, 1000):
-        page = search(searched, size=size, place=place)
-        rows = page.rows if side == "before" else page.rows[::-1]
-        found += [row.pk for row in rows]
-        if not (page.has_more or page.edge):
-            return found, pages
-        place = Place(side, page.edge or rows[-1].pk)
-    raise AssertionError("the pages have no end")

@@ -13,8 +13,8 @@ from generation.log_search.guide import rolled as rolled_ids
 from generation.log_search.places import SearchPlaces
 from generation.models import Maintenance, Rollup
 from generation.partitions.intervals import moment_of
-from tests.log_search.conftest import leaf_through, sought
 from tests.support.admin import keys, make_log, save
+from tests.support.log_search import leaf_through, sought
 
 # Each filter as the address has it, and as the rows have it.
 FILTERS = {
@@ -65,7 +65,7 @@ def test_rows_that_the_rollups_do_not_have_are_found_too(logs, rolled, subtests)
     newest, oldest = logs[0].created_at, early.created_at
     for watermark, back_to in ((newest, oldest), (None, None)):
         Maintenance.objects.filter(task="rollups").update(watermark=watermark, back_to=back_to)
-        with subtests.test(watermark):
+        with subtests.test(str(watermark)):
             rows = [late, *(log for log in logs if log.model == "rare")]
             if watermark is None:
                 rows.append(early)

@@ -17,8 +17,8 @@ from generation.models import GenerationBody
 from generation.partitions.ddl import Parent
 from generation.partitions.intervals import DAY
 from generation.partitions.words import index_words
-from tests.log_search.conftest import leaf_through
 from tests.support.admin import save_log
+from tests.support.log_search import leaf_through
 from tests.support.rollups import NOW
 
 TEXTS = {
@@ -68,9 +68,12 @@ def unindexed():
             cursor.execute(f'DROP INDEX "{name}"')
 
 
-def test_whole_words_are_found_in_any_case_with_and_without_an_index(bodies, unindexed, subtests):
+def test_whole_words_are_found_in_any_case_with_and_without_an_index(
+    bodies, unindexed, settings, subtests
+):
     for indexed in (False, True):
         if indexed:
+            settings.STACCATO = {**settings.STACCATO, "SEARCH": "words"}
             reported: list[str] = []
             assert index(reported)
             assert "indexed the words of generation_generationbody_20260131" in reported
