@@ -36,7 +36,7 @@ FOUND = {
     "bridg": "",
     "100%_sure": "b",
     "100 sure": "b",
-    "über": "b",
+    "Brücke": "b",
     "start": "c",
     "friday": "a",
     "'; DROP TABLE x; --": "",
