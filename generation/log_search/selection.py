@@ -106,6 +106,10 @@ def parse(query: Mapping[str, str]) -> tuple[Selection, list[str]]:
             )
         else:
             found[name] = value
+    if (status := found.get("status")) and status not in GenerationLog.Status.values:
+        del found["status"]
+        statuses = ", ".join(GenerationLog.Status.values)
+        faults.append(f"The filter by status was ignored, because it can only be {statuses}.")
     for name, (unit, example) in AMOUNTS.items():
         text = query.get(name, "").strip()
         try:

@@ -10,6 +10,7 @@ WRONG = {
     "cost_min": ["a", "-1", "NaN", "Infinity", "1e99", "$1"],
     "latency_min": ["2,5", "-0.1", "9" * 30],
     "tokens_min": ["1.5", "many", "-4"],
+    "status": ["fialed", "Failed"],
     "model": ["a%00b", "m" * 201],
     "q": ["%00"],
     "created_at_from_0": ["yesterday", "2026-02-30", "0001-01-01", "%00"],
