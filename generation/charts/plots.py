@@ -140,6 +140,8 @@ def _rows(values: Sequence[float], write: Write) -> tuple[Mark, ...]:
 
 
 def _polyline(points: Sequence[Point], axis: Axis, top: float) -> str:
+    if len(points) == 1:  # of a line without a length, its round ends are seen
+        points = [*points, *points]
     return " ".join(
         f"{axis.share(x) * WIDTH:.1f},{HEIGHT - y / top * HEIGHT:.1f}" for x, y in points
     )

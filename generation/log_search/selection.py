@@ -101,11 +101,15 @@ def parse(query: Mapping[str, str]) -> tuple[Selection, list[str]]:
         value = query.get(name, "").strip()
         if "\0" in value or len(value) > TEXT_CHARS:
             faults.append(
-                f"The filter by {label(name)} was ignored, because no {label(name)} has a NUL"
-                f" character or more than {TEXT_CHARS} characters."
+                f"The filter by {label(name)} was ignored, because its value has a NUL character"
+                f" or more than {TEXT_CHARS} characters."
             )
         else:
             found[name] = value
+    if (status := found.get("status")) and status not in GenerationLog.Status.values:
+        del found["status"]
+        statuses = ", ".join(GenerationLog.Status.values)
+        faults.append(f"The filter by status was ignored, because it can only be {statuses}.")
     for name, (unit, example) in AMOUNTS.items():
         text = query.get(name, "").strip()
         try:
@@ -123,8 +127,11 @@ def parse(query: Mapping[str, str]) -> tuple[Selection, list[str]]:
         found["since"] = found["until"] = None
         faults.append(
             "The filter by arrival was ignored, because a date or time is not valid. Enter"
-            " dates as 2026-01-31, and times, if any, as 14:05."
+            " dates as 2026-01-31, and times, if any, as 14:05, each with its date."
         )
+    if found["since"] and found["until"] and found["since"] >= found["until"]:
+        found["since"] = found["until"] = None
+        faults.append("The filter by arrival was ignored, because it ends before it begins.")
     return Selection(**found), faults
 
 
@@ -227,7 +234,7 @@ def _moment(query: Mapping[str, str], side: str, *, days: int = 0) -> datetime |
     """Returns the entered moment; for a day without a time, its start plus `days`."""
     day = query.get(f"created_at_{side}_0", "").strip()
     clock = query.get(f"created_at_{side}_1", "").strip()
-    if not day:
+    if not day and not clock:
         return None
     moment = datetime.combine(
         date.fromisoformat(day), time.fromisoformat(clock) if clock else time()

@@ -12,6 +12,7 @@ from django.template.loader import render_to_string
 
 from generation.charts.axes import round_values, seconds_axis, time_axis
 from generation.charts.plots import HEIGHT, WIDTH, Caption, lines, stacks
+from generation.charts.stylesheet import stylesheet
 
 NOON = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 CAPTION = Caption("Requests", "By status.")
@@ -61,6 +62,13 @@ def test_a_plot_without_data_says_so():
     page = drawn(lines(CAPTION, seconds_axis(10), {"median": []}))
     assert "No data." in "".join(page.itertext())
     assert not page.findall(".//table")
+
+
+def test_a_line_of_one_point_is_seen():
+    page = drawn(lines(CAPTION, seconds_axis(10), {"median": [(5, 1.0)]}))
+    ends = page.find(".//polyline").get("points").split()
+    assert len(ends) == 2, "browsers draw nothing for a polyline of one point"
+    assert "stroke-linecap: round" in stylesheet(), "nor for one without a length or round ends"
 
 
 def test_what_a_plot_says_is_escaped():

@@ -186,7 +186,7 @@ def shows_users_in_the_admin():
             page = browser.get(f"/admin/generation/{table}/", {"q": term})
             assert page.status_code == 200, (table, term)
     page = browser.get(logs, {"q": key_of(ann)})
-    assert f"?q={quote(key_of(ann), safe='')}" in (
+    assert f"?user={quote(key_of(ann), safe='')}" in (
         browser.get(f"{logs}{page.context['cl'].result_list[0].pk}/change/").content.decode()
     )
     asyncio.run(_roll_up())

@@ -46,8 +46,8 @@ def understand(query: str) -> Selection:
     Raises `BadSelection`, also for a value that the list ignores with a warning.
     """
     asked, faults = parse_query(query)
-    if unknown(QueryDict(query)):
-        raise BadSelection("The address has a filter that is not one of the list's.")
+    if strange := unknown(QueryDict(query)):
+        raise BadSelection(f"“{min(strange)[:40]}” is not one of the list's filters.")
     if faults:
         raise BadSelection(faults[0])
     return asked
