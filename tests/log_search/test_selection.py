@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import pytest
 
 from generation.log_search.selection import Selection, parse_query
@@ -14,6 +16,7 @@ WRONG = {
     "q": ["%00"],
     "created_at_from_0": ["yesterday", "2026-02-30", "0001-01-01", "%00"],
     "created_at_to_0": ["9999-12-31"],
+    "created_at_from_0=9999-12-31&created_at_from_1": ["19:00"],
     "created_at_to_0=2026-01-31&created_at_to_1": ["25:00", "noon"],
 }
 
@@ -31,3 +34,8 @@ def test_a_value_that_cannot_be_meant_gets_a_sentence_and_filters_nothing(subtes
 @pytest.mark.parametrize("query", ["", "q=&retried=&created_at_from_1=11:00", "retried=0"])
 def test_what_is_empty_asks_for_nothing(query):
     assert parse_query(query) == (Selection(), [])
+
+
+def test_an_amount_has_no_more_digits_than_the_log():
+    """PostgreSQL refuses a number of thousands of digits, and the page would be an error."""
+    assert parse_query("cost_min=1e-99999") == (Selection(cost_min=Decimal("0E-9")), [])
