@@ -216,10 +216,10 @@ def _searched(term: str) -> Q:
 def _amount(text: str, *, is_whole: bool) -> Decimal | int:
     """Raises `ValueError` or `InvalidOperation`."""
     amount = Decimal(text)
-    if not 0 <= amount <= MOST // 1000:
+    if not 0 <= amount <= MOST // 1000 or round(amount, PLACES) != amount:
         raise ValueError(text)
     if not is_whole:
-        return round(amount, PLACES)
+        return amount
     if amount != int(amount):
         raise ValueError(text)
     return int(amount)

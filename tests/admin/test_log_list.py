@@ -164,7 +164,7 @@ def test_words_are_searched_by_those_who_may_read_and_that_is_recorded(reviewer,
         ("search", 0, "words=canary"),
         ("read", 1, "words=canary"),
         ("search", 0, "words=dodo"),
-    ], "that nothing is found tells something too"
+    ], "that nothing is found says something, too"
     response = get(operator, LOGS, words="canary")
     assert len(shown(response)) == 2, "what is in a text decides nothing"
     assert "may not read prompts and answers" in response.html

@@ -58,7 +58,7 @@ def test_all_pages_are_the_whole_in_either_direction(logs, rolled, subtests):
 
 
 def test_rows_that_the_rollups_do_not_have_are_found_too(logs, rolled, subtests):
-    """They are behind the log by half a minute, and reach back as far as they have come."""
+    """They lag by half a minute, and reach back as far as they have come."""
     early = make_log(2000, model="rare")
     late = make_log(-600, model="rare")
     save(early, late)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
-
 import pytest
 
 from generation.log_search.selection import Selection, parse_query
 
 WRONG = {
-    "cost_min": ["a", "-1", "NaN", "Infinity", "1e99", "$1"],
+    "cost_min": ["a", "-1", "NaN", "Infinity", "1e99", "1e-99999", "$1"],
     "latency_min": ["2,5", "-0.1", "9" * 30],
     "tokens_min": ["1.5", "many", "-4"],
     "model": ["a%00b", "m" * 201],
@@ -34,8 +32,3 @@ def test_a_value_that_cannot_be_meant_gets_a_sentence_and_filters_nothing(subtes
 @pytest.mark.parametrize("query", ["", "q=&retried=&created_at_from_1=11:00", "retried=0"])
 def test_what_is_empty_asks_for_nothing(query):
     assert parse_query(query) == (Selection(), [])
-
-
-def test_an_amount_has_no_more_digits_than_the_log():
-    """PostgreSQL refuses a number of thousands of digits, and the page would be an error."""
-    assert parse_query("cost_min=1e-99999") == (Selection(cost_min=Decimal("0E-9")), [])
