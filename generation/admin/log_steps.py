@@ -35,8 +35,13 @@ def step(model_admin: Any, request: HttpRequest, place: Place) -> HttpResponse:
     query.pop("p", None)
     filters = query.urlencode()
     asked, _faults = parse_query(filters)
-    if asked.words and not _may_search(request):
-        raise PermissionDenied
+    if asked.words:
+        if not _may_search(request):
+            raise PermissionDenied
+        try:  # also of a step that finds nothing: that, too, says what is in the texts
+            access.record(access.Action.SEARCH, request=request, rows=0, selection=filters)
+        except access.NotRecorded:
+            return access.unavailable()
     page = search(Sought(GenerationLog.objects.only("pk"), asked), size=1, place=place)
     if page.rows:
         return HttpResponseRedirect(_page_of(page.rows[0].pk, filters))

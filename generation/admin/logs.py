@@ -3,8 +3,6 @@
 Texts are shown to those who may read them, and read after the access is recorded.
 """
 
-# Django passes its hooks more than each needs
-
 from __future__ import annotations
 
 from dataclasses import fields

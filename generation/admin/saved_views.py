@@ -31,8 +31,8 @@ _POSITIONS = ("p", "e")
 
 
 class SavedViews(ModelAdmin):
-    """Of the list of generations. Whoever sees that saves views for themselves, and shares them;
-    the owner changes them, and of shared ones a superuser too."""
+    """Of the list of generations. All who see that save views for themselves, and share them; the
+    owner changes them, and of shared ones a superuser too."""
 
     def get_urls(self) -> list[Any]:
         wrap, name = self.admin_site.admin_view, "generation_generationlog_views"
@@ -114,7 +114,8 @@ class SavedViews(ModelAdmin):
 
 def _fill(request: HttpRequest, view: SavedView) -> bool:
     """Saves a view as the form says. Returns whether it could be; else the next page says why."""
-    view.name = " ".join(request.POST.get("name", "").split())
+    name = request.POST.get("name", "").replace("\0", "")  # which PostgreSQL refuses
+    view.name = " ".join(name.split())
     view.is_shared = "is_shared" in request.POST
     try:
         view.full_clean(exclude=["owner"], validate_unique=False, validate_constraints=False)

@@ -33,15 +33,15 @@ class LogSettings(Group):
         1100,
         ge=1,
         le=36_500,
-        description="How long the sums are kept from which the dashboard is made, by six hours and "
-        "by day; finer ones as long as the log, and half a year at least.",
+        description="How long the sums are kept from which the dashboard is made: those of six "
+        "hours and of a week; finer ones as long as the log, and half a year at least.",
     )
     access_retention_days: int = Field(
         730,
         ge=1,
         le=36_500,
-        description="How long it is kept who read, searched, exported or erased texts. A week of "
-        "it is dropped at once, so some is kept for a week longer.",
+        description="How long it is kept who read, searched, exported, sent again or erased texts. "
+        "A week of it is dropped at once, so some is kept for a week longer.",
     )
     archive_first: bool = Field(
         default=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -56,7 +57,8 @@ class Post:
         try:
             async with asyncio.timeout(self._timeout_s):
                 response = await self._transport.handle_async_request(request)
-                content = await _beginning(response)
+                async with contextlib.aclosing(response):
+                    content = await _beginning(response)
         except (httpx.HTTPError, TimeoutError) as error:
             logger.info("%s can't be reached: %s", self._name, type(error).__name__)
             return None
@@ -71,7 +73,6 @@ async def _beginning(response: httpx.Response) -> bytes:
         content += piece
         if len(content) > MAX_ANSWER_BYTES:
             break
-    await response.aclose()
     return content[:MAX_ANSWER_BYTES]
 
 

@@ -36,7 +36,7 @@ KEPT = timedelta(days=180)
 # Rows that are newer than the rollups' watermark by less than this may not be in them.
 IN_FLIGHT = timedelta(minutes=10)
 DIMENSIONS = ("provider", "model", "status", "error_type")
-# With any of these, the rollups tell more than that the service was used.
+# With any of these, the rollups say more than that the service was used.
 GUIDED = {"provider", "model", "error_type"}
 FEW, SPARSE = 40, 4  # of so many buckets, one in four
 AT_ONCE = 300  # ranges of a statement

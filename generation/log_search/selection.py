@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 # longer than this: `LLM_TIMEOUT` is an hour at most.
 LONGEST_REQUEST = timedelta(hours=2)
 CLOCK_STEP = timedelta(minutes=1)
+FARTHEST = timedelta(days=1)  # from a moment that is asked for, in what is computed of it
 TEXT_CHARS = 200  # as wide as the widest column
 MOST = 2**31 - 1  # of milliseconds and tokens
+PLACES = 9  # after the point, as a cost has; PostgreSQL refuses 1e-99999
 ON = "1"
 
 # Parameters of the address whose values are texts of a column.
@@ -122,7 +124,7 @@ def parse(query: Mapping[str, str]) -> tuple[Selection, list[str]]:
     try:
         found["since"], found["until"] = _moment(query, "from"), _moment(query, "to", days=1)
         for moment in filter(None, (found["since"], found["until"])):
-            _ = moment - CLOCK_STEP, moment + LONGEST_REQUEST  # neither is outside of all time
+            _ = moment - FARTHEST, moment + FARTHEST  # neither is outside of all time
     except (ValueError, OverflowError):
         found["since"] = found["until"] = None
         faults.append(
@@ -221,7 +223,7 @@ def _searched(term: str) -> Q:
 def _amount(text: str, *, is_whole: bool) -> Decimal | int:
     """Raises `ValueError` or `InvalidOperation`."""
     amount = Decimal(text)
-    if not 0 <= amount <= MOST // 1000:
+    if not 0 <= amount <= MOST // 1000 or round(amount, PLACES) != amount:
         raise ValueError(text)
     if not is_whole:
         return amount

@@ -39,6 +39,7 @@ STATEMENT_S = 0.5
 TARGET_S = 0.04
 FIRST_EFFORT = timedelta(minutes=30)
 LEAST_EFFORT = timedelta(milliseconds=50)
+TICK = timedelta(milliseconds=1)  # ids know no less
 MOST_EFFORT = timedelta(days=60)
 GROWTH = 4
 QUERY_CANCELED = "57014"
@@ -116,6 +117,7 @@ class Walk:
         ranges = [part for part, _ in self._reading]
         found.rows += read(self._sought, ranges, missing, newest_first=self._newest_first)
         found.edge = self._reading[-1][1]
+        self._reading = []  # or the guide's own statement, if cut off, would have them read again
         by = TARGET_S / max(time.monotonic() - began, 0.001)
         grown = self._effort * min(max(by, 1 / GROWTH), GROWTH)
         self._effort = min(max(grown, LEAST_EFFORT), MOST_EFFORT)
@@ -137,6 +139,7 @@ class Walk:
 
     def _split(self, part: Range, at: timedelta) -> tuple[Range, Range | None]:
         """Returns the part's beginning, in the search's direction, and its rest if there is any."""
+        at = max(at, TICK)  # or its beginning would be empty, again and again
         if part.is_indexed or _length(part) <= at:
             return part, None
         if self._newest_first:

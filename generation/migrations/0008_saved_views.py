@@ -34,7 +34,7 @@ class Migration(migrations.Migration):
                     models.BooleanField(
                         db_default=False,
                         default=False,
-                        help_text="Whoever sees the list sees it.",
+                        help_text="All who see the list see it.",
                         verbose_name="shared",
                     ),
                 ),

@@ -18,7 +18,7 @@ class SavedView(models.Model):
     name = models.CharField(max_length=60)
     query = models.CharField(max_length=2000, help_text="What follows the ? in the list's address.")
     is_shared = models.BooleanField(
-        "shared", default=False, db_default=False, help_text="Whoever sees the list sees it."
+        "shared", default=False, db_default=False, help_text="All who see the list see it."
     )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 

@@ -34,6 +34,11 @@ RETURNING task.task
     bindparam("lasts", type_=Interval()),
     bindparam("every", type_=Interval()),
 )
+_EXTEND = text("""
+UPDATE generation_maintenance SET leased_until = statement_timestamp() + :lasts
+WHERE task = :task AND holder = :holder
+RETURNING task
+""").bindparams(bindparam("holder", type_=Uuid()), bindparam("lasts", type_=Interval()))
 _END = text("""
 UPDATE generation_maintenance
 SET leased_until = statement_timestamp(),
@@ -64,6 +69,14 @@ async def leased(
     finally:
         ending = {"task": task, "holder": holder, "is_done": is_done, "worker": _worker()}
         await database.run(_END, ending)
+
+
+async def extend(database: Database, task: str, holder: UUID, *, lasts: timedelta) -> bool:
+    """Have a lease last so long from now on. Returns False if another process has it by now. Raises
+    `DatabaseUnavailable`.
+    """
+    given = {"task": task, "holder": holder, "lasts": lasts}
+    return bool(await database.run(_EXTEND, given))
 
 
 def _worker() -> str:

@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from generation.partitions.catalog import look
 from generation.partitions.intervals import first_id
-from generation.partitions.lease import leased
+from generation.partitions.lease import extend, leased
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +39,7 @@ SEARCHABLE = "encryption_key = ''"  # nobody can search what is encrypted
 # The last rows of a day are stored by then, but for those that wait in a journal.
 SETTLED = timedelta(hours=1)
 LIMIT_S = 3 * 3600.0  # 1 ms of CPU a row
-LEASE = timedelta(seconds=LIMIT_S) + timedelta(minutes=10)
+LEASE = timedelta(seconds=LIMIT_S) + timedelta(minutes=10)  # for each of the days
 
 _INDEXES = text("""
 SELECT relname, indisvalid
@@ -70,6 +70,8 @@ async def index_words(
             name = index_name(part.name)
             if made.get(name):
                 continue
+            if not await extend(database, WORDS, holder, lasts=LEASE):
+                return False  # or two processes would drop what the other makes
             if name in made:  # its building was cut off
                 await database.administer(
                     f"DROP INDEX CONCURRENTLY {found.parent.quoted(name)}", limit_s=LIMIT_S

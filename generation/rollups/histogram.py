@@ -1,6 +1,6 @@
 """Histograms of milliseconds that can be added up: eight steps for each power of two. Pure.
 
-A time read from one is wrong by at most 4.6 %; below 12 ms each millisecond has a step of its own.
+A time read from one is wrong by at most 4.6 %; below 16 ms each millisecond has a step of its own.
 """
 
 from __future__ import annotations

@@ -16,12 +16,12 @@ Taken = TypeVar("Taken")
 
 # Of all tabs together. An answer takes 0.3 to 0.7 ms of CPU, most of it the server's own.
 ANSWERS_PER_S = 25
-SELDOM_S = 30
+RAREST_S = 30
 LATE_S = 0.25  # how much later than it may a tab asks
 
 
 class Watchers:
-    """Counts those who watch by what each was told: when to ask again."""
+    """Counts those who watch by when each will ask again."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -33,8 +33,8 @@ class Watchers:
         while self._expected and self._expected[0] < now:
             heapq.heappop(self._expected)
         watching = len(self._expected) + 1
-        wait_s = min(SELDOM_S, max(1, round(watching / ANSWERS_PER_S)))
-        if watching < ANSWERS_PER_S * SELDOM_S:
+        wait_s = min(RAREST_S, max(1, round(watching / ANSWERS_PER_S)))
+        if watching < ANSWERS_PER_S * RAREST_S:
             heapq.heappush(self._expected, now + wait_s + LATE_S)
         return wait_s
 

@@ -164,11 +164,20 @@ def test_words_are_searched_by_those_who_may_read_and_that_is_recorded(reviewer,
         ("search", 0, "words=canary"),
         ("read", 1, "words=canary"),
         ("search", 0, "words=dodo"),
-    ], "that nothing is found tells something too"
+    ], "that nothing is found says something, too"
     response = get(operator, LOGS, words="canary")
     assert len(shown(response)) == 2, "what is in a text decides nothing"
     assert "may not read prompts and answers" in response.html
     assert 'name="words"' not in response.html
+
+
+def test_a_step_among_words_is_recorded_as_a_search(reviewer):
+    """Its address alone says whether a text has the word, whether or not the page is opened."""
+    log = save_log(1, prompt="nothing of it")
+    for word, way in (("canary", "older"), ("dodo", "newer")):
+        reviewer.get(f"{LOGS}{log.pk}/{way}/?_changelist_filters=words%3D{word}")
+    entries = GenerationAccess.objects.order_by("id").values_list("action", "rows", "selection")
+    assert list(entries) == [("search", 0, "words=canary"), ("search", 0, "words=dodo")]
 
 
 def test_search_in_texts_can_be_turned_off(reviewer, settings):

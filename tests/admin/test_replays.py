@@ -164,7 +164,7 @@ async def test_where_the_record_cannot_be_written_nothing_is_sent(runtime, monke
 
 async def test_a_model_that_is_not_offered_is_refused(runtime):
     browser, log, _, token = await prepared()
-    for target in ("openai:gpt-9", "", "x"):
+    for target in ("openai:gpt-9", "", "x", "simulated:\0"):
         answer = await send_again(browser, log, token=token, target=target)
         assert answer.status_code == 422, answer.text
 

@@ -30,9 +30,9 @@ def names() -> list[str]:
 
 
 def test_a_view_is_a_name_and_an_address_and_its_owners_alone(reviewer, operator):
-    assert "is saved" in save(operator)
+    assert "is saved" in save(operator, name=" Fa\0iled ")
     view = SavedView.objects.get()
-    assert view.query == "status=failed", "the filter without the position"
+    assert (view.name, view.query) == ("Failed", "status=failed"), "the filter without the position"
     html = get(operator, f"{LOGS}?status=failed").html
     assert 'href="?status=failed" aria-current="page"' in html
     assert "view-chips" not in get(reviewer, LOGS).html

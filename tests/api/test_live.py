@@ -9,7 +9,7 @@ import pytest
 from django.contrib.auth import get_user_model
 
 from generation import conf
-from generation.telemetry.watching import ANSWERS_PER_S, SELDOM_S, Recent, Watchers
+from generation.telemetry.watching import ANSWERS_PER_S, RAREST_S, Recent, Watchers
 from tests.support.admin import session_of
 from tests.support.problems import problem
 
@@ -85,7 +85,7 @@ async def test_a_hundred_tabs_of_the_staff_cause_no_statement_and_enter_no_threa
     assert len(looks) == 2, "who does not accept a page that is a second old gets a new one"
 
 
-@pytest.mark.parametrize(("tabs", "wait_s"), [(1, 1), (25, 1), (38, 2), (100, 4), (5000, SELDOM_S)])
+@pytest.mark.parametrize(("tabs", "wait_s"), [(1, 1), (25, 1), (38, 2), (100, 4), (5000, RAREST_S)])
 def test_however_many_watch_they_ask_as_often_as_a_few(tabs, wait_s):
     now = 0.0
     watchers = Watchers(lambda: now)
@@ -96,8 +96,8 @@ def test_however_many_watch_they_ask_as_often_as_a_few(tabs, wait_s):
         for tab in (tab for tab, moment in due.items() if moment <= now):
             due[tab] = now + watchers.wait_s()
             asked += now >= 60  # when each has heard of the others
-    assert asked / 60 <= max(ANSWERS_PER_S, tabs / SELDOM_S) * 1.5
-    now += 2 * SELDOM_S
+    assert asked / 60 <= max(ANSWERS_PER_S, tabs / RAREST_S) * 1.5
+    now += 2 * RAREST_S
     assert watchers.wait_s() == 1, "those who have left count no more"
     crowd = Watchers(lambda: 0.0)
     assert [crowd.wait_s() for _ in range(tabs)][-1] == wait_s

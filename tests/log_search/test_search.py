@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 
@@ -12,7 +13,7 @@ from generation.log_search.guide import OnlyWhere, Range
 from generation.log_search.guide import rolled as rolled_ids
 from generation.log_search.places import SearchPlaces
 from generation.models import Maintenance, Rollup
-from generation.partitions.intervals import moment_of
+from generation.partitions.intervals import ZERO_ID, moment_of
 from tests.support.admin import keys, make_log, save
 from tests.support.log_search import leaf_through, sought
 
@@ -57,7 +58,7 @@ def test_all_pages_are_the_whole_in_either_direction(logs, rolled, subtests):
 
 
 def test_rows_that_the_rollups_do_not_have_are_found_too(logs, rolled, subtests):
-    """They are behind the log by half a minute, and reach back as far as they have come."""
+    """They lag by half a minute, and reach back as far as they have come."""
     early = make_log(2000, model="rare")
     late = make_log(-600, model="rare")
     save(early, late)
@@ -123,6 +124,41 @@ def test_a_statement_that_takes_too_long_is_followed_by_smaller_ones(logs, monke
     wanted = [log.pk for log in logs if log.stop_reason == "max_tokens"]
     assert [row.pk for row in page.rows] == wanted
     assert page.edge is None
+
+
+class Parts:
+    """A guide of these parts of the log. In place of None, its own statement takes too long."""
+
+    def __init__(self, *parts: Range | None) -> None:
+        self._parts = list(parts)
+
+    def take(self, effort, wanted):
+        if not self._parts:
+            return [], ZERO_ID
+        part = self._parts.pop(0)
+        if part is None:
+            raise walk.CutOff
+        return [part], part.start
+
+
+@pytest.mark.parametrize("newest_first", [True, False])
+def test_a_part_is_divided_into_milliseconds_at_least(logs, monkeypatch, newest_first):
+    """Ids know no less: half a millisecond of them is nothing, and the search would never end."""
+    monkeypatch.setattr(walk, "FIRST_EFFORT", timedelta(microseconds=1500))
+    monkeypatch.setattr(walk, "BUDGET_S", 60)
+    guide = Parts(Range(logs[20].pk, UUID(int=logs[0].pk.int + 1)))
+    found = walk.Walk(sought(""), guide, newest_first=newest_first).run(1000, edge=ZERO_ID)
+    wanted = keys(logs[:21])
+    assert [row.pk for row in found.rows] == (wanted if newest_first else wanted[::-1])
+
+
+def test_no_row_is_read_again_after_a_guide_that_took_too_long(logs, monkeypatch):
+    monkeypatch.setattr(walk, "BUDGET_S", 60)
+    oldest, middle, end = logs[-1].pk, logs[200].pk, UUID(int=logs[0].pk.int + 1)
+    guide = Parts(Range(middle, end), None, Range(oldest, middle))
+    found = walk.Walk(sought(""), guide, newest_first=True).run(1000, edge=end)
+    assert [row.pk for row in found.rows] == keys(logs)
+    assert found.edge is None
 
 
 def test_as_many_long_searches_as_may_be_at_once_and_no_more(logs, monkeypatch):

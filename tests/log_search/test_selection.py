@@ -7,7 +7,7 @@ import pytest
 from generation.log_search.selection import Selection, parse_query
 
 WRONG = {
-    "cost_min": ["a", "-1", "NaN", "Infinity", "1e99", "$1"],
+    "cost_min": ["a", "-1", "NaN", "Infinity", "1e99", "1e-99999", "$1"],
     "latency_min": ["2,5", "-0.1", "9" * 30],
     "tokens_min": ["1.5", "many", "-4"],
     "status": ["fialed", "Failed"],
@@ -15,6 +15,7 @@ WRONG = {
     "q": ["%00"],
     "created_at_from_0": ["yesterday", "2026-02-30", "0001-01-01", "%00"],
     "created_at_to_0": ["9999-12-31"],
+    "created_at_from_0=9999-12-31&created_at_from_1": ["19:00"],
     "created_at_to_0=2026-01-31&created_at_to_1": ["25:00", "noon"],
     "created_at_from_1": ["11:00"],  # of no day
     "created_at_to_0=2026-01-30&created_at_from_0": ["2026-01-31"],  # the end is before it

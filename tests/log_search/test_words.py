@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from urllib.parse import quote
+from uuid import uuid4
 
 import pytest
-from asgiref.sync import async_to_sync
+from asgiref.sync import async_to_sync, sync_to_async
 from django.db import connection, connections
 
 from generation import conf
 from generation.conversation import Message, Options, Text, dump_conversation
 from generation.database.engine import Database
 from generation.log_search import words
-from generation.models import GenerationBody
+from generation.models import GenerationBody, Maintenance
 from generation.partitions.ddl import Parent
 from generation.partitions.intervals import DAY
 from generation.partitions.words import index_words
@@ -106,3 +107,17 @@ def test_an_index_whose_making_was_cut_off_is_made_again(bodies, unindexed):
     reported: list[str] = []
     assert index(reported)
     assert reported == ["indexed the words of generation_generationbody_20260131"]
+
+
+def test_a_day_is_indexed_under_a_lease_that_outlasts_it(bodies, unindexed, monkeypatch):
+    """A second process would take an index that is being made for one that was cut off, and drop
+    it. So each day begins with the whole lease; without it, the next process goes on."""
+    made = []
+
+    async def lose(_self, sql, **_limit):
+        made.append(sql)
+        await sync_to_async(Maintenance.objects.update)(holder=uuid4())
+
+    monkeypatch.setattr(Database, "administer", lose)
+    assert not index([])
+    assert [sql.split()[0] for sql in made] == ["CREATE", "ANALYZE"], "of one day of many"

@@ -168,7 +168,7 @@ class _Asked(NamedTuple):
 
 
 def _take(request: HttpRequest) -> _Asked:
-    """Tells the filter from the rest of the address. Raises `BadSelection`."""
+    """Separates the filter from the rest of the address. Raises `BadSelection`."""
     given = request.GET.copy()
     after, name = given.pop(AFTER, [""])[-1].strip(), given.pop(FORMAT, ["jsonl"])[-1]
     if name not in FORMATS:

@@ -125,14 +125,15 @@ class ExportFile:
 
 def read_progress(path: Path) -> Progress:
     """Raises `Unusable`."""
+    if path.exists() and not _draft(path).exists():  # the state may be left of a crash at the end
+        raise Unusable(f"There is nothing to resume: {path} is complete.")
     try:
-        told = orjson.loads(_state(path).read_bytes())
-        told["until"] = UUID(told["until"])
-        told["after"] = UUID(told["after"]) if told["after"] else None
-        return Progress(**told)
+        state = orjson.loads(_state(path).read_bytes())
+        state["until"] = UUID(state["until"])
+        state["after"] = UUID(state["after"]) if state["after"] else None
+        return Progress(**state)
     except FileNotFoundError:
-        complete = f"{path} is complete." if path.exists() else f"No export to {path} was begun."
-        raise Unusable(f"There is nothing to resume: {complete}") from None
+        raise Unusable(f"There is nothing to resume: no export to {path} was begun.") from None
     except (ValueError, TypeError, KeyError) as error:
         raise Unusable(f"{_state(path)} can't be read. Remove it, and begin again.") from error
 

@@ -72,7 +72,7 @@ class Walk:
         self._until = until
         self._width = WEEK
         self.alias = selected.db
-        self.position = after or ZERO_ID  # all ids up to it are behind us
+        self.position = after or ZERO_ID  # all ids up to it are done
         self._has_begun = False
 
     def portion(self) -> list[UUID] | None:
