@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,6 @@ from generation.rollups.buckets import (
 from generation.telemetry import metrics
 
 if TYPE_CHECKING:
-    from datetime import datetime
     from uuid import UUID
 
     from generation.conf import Settings
@@ -48,6 +47,7 @@ WINDOW = HOUR  # of `stored_at`, that is looked at in one go
 PASS_S = 3.0  # for rows that were there before the first pass
 CHUNK_S = 1.5  # what a transaction over such rows should take
 MOST_HOURS = 7 * 24
+BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)  # before any row: there are none left to go back to
 SLACK = timedelta(days=2)  # a longer bucket is summed from shorter ones, some older than itself
 SHORT_KEPT = timedelta(days=190)
 EXPIRE_ROWS = 10_000
@@ -221,6 +221,9 @@ class _Pass:
             took_s = time.monotonic() - began
             hours = min(2 * hours, MOST_HOURS) if took_s < CHUNK_S else max(hours // 2, 1)
             back_to = since
+        # Else the pages of a service younger than their period say for ever that more will come.
+        if BEGINNING < back_to <= floor(beginning, 60):
+            await self._recompute(None, back_to=BEGINNING)
         return True
 
 

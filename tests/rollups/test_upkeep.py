@@ -17,6 +17,7 @@ from generation.errors import DatabaseUnavailable
 from generation.models import GenerationLog, Rollup, Spend, Spender
 from generation.partitions.intervals import WEEK, interval_at
 from generation.rollups.buckets import floor
+from generation.rollups.upkeep import BEGINNING
 from tests.support.admin import make_id
 from tests.support.locks import locked, until_blocked
 from tests.support.partitions import make_room
@@ -25,6 +26,7 @@ from tests.support.rollups import NOW, catch_up, computed, keeping, stored
 TARGETS = [("anthropic", "claude"), ("openai", "gpt"), ("openai", "gpt-mini")]
 ERRORS = {"failed": ["llm-overloaded", "llm-refused"], "timed_out": ["llm-timeout"]}
 SINCE_STORED = "UPDATE generation_generationlog SET stored_at = stored_at - interval '3 hours'"
+BACK_TO = "SELECT back_to FROM generation_maintenance WHERE task = 'rollups'"
 
 
 def make_logs(count: int, *, days: float, seed: int, days_ago: float = 0) -> list[GenerationLog]:
@@ -119,7 +121,9 @@ async def test_what_was_there_before_is_computed_in_steps_that_go_on_where_they_
         while not await rollups.follow(every=NOW, limit_s=0.001):
             passes += 1
             assert passes < 100, "a pass makes no progress"
+            assert await log.fetchval(BACK_TO) > BEGINNING, "pages say that more will come"
     assert passes > 1, "one pass took all"
+    assert await log.fetchval(BACK_TO) == BEGINNING, "pages say for ever that more will come"
     await require_equal()
 
 
