@@ -141,6 +141,7 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "project.unavailable.DatabaseAwayMiddleware",
     "axes.middleware.AxesMiddleware",  # last: it answers a locked-out login
 ]
 ROOT_URLCONF = "project.urls"

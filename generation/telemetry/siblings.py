@@ -3,8 +3,7 @@ generation that runs in another of them.
 
 With several workers, a request for `/metrics` reaches one of them, but the caller wants the
 figures of all. Workers therefore answer each other on Unix sockets in a private folder that they
-share. Figures are counted in the process and collected when somebody asks: none of this is on a
-request's path.
+share, when somebody asks: none of this is on a request's path.
 
 A counter must not fall when a worker ends. So each worker also publishes its metrics in a file
 of that folder, and those of workers that have ended are summed in the file `retired.json`. That

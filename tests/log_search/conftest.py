@@ -1,4 +1,4 @@
-"""Two days of all kinds of rows, and what a search finds of them."""
+"""Two days of all kinds of rows."""
 
 from __future__ import annotations
 
