@@ -51,7 +51,6 @@ def in_range(**parts: str) -> list:
         ({"to_0": "2026-01-31", "to_1": "12:00"}, [60, 720, 721, 1441]),
         ({"from_0": "2026-01-30", "to_0": "2026-01-30"}, [721, 1441]),
         ({"from_1": "11:00"}, [0, 60, 720, 721, 1441]),
-        ({"from_0": "9999-12-31"}, []),
         ({"to_0": "0001-01-01"}, []),
     ],
 )
@@ -80,7 +79,9 @@ def test_an_invalid_date_is_reported(staff, side, day):
     assert "was ignored" in get(staff, LOGS, **{f"created_at_{side}_0": day}).html
 
 
-@pytest.mark.parametrize("parts", [{"from_0": "0001-01-01"}, {"to_0": "9999-12-31"}])
+@pytest.mark.parametrize(
+    "parts", [{"from_0": "0001-01-01"}, {"from_0": "9999-12-31"}, {"to_0": "9999-12-31"}]
+)
 def test_a_date_at_the_end_of_time_is_reported(staff, parts):
     query = {f"created_at_{part}": text for part, text in parts.items()}
     assert "was ignored" in get(staff, LOGS, **query).html
