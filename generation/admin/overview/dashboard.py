@@ -262,7 +262,7 @@ def _spenders(found: Sequence[Spent], parameter: str, span: Span) -> list[Row]:
             requests=f"{each.requests:,}",
             failed=f"{each.failed / each.requests:.1%}",
             tokens=short(each.tokens),
-            cost=money(each.cost),
+            cost=money(each.cost) if each.cost else "–",  # free, or of unknown price
             change=change(each.cost_whole, each.cost_before),
             share=_percent(each.cost, largest),
         )
