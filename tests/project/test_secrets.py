@@ -113,7 +113,7 @@ async def test_an_unreachable_database_is_reported_without_its_password(serve, o
             ),
         ]
         log = service.log
-    assert [answer.status for answer in answers] == [503, 503, 503, 500]
+    assert [answer.status for answer in answers] == [503, 503, 503, 503]
     for text in (log, *(repr(vars(answer)) for answer in answers)):
         assert not found_in(text, key), text[-2000:]
     for answer in answers:
