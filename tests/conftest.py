@@ -314,12 +314,14 @@ async def client(runtime):
 
 @pytest.fixture
 def thread_entries(monkeypatch) -> list[str]:
-    """What is handed to any thread pool; asgiref's executors are such pools."""
+    """What is handed to any thread pool; asgiref's executors are such pools. The process counts
+    its dead letters in one from time to time."""
     entries: list[str] = []
     submit = ThreadPoolExecutor.submit
 
     def record(self, function, *args, **kwargs):
-        entries.append(repr(function))
+        if "DeadLetters.count" not in repr((function, args)):
+            entries.append(repr(function))
         return submit(self, function, *args, **kwargs)
 
     monkeypatch.setattr(ThreadPoolExecutor, "submit", record)
