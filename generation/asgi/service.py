@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from typing import TYPE_CHECKING
 
 import django
@@ -19,9 +18,7 @@ from generation.runtime.process import Runtime
 from generation.runtime.resources import raise_open_file_limit
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-
-TURN_S = 0.00005
+    from collections.abc import AsyncIterator
 
 
 def get_service() -> Application:
@@ -43,20 +40,5 @@ def get_service() -> Application:
 async def _open() -> AsyncIterator[Runtime]:
     raise_open_file_limit(conf.load().max_in_flight)
     async with Runtime.open() as runtime:
-        with rare_collections(), _short_turns():
+        with rare_collections():
             yield runtime
-
-
-@contextlib.contextmanager
-def _short_turns() -> Iterator[None]:
-    """A thread that serves a page lets the event loop go on after `TURN_S`.
-
-    The loop waits so long before each of its callbacks, ten times for a generation. With Python's
-    own 5 ms, five people who browse tripled the p99 of 200 generations/s.
-    """
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(TURN_S)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
