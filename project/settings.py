@@ -202,8 +202,8 @@ UNFOLD = {
     "SITE_URL": reverse_lazy("start"),
     "SHOW_VIEW_ON_SITE": False,
     "COLORS": {"primary": TEAL},
-    "DASHBOARD_CALLBACK": "generation.admin.dashboard.add_figures",
-    "SIDEBAR": {"navigation": "generation.admin.dashboard.sidebar"},
+    "DASHBOARD_CALLBACK": "generation.admin.navigation.add_figures",
+    "SIDEBAR": {"navigation": "generation.admin.navigation.sidebar"},
 }
 
 STATIC_URL = "static/"

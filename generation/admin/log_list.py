@@ -71,8 +71,8 @@ class LogList(NewestFirst):
 
     @staticmethod
     def _check_words(request: HttpRequest, asked: Selection) -> tuple[Selection, str]:
-        """Returns what may be asked for, and a sentence if that is less: a search in texts tells
-        what is in them."""
+        """Returns what may be asked for, and a sentence if that is less: a search in texts
+        shows what is in them."""
         if not request.user.has_perm(access.READ_CONTENT):
             fault = "because your account may not read prompts and answers."
         elif conf.load().search == "off":

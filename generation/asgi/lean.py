@@ -79,7 +79,7 @@ def lean(  # noqa: PLR0913  # each says something else of a route, by name
     `is_counted` says whether `staccato_requests_total` counts the view's requests.
     `takes_chats`: its bodies may have STACCATO_MAX_CHAT_BODY_BYTES, since each holds a whole
     conversation.
-    `is_operators`: it belongs to the pages, where STACCATO_SERVE tells them from callers.
+    `is_operators`: it belongs to the pages, where STACCATO_SERVE separates them from callers.
     """
 
     def register(view: View) -> View:

@@ -28,7 +28,7 @@ _SPECIAL = str.maketrans({sign: f"\\{sign}" for sign in "\\%_"})
 
 
 def lexemes(alias: str, words: str) -> list[str]:
-    """Returns the words as PostgreSQL tells them apart; none if there are only signs."""
+    """Returns the words into which PostgreSQL divides a text; none if it has only signs."""
     with connections[alias].cursor() as cursor:
         cursor.execute("SELECT lexeme FROM unnest(to_tsvector('simple', %s))", [words])
         return [row[0] for row in cursor.fetchall()]
