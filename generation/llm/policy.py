@@ -42,8 +42,8 @@ SHARE_BEFORE_FALLBACK = 2 / 3  # of the remaining time; the fallback gets the re
 _DECIMAL = re.compile(r"[0-9]{1,15}(\.[0-9]{0,9})?")
 
 
-class Told(Enum):
-    """What the caller reads about it, apart from the error's class."""
+class Shown(Enum):
+    """What the caller sees of it, apart from the error's class."""
 
     QUOTE = auto()  # the provider's own sentence, because the caller can act on it
     STATUS = auto()  # that it failed; the sentence may be about our account
@@ -64,13 +64,13 @@ class Rule(NamedTuple):
     attempts: int  # at most; LLM_MAX_ATTEMPTS may be fewer
     fallback: bool  # whether another target is asked
     outage: bool | None  # of the whole provider; None: it shows neither
-    told: Told
+    shown: Shown
     logged: Logged
 
 
 _ONCE, _TWICE, _OFTEN = 1, 2, 1_000
 _YES, _NO = True, False
-_QUOTE, _STATUS = Told
+_QUOTE, _STATUS = Shown
 _NOTHING, _COUNT, _ALARM = Logged
 F = Finding
 
@@ -290,7 +290,7 @@ def shows_outage(error: LLMError) -> bool | None:
 
 def quotes(error: LLMError) -> bool:
     """Whether the caller may read the provider's own sentence."""
-    return error.finding is not None and RULES[error.finding].told is Told.QUOTE
+    return error.finding is not None and RULES[error.finding].shown is Shown.QUOTE
 
 
 def logged(error: LLMError) -> Logged:

@@ -33,7 +33,7 @@ POOL_LIMIT_S = 10.0
 # Starting all callers at once would overflow the service's listen queue, and measure that.
 CALLERS_PER_SLICE = 100
 SLICE_S = 0.02
-PROBES = 10  # while the LLM fails them: a simulated provider fails as often as it is told to
+PROBES = 10  # while the LLM fails them: a simulated provider may be set to fail often
 
 
 @dataclass(frozen=True, slots=True)

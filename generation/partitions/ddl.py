@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from generation.partitions.intervals import Interval
 
 AHEAD = timedelta(weeks=8)
-# Whoever asks for a lock waits behind those who asked before, so we ask for a short time only.
+# A statement that waits for a lock makes all later ones wait too, so it gives up soon.
 LOCK_TIMEOUT_MS = 500
 
 

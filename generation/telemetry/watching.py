@@ -17,7 +17,7 @@ Taken = TypeVar("Taken")
 # Of all tabs together. An answer takes 0.3 to 0.7 ms of CPU, most of it the server's own.
 ANSWERS_PER_S = 25
 RAREST_S = 30
-LATE_S = 0.25  # how much later than it may a tab asks
+LATE_S = 0.25  # the most by which a tab asks later than it may
 
 
 class Watchers:
@@ -40,7 +40,7 @@ class Watchers:
 
 
 class Recent(Generic[Taken]):
-    """Lives in one event loop; in another, it takes the figure afresh."""
+    """A figure that one event loop shares among its readers; in another loop it is taken again."""
 
     def __init__(self, take: Callable[[], Coroutine[Any, Any, Taken]]) -> None:
         self._take = take
@@ -48,7 +48,7 @@ class Recent(Generic[Taken]):
         self._begun = 0.0
 
     async def within(self, seconds: float) -> Taken:
-        """Returns one whose taking began at most so long ago. Raises what taking it raises."""
+        """Returns a figure that is at most `seconds` old. Raises what `take` raises."""
         loop = asyncio.get_running_loop()
         task = self._task
         is_usable = (

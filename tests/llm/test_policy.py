@@ -72,7 +72,7 @@ def test_every_finding_has_a_rule_and_only_a_callers_is_quoted():
     assert set(policy.RULES) == set(Finding)
     for finding, rule in policy.RULES.items():
         is_callers = rule.error is errors.LLMRefused
-        if rule.told is policy.Told.QUOTE:
+        if rule.shown is policy.Shown.QUOTE:
             assert is_callers, f"{finding}: the sentence may be about our account"
         assert (rule.logged is policy.Logged.NOTHING) is is_callers, finding
         assert (rule.logged is policy.Logged.ALARM) is issubclass(

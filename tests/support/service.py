@@ -90,7 +90,7 @@ class Service(Served):
         Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
 
     async def until_logged(self, words: str, seconds: float = 60) -> None:
-        """What is done is told of a moment later."""
+        """The log is written a moment after what it reports."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while words not in self.log:
