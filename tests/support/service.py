@@ -108,9 +108,16 @@ class Service(Served):
 
 @contextlib.asynccontextmanager
 async def running(database_url: str, *options: str, application="project.asgi:application", **env):
-    """Serve until the block ends. Environment variables by keyword."""
-    with tempfile.TemporaryDirectory() as folder:
+    """Serve until the block ends. Environment variables by keyword.
+
+    Each service is a deployment of its own, unless `env` names a journal's folder for several: one
+    that shares it counts for a minute what services before it have counted, and stores their rows.
+    """
+    # A short path, since sockets are below it.
+    with tempfile.TemporaryDirectory(prefix="staccato-", dir="/tmp") as folder:
         log = Path(folder) / "log"
+        if "STACCATO_JOURNAL_DIR" not in env:
+            env |= {"STACCATO_JOURNAL_DIR": f"{folder}/journal", "TMPDIR": folder}
         arguments = [application, "--port", "0", "--backlog", "8192", "--no-access-log", *options]
         process = Process("uvicorn", *arguments, env=environment(database_url, **env), output=log)
         service = Service(process, log)
