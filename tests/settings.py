@@ -10,6 +10,7 @@ from project import embedded_postgres
 from project.settings import *  # noqa: F403  # Django settings are one namespace
 from project.settings import BASE_DIR, DATABASE_URL, DATABASES, database
 from tests.support.postgres import FLEETING, PrivatePostgres
+from tests.support.waiting import PATIENT
 
 # One server for this process and its children, who import these settings, too.
 OF_ANOTHER_VERSION = None
@@ -34,6 +35,7 @@ STACCATO = {
     "LLM_SIMULATED_LATENCY": "0",
     "JOURNAL_DIR": tempfile.mkdtemp(prefix="staccato-journal-"),
     "JOURNAL_MAX_BYTES": 1_048_576,
+    **{name.removeprefix("STACCATO_"): limit for name, limit in PATIENT.items()},
     # The tests' rows of a fixed day stay, whatever the day.
     "LOG_RETENTION_DAYS": 36_500,
     "BODY_RETENTION_DAYS": 36_500,

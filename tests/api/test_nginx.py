@@ -10,6 +10,7 @@ from tests.support import nginx
 from tests.support.dialects import AnthropicDialect
 from tests.support.http import head
 from tests.support.provider import streams
+from tests.support.waiting import HANG_S
 
 BODY = b'{"stream": true}'
 REQUEST = ("Content-Type: application/json", f"Content-Length: {len(BODY)}", "Connection: close")
@@ -23,14 +24,14 @@ async def test_the_first_word_passes_nginx_before_the_provider_has_a_second(serv
         reader, writer = await asyncio.open_unix_connection(socket)
         writer.write(head(*REQUEST) + BODY)
         answer = b""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG_S):
             while b"First" not in answer:
                 answer += await reader.read(65_536)
         assert b"event: delta" in answer
         assert b"Second" not in answer
         assert not more.is_set(), "the provider still waits with its second word"
         more.set()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG_S):
             answer += await reader.read()
         writer.close()
     assert b"Second" in answer
@@ -46,11 +47,11 @@ async def test_a_tear_passes_nginx_as_a_tear(serve, llm):
         reader, writer = await asyncio.open_unix_connection(socket)
         writer.write(head("Content-Type: application/json", f"Content-Length: {len(BODY)}") + BODY)
         answer = b""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG_S):
             while b"First" not in answer:
                 answer += await reader.read(65_536)
         service.process.kill()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG_S):
             answer += await reader.read()
         writer.close()
     assert not answer.endswith(b"0\r\n\r\n")

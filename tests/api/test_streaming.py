@@ -88,7 +88,7 @@ async def test_an_error_before_the_first_content_is_a_problem_with_its_own_statu
 async def test_the_last_events_leave_when_the_row_is_committed_and_not_before(
     here, author, sql, database_url
 ):
-    async with here(WRITE_TIMEOUT="60") as service:
+    async with here() as service:
         client = await follow(service, author, "Because")
         start = await client.event()
         await client.event()
@@ -184,7 +184,7 @@ async def test_the_same_request_under_the_same_key_joins_the_stream(here, author
 
 async def test_nobody_joins_a_stream_that_is_given_up(here, author, llm, sql, database_url):
     """A client that asks again while the row is written is not answered that it has left."""
-    async with here(ON_DISCONNECT="cancel", WRITE_TIMEOUT="60") as service:
+    async with here(ON_DISCONNECT="cancel") as service:
         first = await follow(service, author, "Because", headers=KEY)
         async with locked(database_url, "generation_generationlog"):
             await first.leave()

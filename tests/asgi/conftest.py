@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-
 import pytest
 
 from tests.support import service
@@ -11,14 +9,7 @@ from tests.support import service
 
 @pytest.fixture(scope="module")
 def running(postgres_url, emptied_after):
-    # Its journals are its own, so that no other service takes it for a sibling.
-    with (
-        emptied_after(),
-        tempfile.TemporaryDirectory() as journals,
-        service.shared(
-            postgres_url, LLM_PROVIDER="simulated", STACCATO_JOURNAL_DIR=journals
-        ) as shared,
-    ):
+    with emptied_after(), service.shared(postgres_url, LLM_PROVIDER="simulated") as shared:
         yield shared
 
 

@@ -12,6 +12,7 @@ from generation.asgi.body import LARGE_BODIES_BYTES, Room
 from tests.support import http
 from tests.support.http import GENERATE, Wire, exchange, head
 from tests.support.problems import problem
+from tests.support.waiting import HANG_S
 
 MIB = 1024 * 1024
 
@@ -56,10 +57,10 @@ async def test_a_limit_above_djangos_own_holds(serve):
     async with serve(STACCATO_MAX_BODY_BYTES="5000000") as service:
         for size in (2_600_000, 4_000_000):
             body = b'{"input": "%s"}' % (b"x" * size)
-            reply = await exchange(service.port, head(f"Content-Length: {len(body)}") + body, 30)
+            reply = await exchange(service.port, head(f"Content-Length: {len(body)}") + body)
             assert reply.status == 200, size
             form = head(f"Content-Length: {size}", path="/admin/login/") + b"x" * size
-            assert (await exchange(service.port, form, 30)).status < 500, size
+            assert (await exchange(service.port, form)).status < 500, size
         assert "Traceback" not in service.log
 
 
@@ -91,7 +92,7 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_error(edge):
 async def test_large_bodies_are_read_a_few_at_a_time_and_all_to_their_end(edge):
     body = b'{"input": "%s"}' % (b"x" * 900_000)
     replies = await asyncio.gather(
-        *(exchange(edge.port, head(f"Content-Length: {len(body)}") + body, 60)
+        *(exchange(edge.port, head(f"Content-Length: {len(body)}") + body)
           for _ in range(30))
     )  # fmt: skip
     assert {reply.status for reply in replies} == {200}
@@ -147,7 +148,7 @@ async def test_one_that_stops_waiting_for_room_makes_way_and_loses_none(room):
     assert granted.cancelled()
     room.release(8)
     room.release(1)
-    await asyncio.wait_for(room.acquire(10), 1)
+    await asyncio.wait_for(room.acquire(10), HANG_S)
 
 
 async def test_strangers_bodies_take_bounded_memory(serve):

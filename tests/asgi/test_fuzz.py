@@ -76,7 +76,7 @@ async def statuses(port: int, requests: list[bytes]) -> dict[bytes, int]:
 
     async def work() -> None:
         for request in waiting:
-            results[request] = (await exchange(port, request, 20)).status
+            results[request] = (await exchange(port, request)).status
 
     async with asyncio.TaskGroup() as group:
         for _ in range(32):
@@ -85,10 +85,8 @@ async def statuses(port: int, requests: list[bytes]) -> dict[bytes, int]:
 
 
 @pytest.fixture(scope="module")
-def production(postgres_url, emptied_after, tmp_path_factory):
-    """The service as in production, with journals of its own, so that it has no siblings."""
-    journals = str(tmp_path_factory.mktemp("journals"))
-    settings = {**PRODUCTION, "LOG_LEVEL": "WARNING", "STACCATO_JOURNAL_DIR": journals}
+def production(postgres_url, emptied_after):
+    settings = {**PRODUCTION, "LOG_LEVEL": "WARNING"}
     with (
         emptied_after(),
         service.shared(postgres_url, LLM_PROVIDER="simulated", **settings) as shared,
@@ -179,7 +177,7 @@ async def test_two_hundred_endless_bodies_at_once_take_no_memory(fuzzed):
             await wire.send(head(fuzzed.auth, "Transfer-Encoding: chunked"))
             sending = asyncio.create_task(wire.send_without_end(b"[" * 65_536))
             try:
-                return (await wire.reply(60)).status
+                return (await wire.reply()).status
             finally:
                 sending.cancel()
 
@@ -195,7 +193,7 @@ async def test_two_hundred_strangers_bodies_at_once_take_no_memory(fuzzed):
     fuzzed.forget_peak_memory()
     body = b'{"input": "%s"}' % (b"x" * 1_000_000)
     found = await asyncio.gather(
-        *(exchange(fuzzed.port, head(f"Content-Length: {len(body)}") + body, 60)
+        *(exchange(fuzzed.port, head(f"Content-Length: {len(body)}") + body)
           for _ in range(AT_ONCE))
     )  # fmt: skip
     assert {reply.status for reply in found} == {401}

@@ -13,9 +13,11 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 
 from generation.asgi import stock_places
-from generation.asgi.stock_places import AT_WORK, IN_PARTS, WAITING_OR_SENDING, StockPlaces
+from generation.asgi.stock_places import AT_WORK, IN_PARTS, SEND_S, WAITING_OR_SENDING, StockPlaces
 from generation.errors import TooManyInFlight
+from tests.support import virtual_time
 from tests.support.http import Wire, exchange, generate, head, request
+from tests.support.waiting import HANG_S, until
 
 LOGIN = "/admin/login/"
 ALL = AT_WORK + WAITING_OR_SENDING
@@ -55,69 +57,83 @@ async def test_few_work_more_wait_and_the_rest_is_refused_at_once(places):
         task.cancel()
 
 
-async def test_one_that_waits_too_long_or_leaves_gives_its_place_back(places, monkeypatch):
-    monkeypatch.setattr(stock_places, "WAIT_S", 0.05)
-    working, waiting = await fill(places)
-    waiting.pop().cancel()
-    results = await asyncio.gather(*waiting, return_exceptions=True)
-    assert {type(result) for result in results} == {TooManyInFlight}
-    for place in working:
-        place.leave()
-    for place in [await places.take() for _ in range(AT_WORK)]:
-        place.leave()
-    await fill(places)  # as many as at first
+def test_one_that_waits_too_long_or_leaves_gives_its_place_back(places):
+    async def main() -> None:
+        working, waiting = await fill(places)
+        waiting.pop().cancel()
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        assert {type(result) for result in results} == {TooManyInFlight}
+        for place in working:
+            place.leave()
+        for place in [await places.take() for _ in range(AT_WORK)]:
+            place.leave()
+        _, waiting = await fill(places)  # as many as at first
+        for task in waiting:
+            task.cancel()
+
+    virtual_time.run(main())
 
 
-async def test_a_client_that_reads_slowly_keeps_nobody_from_working(places, monkeypatch):
-    reading = asyncio.Event()
+def test_a_client_that_reads_slowly_keeps_nobody_from_working(places):
+    async def main() -> None:
+        reading = asyncio.Event()
 
-    async def slow_send(message) -> None:
-        if message["type"] == "http.response.body":
-            await reading.wait()
+        async def slow_send(message) -> None:
+            if message["type"] == "http.response.body":
+                await reading.wait()
 
-    for _ in range(AT_WORK):
+        places_of_the_slow = [await places.take() for _ in range(AT_WORK)]
+        slow = [
+            asyncio.create_task(place.serve(respond, {}, None, slow_send))
+            for place in places_of_the_slow
+        ]
+        await asyncio.sleep(0)
         place = await places.take()
-        asyncio.create_task(place.serve(respond, {}, None, slow_send))  # noqa: RUF006  # ends below
-    await asyncio.sleep(0)
-    place = await asyncio.wait_for(places.take(), 1)
-    place.leave()
-    reading.set()
-    monkeypatch.setattr(stock_places, "SEND_S", 0.05)
-    place = await places.take()
-    reading.clear()
-    await asyncio.wait_for(place.serve(respond, {}, None, slow_send), 1)
+        assert not any(task.done() for task in slow)
+        place.leave()
+        reading.set()
+        await asyncio.gather(*slow)
+        place = await places.take()
+        reading.clear()
+        began = asyncio.get_running_loop().time()
+        await place.serve(respond, {}, None, slow_send)
+        assert asyncio.get_running_loop().time() - began == pytest.approx(SEND_S)
+
+    virtual_time.run(main())
 
 
-async def test_a_long_download_may_last_as_long_as_its_client_reads(places, monkeypatch):
+def test_a_long_download_may_last_as_long_as_its_client_reads(places):
     """Each part of it has the time of a page; what it takes to make one does not count."""
-    monkeypatch.setattr(stock_places, "SEND_S", 0.05)
     sent = []
 
     async def download(scope, _receive, send) -> None:
         scope[IN_PARTS] = True
         await send({"type": "http.response.start", "status": 200, "headers": []})
         for _ in range(3):
-            await asyncio.sleep(0.04)
+            await asyncio.sleep(0.8 * SEND_S)
             await send({"type": "http.response.body", "body": b"part", "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
     async def slow_send(message) -> None:
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.4 * SEND_S)
         sent.append(message)
 
     async def stuck_send(message) -> None:
         await asyncio.Event().wait()
 
-    await (await places.take()).serve(download, {}, None, slow_send)
-    assert len(sent) == 5, "0.2 s in all"
-    await asyncio.wait_for((await places.take()).serve(download, {}, None, stuck_send), 1)
+    async def main() -> None:
+        await (await places.take()).serve(download, {}, None, slow_send)
+        assert len(sent) == 5, "four times the limit in all"
+        await (await places.take()).serve(download, {}, None, stuck_send)
+
+    virtual_time.run(main())
 
 
 async def test_a_crowd_at_the_login_leaves_room_for_generations(serve):
     async with serve() as service:
         assert (await request(service.port, "GET", LOGIN)).status == 200
         crowd = [
-            asyncio.create_task(exchange(service.port, head(path=LOGIN, method="GET"), 60))
+            asyncio.create_task(exchange(service.port, head(path=LOGIN, method="GET")))
             for _ in range(100)
         ]
         replies = [await generate(service.port) for _ in range(5)]
@@ -144,7 +160,7 @@ async def test_many_logins_at_once_succeed_or_are_told_to_come_back(serve, orm):
             f"Cookie: {cookie}",
         )
         login = head(*lines, path=LOGIN) + body
-        answers = await asyncio.gather(*(exchange(service.port, login, 60) for _ in range(16)))
+        answers = await asyncio.gather(*(exchange(service.port, login) for _ in range(16)))
         statuses = Counter(answer.status for answer in answers)
         assert set(statuses) <= {302, 503}, statuses
         assert statuses[302] >= AT_WORK
@@ -158,12 +174,11 @@ async def test_clients_that_leave_while_they_wait_give_their_places_back(serve):
         for _ in range(2):
             wires = [await Wire.begin(service.port, "GET", LOGIN) for _ in range(ALL)]
             await asyncio.gather(*(wire.leave() for wire in wires))
-        for _ in range(50):  # what is at work ends first
-            reply = await request(service.port, "GET", LOGIN)
-            if reply.status == 200:
-                break
-            await asyncio.sleep(0.1)
-        assert reply.status == 200
+
+        async def is_served() -> bool:
+            return (await request(service.port, "GET", LOGIN)).status == 200
+
+        await until(is_served, "a place")  # what is at work ends first
         assert "Traceback" not in service.log
 
 
@@ -180,7 +195,7 @@ async def test_a_page_that_steps_aside_leaves_its_place_to_another(places):
 
     taken = [await places.take() for _ in range(AT_WORK)]
     serving = [asyncio.create_task(each.serve(search, {}, None, nothing)) for each in taken]
-    others = [await asyncio.wait_for(places.take(), 5) for _ in range(AT_WORK)]
+    others = [await asyncio.wait_for(places.take(), HANG_S) for _ in range(AT_WORK)]
     go_on.set()
     await asyncio.gather(*serving)
     waiting = asyncio.create_task(places.take())

@@ -24,6 +24,7 @@ from generation.errors import ConnectionHeld, HeldInTransaction, WrongThread
 from generation.telemetry import metrics
 from tests.connections import views
 from tests.support.in_process import serve
+from tests.support.waiting import HANG_S
 
 ROOT = Path(__file__).parents[2]
 
@@ -197,7 +198,7 @@ async def test_two_hundred_callers_who_wait_inside_hold_no_backend(orm, sql, set
         asyncio.create_task(serve(application, method="GET", path="/waits-released"))
         for _ in range(200)
     ]
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG_S):
         await all_inside.wait()
         while await backends(sql) - before:  # one may be just leaving; else this never ends
             await asyncio.sleep(0.01)

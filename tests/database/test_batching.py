@@ -7,6 +7,7 @@ import pytest
 
 from generation.database.batching import Batcher, Bounds
 from generation.errors import DatabaseUnavailable, RowRefused
+from tests.support.waiting import HANG_S
 
 BOUNDS = Bounds(batch_rows=10, batch_bytes=100, queue_rows=25, queue_bytes=1000)
 
@@ -40,7 +41,7 @@ async def running(statement, bounds=BOUNDS, **options):
     finally:
         batcher.close()
         statement.may_end.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG_S):
             await task
 
 

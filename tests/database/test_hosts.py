@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
-import time
 
 import psycopg
 import pytest
@@ -16,6 +14,7 @@ from generation.database.engine import Database
 from project.settings import database
 from tests.database.both import asyncpg_says, both_say
 from tests.support.postgres import PrivatePostgres, free_port
+from tests.support.waiting import until
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +94,7 @@ async def test_a_host_that_does_not_answer_has_its_part_of_the_time(ports):
         silent.listen()
         frozen = silent.getsockname()[1]
         at = f"postgresql://postgres@127.0.0.1:{frozen},127.0.0.1:{ports[0]}/postgres"
-        started = time.monotonic()
         assert await asyncpg_says(at) == (False, ports[0], "postgres")  # half of 6 s
-        assert time.monotonic() - started < 5
         assert await both_say(f"{at}?connect_timeout=2") == (False, ports[0], "postgres")
 
 
@@ -188,9 +185,7 @@ async def test_the_hot_path_moves_to_the_next_host_when_the_first_dies(servers, 
             where = text("SELECT inet_server_port()")
             assert await opened.read(where) == [(spare.port,)]
             spare.stop_at_once()
-            async with asyncio.timeout(10):
-                while opened.pool.open:
-                    await asyncio.sleep(0.01)
+            await until(lambda: not opened.pool.open, "the pool has noticed")
             assert await opened.read(where) == [(ports[0],)]
     finally:
         spare.remove()

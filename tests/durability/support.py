@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 
 import asyncpg
 
 from tests.support import http
+from tests.support.waiting import until
 
-SLACK_S = 4.0  # for a slow machine; the bounds themselves are in each test
+USED = "FROM generation_usagelog"
+FIVE_MINUTES = "300"  # for a limit that must not be what ends a wait
 # Words in the log of a process that left something behind.
 UNTIDY = ("was never closed", "was destroyed", "never retrieved", "Traceback", "never awaited")
 
@@ -52,19 +53,33 @@ async def stored(postgres) -> set[str]:
         }
 
 
-async def until_stored(postgres, ids: set[str], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not ids <= (found := await stored(postgres)):
-        assert time.monotonic() < deadline, f"{len(ids - found)} answered rows are not stored"
-        await asyncio.sleep(0.1)
+async def until_stored(postgres, ids: set[str]) -> None:
+    async def are_stored() -> bool:
+        return ids <= await stored(postgres)
+
+    await until(are_stored, f"{len(ids)} answered rows are stored")
 
 
 async def until_used(sql, count: int) -> None:
     """So many usage records, written after the answers, and not one more."""
-    async with asyncio.timeout(60):
-        while await sql.fetchval("SELECT count(*) FROM generation_usagelog") < count:
-            await asyncio.sleep(0.05)
-    assert await sql.fetchval("SELECT count(*) FROM generation_usagelog") == count
+    await until(
+        lambda: sql.fetchval(f"SELECT count(*) >= $1 {USED}", count), f"{count} usage records"
+    )
+    assert await sql.fetchval(f"SELECT count(*) {USED}") == count
+
+
+async def until_ready(running) -> None:
+    async def is_ready() -> bool:
+        return (await http.request(running.port, "GET", "/readyz")).status == 200
+
+    await until(is_ready, "it is ready")
+
+
+async def until_answered(running) -> None:
+    async def is_answered() -> bool:
+        return (await http.generate(running.port)).status == 200
+
+    await until(is_answered, "an answer")
 
 
 async def in_the_llm(running, llm, count: int) -> list[asyncio.Task]:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from tests.durability.support import looking, until_stored
+from tests.support.waiting import HANG_S
 
 ROOT = Path(__file__).parents[2]
 # Prints each answer's id once it is given; goes on until it is killed.
@@ -53,7 +54,7 @@ async def run(postgres, journal_dir, code: str):
 
 
 async def ids(process, count: int) -> set[str]:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG_S):
         return {(await process.stdout.readline()).decode().strip() for _ in range(count)}
 
 

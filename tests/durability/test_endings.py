@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 
 from tests.durability.support import (
-    SLACK_S,
+    FIVE_MINUTES,
     UNTIDY,
     ids_of,
     in_the_llm,
@@ -17,6 +16,7 @@ from tests.durability.support import (
 )
 from tests.support import http
 from tests.support.http import Wire
+from tests.support.waiting import until
 
 GENERATE = "/api/v1/generate/1"
 
@@ -35,8 +35,7 @@ async def test_what_was_answered_before_a_kill_is_stored(serve, llm, postgres):
 
             callers = [asyncio.create_task(caller()) for _ in range(20)]
             goal = len(answered) + 100
-            while len(answered) < goal:
-                await asyncio.sleep(0.01)
+            await until(lambda goal=goal: len(answered) >= goal, "a hundred answers")
             if database_goes_too:
                 postgres.stop_at_once()
             running.process.kill()
@@ -64,14 +63,11 @@ async def test_sigterm_with_hundreds_in_flight_answers_them_all(serve, llm, post
 
 
 async def test_the_drain_limit_is_kept_without_the_servers_help(serve, llm, postgres):
-    async with serve(STACCATO_DRAIN_TIMEOUT="0.5") as running:
+    async with serve(STACCATO_DRAIN_TIMEOUT="0.5", LLM_TIMEOUT=FIVE_MINUTES) as running:
         callers = await in_the_llm(running, llm, 20)
-        began = time.monotonic()
         running.terminate()
-        answers = await asyncio.gather(*callers)
-        assert {answer.status for answer in answers} == {503}
         assert await running.ended() in {0, 143, -15}
-        assert time.monotonic() - began < 0.5 + SLACK_S
+        assert {answer.status for answer in await asyncio.gather(*callers)} == {503}
         async with looking(postgres) as sql:
             rows = await sql.fetch("SELECT status FROM generation_generationlog")
         assert [row["status"] for row in rows] == ["cancelled"] * 20
@@ -87,7 +83,7 @@ async def test_hundreds_of_clients_that_reset_leave_a_row_each_and_no_connection
         exchanges = await asyncio.gather(
             *(Wire.begin(running.port, "POST", GENERATE) for _ in range(300))
         )
-        await llm.until(lambda: llm.waiting == 300, "all in the LLM", 60)
+        await llm.until(lambda: llm.waiting == 300, "all in the LLM")
         before = await running.pool()
         await asyncio.gather(*(exchange.leave() for exchange in exchanges))
         await llm.until(lambda: llm.hung_up == 300, "all upstream connections' end")

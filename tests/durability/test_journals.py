@@ -30,6 +30,7 @@ from tests.support.dialects import AnthropicDialect
 from tests.support.locks import locked, until_blocked
 from tests.support.provider import says
 from tests.support.rows import make_row
+from tests.support.waiting import until
 
 
 async def test_a_living_sibling_adopts_the_journal_of_a_killed_one(serve, llm, postgres):
@@ -74,9 +75,7 @@ async def test_a_journal_that_is_removed_under_its_process_is_replaced_with_its_
         ids = await answered_without_a_database(running, llm, postgres, 10)
         (removed,) = journal_dir.glob("*.journal")
         removed.unlink()
-        async with asyncio.timeout(60):
-            while rows_in(journal_dir) < 10:
-                await asyncio.sleep(0.1)
+        await until(lambda: rows_in(journal_dir) == 10, "a new journal")
         assert f"{removed} was removed" in running.log
         running.process.kill()
         await running.ended()
@@ -130,9 +129,7 @@ async def test_a_journal_that_fails_is_replaced_though_the_database_is_away(runt
     monkeypatch.setattr(os, "fdatasync", fail)
     row = make_row()
     await runtime.log._keep(row)
-    async with asyncio.timeout(60):
-        while runtime.log.snapshot().rows_in_memory_only:
-            await asyncio.sleep(0.02)
+    await until(lambda: not runtime.log.snapshot().rows_in_memory_only, "a new journal")
     assert runtime.log.snapshot().rows == 1
     runtime.log.admit()
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import time
 
 import pytest
 
-from tests.durability.support import SLACK_S, UNTIDY, looking, stored, until_stored
+from tests.durability.support import FIVE_MINUTES, UNTIDY, looking, stored, until_stored
 from tests.support.dialects import AnthropicDialect
 from tests.support.locks import until_blocked
 from tests.support.provider import streams
 from tests.support.streams import Follower, kinds_of, text_of
+from tests.support.waiting import until
 
 ASK = {"input": "Why is the sky blue?", "stream": True}
 ROW = (
@@ -45,16 +45,17 @@ async def test_sigterm_with_two_hundred_streams_ends_each_with_its_row(serve, ll
     soon, never = asyncio.Event(), asyncio.Event()
     llm.script = [held_by(soon if number % 2 else never) for number in range(200)]
     async with serve(
-        STACCATO_DRAIN_TIMEOUT="3", STACCATO_WRITE_TIMEOUT="10", DB_POOL_TIMEOUT="10"
+        LLM_TIMEOUT=FIVE_MINUTES,
+        STACCATO_DRAIN_TIMEOUT="5",
+        STACCATO_WRITE_TIMEOUT="10",
+        DB_POOL_TIMEOUT="10",
     ) as running:
         followers = await begun(running, 200)
         ends = [asyncio.create_task(follower.rest()) for follower in followers]
-        terminated = time.monotonic()
         running.terminate()
         soon.set()
         endings = [events[-1] for events in await asyncio.gather(*ends)]
         assert await running.ended() in {0, 143, -15}
-        assert time.monotonic() - terminated < 3 + 2 * SLACK_S
         for word in UNTIDY:
             assert word not in running.log, running.log
     done = {ending.data["id"] for ending in endings if ending.kind == "done"}
@@ -96,9 +97,7 @@ async def test_a_kill_between_the_row_and_the_end_of_its_stream_loses_no_answer(
                 gate.set()
                 await until_blocked(sql, "WITH rows AS")
                 running.process.send_signal(signal.SIGSTOP)  # it can't learn of the commit
-            async with asyncio.timeout(60):
-                while not await stored(postgres):
-                    await asyncio.sleep(0.02)
+            await until(lambda: stored(postgres), "the row")
         finally:
             running.process.kill()
             await sql.execute("DROP FUNCTION hold CASCADE")

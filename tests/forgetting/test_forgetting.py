@@ -29,6 +29,7 @@ from generation.models import (
 from tests.support.admin import NOON, save_log
 from tests.support.rows import make_claim, make_row
 from tests.support.threads import in_thread
+from tests.support.waiting import until
 
 CANARY = "canary-90bd"
 WORDS = {"request_id": CANARY, "trace_id": CANARY[:32], "metadata": {"name": CANARY}}
@@ -186,9 +187,7 @@ async def test_an_insertion_under_way_is_waited_for(runtime, sql):
         CANARY,
     )
     erasing = asyncio.create_task(in_thread(forget, "1", "--yes"))
-    async with asyncio.timeout(30):
-        while not await sync_to_async(ForgottenUser.objects.exists)():
-            await asyncio.sleep(0.02)
+    await until(ForgottenUser.objects.aexists, "the tombstone")
     assert not erasing.done()
     await insertion.commit()
     assert zeros(await erasing)

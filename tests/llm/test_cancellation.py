@@ -15,6 +15,7 @@ from generation.llm.providers import registry
 from tests.support import virtual_time
 from tests.support.dialects import PROMPT, AnthropicDialect
 from tests.support.provider import hangs, says, waits_for
+from tests.support.waiting import HANG_S
 
 
 class Limiting:
@@ -119,7 +120,7 @@ async def test_an_owner_may_go_on_after_cancelling_a_call(client, server, dialec
             (await llm.complete(prompt)).require_reply()
         except asyncio.CancelledError:
             asyncio.current_task().uncancel()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG_S):
             server.behave = says(200, dialect.answer())
             return (await llm.complete(prompt)).require_reply()
 

@@ -17,6 +17,7 @@ from generation.pipeline.relay import Relay
 from generation.records import Usage
 from tests.support.dialects import OpenAIDialect, slugs
 from tests.support.provider import Ending, hangs, says, streams
+from tests.support.waiting import HANG_S
 
 
 class Streaming:
@@ -42,7 +43,7 @@ class Streaming:
         return "".join(e.text for e in self.relay.events if isinstance(e, TextDelta))
 
     async def until_text(self, text):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_S):
             reader = self.relay.reader()
             while self.text != text:
                 await reader.read()
@@ -332,7 +333,7 @@ async def test_a_slow_reader_is_no_silence_of_the_provider(streaming, server, di
         await asyncio.wait([task], timeout=0.6)
         assert not task.done()
         while not task.done():
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(HANG_S):
                 reading = asyncio.ensure_future(reader.read())
                 await asyncio.wait([reading, task], return_when=asyncio.FIRST_COMPLETED)
                 reading.cancel()
@@ -352,7 +353,7 @@ async def test_a_connection_is_used_again_after_a_stream(streaming, server, dial
 async def test_a_stream_whose_end_is_left_open_is_whole_all_the_same(streaming, server, dialect):
     server.behave = streams(*dialect.stream("Hello."), Ending.SILENCE)
     async with streaming(LLM_STREAM_IDLE_TIMEOUT=0.05) as call:
-        async with asyncio.timeout(1.5):
+        async with asyncio.timeout(HANG_S):
             reply = (await call.outcome()).require_reply()
     assert (reply.text, reply.usage) == ("Hello.", Usage(10, 20))
 

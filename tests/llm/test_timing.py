@@ -12,6 +12,7 @@ from generation.timing import FairTimeout
 from tests.support import virtual_time
 from tests.support.dialects import slugs
 from tests.support.provider import hangs, says
+from tests.support.waiting import HANG_S
 
 LIMIT_S = 0.3
 STALL_S = LIMIT_S + 0.2
@@ -41,7 +42,7 @@ async def test_a_call_without_an_answer_ends_after_a_stall(client, server, promp
 
     server.behave = stall_and_hang
     async with client(LLM_TIMEOUT=5, LLM_ATTEMPT_TIMEOUT=LIMIT_S, LLM_MAX_ATTEMPTS=1) as llm:
-        outcome = await asyncio.wait_for(llm.complete(prompt), 10)
+        outcome = await asyncio.wait_for(llm.complete(prompt), HANG_S)
     assert slugs(outcome.attempts) == ["llm-timed-out"]
 
 
@@ -51,7 +52,7 @@ async def test_without_a_stall_there_is_no_grace(ahead):
     with pytest.raises(TimeoutError):
         async with FairTimeout(asyncio.get_running_loop().time() + ahead):
             await asyncio.Event().wait()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < HANG_S
 
 
 def test_the_end_moves_with_each_sign_of_life_and_not_beyond():

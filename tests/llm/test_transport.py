@@ -23,6 +23,7 @@ from tests.support.provider import (
     waits_for,
 )
 from tests.support.transport import OK, post, serving
+from tests.support.waiting import HANG_S
 
 ROOT = Path(__file__).parents[2]
 
@@ -103,7 +104,7 @@ async def test_chunks_arrive_as_they_are_sent(peer, transport):
     peer.behave = speaks
     response = await transport.handle_async_request(httpx.Request("POST", peer.url, content=b""))
     words = []
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG_S):
         async for word in response.stream:
             words.append(word)
             go_on.set()
@@ -138,7 +139,7 @@ async def test_two_thousand_at_once(peer, transport):
     everyone_is_here = asyncio.Event()
     peer.behave = waits_for(everyone_is_here, OK)
     tasks = [asyncio.create_task(post(transport, peer.url)) for _ in range(2000)]
-    await peer.until(lambda: peer.waiting == 2000, "the arrival of all 2,000", seconds=30)
+    await peer.until(lambda: peer.waiting == 2000, "the arrival of all 2,000")
     everyone_is_here.set()
     answers = await asyncio.gather(*tasks)
     assert all(response.status_code == 200 for response, _ in answers)
@@ -236,7 +237,7 @@ async def test_connecting_has_its_own_bound(peer):
         began = time.monotonic()
         with pytest.raises(httpx.ConnectTimeout):
             await post(transport, f"https://127.0.0.1:{port}")
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < HANG_S
     listener.close()
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import exc, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from tests.support import http
+from tests.support.waiting import until
 
 BUSY = """
     SELECT count(*) FROM pg_stat_activity
@@ -30,9 +31,7 @@ async def test_fifty_callers_wait_in_the_llm_and_no_connection_is_held(serve, ll
 
         # The housekeeping of the start may have one as well, and ends while all callers wait.
         what = "no connection to be held while the model thinks"
-        async with asyncio.timeout(60):
-            while await sql.fetchval(BUSY):
-                await asyncio.sleep(0.02)
+        await until(lambda: sql.fetchval(f"SELECT ({BUSY}) = 0"), what)
         pool = await service.until_pool(lambda now: now["checked_out"] == 0, what)
         assert pool["llm_calls_in_flight"] == 50
 
@@ -49,10 +48,9 @@ async def test_fifty_callers_wait_in_the_llm_and_no_connection_is_held(serve, ll
 
 async def test_a_thousand_requests_in_flight_need_a_handful_of_connections(serve, llm, sql):
     llm.release.clear()
-    patient = {"LLM_TIMEOUT": "120", "STACCATO_WRITE_TIMEOUT": "60", "DB_POOL_TIMEOUT": "60"}
-    async with serve(DB_POOL_SIZE="5", **patient) as service:
+    async with serve(DB_POOL_SIZE="5") as service:
         callers = [asyncio.create_task(http.generate(service.port)) for _ in range(1000)]
-        await llm.until(lambda: llm.waiting == 1000, "1,000 callers in the LLM", 120)
+        await llm.until(lambda: llm.waiting == 1000, "1,000 callers in the LLM")
         assert await sql.fetchval(OPEN) <= 5
         await service.until_pool(lambda now: now["checked_out"] == 0, "no connection held")
 

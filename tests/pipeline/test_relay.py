@@ -6,6 +6,7 @@ import asyncio
 
 from generation.events import TextDelta
 from generation.pipeline.relay import LAG_CHARS, Relay
+from tests.support.waiting import HANG_S
 
 HALF = TextDelta("x" * (LAG_CHARS // 2 + 1))
 
@@ -45,7 +46,7 @@ async def test_the_writer_waits_for_the_slowest_reader_and_no_longer():
     await slow.read()
     assert not writing.done(), "it may still be sending what it has read"
     again = asyncio.create_task(slow.read())
-    await asyncio.wait_for(writing, 5)
+    await asyncio.wait_for(writing, HANG_S)
     relay.close()
     await asyncio.gather(waiting, again)
 
@@ -58,7 +59,7 @@ async def test_a_reader_that_leaves_holds_nobody_up():
     writing = asyncio.create_task(relay.room())
     await asyncio.sleep(0)
     gone.close()
-    await asyncio.wait_for(writing, 5)
+    await asyncio.wait_for(writing, HANG_S)
     assert not relay.readers
 
 
@@ -66,7 +67,7 @@ async def test_without_readers_the_writer_waits_for_nobody():
     relay = Relay()
     for _ in range(5):
         relay.put([HALF])
-        await asyncio.wait_for(relay.room(), 5)
+        await asyncio.wait_for(relay.room(), HANG_S)
 
 
 async def test_a_reader_that_is_cancelled_while_it_waits_may_read_on():

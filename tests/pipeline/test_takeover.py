@@ -23,6 +23,7 @@ from generation.models import IdempotencyKey
 from generation.pipeline.idempotency import fingerprint
 from generation.records import Claim, KeyedRow
 from tests.support.rows import a_request, make_claim, make_row
+from tests.support.waiting import HANG_S, until
 
 
 async def an_answered_key(runtime):
@@ -146,9 +147,8 @@ async def test_a_key_that_no_journal_knows_is_taken_over_once(runtime):
 
     async def generate(claim):
         calls.append(claim)
-        async with asyncio.timeout(60):  # one that comes later would read the stored answer
-            while sum(attempt.done() for attempt in attempts) < 9:
-                await asyncio.sleep(0.01)
+        # One that comes later would read the stored answer.
+        await until(lambda: sum(attempt.done() for attempt in attempts) == 9, "nine refusals")
         await runtime.store.logs.insert(make_row(claim=claim))
         return "an answer"
 
@@ -165,7 +165,7 @@ async def until_it_runs_again(runtime, request) -> None:
     async def generate(_claim):
         return "again"
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG_S):
         while True:
             try:
                 assert await runtime.idempotency.once(request, generate) == "again"

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,9 @@ from generation import locks
 from project import embedded_postgres
 from project.embedded_postgres import EmbeddedPostgresError
 from project.embedded_postgres.layout import Layout
+from tests.support.waiting import HANG_S, wait_until
 
 ROOT = Path(__file__).parents[2]
-GONE_S = 8.0
 USER = """
 import os, resource, signal, sys, threading
 from project import embedded_postgres
@@ -74,11 +73,11 @@ class User:
 
     def leave(self) -> None:
         self.process.stdin.close()
-        assert self.process.wait(GONE_S) == 0
+        assert self.process.wait(HANG_S) == 0
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.wait(GONE_S)
+        self.process.wait(HANG_S)
 
 
 class Server:
@@ -116,13 +115,6 @@ class Server:
         return locks.is_free(self.place.data_lock)
 
 
-def eventually(condition: Callable[[], object], within: float = GONE_S) -> None:
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline, f"not true within {within} s"
-        time.sleep(0.02)
-
-
 @pytest.fixture(scope="module")
 def shared_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Kept from test to test: what one test leaves must not hinder the next."""
@@ -133,7 +125,7 @@ def shared_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(shared_base: Path) -> Iterator[Server]:
     server = Server(shared_base)
     yield server
-    eventually(server.is_gone)
+    wait_until(server.is_gone, "PostgreSQL is gone")
 
 
 @pytest.fixture
@@ -169,29 +161,29 @@ def test_the_server_leaves_with_its_last_user(server, enter):
     assert server.answers()
     assert server.pid() == pid
     second.leave()
-    eventually(server.is_gone)
+    wait_until(server.is_gone, "PostgreSQL is gone")
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_the_server_leaves_with_a_user_that_is_killed(server, enter, number):
     user = enter(server.base).held()
     user.process.send_signal(number)
-    user.process.wait(GONE_S)
-    eventually(server.is_gone)
+    user.process.wait(HANG_S)
+    wait_until(server.is_gone, "PostgreSQL is gone")
 
 
 def test_a_killed_supervisor_takes_the_server_along_and_both_come_back(server, enter):
     enter(server.base).held()
     killed = server.pid()
     os.kill(server.supervisor_pid(), signal.SIGKILL)
-    eventually(lambda: server.answers() and server.pid() != killed)
+    wait_until(lambda: server.answers() and server.pid() != killed, "another server")
 
 
 def test_a_killed_server_comes_back(server, enter):
     user = enter(server.base).held()
     killed = server.pid()
     os.kill(killed, signal.SIGKILL)
-    eventually(lambda: server.answers() and server.pid() != killed)
+    wait_until(lambda: server.answers() and server.pid() != killed, "another server")
     user.hold_again()
     assert server.answers()
 
@@ -199,7 +191,7 @@ def test_a_killed_server_comes_back(server, enter):
 def test_the_next_hold_does_not_wait_for_the_server_to_come_back_by_itself(server, enter):
     user = enter(server.base).held()
     os.kill(server.pid(), signal.SIGKILL)
-    eventually(server.is_gone)
+    wait_until(server.is_gone, "PostgreSQL is gone")
     user.hold_again()
     assert server.answers()
 
@@ -218,10 +210,10 @@ def test_what_was_committed_survives_the_kill_of_everything(server, enter):
 
 def test_a_recycled_pid_does_not_pass_for_a_server(server, enter):
     enter(server.base).held().leave()
-    eventually(server.is_gone)
+    wait_until(server.is_gone, "PostgreSQL is gone")
     mine = f"{os.getpid()}\n{server.place.data}\n0\n5432\n{server.place.sockets}\n\n0 0\nready\n"
     (server.place.data / "postmaster.pid").write_text(mine)
-    eventually(lambda: not server.place.sockets.exists())
+    wait_until(lambda: not server.place.sockets.exists(), "the sockets are gone")
     server.place.sockets.mkdir(mode=0o700)
     (server.place.sockets / ".s.PGSQL.5432.lock").write_text(mine)
     (server.place.sockets / ".s.PGSQL.5432").touch()
@@ -241,7 +233,7 @@ def test_four_that_start_at_once_share_one_server(tmp_path, enter):
     assert server.pid() == pid
     assert server.answers()
     users[3].leave()
-    eventually(server.is_gone)
+    wait_until(server.is_gone, "PostgreSQL is gone")
 
 
 def test_restarts_in_a_row(server, enter):
@@ -255,7 +247,7 @@ def test_the_next_start_repairs_one_that_was_killed_half_way(tmp_path, enter):
     server = Server(tmp_path / "var")
     draft = server.place.data.with_suffix(".new")
     user = enter(server.base)
-    eventually((draft / "PG_VERSION").exists)
+    wait_until((draft / "PG_VERSION").exists, "a half-made folder")
     user.kill()
     enter(server.base).held()
     assert server.answers()
@@ -271,7 +263,7 @@ def test_a_removed_socket_folder_is_made_again(server, enter):
 
 def test_nothing_stays_in_the_temporary_folder(server, enter):
     enter(server.base).held().leave()
-    eventually(lambda: not server.place.sockets.exists())
+    wait_until(lambda: not server.place.sockets.exists(), "the sockets are gone")
 
 
 def test_a_forked_child_holds_the_server_too(server, enter):
@@ -284,7 +276,7 @@ def test_a_forked_child_holds_the_server_too(server, enter):
         assert server.answers()
     finally:
         os.kill(child, signal.SIGKILL)
-    eventually(server.is_gone)
+    wait_until(server.is_gone, "PostgreSQL is gone")
 
 
 def test_a_terminal_does_not_reach_the_server(server, enter):
@@ -382,7 +374,7 @@ def test_django_starts_it_with_its_first_connection_and_not_before(server, tmp_p
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=HANG_S,
     )
     assert (done.stdout, done.returncode) == ("done\n", 0), done.stderr
 

@@ -24,6 +24,8 @@ from generation import locks
 from project.embedded_postgres.layout import Layout
 from project.management.commands import runserver
 from tests.support import forked
+from tests.support.postgres import free_port
+from tests.support.waiting import HANG_S, wait_until
 
 ROOT = Path(__file__).parents[2]
 UNSET = {
@@ -33,15 +35,6 @@ UNSET = {
     "DJANGO_SETTINGS_MODULE",
     "PYTHONDONTWRITEBYTECODE",  # or each start compiles the copy
 }
-START_S = 60.0
-GONE_S = 10.0
-
-
-def eventually(condition: Callable[[], object], within: float, what: str) -> None:
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {within} s"
-        time.sleep(0.05)
 
 
 class Checkout:
@@ -83,13 +76,11 @@ class Server:
     """A runserver of that checkout, serving."""
 
     def __init__(self, checkout: Checkout, *arguments: str, through: str = "") -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.checkout = checkout
         self.process = checkout.start("runserver", str(self.port), *arguments, through=through)
         try:
-            eventually(self.is_up, START_S, f"it serves; it says: {checkout.said}")
+            wait_until(self.is_up, f"it serves; it says: {checkout.said}")
         except BaseException:
             self.end()
             raise
@@ -103,7 +94,7 @@ class Server:
         return self.ask(path)[0]
 
     def ask(self, path: str) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=HANG_S)
         try:
             connection.request("GET", path)
             response = connection.getresponse()
@@ -128,9 +119,9 @@ class Server:
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     made = Checkout(tmp_path_factory.mktemp("checkout"))
-    assert made.start("check").wait(START_S) == 0, made.said
+    assert made.start("check").wait(HANG_S) == 0, made.said
     made.check_started_a_database = (made.folder / "var").exists()
-    assert made.start("migrate").wait(START_S) == 0, made.said
+    assert made.start("migrate").wait(HANG_S) == 0, made.said
     return made
 
 
@@ -145,7 +136,7 @@ def serve(checkout) -> Iterator[Callable[..., Server]]:
     yield start
     for server in servers:
         server.end()
-    eventually(checkout.no_postgres_runs, GONE_S, "PostgreSQL is gone")
+    wait_until(checkout.no_postgres_runs, "PostgreSQL is gone")
 
 
 def gone(pid: int) -> bool:
@@ -159,7 +150,7 @@ def gone(pid: int) -> bool:
 def test_a_change_replaces_the_server_and_refuses_nobody(checkout, serve):
     server = serve()
     first = server.serving_pid()
-    eventually(lambda: "curl -X POST" in checkout.said, GONE_S, "it says where it is")
+    wait_until(lambda: "curl -X POST" in checkout.said, "it says where it is")
     assert f"http://127.0.0.1:{server.port}/api/v1/docs" in checkout.said
     assert "simulated" in checkout.said
     assert server.get("/static/admin/css/base.css") == 200
@@ -180,9 +171,7 @@ def test_a_change_replaces_the_server_and_refuses_nobody(checkout, serve):
         urls = checkout.folder / "project/urls.py"
         good = urls.read_text()
         urls.write_text(good + "\nchanged = True\n")
-        eventually(
-            lambda: server.serving_pid() not in {0, first}, START_S, "another process serves"
-        )
+        wait_until(lambda: server.serving_pid() not in {0, first}, "another process serves")
     finally:
         done.set()
         caller.join()
@@ -191,15 +180,15 @@ def test_a_change_replaces_the_server_and_refuses_nobody(checkout, serve):
     assert checkout.said.count("curl -X POST") == 1
 
     urls.write_text("this is no Python\n")
-    eventually(lambda: "SyntaxError" in checkout.said, START_S, "the error is shown")
-    eventually(lambda: "change the code to start it again" in checkout.said, GONE_S, "it waits")
+    wait_until(lambda: "SyntaxError" in checkout.said, "the error is shown")
+    wait_until(lambda: "change the code to start it again" in checkout.said, "it waits")
     assert server.process.poll() is None
     urls.write_text(good)
-    eventually(lambda: server.get("/livez") == 200, START_S, "it serves again")
+    wait_until(lambda: server.get("/livez") == 200, "it serves again")
 
     os.killpg(server.process.pid, signal.SIGINT)  # as a terminal's Ctrl-C does
-    assert server.process.wait(GONE_S) == 0
-    eventually(checkout.no_postgres_runs, GONE_S, "PostgreSQL is gone")
+    assert server.process.wait(HANG_S) == 0
+    wait_until(checkout.no_postgres_runs, "PostgreSQL is gone")
     assert "Traceback" not in checkout.said.rpartition("Started server process")[2]
 
 
@@ -207,27 +196,27 @@ def test_a_killed_parent_takes_all_along(checkout, serve):
     server = serve()
     child = server.serving_pid()
     server.process.kill()
-    eventually(lambda: gone(child), GONE_S, "the child is gone")
+    wait_until(lambda: gone(child), "the child is gone")
     assert "Application shutdown complete" in checkout.said
-    eventually(checkout.no_postgres_runs, GONE_S, "PostgreSQL is gone")
+    wait_until(checkout.no_postgres_runs, "PostgreSQL is gone")
 
 
 def test_a_killed_child_is_reported_and_ends_the_command(checkout, serve):
     server = serve()
     os.kill(server.serving_pid(), signal.SIGKILL)
-    assert server.process.wait(GONE_S) == 1
+    assert server.process.wait(HANG_S) == 1
     assert "the server was killed by SIGKILL" in checkout.said
-    eventually(checkout.no_postgres_runs, GONE_S, "PostgreSQL is gone")
+    wait_until(checkout.no_postgres_runs, "PostgreSQL is gone")
 
 
 def test_without_reload_it_says_that_it_is_open_and_ends_with_who_started_it(checkout, serve):
     server = serve("--noreload", "--stop-with-parent", through='"$@"; true')
-    eventually(lambda: "not required, because DEBUG is on" in checkout.said, GONE_S, "it says so")
+    wait_until(lambda: "not required, because DEBUG is on" in checkout.said, "it says so")
     serving = server.serving_pid()
     assert serving != server.process.pid
     server.process.kill()
-    eventually(lambda: gone(serving), GONE_S, "the server is gone")
-    eventually(checkout.no_postgres_runs, GONE_S, "PostgreSQL is gone")
+    wait_until(lambda: gone(serving), "the server is gone")
+    wait_until(checkout.no_postgres_runs, "PostgreSQL is gone")
 
 
 def refused(address: str, **more: str) -> str:

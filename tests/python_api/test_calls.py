@@ -33,6 +33,7 @@ from generation.models import GenerationLog, UsageLog
 from generation.runtime import process
 from generation.telemetry import metrics
 from tests.support.threads import in_thread
+from tests.support.waiting import until
 
 
 def rows() -> list[GenerationLog]:
@@ -216,9 +217,7 @@ def test_what_keeps_the_runtime_from_opening_is_raised_and_tried_again(embedded,
 
 async def test_a_cancelled_call_ends_at_once_and_leaves_its_row(slow_llm, orm):
     call = asyncio.create_task(generate(1, prompt="x"))
-    async with asyncio.timeout(10):
-        while not (process.opened() and process.current().llm.in_flight):
-            await asyncio.sleep(0.01)
+    await until(lambda: process.opened() and process.current().llm.in_flight, "a call in the LLM")
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
@@ -232,11 +231,8 @@ async def test_a_timeout_of_the_callers_own_is_a_timeout_of_the_llm(slow_llm, or
 
 
 async def until_one_row() -> str:
-    async with asyncio.timeout(10):
-        while not (found := [row.status async for row in GenerationLog.objects.all()]):
-            await asyncio.sleep(0.01)
-    (status,) = found
-    return status
+    await until(GenerationLog.objects.acount, "a row")
+    return (await GenerationLog.objects.aget()).status
 
 
 # --- streams ----------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from generation.errors import (
 from generation.models import GenerationLog, Profile
 from generation.python_api import loop_thread
 from generation.runtime import process
+from tests.support.waiting import until
 
 
 def only_row() -> GenerationLog:
@@ -95,9 +96,7 @@ async def test_a_block_that_is_cancelled_leaves_its_row(embedded, orm):
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
-    async with asyncio.timeout(10):
-        while not await GenerationLog.objects.acount():
-            await asyncio.sleep(0.01)
+    await until(GenerationLog.objects.acount, "a row")
     row = await GenerationLog.objects.select_related("body").aget()
     assert (row.status, row.error_type, row.body.prompt) == ("cancelled", "client-left", "x")
 

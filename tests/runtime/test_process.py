@@ -18,6 +18,7 @@ from generation.runtime import resources
 from generation.runtime.process import Runtime
 from tests.support import http
 from tests.support.in_process import in_process_client
+from tests.support.waiting import until
 
 GENERATE = "/api/v1/generate/1"
 UNTIDY = ("was never closed", "was destroyed", "never retrieved", "Traceback", "never awaited")
@@ -66,8 +67,7 @@ async def test_beyond_the_limit_requests_are_refused_before_anything_is_spent(
     configured(MAX_IN_FLIGHT=1, LLM_SIMULATED_LATENCY="30")
     async with Runtime.open() as opened, in_process_client() as client:
         first = asyncio.create_task(client.post(GENERATE))
-        while not opened.llm.in_flight:
-            await asyncio.sleep(0.01)
+        await until(lambda: opened.llm.in_flight, "a call in the LLM")
         refused = await client.post(GENERATE)
         assert (refused.status_code, slug(refused)) == (503, "too-many-in-flight")
         assert refused.headers["retry-after"] == "1"
@@ -87,18 +87,15 @@ async def test_large_requests_are_bounded_by_their_sum_and_one_is_always_taken(
 
     async with Runtime.open() as opened, in_process_client() as client:
         large = asyncio.create_task(post(client, 1_100_000))  # alone, it is taken
-        while not opened.llm.in_flight:
-            await asyncio.sleep(0.01)
+        await until(lambda: opened.llm.in_flight, "a call in the LLM")
         refused = await post(client, 1000)
         assert (refused.status_code, slug(refused)) == (503, "too-many-in-flight")
         await abandon_all(opened, [large])
         small = [asyncio.create_task(post(client, 300_000)) for _ in range(3)]
-        while opened.llm.in_flight < 3:
-            await asyncio.sleep(0.01)
+        await until(lambda: opened.llm.in_flight == 3, "3 calls in the LLM")
         assert (await post(client, 300_000)).status_code == 503
         small.append(asyncio.create_task(post(client, 100_000)))
-        while opened.llm.in_flight < 4:
-            await asyncio.sleep(0.01)
+        await until(lambda: opened.llm.in_flight == 4, "4 calls in the LLM")
         await abandon_all(opened, small)
         assert opened.admission._bytes == 0
 
@@ -115,8 +112,7 @@ async def test_a_closing_runtime_finishes_what_is_in_flight(users, orm, configur
     async with in_process_client() as client:
         async with Runtime.open() as opened:
             answers = [asyncio.create_task(client.post(GENERATE)) for _ in range(5)]
-            while opened.llm.in_flight < 5:
-                await asyncio.sleep(0.01)
+            await until(lambda: opened.llm.in_flight == 5, "5 calls in the LLM")
         assert [(await answer).status_code for answer in answers] == [200] * 5
     assert await GenerationLog.objects.filter(status="succeeded").acount() == 5
 
@@ -126,8 +122,7 @@ async def test_what_outlasts_the_drain_limit_is_recorded_as_cancelled(users, orm
     async with in_process_client() as client:
         async with Runtime.open() as opened:
             answer = asyncio.create_task(client.post(GENERATE))
-            while not opened.llm.in_flight:
-                await asyncio.sleep(0.01)
+            await until(lambda: opened.llm.in_flight, "a call in the LLM")
         assert (await answer).status_code == 503
     row = await GenerationLog.objects.select_related("body").aget()
     assert row.status == "cancelled"

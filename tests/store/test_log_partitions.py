@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from datetime import UTC, datetime, timedelta
 
@@ -17,6 +16,7 @@ from generation.telemetry import metrics
 from tests.support.admin import make_id
 from tests.support.partitions import make_room
 from tests.support.rows import make_claim, make_row
+from tests.support.waiting import until
 
 LOG_DAYS, BODY_DAYS = 60, 10
 
@@ -94,9 +94,7 @@ async def test_rows_of_a_time_without_partitions_wait_apart_and_hold_nobody_up(r
     strays = [made(-365, f"early {n}") for n in range(REPLAY_ROWS)]
     await runtime.log._spool.keep([*strays, made(0, "in time")])
     runtime.log._work.set()
-    async with asyncio.timeout(60):
-        while runtime.log.snapshot().rows:
-            await asyncio.sleep(0.02)
+    await until(lambda: not runtime.log.snapshot().rows, "an empty journal")
     assert await logs_and_texts(sql) == (1, ["in time"])
     assert runtime.log.stuck == ""
     (apart,) = runtime.log._spool.folder.glob(f"*{APART}*")
@@ -127,13 +125,9 @@ async def test_without_a_partition_for_now_rows_wait_in_the_journal_and_the_serv
         patched.setattr(runtime.log, "_write_timeout", None)
         assert (await client.post("/api/v1/generate/1")).status_code == 200
         assert runtime.log.snapshot().rows == 1
-        async with asyncio.timeout(60):
-            while not runtime.log.stuck:
-                await asyncio.sleep(0.02)
+        await until(lambda: runtime.log.stuck, "it is known to be stuck")
         ready = await client.get("/readyz")
         assert ready.status_code == 503
         assert "no partition" in ready.json()["journal"]
-    async with asyncio.timeout(60):
-        while runtime.log.snapshot().rows:
-            await asyncio.sleep(0.02)
+    await until(lambda: not runtime.log.snapshot().rows, "an empty journal")
     assert (await logs_and_texts(sql))[0] == 1

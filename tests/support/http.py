@@ -10,6 +10,8 @@ import struct
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.support.waiting import HANG_S
+
 GENERATE = "/api/v1/generate/1"
 
 
@@ -83,7 +85,7 @@ class Wire:
         answer.body = rest
         return answer
 
-    async def reply(self, seconds: float = 60) -> Answer:
+    async def reply(self, seconds: float = HANG_S) -> Answer:
         """The next response. A connection that was closed or reset without one has status 0."""
         async with asyncio.timeout(seconds):
             try:
@@ -106,9 +108,9 @@ class Wire:
         }
         return Answer(int(first.split()[1]), headers)
 
-    async def is_closed(self, seconds: float = 60) -> bool:
+    async def is_closed(self) -> bool:
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(HANG_S):
                 return not await self.reader.read(1)
         except ConnectionError:
             return True
@@ -128,12 +130,12 @@ class Wire:
             await self.writer.wait_closed()
 
 
-async def exchange(port: int, data: bytes, seconds: float = 60) -> Answer:
+async def exchange(port: int, data: bytes) -> Answer:
     """Send bytes as they are; the response has status 0 if there is none."""
     async with Wire.to(port) as wire:
         with contextlib.suppress(ConnectionError):
             await wire.send(data)
-        return await wire.reply(seconds)
+        return await wire.reply()
 
 
 async def request(port: int, method: str, path: str, payload=None, headers=()) -> Answer:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 
 import asyncpg
+
+from tests.support.waiting import until
 
 
 @contextlib.asynccontextmanager
@@ -23,10 +24,8 @@ async def locked(database_url: str, table: str):
 async def until_blocked(sql, statement: str = "") -> None:
     """A statement of the service waits for the lock: one with these words, because housekeeping
     may wait as well."""
-    async with asyncio.timeout(60):
-        while not await sql.fetchval(
-            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'staccato'"
-            " AND wait_event_type = 'Lock' AND position($1 in query) > 0",
-            statement,
-        ):
-            await asyncio.sleep(0.02)
+    blocked = (
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'staccato'"
+        " AND wait_event_type = 'Lock' AND position($1 in query) > 0"
+    )
+    await until(lambda: sql.fetchval(blocked, statement), "a statement that waits for the lock")

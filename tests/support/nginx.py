@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import shutil
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
+
+from tests.support.waiting import HANG_S, listens, until
 
 CONFIGURATION = """\
 daemon off;
@@ -58,18 +58,10 @@ async def before(port: int):
         stderr=subprocess.DEVNULL,
     )
     try:
-        await _until_it_listens(process, folder)
+        await until(lambda: process.poll() is not None or listens(folder / "socket"), "nginx")
+        assert process.poll() is None, (folder / "log").read_text()
         yield folder / "socket"
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(HANG_S)
         shutil.rmtree(folder)
-
-
-async def _until_it_listens(process: subprocess.Popen, folder: Path) -> None:
-    deadline = time.monotonic() + 10
-    while process.poll() is None and time.monotonic() < deadline:
-        if (folder / "socket").exists():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError(f"nginx did not start: {(folder / 'log').read_text()}")

@@ -7,13 +7,13 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from project.embedded_postgres.account import Account
+from tests.support.waiting import HANG_S, listens, wait_until
 
 PORT = 6432
 SERVER_CONNECTIONS = 2  # fewer than callers, so that each transaction gets another one
@@ -80,19 +80,13 @@ def running(host: str, port: str, user: str, password: str = ""):
         [program, folder / "ini"], stdout=log, stderr=log, **account.credentials
     )
     try:
-        _wait_until_it_listens(process, folder)
+        wait_until(
+            lambda: process.poll() is not None or listens(folder / f".s.PGSQL.{PORT}"), "PgBouncer"
+        )
+        assert process.poll() is None, (folder / "log").read_text()
         yield PgBouncer(folder, user)
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(HANG_S)
         log.close()
         shutil.rmtree(folder)
-
-
-def _wait_until_it_listens(process: subprocess.Popen, folder: Path) -> None:
-    deadline = time.monotonic() + 10
-    while process.poll() is None and time.monotonic() < deadline:
-        if (folder / f".s.PGSQL.{PORT}").exists():
-            return
-        time.sleep(0.01)
-    raise AssertionError(f"PgBouncer did not start: {(folder / 'log').read_text()}")

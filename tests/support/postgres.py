@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 
 from project.embedded_postgres import holding
 from project.embedded_postgres.account import Account
+from tests.support.waiting import HANG_S, wait_until
 
 PORT = "5432"
 # Processes are killed in tests, the machine is not: what PostgreSQL has given to the kernel stays,
@@ -24,9 +25,12 @@ _kept: list[Path] = []
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """One that no client or server is given by chance before ours listens there."""
+    while True:
+        port = random.randrange(10_000, 32_000)  # below what a kernel gives
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                return port
 
 
 def _new_folder() -> Path:
@@ -130,14 +134,13 @@ class PrivatePostgres:
             env={}, stdout=self._log, stderr=self._log, start_new_session=True,
             **self._account.credentials,
         )  # fmt: skip
-        deadline = time.monotonic() + 30
+        wait_until(lambda: self.is_stopped or self._is_ready(), "PostgreSQL")
+        assert not self.is_stopped, (self.folder / "log").read_text()
+
+    def _is_ready(self) -> bool:
         status = self._data / "postmaster.pid"
-        while time.monotonic() < deadline:
-            lines = status.read_text().splitlines() if status.exists() else []
-            if lines[:1] == [str(self.pid)] and lines[-1].strip() == "ready":
-                return
-            time.sleep(0.01)
-        raise AssertionError(f"PostgreSQL did not start: {(self.folder / 'log').read_text()}")
+        lines = status.read_text().splitlines() if status.exists() else []
+        return lines[:1] == [str(self.pid)] and lines[-1].strip() == "ready"
 
     @property
     def is_stopped(self) -> bool:
@@ -146,12 +149,12 @@ class PrivatePostgres:
     def stop_at_once(self) -> None:
         """Immediate shutdown: as a crash, for all that a client can see."""
         self._server.send_signal(signal.SIGQUIT)
-        self._server.wait(20)
+        self._server.wait(HANG_S)
 
     def stop(self) -> None:
         """Fast shutdown: what is in its memory is written."""
         self._server.send_signal(signal.SIGINT)
-        self._server.wait(60)
+        self._server.wait(HANG_S)
 
     def copy_data(self, to: Path) -> None:
         subprocess.run(["cp", "-a", self._data, to], check=True)

@@ -13,6 +13,8 @@ from enum import Enum, auto
 from functools import cached_property
 from typing import Any
 
+from tests.support.waiting import until
+
 
 class Ending(Enum):
     """How a stream ends, if not cleanly."""
@@ -112,14 +114,12 @@ class Provider:
                 connection.transport.abort()
             await asyncio.gather(*self.tasks, return_exceptions=True)
 
-    async def until(self, condition: Callable[[], bool], what: str, seconds: float = 60) -> None:
+    async def until(self, condition: Callable[[], object], what: str) -> None:
         """Wait for the server's own state; a real event, so polling it is not a guess."""
         try:
-            async with asyncio.timeout(seconds):
-                while not condition():
-                    await asyncio.sleep(0.005)
-        except TimeoutError:
-            raise AssertionError(f"{what} did not happen within {seconds} s: {self!r}") from None
+            await until(condition, what)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self!r}") from None
 
     @property
     def connected(self) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.support import forked, http
 from tests.support.forked import Process
+from tests.support.waiting import HANG_S, PATIENT, until
 
 # As in production, but for TLS. What is secret has a name to be searched for.
 PRODUCTION = {
@@ -30,6 +31,7 @@ def environment(database_url: str, **env: str) -> dict[str, str]:
         "LLM_SIMULATED_LATENCY": "0",
         "STACCATO_LOG_RETENTION_DAYS": "36500",
         "STACCATO_BODY_RETENTION_DAYS": "36500",
+        **PATIENT,
         **env,
     }
 
@@ -58,15 +60,19 @@ class Served:
                 return float(line.rsplit(" ", 1)[1])
         return 0.0
 
-    async def until_pool(self, predicate, what: str, seconds: float = 60) -> dict:
+    async def until_pool(self, predicate, what: str) -> dict:
         """Poll /api/v1/pool until it is as wanted."""
-        pool = {}
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while not predicate(pool := await self.pool()):
-                    await asyncio.sleep(0.02)
-                return pool
-        raise AssertionError(f"waited {seconds} s for {what}; the pool says {pool}")
+        pool: dict = {}
+
+        async def is_as_wanted() -> bool:
+            nonlocal pool
+            return predicate(pool := await self.pool())
+
+        try:
+            await until(is_as_wanted, what)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; the pool says {pool}") from None
+        return pool
 
 
 class Service(Served):
@@ -89,20 +95,18 @@ class Service(Served):
         """What it ever held counts from now; proc(5) has it under clear_refs."""
         Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
 
-    async def until_logged(self, words: str, seconds: float = 60) -> None:
+    async def until_logged(self, words: str, times: int = 1) -> None:
         """The log is written a moment after what it reports."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while words not in self.log:
-                    await asyncio.sleep(0.02)
-                return
-        raise AssertionError(f"waited {seconds} s for {words!r} in the log:\n{self.log}")
+        try:
+            await until(lambda: self.log.count(words) >= times, f"{words!r} in the log")
+        except AssertionError as error:
+            raise AssertionError(f"{error}:\n{self.log}") from None
 
     def terminate(self) -> None:
         self.process.terminate()
 
-    async def ended(self, seconds: float = 60) -> int:
-        async with asyncio.timeout(seconds):
+    async def ended(self) -> int:
+        async with asyncio.timeout(HANG_S):
             return await self.process.wait()
 
 
@@ -153,7 +157,7 @@ def shared(database_url: str, **env: str):
 
 
 async def _until_alive(service: Service) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG_S):
         while service.process.returncode is None:
             if found := re.search(r"running on http://127\.0\.0\.1:(\d+)", service.log):
                 service.port = int(found[1])

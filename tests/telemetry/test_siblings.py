@@ -21,6 +21,7 @@ from generation.telemetry import siblings, totals
 from generation.telemetry.siblings import Siblings
 from generation.telemetry.snapshot import Snapshot
 from tests.support import http
+from tests.support.waiting import HANG_S
 
 SUCCEEDED = 'staccato_requests_total{outcome="succeeded"}'
 MODEL = 'model="claude-sonnet-5-5",provider="anthropic"'
@@ -56,9 +57,7 @@ async def pids(service) -> set[int]:
 
 async def until_both_serve(service) -> None:
     """uvicorn's parent names the port before any worker listens there."""
-    async with asyncio.timeout(60):
-        while service.log.count("Application startup complete") < 2:
-            await asyncio.sleep(0.02)
+    await service.until_logged("Application startup complete", times=2)
 
 
 # --- as a user runs them ----------------------------------------------------------------------
@@ -71,7 +70,7 @@ async def test_each_worker_reports_the_total_of_all(serve_one_of_several, llm):
         calls = [asyncio.create_task(http.generate(service.port)) for _ in range(60)]
         await llm.until(lambda: llm.waiting == 60, "60 calls")
         answered_by = set()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(HANG_S):
             while len(answered_by) < 2:
                 pool = await service.pool()
                 answered_by.add(pool["process"])
@@ -86,7 +85,7 @@ async def test_each_worker_reports_the_total_of_all(serve_one_of_several, llm):
         llm.release.set()
         assert {answer.status for answer in await asyncio.gather(*calls)} == {200}
         reported_by = set()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(HANG_S):
             while len(reported_by) < 2:
                 text = (await http.request(service.port, "GET", "/metrics")).body.decode()
                 reported_by.add(int(re.match(r"# Reported by process (\d+)\.", text)[1]))
@@ -302,9 +301,7 @@ async def test_the_metrics_do_not_fall_when_all_workers_are_replaced_at_once(ser
             for worker in await pids(service):
                 os.kill(worker, how)
             started += 2
-            async with asyncio.timeout(60):
-                while service.log.count("Application startup complete") < started:
-                    await asyncio.sleep(0.02)
+            await service.until_logged("Application startup complete", times=started)
             assert await service.metric(SUCCEEDED) == total, how
             assert (await http.generate(service.port)).status == 200
             total += 1

@@ -17,6 +17,7 @@ from generation.telemetry.span_export import SpanExport
 from tests.support import http
 from tests.support.provider import Provider, hangs, says
 from tests.support.rows import a_request, make_row
+from tests.support.waiting import HANG_S
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 TRACEPARENT = f"00-{TRACE}-b7ad6b7169203331-0"
@@ -206,17 +207,19 @@ async def test_what_the_queue_has_no_room_for_is_dropped_and_counted(collector, 
 
 
 async def test_the_end_of_the_process_sends_what_is_queued(collector, lost, monkeypatch):
-    monkeypatch.setattr(span_export, "LINGER_S", 60.0)
+    monkeypatch.setattr(span_export, "LINGER_S", HANG_S)
+    monkeypatch.setattr(span_export, "CLOSE_S", HANG_S)
     async with exporting(collector.url) as export:
         add(export, 600)
     assert len(wholes(collector)) == 600
     assert lost() == 0
 
 
-@pytest.mark.parametrize("behave", [hangs, says(503, b"", retry_after="30")])
+@pytest.mark.parametrize("behave", [hangs, says(503, b"", retry_after="3600")])
 async def test_a_collector_does_not_hold_up_the_end_of_the_process(collector, lost, behave):
     collector.behave = behave
-    async with asyncio.timeout(20), exporting(collector.url) as export:
+    waits = exporting(collector.url, timeout_s=3600)
+    async with asyncio.timeout(HANG_S), waits as export:
         add(export, 600)
         await collector.until(lambda: collector.calls == 1, "the first batch")
     assert lost() == 600
