@@ -53,5 +53,18 @@ def test_no_test_module_is_imported_by_another():
     assert imported == []
 
 
+def test_no_bound_of_a_wait_is_one_that_a_busy_machine_reaches():
+    """`tests/support/waiting.py` has `until` and `HANG_S`; a limit that is meant has a name."""
+    bound = re.compile(r"(?:asyncio\.timeout|wait_for)\((?:.*, )?[1-9][\d.]*\)")
+    short = [
+        f"{name(file)}: {line.strip()}"
+        for file in FILES
+        if "tests" in file.parts
+        for line in file.read_text().splitlines()
+        if bound.search(line)
+    ]
+    assert short == []
+
+
 def test_no_file_grows_beyond_what_a_reader_holds():
     assert [name(file) for file in FILES if len(file.read_text().splitlines()) > 420] == []

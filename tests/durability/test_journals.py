@@ -384,8 +384,6 @@ async def test_rows_that_only_memory_has_are_not_forgotten_for_others_that_come_
         await until_blocked(sql, "WITH rows AS")
         runtime.log._spool.remember(rows[1:], "a test says so")
     query = "SELECT result FROM generation_generationbody ORDER BY result"
-    async with asyncio.timeout(60):  # a slow insert leaves the memory for the journal first
-        while [row["result"] for row in await sql.fetch(query)] != ["first", "second"]:
-            await asyncio.sleep(0.02)
-        while runtime.log.snapshot().rows_in_memory_only:
-            await asyncio.sleep(0.02)
+    # A slow insert leaves the memory for the journal first.
+    await until(lambda: sql.fetchval(f"SELECT ARRAY({query}) = '{{first,second}}'"), "both rows")
+    await until(lambda: not runtime.log.snapshot().rows_in_memory_only, "no rows in memory only")

@@ -10,6 +10,7 @@ from tests.durability.support import ids_of, looking, stored, until_used
 from tests.support import http, service
 from tests.support.locks import locked, until_blocked
 from tests.support.rows import make_row
+from tests.support.waiting import HANG_S
 
 
 async def test_a_row_that_postgresql_refuses_is_set_aside_and_its_neighbours_are_stored(
@@ -93,7 +94,7 @@ async def test_an_operators_replay_that_waits_for_the_database_makes_no_answer_w
                 )
             )
             await until_blocked(sql, "WITH rows AS")
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(HANG_S):
                 await asyncio.to_thread(refused.add, make_row("meanwhile"), "why")
         assert "1 replayed" in await replay
         assert [entry.keyed.row.result for entry in refused.read()] == ["meanwhile"]

@@ -53,6 +53,7 @@ from tests.hosts import program
 from tests.support.keys import bearer
 from tests.support.keys import command as apikey
 from tests.support.rows import make_row
+from tests.support.waiting import until
 
 KIND = os.environ["USER_KEY"]
 NO_KEYS = {
@@ -164,9 +165,7 @@ async def stores_what_waited_in_a_journal():
     row = make_row("of a journal", user_id=user_keys.key_of(ann), claim=claim)
     _leave(database, row)
     async with Runtime.open():
-        async with asyncio.timeout(10):
-            while not await GenerationLog.objects.filter(pk=row.row.id).aexists():
-                await asyncio.sleep(0.01)
+        await until(GenerationLog.objects.filter(pk=row.row.id).aexists, "the row")
         replayed = await generate(ann, prompt="waited", idempotency_key="waited")
         assert (replayed.id, replayed.result) == (row.row.id, "of a journal")
 

@@ -12,6 +12,7 @@ from generation.limits.alerts import Alerts
 from generation.llm.transport import Transport
 from generation.llm.webhook import Webhook
 from tests.support.provider import Provider, says
+from tests.support.waiting import HANG_S
 
 
 async def test_each_threshold_is_told_once_by_one_process(store, process, limit, caplog):
@@ -46,7 +47,7 @@ async def test_each_threshold_is_told_once_by_one_process(store, process, limit,
 async def test_a_message_is_signed_and_sent_again_until_it_is_taken(monkeypatch):
     monkeypatch.setattr("generation.llm.webhook.PAUSES_S", (0, 0, 0))
     provider = Provider(says(200, b""), script=[says(500, b"")])
-    async with provider.serve(), Transport(connect_timeout=5) as transport:
+    async with provider.serve(), Transport(connect_timeout=HANG_S) as transport:
         settings = conf.parse(
             {"LIMIT_WEBHOOK": f"{provider.url}/alerts", "LIMIT_WEBHOOK_SECRET": "secret"}
         )
@@ -66,7 +67,7 @@ async def test_a_message_is_signed_and_sent_again_until_it_is_taken(monkeypatch)
 
 async def test_a_webhook_that_is_away_costs_a_line_in_the_log(monkeypatch, caplog):
     monkeypatch.setattr("generation.llm.webhook.PAUSES_S", (0, 0, 0))
-    async with Transport(connect_timeout=5) as transport:
+    async with Transport(connect_timeout=HANG_S) as transport:
         settings = conf.parse({"LIMIT_WEBHOOK": "http://127.0.0.1:9"})
         await Webhook(settings, transport).send({"per_cent": 80})
     assert "which is lost" in caplog.text

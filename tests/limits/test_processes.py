@@ -12,6 +12,7 @@ from asgiref.sync import sync_to_async
 from generation import standing
 from generation.models import Limit
 from tests.support import http
+from tests.support.waiting import HANG_S
 
 # What the fake LLM's answer of 20 tokens costs is what is reserved for one of at most 20.
 PRICED = {"LLM_PRICES": "anthropic=0/1000", "LLM_MAX_TOKENS": "20", "LLM_MAX_ATTEMPTS": "1"}
@@ -30,7 +31,7 @@ async def test_a_budget_for_fifty_calls_lets_fifty_of_two_hundred_through(serve,
     async with serve(**PRICED) as one, serve(**PRICED) as two:
         ports = [(one, two)[number % 2].port for number in range(200)]
         statuses: Counter[str] = Counter()
-        async with asyncio.timeout(90):
+        async with asyncio.timeout(HANG_S):
             while ports:
                 answers = await asyncio.gather(*map(http.generate, ports))
                 found = [kind_of(answer) for answer in answers]
@@ -80,7 +81,7 @@ async def test_after_a_kill_reconcile_takes_what_the_rows_account_for(serve, llm
 
 async def stopped_empty_handed(pid: int) -> None:
     """Stop it while it holds no part that it could spend after: its own clock is not moved."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG_S):
         while True:
             os.kill(pid, signal.SIGSTOP)
             (now,) = await sync_to_async(standing.standings)([await Limit.objects.aget()])

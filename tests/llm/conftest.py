@@ -14,6 +14,7 @@ from generation.records import Prompt
 from tests.support.dialects import DIALECTS
 from tests.support.provider import Provider, says
 from tests.support.transport import OK
+from tests.support.waiting import HANG_S
 
 
 @pytest.fixture(params=DIALECTS, ids=lambda dialect: dialect.name)
@@ -67,7 +68,7 @@ async def peer():
 
 @pytest.fixture
 async def transport():
-    async with Transport(connect_timeout=2) as transport:
+    async with Transport(connect_timeout=HANG_S) as transport:
         yield transport
 
 

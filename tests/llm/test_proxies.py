@@ -14,6 +14,7 @@ from generation.llm.client import LLMClient
 from generation.llm.transport import Transport
 from tests.support.dialects import AnthropicDialect
 from tests.support.transport import post
+from tests.support.waiting import HANG_S
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ async def proxy(monkeypatch):
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.7", "app.localhost"])
 async def test_this_machine_is_never_asked_through_a_proxy(peer, proxy, host):
     url = peer.url.replace("127.0.0.1", host)
-    async with Transport(connect_timeout=5) as transport:
+    async with Transport(connect_timeout=HANG_S) as transport:
         with contextlib.suppress(httpx.ConnectError):  # it listens at one of these addresses
             response, _ = await post(transport, url)
             assert response.status_code == 200
@@ -51,7 +52,7 @@ async def test_this_machine_is_never_asked_through_a_proxy(peer, proxy, host):
 @pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_a_proxy_that_refuses_is_named_without_its_password(proxy, scheme):
     address, asked = proxy
-    async with Transport(connect_timeout=5) as transport:
+    async with Transport(connect_timeout=HANG_S) as transport:
         with pytest.raises(httpx.ProxyError, match=rf"the proxy at http://{address} demands") as no:
             await post(transport, f"{scheme}://provider.invalid/v1")
     assert len(asked) == 1
@@ -72,7 +73,7 @@ async def test_a_proxy_that_refuses_is_the_operators_to_fix(proxy, prompt, caplo
 async def test_a_proxy_that_is_away_is_named(monkeypatch):
     for name in ("HTTPS_PROXY", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    async with Transport(connect_timeout=5) as transport:
+    async with Transport(connect_timeout=HANG_S) as transport:
         with pytest.raises(httpx.ConnectError, match=r"the proxy at http://127\.0\.0\.1:1 made no"):
             await post(transport, "https://provider.invalid/v1")
 
@@ -92,7 +93,7 @@ async def test_https_goes_through_the_proxy_that_the_environment_names(peer, mon
     monkeypatch.setenv("https_proxy", address)
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
-    async with Transport(connect_timeout=5) as transport:
+    async with Transport(connect_timeout=HANG_S) as transport:
         with pytest.raises(httpx.TransportError):
             await post(transport, "https://provider.invalid/v1")
     proxy.close()

@@ -11,6 +11,7 @@ from generation.llm.transport import Transport
 from generation.telemetry import metrics
 from tests.support.provider import resets, says, sends, waits_for
 from tests.support.transport import OK, post, serving
+from tests.support.waiting import HANG_S
 
 
 async def used_once(peer, transport):
@@ -31,7 +32,7 @@ async def test_a_stale_connection_is_replaced_by_a_fresh_one(peer, transport, be
 
 
 async def test_a_stale_connection_is_replaced_under_tls_as_well(authority):
-    async with serving(authority) as server, Transport(connect_timeout=5) as transport:
+    async with serving(authority) as server, Transport(connect_timeout=HANG_S) as transport:
         for behaviour in (resets, sends(b"")):
             await post(transport, server.url)
             server.script = [behaviour]

@@ -45,7 +45,7 @@ async def test_a_connection_is_used_again(peer, transport):
 
 
 async def test_closing_the_transport_closes_its_idle_connections(peer):
-    async with Transport(connect_timeout=2) as transport:
+    async with Transport(connect_timeout=HANG_S) as transport:
         await post(transport, peer.url)
         assert peer.connected == 1
     await peer.until(lambda: peer.connected == 0, "closing of the idle connection")
@@ -242,13 +242,13 @@ async def test_connecting_has_its_own_bound(peer):
 
 
 async def test_a_certificate_of_a_trusted_authority_is_accepted(authority):
-    async with serving(authority) as server, Transport(connect_timeout=5) as transport:
+    async with serving(authority) as server, Transport(connect_timeout=HANG_S) as transport:
         response, _ = await post(transport, server.url)
     assert response.status_code == 200
 
 
 async def test_a_strangers_certificate_is_refused(authority):
-    async with serving(trustme.CA()) as server, Transport(connect_timeout=5) as transport:
+    async with serving(trustme.CA()) as server, Transport(connect_timeout=HANG_S) as transport:
         with pytest.raises(httpx.ConnectError):
             await post(transport, server.url)
         assert server.requests == [], "the key was sent to a stranger"
@@ -261,7 +261,7 @@ async def test_without_certificates_http_works_and_https_trusts_nobody(
     (tmp_path / "garbage.pem").write_text("garbage")
     (tmp_path / "empty.pem").write_text("")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / bundle))
-    async with serving(authority) as secure, Transport(connect_timeout=5) as transport:
+    async with serving(authority) as secure, Transport(connect_timeout=HANG_S) as transport:
         response, _ = await post(transport, peer.url)
         assert response.status_code == 200
         with pytest.raises(httpx.ConnectError):

@@ -46,7 +46,7 @@ async def none_forgotten(_users):
 @contextlib.asynccontextmanager
 async def exporting(url: str, find_forgotten=none_forgotten, timeout_s=10.0, **settings: str):
     parsed = conf.parse({"OTEL_EXPORTER_OTLP_ENDPOINT": url, **settings})
-    async with Transport(connect_timeout=5) as transport:
+    async with Transport(connect_timeout=HANG_S) as transport:
         post = Post("the collector", url + span_export.PATH, transport, timeout_s=timeout_s)
         export = SpanExport(parsed, "0.1.0", post, find_forgotten)
         async with export.running():
