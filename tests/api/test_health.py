@@ -9,7 +9,9 @@ from django.contrib.auth import get_user_model
 
 from generation import conf
 from generation.errors import DatabaseUnavailable
+from generation.runtime import probe
 from tests.support.admin import session_of
+from tests.support.waiting import HANG_S
 
 PAGES = {"/api/v1/pool": "POOL_ACCESS", "/metrics": "METRICS_ACCESS"}
 
@@ -57,9 +59,10 @@ async def test_asking_often_asks_the_database_once(client, runtime, monkeypatch)
         await ping()
 
     monkeypatch.setattr(runtime.store, "ping", counted)
+    monkeypatch.setattr(probe, "KEPT_S", HANG_S)  # for a busy machine
     for _ in range(20):
         await client.get("/readyz")
-    assert len(pings) <= 2
+    assert len(pings) <= 1
 
 
 async def test_asking_at_once_asks_the_database_once(client, runtime, monkeypatch):
@@ -77,7 +80,7 @@ async def test_asking_at_once_asks_the_database_once(client, runtime, monkeypatc
     while not pings:
         await asyncio.sleep(0)
     asking.pop(0).cancel()  # the one that began may leave
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(0)
     may_answer.set()
     answers = await asyncio.gather(*asking)
     assert {answer.status_code for answer in answers} == {200}

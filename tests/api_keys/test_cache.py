@@ -181,12 +181,12 @@ async def test_a_frozen_database_is_waited_for_within_its_bound(runtime, cache, 
 async def test_revocation_and_expiry_reach_every_process_within_half_a_minute(serve, orm):
     """The processes' half a minute is short here; that it is one is shown by the clock above."""
     revoked, expiring, kept = await amake_key(), await amake_key(), await amake_key()
-    hasty = {
-        "application": "tests.support.hasty:application",
+    paced = {
+        "application": "tests.support.paced:application",
         "KEPT_S": "3",
         "STACCATO_API_KEYS_REQUIRED": "1",
     }
-    async with serve(**hasty) as one, serve(**hasty) as other:
+    async with serve(**paced) as one, serve(**paced) as other:
         ports = (one.port, other.port)
 
         async def statuses(key: str) -> list[int]:

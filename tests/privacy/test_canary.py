@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 import json
+from pathlib import Path
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -18,6 +19,7 @@ from tests.support import http
 from tests.support.admin import get, log_in
 from tests.support.dialects import AnthropicDialect
 from tests.support.locks import locked
+from tests.support.waiting import until
 
 DIALECT = AnthropicDialect()
 USERS = {1: "full", 2: "redacted", 3: "hashed", 4: "metadata"}
@@ -99,6 +101,10 @@ def found_in(places: dict[str, str], kind: str) -> set[tuple[str, str]]:
     }
 
 
+def texts_of(folder: Path, kind: str) -> str:
+    return "".join(path.read_text() for path in folder.glob(f"*.{kind}"))
+
+
 @pytest.mark.filterwarnings("ignore:Overriding get_action_choices")
 @pytest.mark.parametrize("keys", ["", f"k1:{KEY}"], ids=["plain", "encrypted"])
 async def test_a_text_is_found_only_where_its_mode_says(
@@ -107,7 +113,7 @@ async def test_a_text_is_found_only_where_its_mode_says(
     llm.behave = echo
     await sync_to_async(give_modes)()
     where = {"STACCATO_JOURNAL_DIR": str(tmp_path), "STACCATO_BODY_KEYS": keys}
-    how = {"STACCATO_WRITE_TIMEOUT": "0.3", "LLM_MAX_ATTEMPTS": "1", "LOG_LEVEL": "DEBUG"}
+    how = {"STACCATO_WRITE_TIMEOUT": "2", "LLM_MAX_ATTEMPTS": "1", "LOG_LEVEL": "DEBUG"}
     async with serve(**where, **how) as running:
         # One alarm a minute is logged: the strictest user's.
         await ask(running, 4, "alarm")
@@ -124,7 +130,7 @@ async def test_a_text_is_found_only_where_its_mode_says(
             assert canary(mode, "keyed") in again.json()["result"]
         async with locked(database_url, "generation_generationlog"):
             await asyncio.gather(*(ask(running, user, "answer") for user in USERS))
-            journal = "".join(path.read_text() for path in tmp_path.glob("*.journal"))
+            journal = texts_of(tmp_path, "journal")
         await running.until_pool(lambda now: now["journal"]["rows"] == 0, "the replay")
         await sql.execute("ALTER TABLE generation_generationlog"
                           " ADD CONSTRAINT odd CHECK (request_id <> 'odd') NOT VALID")  # fmt: skip
@@ -133,7 +139,9 @@ async def test_a_text_is_found_only_where_its_mode_says(
                 await ask(running, user, "answer", **{"X-Request-ID": "odd"})
         finally:
             await sql.execute("ALTER TABLE generation_generationlog DROP CONSTRAINT odd")
-        refused = "".join(path.read_text() for path in tmp_path.glob("*.refused"))
+        count = len(USERS)
+        await until(lambda: texts_of(tmp_path, "refused").count('"v":2') == count, "set aside")
+        refused = texts_of(tmp_path, "refused")
         metrics = (await http.request(running.port, "GET", "/metrics")).body.decode()
         pool, log = str(await running.pool()), running.log
     assert refused.count('"v":2') == journal.count('"v":2') == len(USERS)

@@ -15,9 +15,10 @@ from uvicorn.server import ServerState
 
 from generation.asgi import get_service
 from generation.rollups.upkeep import Rollups
-from generation.runtime import startup
+from generation.runtime import probe, startup
 from generation.runtime.process import Runtime
 from tests.support.service import Served
+from tests.support.waiting import HANG_S
 
 
 @contextlib.contextmanager
@@ -26,6 +27,7 @@ def quiet_runtimes():
 
     Each served process does both. Here they would take more of a core than most tests do, and
     their statements would run among those that a test counts, and meet the emptying of the tables.
+    A busy machine is no reason to be unready.
     """
 
     async def nothing(*_args: Any) -> list[str]:
@@ -35,6 +37,7 @@ def quiet_runtimes():
         patch.setattr(startup, "prepare", nothing)
         patch.setattr(Runtime, "tidy_up", nothing)
         patch.setattr(Rollups, "run", nothing)
+        patch.setattr(probe, "TIMEOUT_S", HANG_S)
         yield
 
 

@@ -16,6 +16,7 @@ from tests.support.dialects import OpenAIDialect
 from tests.support.keys import amake_key, bearer
 from tests.support.provider import streams
 from tests.support.upstream import latest_row, serving
+from tests.support.waiting import HANG_S
 
 OPENAI = OpenAIDialect()
 RESPONSES = "/u/5/v1/responses"
@@ -241,6 +242,8 @@ async def test_another_process_knows_that_it_runs_and_has_it_when_it_has_ended(
     llm.behave = gated(gate := asyncio.Event())
     environment = {
         "STACCATO_JOURNAL_DIR": str(tmp_path),  # shared, so they are one deployment
+        "application": "tests.support.paced:application",
+        "ASK_LIMIT_S": str(HANG_S),
         "LLM_PROVIDER": "openai",
         "LLM_MODEL": OPENAI.model,
         "OPENAI_API_KEY": "test-key",
