@@ -8,7 +8,6 @@ import httpx
 import pytest
 from asgiref.sync import sync_to_async
 from axes.models import AccessAttempt
-from axes.utils import reset
 from django.conf import settings as django_settings
 from django.contrib.auth import get_user_model
 from django.test import Client
@@ -31,8 +30,6 @@ pytestmark = pytest.mark.usefixtures("committed")
 def _no_attempts(committed, settings, monkeypatch):
     settings.AXES_FAILURE_LIMIT = LIMIT
     monkeypatch.setattr(lockout, "ACCOUNT_LIMIT", ACCOUNT_LIMIT)
-    yield
-    reset()
 
 
 @pytest.fixture

@@ -132,7 +132,6 @@ def test_pages_say_up_to_when_their_figures_go_and_if_that_is_long_ago(busy):
 
 
 def test_pages_say_what_to_do_where_there_is_nothing_to_show(staff):
-    Maintenance.objects.all().delete()
     for page in (DASHBOARD, ERRORS):
         assert "manage.py staccato_maintain" in get(staff, page).html
     assert get(staff, "/admin/").context["figures"] == {}

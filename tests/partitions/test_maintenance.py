@@ -36,7 +36,6 @@ async def parted(sql):
     await sql.execute("DROP TABLE parted")
     for (name,) in await sql.fetch(TABLES):
         await sql.execute(f"DROP TABLE {name}")
-    await sql.execute("DELETE FROM generation_maintenance")
 
 
 @contextlib.asynccontextmanager

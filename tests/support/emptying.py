@@ -22,6 +22,8 @@ FILLED = [
     "generation_rollup",
     "generation_spend",
     "generation_spender",
+    "generation_maintenance",  # a killed process leaves its leases
+    "axes_accessattempt",
     "auth_user",
 ]
 # Those and all that refer to them, as TRUNCATE … CASCADE finds them, each with its sequence.

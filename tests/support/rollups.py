@@ -10,7 +10,6 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections
-from sqlalchemy import text
 
 from generation import conf
 from generation.database.engine import Database
@@ -27,11 +26,6 @@ TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tok
 Sums = dict[tuple[Any, ...], tuple[Any, ...]]
 
 
-_END_LEASE = text("""
-    UPDATE generation_maintenance SET leased_until = statement_timestamp() WHERE task = 'rollups'
-""")
-
-
 def _opened() -> contextlib.AbstractAsyncContextManager[Database]:
     return Database.open(conf.load(), connections.settings["default"], strict=True)
 
@@ -45,7 +39,6 @@ async def keeping() -> AsyncIterator[Rollups]:
 
 async def catch_up() -> None:
     async with _opened() as database:
-        await database.run(_END_LEASE)  # a process that a test has killed may have left it
         assert await Rollups(database, conf.load()).follow(every=NOW, limit_s=60)
 
 
