@@ -55,8 +55,8 @@ def test_each_partition_shows_with_its_size_and_its_last_day(staff):
     assert "process 7 on h" in html
     week = re.search(r'<tr title="generation_generationlog_20260126">.*?</tr>', html).group()
     assert "2026-01-26 – 2026-02-01" in week
-    assert "<td>1</td>" in week, week
-    assert "KB" in week
+    assert "<td>1</td>" in week
+    assert re.search(r"[KM]B</td>", week)
     assert "partitions made ahead" in html
     assert "partitions end on" not in html
     assert f'href="{STORAGE}"' in get(staff, LOGS).html, "the sidebar leads to it"
