@@ -17,6 +17,7 @@ from tests.support import service
 from tests.support.admin import session_of
 from tests.support.dialects import AnthropicDialect
 from tests.support.provider import Provider, says
+from tests.support.waiting import HANG_S
 
 FLAGS = [
     "--no-sandbox",
@@ -31,8 +32,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 # All tests here share a loop, since they share what lives in it: a browser takes seconds of a core
-# to start, and a service one more. Both end with the last of them: elsewhere, a service counts the
-# requests of its siblings, and this would be one.
+# to start, and a service one more. Both end with the last of them.
 shared = pytest_asyncio.fixture(scope="package", loop_scope="session")
 
 
@@ -53,7 +53,9 @@ async def browser():
             executable_path=chromium, headless=True, args=FLAGS
         )
         # One context keeps the style sheets and scripts that each page asks for.
-        yield await opened.new_context(reduced_motion="reduce")
+        context = await opened.new_context(reduced_motion="reduce")
+        context.set_default_timeout(HANG_S * 1000)
+        yield context
         await opened.close()
 
 

@@ -4,7 +4,7 @@ Each page is also looked at in a wide window, in the dark."""
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import shlex
 from urllib.parse import urlsplit
 
@@ -13,6 +13,7 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import Group
 from django.db import connection
+from playwright.async_api import TimeoutError as PlaywrightTimeout
 
 from generation.models import ApiKey, Profile
 from tests.support import http
@@ -66,13 +67,9 @@ async def check(person, path: str) -> None:
         await page.evaluate(DARKEN, is_dark)
         width, window = await page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
         assert width <= window, f"{path}, {look}, is too wide: {await page.evaluate(TOO_WIDE)}"
-        unseen = await page.evaluate(UNSEEN)
-        for _ in range(100):
-            if not unseen:
-                break
-            await asyncio.sleep(0.1)  # the sidebar moves when the window does
-            unseen = await page.evaluate(UNSEEN)
-        assert unseen == [], (path, look)
+        with contextlib.suppress(PlaywrightTimeout):  # the sidebar moves when the window does
+            await page.wait_for_function(f"!({UNSEEN})().length")
+        assert await page.evaluate(UNSEEN) == [], (path, look)
     await page.set_viewport_size(PHONE)
     await page.evaluate(DARKEN, False)
     assert person.faults == [], path

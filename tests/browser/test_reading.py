@@ -44,7 +44,7 @@ async def test_who_may_not_read_texts_is_told_so(visitor):
         for size in (WIDE, PHONE):
             await page.set_viewport_size(size)
             with contextlib.suppress(PlaywrightTimeout):  # the sidebar moves when the window does
-                await page.wait_for_function(f"{FITS} && !({HIDDEN})().length", timeout=5000)
+                await page.wait_for_function(f"{FITS} && !({HIDDEN})().length")
             assert await page.evaluate(FITS), (path, size)
             assert await page.evaluate(HIDDEN) == [], (path, size)
         assert visitor.faults == [], path

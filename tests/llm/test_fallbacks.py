@@ -79,11 +79,11 @@ def slow_failure(seconds):
 
 @pytest.mark.parametrize(
     "behaviour",
-    [says(429, b"", retry_after="1.4"), slow_failure(0.9)],
+    [says(429, b"", retry_after="4.3"), slow_failure(2.7)],
     ids=["a long Retry-After", "slow failures"],
 )
 async def test_retries_do_not_eat_the_fallbacks_share(behaviour):
-    async with two_providers(LLM_TIMEOUT=1.5) as (llm, one, two):
+    async with two_providers(LLM_TIMEOUT=4.5) as (llm, one, two):
         one.behave = behaviour
         two.behave = waits_a_little
         assert (await llm.complete(PROMPT)).require_reply().text == "second"
@@ -98,7 +98,7 @@ async def test_each_fallback_has_its_share_however_many_hang_before_it(monkeypat
     # A busy machine's stalls would lengthen the first two by half a second each.
     monkeypatch.setattr("generation.timing.GRACE_S", 0.0)
     settings = {"LLM_FALLBACKS": "openai:some-model,simulated", "LLM_SIMULATED_LATENCY": "0"}
-    async with two_providers(LLM_TIMEOUT=2, **settings) as (llm, one, two):
+    async with two_providers(LLM_TIMEOUT=6, **settings) as (llm, one, two):
         one.behave = two.behave = hangs
         outcome = await llm.complete(PROMPT)
     assert outcome.reply is not None

@@ -124,11 +124,11 @@ async def test_the_deadline_holds_against_silence_and_drips(client, server, prom
 
 async def test_one_attempt_has_a_bound_of_its_own(client, server, prompt):
     server.script = [drips]
-    async with client(LLM_TIMEOUT=10, LLM_ATTEMPT_TIMEOUT=0.5) as llm:
+    async with client(LLM_TIMEOUT=120, LLM_ATTEMPT_TIMEOUT=0.5) as llm:
         outcome = await llm.complete(prompt)
     assert outcome.reply is not None
     assert slugs(outcome.attempts) == ["llm-timed-out", ""]
-    assert 500 <= outcome.attempts[0].ms < 5000
+    assert 500 <= outcome.attempts[0].ms < HANG_S * 1000
 
 
 async def test_the_deadline_is_over_all_attempts(client, server, prompt):

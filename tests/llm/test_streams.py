@@ -203,7 +203,7 @@ async def test_an_endless_answer_is_ended(streaming, server, dialect):
             await asyncio.sleep(0.01)
 
     server.behave = goes_on
-    async with streaming(LLM_STREAM_TIMEOUT=0.5) as call:
+    async with streaming(LLM_STREAM_TIMEOUT=1) as call:
         outcome = await call.outcome()
         await server.until(lambda: server.connected == 0, "closing")
     assert type(outcome.error) is errors.StreamTooLong

@@ -108,7 +108,7 @@ async def abandon_all(opened, answers) -> None:
 
 
 async def test_a_closing_runtime_finishes_what_is_in_flight(users, orm, configured):
-    configured(LLM_SIMULATED_LATENCY="0.5")
+    configured(LLM_SIMULATED_LATENCY="1.5")
     async with in_process_client() as client:
         async with Runtime.open() as opened:
             answers = [asyncio.create_task(client.post(GENERATE)) for _ in range(5)]
