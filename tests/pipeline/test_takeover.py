@@ -221,12 +221,12 @@ async def test_a_key_that_could_not_be_freed_is_freed_at_the_latest_when_the_pro
 async def test_retry_after_says_how_long_another_processs_lease_still_has(runtime):
     assert (await runtime.store.claims.claim(make_claim())).won
     asked = fingerprint(a_request(), runtime.idempotency._hash)
-    for seconds, header in ((3600, "60"), (7, "7"), (0.5, "1")):
+    for seconds, least, most in ((3600, 60, 60), (40, 20, 40), (1, 1, 1)):
         await IdempotencyKey.objects.aupdate(leased_until=Now() + timedelta(seconds=seconds))
         with pytest.raises(IdempotencyKeyReused):  # it is another request's
             await runtime.idempotency.once(a_request(), never)
         await IdempotencyKey.objects.aupdate(fingerprint=asked)
         with pytest.raises(IdempotencyKeyInUse) as caught:
             await runtime.idempotency.once(a_request(), never)
-        assert caught.value.retry_after_header == header
+        assert least <= int(caught.value.retry_after_header) <= most
         await IdempotencyKey.objects.aupdate(fingerprint="")
