@@ -8,7 +8,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from generation.partitions.catalog import Found, Partition
@@ -29,11 +29,6 @@ MOMENTS = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=ZON
 LENGTHS = st.sampled_from([DAY, WEEK])
 
 
-# A busy machine is no fault of the code.
-SLOW_IS_FINE = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
-
-@SLOW_IS_FINE
 @given(MOMENTS, st.integers(0, (1 << 80) - 1), LENGTHS)
 def test_an_id_lies_in_the_interval_of_its_moment(moment, random_bits, every):
     interval = interval_at(moment, every)
@@ -44,7 +39,6 @@ def test_an_id_lies_in_the_interval_of_its_moment(moment, random_bits, every):
     assert interval_at(interval.ends_at, every).start == interval.end
 
 
-@SLOW_IS_FINE
 @given(MOMENTS, st.timedeltas(timedelta(0), timedelta(days=100)), LENGTHS)
 def test_intervals_follow_each_other_without_a_gap(since, length, every):
     found = list(intervals(since, since + length, every))
@@ -53,7 +47,6 @@ def test_intervals_follow_each_other_without_a_gap(since, length, every):
     assert all(one.end == next_.start for one, next_ in itertools.pairwise(found))
 
 
-@SLOW_IS_FINE
 @given(MOMENTS, MOMENTS)
 def test_rows_of_one_day_share_both_their_partitions(one, other):
     same_day = day_number(first_id(one)) == day_number(first_id(other))
@@ -74,7 +67,7 @@ def test_an_id_of_any_time_has_a_moment(key):
     assert moment_of(key).tzinfo is UTC
 
 
-@settings(SLOW_IS_FINE, max_examples=30)
+@settings(max_examples=30)
 @given(MOMENTS, LENGTHS, st.integers(2, 400))
 def test_what_is_planned_is_all_there_is_to_do(now, every, days):
     """Whatever there was: after the plan, a row of any storable moment has a partition."""

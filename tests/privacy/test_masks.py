@@ -59,7 +59,7 @@ def test_credentials_are_masked_after_the_word_that_announces_them():
     assert mask("Authorization: Bearer abcdefghij0123456789") == "Authorization: Bearer [secret]"
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(WORDS, st.sampled_from(EXAMPLES)), max_size=8))
 def test_nothing_private_survives_beside_its_neighbours(parts):
     text = " ".join(" ".join([*words, private, "."]) for words, (_kind, private) in parts)
@@ -69,13 +69,12 @@ def test_nothing_private_survives_beside_its_neighbours(parts):
         assert all(word in shown for word in words)
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.text(alphabet="aA1 .:@-+()\n/49s_k", max_size=200))
 def test_masking_again_finds_nothing_that_was_left(text):
     assert mask(mask(text)) == mask(text)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(-40, 40), st.sampled_from(EXAMPLES))
 def test_what_lies_across_the_cut_is_masked_or_cut_as_a_whole(shift, example):
     _kind, private = example
