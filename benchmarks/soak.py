@@ -45,6 +45,7 @@ SETTINGS = {
     "LLM_ATTEMPT_TIMEOUT": "2",
     "DB_POOL_TIMEOUT": "2",
     "DB_COMMAND_TIMEOUT": "4",
+    "STACCATO_WRITE_TIMEOUT": "2",
     "LOG_LEVEL": "WARNING",
     # Less than the rows of the requests in flight, so that it fills up.
     "STACCATO_JOURNAL_MAX_BYTES": "262144",
@@ -131,7 +132,7 @@ class Soak:
     async def _idle_state(self, living: Worker) -> State:
         await self.callers.pause()
         await living.service.until_pool(
-            lambda pool: not pool["requests_in_flight"], "the last requests", 30
+            lambda pool: not pool["requests_in_flight"], "the last requests"
         )
         await asyncio.sleep(IDLE_S)
         return await State.of(living, urlsplit(self.provider.server.url).port)
