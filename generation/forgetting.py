@@ -1,7 +1,8 @@
 """Forgets a user: what they wrote, and what was answered, goes; what it cost stays.
 
 The tombstone comes first. From then on, rows of the user are stored without texts: those in flight,
-in a journal of any host, and among the dead letters.
+in a journal of any host, and among the dead letters; also those of operators who have sent a prompt
+of the user's again.
 """
 
 from __future__ import annotations

@@ -136,6 +136,7 @@ class GenerationRequest:
     timeout: float | None = None  # seconds for the LLM, within LLM_TIMEOUT
     effects: tuple[Effect, ...] = ()  # of the row's insertion
     replay_of: UUID | None = None  # the row whose prompt this is
+    author_id: UserKey | None = None  # of a replay: whose texts they are
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +270,7 @@ class LogRow:
     max_tokens: int | None = None
     trace_id: str = ""
     replay_of: UUID | None = None
+    author_id: UserKey | None = None  # of a replay: whose texts they are; not stored
     metadata: Mapping[str, str] = field(default_factory=dict)
     # Of a stream: from the request's arrival to the first content; None if none came.
     is_streamed: bool = False

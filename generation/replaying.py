@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from generation import conf
+from generation import conf, user_keys
 from generation.conversation import (
     NO_OPTIONS,
     Image,
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from generation.conversation import Part
+    from generation.records import UserKey
 
 PERMISSION = "generation.replay"
 _SENT = ("prompt", "system", "conversation")
@@ -47,6 +48,7 @@ class Replay:
     """What is sent again."""
 
     of: UUID
+    author_id: UserKey | None  # of the first: whose texts they are
     prompt: str | None  # None: the messages are all
     system: str
     messages: tuple[Message, ...]
@@ -77,10 +79,13 @@ def read(log: GenerationLog) -> Replay:
         raise NotReplayable("the log has no prompt of it")
     if log.status == GenerationLog.Status.SUCCEEDED and not (body.result or body.blocks):
         raise NotReplayable("it asked for no text, but e.g. for embeddings")
-    profile = Profile.objects.filter(pk=log.user_id).values_list("log_content", flat=True)
+    first = log  # all replays of one prompt are beside it
+    if log.replay_of:
+        first = GenerationLog.objects.filter(pk=log.replay_of).first() or log
+    profile = Profile.objects.filter(pk=first.user_id).values_list("log_content", flat=True)
     return Replay(
-        # All replays of one prompt are beside the first.
         of=log.replay_of or log.pk,
+        author_id=user_keys.key_of(first.user_id),
         prompt=None if messages else prompt,
         system=system,
         messages=messages,

@@ -112,7 +112,7 @@ def _chosen(logs: LogList) -> list[Choice]:
     asked = logs.asked
     texts = {
         name: f"{label(name)}: {getattr(asked, name)}"
-        for name in ("q", "user", "api_key", *DIMENSIONS, "stop_reason", "words")
+        for name in ("q", "user", "api_key", *DIMENSIONS, "http_status", "stop_reason", "words")
         if getattr(asked, name)
     }
     if asked.cost_min:

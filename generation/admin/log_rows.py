@@ -15,6 +15,7 @@ from generation.admin.log_steps import FILTERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from decimal import Decimal
 
     from django.utils.safestring import SafeString
 
@@ -56,7 +57,7 @@ def _cells(logs: LogList, *, with_prompts: bool) -> Iterator[tuple[object, ...]]
             log.model,
             _prompt(log) if with_prompts else "",
             columns.tokens(log.total_tokens),
-            "–" if log.cost_usd is None else f"${log.cost_usd:.4f}",
+            _cost(log.cost_usd),
             f"{log.latency_ms / 1000:.2f} s",
         )
 
@@ -72,6 +73,12 @@ def _status(log: GenerationLog) -> SafeString:
     if not log.error_type:
         return label
     return format_html('{}<span class="log-aside">{}</span>', label, log.error_type)
+
+
+def _cost(cost: Decimal | None) -> str:
+    if cost is None:
+        return "–"
+    return f"${cost:.4f}" if cost else "$0"
 
 
 def _prompt(log: GenerationLog) -> SafeString:

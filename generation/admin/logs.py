@@ -5,7 +5,6 @@ Texts are shown to those who may read them, and read after the access is recorde
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
@@ -29,7 +28,6 @@ from generation.admin.theme import STYLES
 from generation.log_search.search import Place
 from generation.models import GenerationBody, GenerationLog
 from generation.privacy.encryption import KeyRing
-from generation.records import Attempt
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -160,7 +158,6 @@ class GenerationLogAdmin(OverviewPages, SavedViews, ExportPages, Replays, ReadOn
             "output_tokens": columns.tokens(log.output_tokens),
             "cached_tokens": columns.tokens(log.cache_read_tokens),
             "max_tokens": columns.tokens(log.max_tokens),
-            "attempts": attempts_table(log.attempts),
             "fall": attempts.drawn(log),
         }
         return super().render_change_form(request, context, *args, **kwargs)
@@ -168,14 +165,6 @@ class GenerationLogAdmin(OverviewPages, SavedViews, ExportPages, Replays, ReadOn
 
 def cost_of(log: GenerationLog) -> str:
     """Returns the cost with its price, and whether more was charged to its caller's limits."""
-    cost = "unknown" if log.cost_usd is None else f"${log.cost_usd.normalize():f}"
+    cost = "–" if log.cost_usd is None else f"${log.cost_usd.normalize():f}"
     price = f" (at {log.price} per million)" if log.price else ""
     return f"{cost}{price}{', charge assumed' if log.is_cost_assumed else ''}"
-
-
-def attempts_table(made: Any) -> dict[str, Any]:
-    """Returns the attempts as a table, in the order of `Attempt`: jsonb keeps no order of keys."""
-    rows = [row for row in made if isinstance(row, dict)] if made else []
-    keys = dict.fromkeys(field.name for field in fields(Attempt))
-    keys |= dict.fromkeys(key for row in rows for key in row)
-    return {"headers": list(keys), "rows": [[row.get(key) for key in keys] for row in rows]}

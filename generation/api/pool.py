@@ -1,4 +1,4 @@
-"""The connection pool's page, for operators."""
+"""The connection pool's figures, for operators: now, and over the last two minutes."""
 
 from __future__ import annotations
 
@@ -31,3 +31,15 @@ async def pool(request: HttpRequest) -> HttpResponse:
     if is_watched:
         response["Cache-Control"] = f"private, max-age={now.pool_watchers.wait_s()}"
     return response
+
+
+async def pool_history(request: HttpRequest) -> HttpResponse:
+    """How many requests were in flight and connections checked out in all processes of this
+    deployment on this host, at each of the last 120 seconds: the sum at the same second.
+
+    One look per second, so what lasts for milliseconds is rarely met. Processes that have ended
+    are not in it. The figures are a second old at most."""
+    await require_operator(request, "pool")
+    now = runtime.current()
+    page = await now.arun(now.history_json.within(OLDEST_S))
+    return HttpResponse(page, content_type="application/json")

@@ -114,6 +114,7 @@ async def replay(request: Request, generation_id: UUID) -> HttpResponse:
         max_tokens=asked.replay.max_tokens,
         grant=asked.replay.grant,
         replay_of=asked.replay.of,
+        author_id=asked.replay.author_id,
     )
     call = request.place.start(wanted)
     with contextlib.suppress(LLMError):  # the row has it

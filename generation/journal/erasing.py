@@ -28,6 +28,8 @@ BLANK: dict[str, Any] = {
     **dict.fromkeys(("request_id", "trace_id"), ""),
     "metadata": {},
 }
+# The same of a row that is an operator's, who has sent the user's prompt again.
+BLANK_TEXTS: dict[str, Any] = dict.fromkeys(TEXTS, "")
 
 
 class Left(NamedTuple):
@@ -110,10 +112,18 @@ def _count(records: Any, user_id: UserKey) -> int:
 
 def _has_words(record: dict[str, Any], user_id: UserKey) -> bool:
     row = record.get("row")
-    if not isinstance(row, dict) or row.get("user_id") != user_id:
+    if not isinstance(row, dict):
         return False
-    entailed = record.get("claim") or record.get("effects")
-    return bool(entailed) or any(row.get(name) for name in BLANK)
+    if row.get("user_id") == user_id and (record.get("claim") or record.get("effects")):
+        return True
+    return any(row.get(name) for name in _blank_of(row, user_id))
+
+
+def _blank_of(row: dict[str, Any], user_id: UserKey) -> dict[str, Any]:
+    """Returns by field what is left of the user's words in a row."""
+    if row.get("user_id") == user_id:
+        return BLANK
+    return BLANK_TEXTS if row.get("author_id") == user_id else {}
 
 
 def _blank(records: Any, user_id: UserKey) -> list[bytes]:
@@ -123,7 +133,7 @@ def _blank(records: Any, user_id: UserKey) -> list[bytes]:
         lines.encode(
             {
                 **{name: value for name, value in record.items() if name != "effects"},
-                "row": {**record["row"], **_fields_of(record["row"])},
+                "row": {**record["row"], **_fields_of(record["row"], user_id)},
                 "claim": None,
             }
             if _has_words(record, user_id)
@@ -133,6 +143,6 @@ def _blank(records: Any, user_id: UserKey) -> list[bytes]:
     ]
 
 
-def _fields_of(row: dict[str, Any]) -> dict[str, Any]:
+def _fields_of(row: dict[str, Any], user_id: UserKey) -> dict[str, Any]:
     """Only those that the row has: an older version knew fewer."""
-    return {name: empty for name, empty in BLANK.items() if name in row}
+    return {name: empty for name, empty in _blank_of(row, user_id).items() if name in row}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from django.db.models import Q, Sum
 from django.utils.timezone import localtime, now
 
-from generation.log_search.guide import rolled
+from generation.log_search.guide import rolled, with_http_status
 from generation.models import GenerationLog, Rollup
 from generation.partitions.intervals import moment_of
 from generation.rollups.buckets import ROLLUP_LENGTHS, ceiling, floor
@@ -54,9 +54,11 @@ def count(asked: Selection) -> Counts:
     else:
         is_known = True
     is_known &= _has_all(rolled(), since)
-    is_known &= asked.names <= {*DIMENSIONS, "since", "until"}
+    is_known &= asked.names <= {*DIMENSIONS, "http_status", "since", "until"}
     grouped = (
-        Rollup.objects.filter(within(since, until, is_open=asked.until is None))
+        Rollup.objects.filter(
+            with_http_status(asked), within(since, until, is_open=asked.until is None)
+        )
         .values_list(*DIMENSIONS)
         .annotate(found=Sum("requests"))
     )

@@ -11,11 +11,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
-from django.db.models import Sum
+from django.db.models import Q, Sum
 from django.utils.timezone import now
 
 from generation import conf
-from generation.log_search.selection import CLOCK_STEP
+from generation.log_search.selection import CLOCK_STEP, NO_HTTP_STATUS
 from generation.models import Maintenance, Rollup
 from generation.partitions.intervals import DAY, ZERO_ID, first_id, interval_at, moment_of
 from generation.partitions.words import SETTLED
@@ -37,7 +37,7 @@ KEPT = timedelta(days=180)
 IN_FLIGHT = timedelta(minutes=10)
 DIMENSIONS = ("provider", "model", "status", "error_type")
 # With any of these, the rollups say more than that the service was used.
-GUIDED = {"provider", "model", "error_type"}
+GUIDED = {"provider", "model", "error_type", "http_status"}
 FEW, SPARSE = 40, 4  # of so many buckets, one in four
 AT_ONCE = 300  # ranges of a statement
 
@@ -186,7 +186,14 @@ class OnlyWhere:
 def _buckets(asked: Selection) -> QuerySet[Rollup]:
     """Returns the five minutes that have such rows, by what the rollups know of them."""
     known = {name: getattr(asked, name) for name in DIMENSIONS if getattr(asked, name)}
-    return Rollup.objects.filter(minutes=MINUTES, **known)
+    return Rollup.objects.filter(with_http_status(asked), minutes=MINUTES, **known)
+
+
+def with_http_status(asked: Selection) -> Q:
+    """Returns the condition for the rollups of an HTTP status, if one is asked for."""
+    if not asked.http_status:
+        return Q()
+    return Q(http_status=0 if asked.http_status == NO_HTTP_STATUS else asked.http_status)
 
 
 def is_sparse(asked: Selection) -> bool:

@@ -51,6 +51,12 @@ class Migration(migrations.Migration):
                 ("last_at", models.DateTimeField(help_text="When the last request arrived.")),
                 ("requests", models.BigIntegerField()),
                 ("priced", models.BigIntegerField(help_text="Those of which the cost is known.")),
+                (
+                    "unpriced",
+                    models.BigIntegerField(
+                        help_text="Those that have an answer or tokens, but no known cost."
+                    ),
+                ),
                 ("retried", models.BigIntegerField(help_text="Those with more than one attempt.")),
                 (
                     "fell_back",
@@ -105,6 +111,13 @@ class Migration(migrations.Migration):
                 ("model", models.CharField(max_length=200)),
                 ("requests", models.BigIntegerField()),
                 ("failed", models.BigIntegerField(help_text="Those that did not succeed.")),
+                ("priced", models.BigIntegerField(help_text="Those of which the cost is known.")),
+                (
+                    "unpriced",
+                    models.BigIntegerField(
+                        help_text="Those that have an answer or tokens, but no known cost."
+                    ),
+                ),
                 ("input_tokens", models.DecimalField(decimal_places=0, max_digits=38)),
                 ("output_tokens", models.DecimalField(decimal_places=0, max_digits=38)),
                 ("cost_usd", models.DecimalField(decimal_places=9, max_digits=38)),
@@ -149,6 +162,13 @@ class Migration(migrations.Migration):
                 ),
                 ("requests", models.BigIntegerField()),
                 ("failed", models.BigIntegerField(help_text="Those that did not succeed.")),
+                ("priced", models.BigIntegerField(help_text="Those of which the cost is known.")),
+                (
+                    "unpriced",
+                    models.BigIntegerField(
+                        help_text="Those that have an answer or tokens, but no known cost."
+                    ),
+                ),
                 ("input_tokens", models.DecimalField(decimal_places=0, max_digits=38)),
                 ("output_tokens", models.DecimalField(decimal_places=0, max_digits=38)),
                 ("cost_usd", models.DecimalField(decimal_places=9, max_digits=38)),

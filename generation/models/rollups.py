@@ -12,6 +12,9 @@ from django.db import models
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
 
+PRICED = "Those of which the cost is known."
+UNPRICED = "Those that have an answer or tokens, but no known cost."
+
 
 class IntegerArray(models.Field):  # type: ignore[type-arg]  # not generic at run time
     """An array of integers. Django's own would ask a project for `django.contrib.postgres`."""
@@ -62,7 +65,8 @@ class Rollup(models.Model):
     first_at = models.DateTimeField(help_text="When the first request arrived.")
     last_at = models.DateTimeField(help_text="When the last request arrived.")
     requests = models.BigIntegerField()
-    priced = models.BigIntegerField(help_text="Those of which the cost is known.")
+    priced = models.BigIntegerField(help_text=PRICED)
+    unpriced = models.BigIntegerField(help_text=UNPRICED)
     retried = models.BigIntegerField(help_text="Those with more than one attempt.")
     fell_back = models.BigIntegerField(
         help_text="Those whose last attempt asked another model than the first."
@@ -109,6 +113,8 @@ class Spend(models.Model):
     model = models.CharField(max_length=200)
     requests = models.BigIntegerField()
     failed = models.BigIntegerField(help_text="Those that did not succeed.")
+    priced = models.BigIntegerField(help_text=PRICED)
+    unpriced = models.BigIntegerField(help_text=UNPRICED)
     input_tokens = models.DecimalField(max_digits=38, decimal_places=0)
     output_tokens = models.DecimalField(max_digits=38, decimal_places=0)
     cost_usd = models.DecimalField(max_digits=38, decimal_places=9)
@@ -138,6 +144,8 @@ class Spender(models.Model):
     key = models.TextField(help_text="As in `Spend`: of the user, or of the API key.")
     requests = models.BigIntegerField()
     failed = models.BigIntegerField(help_text="Those that did not succeed.")
+    priced = models.BigIntegerField(help_text=PRICED)
+    unpriced = models.BigIntegerField(help_text=UNPRICED)
     input_tokens = models.DecimalField(max_digits=38, decimal_places=0)
     output_tokens = models.DecimalField(max_digits=38, decimal_places=0)
     cost_usd = models.DecimalField(max_digits=38, decimal_places=9)

@@ -63,6 +63,7 @@ def from_outcome(
         max_tokens=prompt.max_tokens or None,
         trace_id=request.trace.trace_id,
         replay_of=request.replay_of,
+        author_id=request.author_id,
         metadata=request.metadata,
         is_streamed=request.is_streamed,
         first_token_ms=None if first_at is None else round((first_at - request.started) * 1000),

@@ -24,13 +24,21 @@ if TYPE_CHECKING:
 
 _ROLLUP_KEY = ("bucket", "provider", "model", "status", "error_type", "http_status")
 _MOMENTS = "min(first_at) AS first_at, max(last_at) AS last_at"
-_COUNTS = ("requests", "priced", "retried", "fell_back")
+_COUNTS = ("requests", "priced", "unpriced", "retried", "fell_back")
 _TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
 _VALUES = (*_COUNTS, *_TOKENS, "cost_usd")
 _HISTOGRAMS = ("latency_steps", "latency_counts", "llm_latency_steps", "llm_latency_counts")
 _SPEND_KEY = ("hour", "user_key", "api_key_id", "provider", "model")
 _SPENDER_KEY = ("minutes", "bucket", "kind", "key")
-_SPEND_SUMS = ("requests", "failed", "input_tokens", "output_tokens", "cost_usd")
+_SPEND_SUMS = (
+    *("requests", "failed", "priced", "unpriced"),
+    *("input_tokens", "output_tokens", "cost_usd"),
+)
+# A failure without tokens cost nothing, so it lacks no price.
+_PRICING = """count(cost_usd) AS priced,
+    count(*) FILTER (
+        WHERE cost_usd IS NULL AND (status = 'succeeded' OR input_tokens > 0 OR output_tokens > 0)
+    ) AS unpriced"""
 
 
 def _commas(names: Iterable[str]) -> str:
@@ -120,7 +128,7 @@ def _rollup_of_log(minutes: int) -> str:
         created_at AS first_at, created_at AS last_at, user_id
     FROM generation_generationlog
     WHERE {_within("created_at")}"""
-    sums = f"""count(*) AS requests, count(cost_usd) AS priced,
+    sums = f"""count(*) AS requests, {_PRICING},
     count(*) FILTER (WHERE is_retried) AS retried,
     count(*) FILTER (WHERE is_fallen_back) AS fell_back,
     {_sums((*_TOKENS, "cost_usd"))}, {_MOMENTS}"""
@@ -154,7 +162,7 @@ def _spend() -> str:
 WITH sums AS (
     SELECT {_bin(SPEND_LENGTH, "created_at")} AS hour, user_id, api_key_id, provider, model,
         count(*) AS requests, count(*) FILTER (WHERE status <> 'succeeded') AS failed,
-        {_sums(("input_tokens", "output_tokens", "cost_usd"))}
+        {_PRICING}, {_sums(("input_tokens", "output_tokens", "cost_usd"))}
     FROM generation_generationlog WHERE {_within("created_at")}
     GROUP BY 1, user_id, api_key_id, provider, model
 ),

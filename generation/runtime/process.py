@@ -41,6 +41,7 @@ from generation.runtime.probe import DatabaseProbe
 from generation.runtime.resources import requests_allowed
 from generation.store import Store
 from generation.telemetry import metrics, span_export, totals
+from generation.telemetry.history import EVERY_S, History, summed
 from generation.telemetry.reporting import Reporter
 from generation.telemetry.siblings import Running, Siblings
 from generation.telemetry.snapshot import PoolPage, Snapshot
@@ -109,12 +110,15 @@ class Runtime:
         )
         self.drain = Drain(self.admission, settings)
         self._unexpose: Callable[[], None] = lambda: None
+        self.history = History(self._at_once)
         self.siblings = Siblings(
             f"{Path(settings.journal_dir).resolve()} {database.address}",
             self.snapshot,
             look=self._look,
+            history=self.history.points,
         )
         self.pool_json = Recent(self._pool_json)
+        self.history_json = Recent(self._history_json)
         self.pool_watchers = Watchers()
 
     @classmethod
@@ -170,6 +174,8 @@ class Runtime:
             await tolerating(runtime.limits.refresh)()
             await stack.enter_async_context(repeating(runtime.limits.refresh, REFRESH_S))
             await stack.enter_async_context(repeating(runtime.limits.tick, TICK_S))
+            # For the live page, which also shows how a drain goes.
+            await stack.enter_async_context(repeating(runtime.history.note, EVERY_S))
             # Closing begins here: no new generations, and those in flight end with all above open.
             stack.push_async_callback(runtime.drain.finish)
             # What the world sees of us: gauges, signals, and `current()`.
@@ -280,6 +286,13 @@ class Runtime:
         """Returns the figures of this process, and those of all processes summed."""
         page = PoolPage.of(os.getpid(), await self.siblings.snapshots())
         return orjson.dumps(page.as_json())
+
+    def _at_once(self) -> tuple[int, int]:
+        return len(self.admission.calls), self.database.pool.checkedout()
+
+    async def _history_json(self) -> bytes:
+        """Returns what all processes had in flight at each of the last 120 seconds."""
+        return orjson.dumps(summed(await self.siblings.histories()))
 
     async def metrics(self) -> bytes:
         """Returns the metrics of all processes in Prometheus' text format."""

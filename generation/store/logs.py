@@ -228,13 +228,20 @@ class _Statements:
         self._log_columns = [each.key for each in log.c if each.key != "stored_at"]
         self._body_columns = [each.key for each in body.c]
         texts = {each.key: each.type for each in body.c if each.key != "id"}
-        given = rows_of("rows", log, self._log_columns, **texts)
-        forgotten = known.forgotten_user
+        forgotten = known.forgotten_user.c.user_id
+        given = rows_of("rows", log, self._log_columns, author_id=forgotten.type, **texts)
+
         # One probe of an index for each row: for EXISTS, PostgreSQL reads all tombstones into a
         # hash table in each statement, which takes 3 ms for 10,000.
-        tombstone = select(true()).where(forgotten.c.user_id == given.c.user_id).scalar_subquery()
-        columns = [_SPARSE.restore(each, each.key) for each in given.c]
-        self._rows = select(*columns, tombstone.is_not(None).label("is_forgotten")).cte("rows")
+        def has_tombstone(user: ColumnElement[Any]) -> ColumnElement[bool]:
+            return select(true()).where(forgotten == user).scalar_subquery().is_not(None)
+
+        author = given.c.author_id
+        self._rows = select(
+            *(_SPARSE.restore(each, each.key) for each in given.c),
+            has_tombstone(given.c.user_id).label("is_forgotten"),
+            (author.is_not(None) & has_tombstone(author)).label("is_authors_forgotten"),
+        ).cte("rows")
         self._logged = self._insert_logs().cte("logged")
         self._bodies = self._insert_bodies().cte("bodies")
 
@@ -338,14 +345,19 @@ class _Statements:
     def _insert_bodies(self) -> Any:
         """Of new rows only: texts that were erased must not come back with a row's repetition.
 
-        Of forgotten users, none. The log row decides about a conflict, so that none is looked for
-        here, which takes 7 % of PostgreSQL's time for a row.
+        Of forgotten users, none, and none of what an operator has sent again of theirs. The log row
+        decides about a conflict, so that none is looked for here, which takes 7 % of PostgreSQL's
+        time for a row.
         """
         body, rows, logged = self._known.generation_body, self._rows, self._logged
         given = (
             values_of(rows, body, self._body_columns)
             .join(logged, logged.c.id == rows.c.id)
-            .where((rows.c.id >= oldest_id(self._bodies_kept)) & ~rows.c.is_forgotten)
+            .where(
+                (rows.c.id >= oldest_id(self._bodies_kept))
+                & ~rows.c.is_forgotten
+                & ~rows.c.is_authors_forgotten
+            )
         )
         return insert(body).from_select(self._body_columns, given)
 

@@ -20,25 +20,24 @@ import logging
 import math
 import os
 import socket
-import stat
 import tempfile
 import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 from uuid import UUID, uuid4
 
 import orjson
 
-from generation import files, locks
-from generation.telemetry import totals
+from generation.telemetry import private_folder, totals
 from generation.telemetry.snapshot import Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     from generation.records import UserKey
+    from generation.telemetry.history import Points
     from generation.telemetry.totals import Families
 
 Figures = TypeVar("Figures")
@@ -50,10 +49,9 @@ PATH_LIMIT_BYTES = 103  # of a socket's path: the strictest kernel's limit, less
 BACKLOG = 64
 KEPT_ALONE_S = 60.0  # the sum of the retired, while no worker lives
 ACCEPT_AGAIN_S = 1.0  # after a failed accept, e.g. when no file descriptor is left
-_SOCKET, _PUBLISHED, _DRAFT = ".sock", ".json", ".draft"
+_SOCKET, _PUBLISHED = ".sock", ".json"
 _RETIRED = "retired"
-_LOCK = "lock"
-_POOL, _METRICS = b"p", b"m"  # what to ask for: a single byte can't arrive in parts
+_POOL, _METRICS, _HISTORY = b"p", b"m", b"h"  # what to ask for: a single byte can't arrive in parts
 _FIND, _CANCEL = b"f", b"c"  # a generation, whose id follows
 _ID_BYTES = 16
 
@@ -91,6 +89,7 @@ class Siblings:
         snapshot: Callable[[], Snapshot],
         gather_metrics: Callable[[], Families] = totals.gather,
         look: Callable[[UUID, bool], Running | None] = lambda _id, _ends: None,
+        history: Callable[[], Points] = list,
     ) -> None:
         """`look` describes one of our generations; if its second argument is true, it ends it."""
         digest = hashlib.sha256(deployment.encode()).hexdigest()[:12]
@@ -99,6 +98,7 @@ class Siblings:
         self._snapshot = snapshot
         self._gather_metrics = gather_metrics
         self._look = look
+        self._history = history
         self._publish_lock = asyncio.Lock()  # files are written in the order of their figures
         self._is_registered = False
         self._listen_again: asyncio.TimerHandle | None = None
@@ -141,6 +141,11 @@ class Siblings:
         answers = await self._ask_others(_POOL, Snapshot.parse)
         return {os.getpid(): self._snapshot()} | _by_process(answers)
 
+    async def histories(self) -> list[Points]:
+        """Returns what each process that answers had in flight, second by second."""
+        answers: list[Answer[Points]] = await self._ask_others(_HISTORY, orjson.loads)
+        return [self._history(), *(each.figures for each in answers if each.figures is not None)]
+
     async def metrics(self) -> tuple[dict[int, Families | None], Families | None]:
         """Returns each living process's metrics, and the published ones of all that don't answer.
 
@@ -169,7 +174,7 @@ class Siblings:
         async with self._publish_lock:
             metrics = self._gather_metrics()
             try:
-                await asyncio.to_thread(_write, self._path(_PUBLISHED), metrics)
+                await asyncio.to_thread(private_folder.write, self._path(_PUBLISHED), metrics)
             except OSError as error:
                 logger.warning("the metrics can't be written for the other processes: %s", error)
             return metrics
@@ -178,7 +183,7 @@ class Siblings:
 
     def _is_alone(self) -> bool:
         """Whether no other process is in the folder, nor has been since it was made."""
-        own = {self._name, _LOCK}
+        own = {self._name, private_folder.LOCK}
         return not self._is_registered or {path.stem for path in self._folder.glob("*")} <= own
 
     def _path(self, suffix: str) -> Path:
@@ -193,12 +198,12 @@ class Siblings:
         path = self._path(_SOCKET)
         if len(os.fsencode(path)) > PATH_LIMIT_BYTES:
             raise OSError(errno.ENAMETOOLONG, f"{path} is too long for a socket's path")
-        with _locked(self._folder):
+        with private_folder.locked(self._folder):
             self._retire_the_dead()
             listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
                 # Rename only once it listens: a socket that refuses is taken for a dead process's.
-                draft = self._path(_DRAFT)
+                draft = self._path(private_folder.DRAFT)
                 listening.bind(str(draft))
                 listening.listen(BACKLOG)
                 listening.settimeout(0)
@@ -209,11 +214,11 @@ class Siblings:
         return listening
 
     def _leave(self) -> None:
-        with _locked(self._folder):
+        with private_folder.locked(self._folder):
             _remove(self._path(_SOCKET))
             if any(map(_is_listening, _sockets(self._folder))):
                 if not self._path(_PUBLISHED).exists():  # the first sibling came a moment ago
-                    _write(self._path(_PUBLISHED), self._gather_metrics())
+                    private_folder.write(self._path(_PUBLISHED), self._gather_metrics())
                 return
             self._retire_the_dead()
             if not self._path_of_retired.exists():  # it was alone all the time
@@ -224,31 +229,33 @@ class Siblings:
     def _retire_the_dead(self) -> None:
         """Sum what dead processes published; forget it if none has lived for `KEPT_ALONE_S`."""
         living = {path.stem for path in _sockets(self._folder) if _is_listening(path)}
-        kept = {*living, _RETIRED, _LOCK}
+        kept = {*living, _RETIRED, private_folder.LOCK}
         dead = [path for path in self._folder.iterdir() if path.stem not in kept]
-        published = {path.stem: _read(path) for path in dead if path.suffix == _PUBLISHED}
+        published = {
+            path.stem: private_folder.read(path) for path in dead if path.suffix == _PUBLISHED
+        }
         retired = self._path_of_retired
         if not living and _age_s([retired, *dead]) > KEPT_ALONE_S:
             _remove(retired)
         elif published:
-            before = _read(retired) or {"families": []}
+            before = private_folder.read(retired) or {"families": []}
             families = totals.sum_cumulative(
                 [before["families"], *filter(None, published.values())]
             )
             # With names, since a reader may have read both the sum and a file that went into it.
-            _write(retired, {"families": families, "of": list(published)})
+            private_folder.write(retired, {"families": families, "of": list(published)})
         for path in dead:
             _remove(path)
 
     def _read_published(self, *, without: set[str]) -> Families:
         """Returns the sum of all published metrics, except those of the named processes."""
         published = {
-            path.stem: _read(path)
+            path.stem: private_folder.read(path)
             for path in self._folder.glob(f"*{_PUBLISHED}")
             if path.stem not in {*without, _RETIRED}
         }
         # Read the sum after the files: it holds those that have been removed by now.
-        retired = _read(self._path_of_retired) or {"families": [], "of": []}
+        retired = private_folder.read(self._path_of_retired) or {"families": [], "of": []}
         parts = [part for name, part in published.items() if part and name not in retired["of"]]
         return totals.sum_cumulative([retired["families"], *parts])
 
@@ -285,6 +292,8 @@ class Siblings:
                     topic = await loop.sock_recv(asking, 1)
                     if topic == _POOL:
                         await loop.sock_sendall(asking, orjson.dumps(self._snapshot()))
+                    elif topic == _HISTORY:
+                        await loop.sock_sendall(asking, orjson.dumps(self._history()))
                     elif topic == _METRICS:
                         await loop.sock_sendall(asking, orjson.dumps(await self._publish()))
                     elif topic in {_FIND, _CANCEL}:
@@ -357,44 +366,3 @@ def _is_listening(path: Path) -> bool:
         except OSError:  # its queue is full
             return True
     return True
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Make the folder where it is missing, and hold its lock.
-
-    Raises `OSError` if the folder is not private or can't be made.
-    """
-    while True:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        _check_private(folder)
-        with contextlib.ExitStack() as stack:
-            # The last process to leave removes the folder, maybe while we wait for its lock.
-            try:
-                is_current = stack.enter_context(locks.held(folder / _LOCK))
-            except FileNotFoundError:
-                continue
-            if is_current:
-                yield
-                return
-
-
-def _check_private(folder: Path) -> None:
-    """Raises `OSError`. In a shared /tmp, another account may have made the folder first."""
-    with contextlib.suppress(FileNotFoundError):
-        found = folder.lstat()
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-            raise PermissionError(f"{folder} is not a private folder of this account")
-
-
-def _write(path: Path, content: Any) -> None:
-    # The folder lives in /tmp and forgets a crash of the machine, so no sync is needed.
-    files.replace(path, orjson.dumps(content), draft=path.with_suffix(_DRAFT), durable=False)
-
-
-def _read(path: Path) -> Any:
-    """Returns None where the file is gone, or is not whole."""
-    try:
-        return orjson.loads(path.read_bytes())
-    except (OSError, orjson.JSONDecodeError):
-        return None

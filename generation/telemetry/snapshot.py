@@ -134,6 +134,7 @@ class ProcessOutline:
     journal_rows: int
     # Later than the others: `loadtest` also reads the page of a service that lacks them.
     max_overflow: int = 0
+    peak_requests_in_flight: int = 0
     max_requests_in_flight: int = 0
     journal_rows_in_memory_only: int = 0
     open_circuits: tuple[str, ...] = ()
@@ -154,6 +155,7 @@ class ProcessOutline:
             llm_calls_in_flight=snapshot.llm_calls_in_flight,
             journal_rows=snapshot.journal.rows,
             max_overflow=snapshot.max_overflow,
+            peak_requests_in_flight=snapshot.peak_requests_in_flight,
             max_requests_in_flight=snapshot.max_requests_in_flight,
             journal_rows_in_memory_only=snapshot.journal.rows_in_memory_only,
             open_circuits=snapshot.open_circuits,

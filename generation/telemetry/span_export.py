@@ -100,7 +100,9 @@ class SpanExport:
         if self._with_texts and spans.keeps_texts(row):
             without_texts = encoded
             encoded = spans.encode(row, request.trace, operation, content=True)
-        self._queue.append(_Entry(encoded, without_texts, row.user_id))
+        self._queue.append(
+            _Entry(encoded, without_texts, row.user_id if row.author_id is None else row.author_id)
+        )
         self._bytes += len(encoded)
         self._first.set()
         if len(self._queue) >= BATCH:

@@ -137,7 +137,7 @@ def test_no_field_runs_as_markup(staff, user):
         assert "<script>x" not in html
 
 
-def test_attempts_show_as_a_table(staff):
+def test_what_is_known_of_each_attempt_stands_beside_its_bar(staff):
     call = {
         "provider": "openai",
         "model": "gpt-6-luna",
@@ -146,14 +146,13 @@ def test_attempts_show_as_a_table(staff):
         "ms": 812,
         "at_ms": 5,
     }
-    log = save_log(attempts=[call, {**call, "status": None, "error": "", "region": "eu"}])
+    again = {**call, "status": None, "error": "", "at_ms": 900, "region": "eu"}
+    log = save_log(attempts=[call, again])
     html = get(staff, f"{LOGS}{log.pk}/change/").html
-    table = re.search(r'<table class="log-table">(.*?)</table>', html, re.DOTALL).group(1)
-    rows = [re.findall(r"<t[hd]>(.*?)</t[hd]>", row) for row in re.findall(r"<tr>.*?</tr>", table)]
-    assert rows == [
-        ["#", "provider", "model", "status", "error", "ms", "at_ms", "region"],
-        ["1", "openai", "gpt-6-luna", "529", "&lt;b&gt;", "812", "5", "–"],
-        ["2", "openai", "gpt-6-luna", "–", "–", "812", "5", "eu"],
+    assert re.findall(r'fall-label">(.+?) <span class="log-aside">(.+?)</span>', html) == [
+        ("Before the LLM", "4 ms"),
+        ("openai:gpt-6-luna", "812 ms, begun at 9 ms · HTTP 529 · &lt;b&gt;"),
+        ("openai:gpt-6-luna", "812 ms, begun at 904 ms · no HTTP status · region eu"),
     ]
 
 

@@ -15,7 +15,14 @@ from django.test import AsyncClient
 from generation import access, replaying
 from generation.admin.word_diff import LONG, MOST_WORDS, UNLIKE, Span, compare
 from generation.conversation import Image, Message, Options, Text, Tool, dump_conversation
-from generation.models import GenerationAccess, GenerationBody, GenerationLog, Limit, Profile
+from generation.models import (
+    ForgottenUser,
+    GenerationAccess,
+    GenerationBody,
+    GenerationLog,
+    Limit,
+    Profile,
+)
 from generation.runtime.process import Runtime
 from tests.support.admin import LOGS, save_log
 from tests.support.in_process import in_process_client
@@ -104,6 +111,23 @@ async def test_no_connection_is_held_while_the_model_works(runtime, monkeypatch)
     monkeypatch.setattr(runtime.llm, "run", look)
     assert (await send_again(browser, log, token=token)).status_code == 302
     assert held == [None]
+
+
+async def test_a_user_who_is_forgotten_meanwhile_leaves_no_text_in_the_answer(runtime, monkeypatch):
+    """Also where the answer is to what an operator had sent again before."""
+    first = await sync_to_async(save_log)(user_id=17, prompt="Say it.")
+    browser, log, _, token = await prepared(user_id=OPERATOR, replay_of=first.pk)
+    run = runtime.llm.run
+
+    async def forgetting(context):
+        await ForgottenUser.objects.acreate(user_id=17)
+        return await run(context)
+
+    monkeypatch.setattr(runtime.llm, "run", forgetting)
+    assert (await send_again(browser, log, token=token)).status_code == 302
+    again = await GenerationLog.objects.exclude(pk=log.pk).aget(replay_of=first.pk)
+    assert again.status == "succeeded"
+    assert not await GenerationBody.objects.filter(pk=again.pk).aexists()
 
 
 @pytest.mark.parametrize("lacking", NEEDED.split())

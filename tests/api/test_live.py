@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 
 import pytest
@@ -13,7 +14,7 @@ from generation.telemetry.watching import ANSWERS_PER_S, RAREST_S, Recent, Watch
 from tests.support.admin import session_of
 from tests.support.problems import problem
 
-PAGE, POOL = "/api/v1/live", "/api/v1/pool"
+PAGE, POOL, HISTORY = "/api/v1/live", "/api/v1/pool", "/api/v1/pool/history"
 FROM_A_TAB = {"Cache-Control": "max-age=1"}
 
 
@@ -42,7 +43,21 @@ async def test_where_the_pool_is_open_so_is_the_page(client):
 
 async def test_where_the_pool_is_off_there_is_no_page(client, access):
     access("off")
-    assert problem(await client.get(PAGE)) == (404, "not-found")
+    for path in (PAGE, HISTORY):
+        assert problem(await client.get(path)) == (404, "not-found")
+
+
+async def test_the_history_has_what_was_in_flight_before_somebody_looked(client, runtime):
+    runtime.history._clock = itertools.count(1).__next__  # each look has a second of its own
+    calls = [asyncio.create_task(client.post("/api/v1/generate/1")) for _ in range(3)]
+    while len(runtime.admission.calls) < 3:
+        await asyncio.sleep(0)
+    await runtime.history.note()
+    assert {answer.status_code for answer in await asyncio.gather(*calls)} == {200}
+    await runtime.history.note()
+    found = (await client.get(HISTORY)).json()
+    assert found["requests_in_flight"][-2:] == [3, 0]
+    assert len(found["requests_in_flight"]) == len(found["checked_out"]) <= 120
 
 
 async def test_where_the_pool_is_for_staff_others_are_sent_to_the_login(client, access):
@@ -73,6 +88,9 @@ async def test_a_hundred_tabs_of_the_staff_cause_no_statement_and_enter_no_threa
     thread_entries = request.getfixturevalue("thread_entries")
     held = runtime.snapshot().holds.count
     ask = FROM_A_TAB | ticket_in(html)
+    begun = await asyncio.gather(*(client.get(HISTORY, headers=ask) for _ in range(100)))
+    assert {answer.status_code for answer in begun} == {200}
+    assert len({answer.content for answer in begun}) == 1, "they share one look at it, too"
     answers = await asyncio.gather(*(client.get(POOL, headers=ask) for _ in range(100)))
     assert {answer.status_code for answer in answers} == {200}
     assert thread_entries == [], "a tab's question entered a thread"

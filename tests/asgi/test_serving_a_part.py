@@ -14,7 +14,7 @@ CALLERS = [
 ]
 SDKS = [("POST", "/v1/chat/completions"), ("POST", "/v1/messages"), ("GET", "/v1/models")]
 PAGES = ["/", "/admin/login/", "/api/v1/live", "/api/v1/docs"]
-BOTH = ["/livez", "/readyz", "/metrics", "/api/v1/pool"]
+BOTH = ["/livez", "/readyz", "/metrics", "/api/v1/pool", "/api/v1/pool/history"]
 
 
 @pytest.fixture

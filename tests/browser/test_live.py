@@ -20,7 +20,8 @@ BECOME_HIDDEN = """is => {
 }"""
 PHONE = {"width": 390, "height": 844}
 BUSY = Snapshot(
-    size=10, max_overflow=20, open=3, requests_in_flight=25, llm_calls_in_flight=25,
+    size=10, max_overflow=20, open=3, peak_checked_out=2, requests_in_flight=25,
+    peak_requests_in_flight=31, llm_calls_in_flight=25,
     max_requests_in_flight=5000, journal=JournalSnapshot(),
 )  # fmt: skip
 TROUBLED = replace(
@@ -38,9 +39,15 @@ class Pool:
         self.is_away = False
         self.asked = 0
         self.valid = {""}  # tickets
+        self.history: dict[str, list[int]] = {"requests_in_flight": [], "checked_out": []}
+
+    async def watch(self, page) -> None:
+        await page.route("**/api/v1/pool", self.answer)
+        await page.route("**/api/v1/pool/history", self.answer)
 
     async def answer(self, route) -> None:
-        self.asked += 1
+        is_history = route.request.url.endswith("/history")
+        self.asked += not is_history
         if route.request.headers.get("staccato-ticket", "") not in self.valid:
             await route.fulfill(status=401, json={"detail": "not valid any more"})
             return
@@ -49,7 +56,7 @@ class Pool:
             return
         page = PoolPage.of(next(iter(self.snapshots)), self.snapshots).as_json()
         problem = {"detail": "nothing is open"}
-        body = page if self.status == 200 else problem
+        body = (self.history if is_history else page) if self.status == 200 else problem
         await route.fulfill(status=self.status, json=body)
 
 
@@ -57,7 +64,7 @@ class Pool:
 async def pool(visitor):
     made = Pool()
     await visitor.page.clock.install()  # the test's own seconds
-    await visitor.page.route("**/api/v1/pool", made.answer)
+    await made.watch(visitor.page)
     await visitor.open(PAGE)
     await visitor.page.locator(".headline", has_text="50 in flight").wait_for()
     return made
@@ -82,13 +89,34 @@ async def test_the_promise_is_seen(visitor, pool):
     for _ in range(3):
         await a_second(page)
     assert "50 in flight, 0 connections checked out" in await page.text_content("#summary")
-    drawn = await page.locator("[data-line]").evaluate_all(
+    flight, out = ({y for _x, y in line} for line in await drawn(page))
+    assert (flight, out) == ({2}, {98}), "one line is at the top, the other at 0"
+    assert visitor.faults == []
+
+
+async def drawn(page) -> list[list[tuple[float, float]]]:
+    """The points of each line."""
+    paths = await page.locator("[data-line]").evaluate_all(
         "all => all.map(each => each.getAttribute('d'))"
     )
-    flight, out = (
-        {point.split(" ")[1] for point in line[1:].replace("M", "L").split("L")} for line in drawn
-    )
-    assert (flight, out) == ({"2.00"}, {"98.00"}), "one line is at the top, the other at 0"
+    points = [path[1:].replace("M", "L").split("L") for path in paths]
+    return [[tuple(map(float, point.split())) for point in line] for line in points]
+
+
+async def test_the_lines_begin_two_minutes_before_the_tab_was_opened_or_seen_again(visitor, pool):
+    page = visitor.page
+    pool.history = {"requests_in_flight": [*[80] * 60, *[50] * 60], "checked_out": [0] * 120}
+    for _ in range(2):  # also after a time in which nobody looked
+        await page.evaluate(BECOME_HIDDEN, True)
+        async with page.expect_request("**/api/v1/pool"):
+            await page.evaluate(BECOME_HIDDEN, False)
+        await page.get_by_text("50 to 80 in flight").wait_for()
+        flight, out = await drawn(page)
+        assert flight[0][0] <= 1
+        assert flight[-1][0] > 119
+        assert len(flight) == len(out) >= 120
+        assert await page.text_content("[data-most]") == "80"
+        await page.clock.run_for(30_000)
     assert visitor.faults == []
 
 
@@ -97,7 +125,15 @@ async def test_trouble_of_one_process_is_named_in_its_row(visitor, pool):
     await a_second(visitor.page)
     await visitor.page.locator("td", has_text="draining").wait_for()
     assert await rows(visitor.page) == [
-        ["7", "draining", "25", "25", "0 of 10", "7, in memory only: 2", "anthropic"],
+        [
+            "7",
+            "draining",
+            "25, at most 31",
+            "25",
+            "0 of 10, at most 2",
+            "7, in memory only: 2",
+            "anthropic",
+        ],
         ["8", "ended", "–", "–", "–", "–", "–"],
         ["9", "no answer", "–", "–", "–", "–", "–"],
     ]
@@ -131,7 +167,7 @@ async def test_a_tab_gets_tickets_until_its_visitor_is_logged_out(visitor):
 
     pool.valid = {"new"}
     await page.clock.install()
-    await page.route("**/api/v1/pool", pool.answer)
+    await pool.watch(page)
     await page.route(f"**{PAGE}", give)
     await visitor.open(PAGE)
     await page.locator(".headline", has_text="50 in flight").wait_for()

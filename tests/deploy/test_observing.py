@@ -114,3 +114,42 @@ def test_the_dashboard_works_with_any_data_source_and_explains_each_panel():
         assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
     places = [(panel["gridPos"]["y"], panel["gridPos"]["x"]) for panel in board["panels"]]
     assert places == sorted(set(places)), "panels stand in the order in which they are read"
+
+
+# As Grafana names them; it shows one that it does not know as text behind the number.
+UNITS = {"short", "s", "cps", "reqps", "currencyUSD", "bool", "percentunit", "bytes"}
+
+
+def test_grafana_can_import_the_dashboard():
+    """Its panels have their places, and whatever they name is there."""
+    board = deploy.dashboard()
+    assert 36 <= board["schemaVersion"] <= 42, "as the 9th Grafana and later write it"
+    assert len(board["uid"]) <= 40
+    variables = board["templating"]["list"]
+    source, *others = variables
+    assert (source["name"], source["type"], source["query"]) == (
+        "datasource",
+        "datasource",
+        "prometheus",
+    ), "it comes first, since the others ask it"
+    names = {each["name"] for each in variables}
+    assert len(names) == len(variables)
+    taken: dict[tuple[int, int], str] = {}
+    for panel in board["panels"]:
+        at, title = panel["gridPos"], panel["title"]
+        assert panel["type"] in {"row", "stat", "timeseries"}, title
+        assert 0 <= at["x"] < at["x"] + at["w"] <= 24, title
+        for cell in (
+            (x, y)
+            for x in range(at["x"], at["x"] + at["w"])
+            for y in range(at["y"], at["y"] + at["h"])
+        ):
+            assert taken.setdefault(cell, title) == title, f"{title} lies over {taken[cell]}"
+        if panel["type"] != "row":
+            assert panel["fieldConfig"]["defaults"]["unit"] in UNITS, title
+            ids = [target["refId"] for target in panel["targets"]]
+            assert ids, f"{title} asks nothing"
+            assert len(set(ids)) == len(ids), title
+    for expression in deploy.expressions([board["panels"], others]):
+        used = set(re.findall(r"\$\{?(\w+)", expression))
+        assert used <= names | {"__rate_interval", "__range", "__interval"}, expression

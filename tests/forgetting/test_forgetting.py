@@ -15,6 +15,7 @@ from django.db import connection, connections
 
 from generation import forgetting
 from generation.journal import lines
+from generation.journal.erasing import HostFiles
 from generation.journal.file import JournalFile
 from generation.models import (
     ApiKey,
@@ -140,7 +141,9 @@ def test_what_a_living_process_has_not_stored_is_not_called_gone(
     identity = Deployment.objects.get_or_create(id=1, defaults={"identity": uuid4()})[0].identity
     database = f"{identity}-{connection.settings_dict['NAME']}"
     living = JournalFile.create(tmp_path, database, 65_536)
-    living.append([lines.encode(lines.from_row(make_row(CANARY)))])
+    waiting = (make_row(CANARY), make_row(CANARY, user_id=2, author_id=1))
+    living.append([lines.encode(lines.from_row(row)) for row in waiting])
+    assert HostFiles(tmp_path, database).count(1).waiting == 2, "an operator's of their texts, too"
     with pytest.raises(CommandError, match="Not all is erased"):
         forget("1", "--yes")
     living.close()  # it dies, and so the command may rewrite its file
@@ -153,6 +156,8 @@ async def test_a_row_that_comes_later_arrives_without_words(runtime, sql, claim)
     late = [
         make_row(CANARY, user_id=user_id, prompt=CANARY, claim=claim, **WORDS) for user_id in (1, 2)
     ]
+    # An operator's, to whom another model has answered the user's prompt.
+    late.append(make_row(CANARY, user_id=3, author_id=1, prompt=CANARY, claim=claim, **WORDS))
     await asyncio.gather(*(runtime.store.logs.insert(keyed) for keyed in late))
     rows = await sql.fetch(
         "SELECT user_id, request_id, trace_id, metadata::text, cost_usd, result"
@@ -163,6 +168,7 @@ async def test_a_row_that_comes_later_arrives_without_words(runtime, sql, claim)
     assert [tuple(row) for row in rows] == [
         (1, "", "", "{}", cost, None),
         (2, CANARY, CANARY, f'{{"name": "{CANARY}"}}', cost, CANARY),
+        (3, CANARY, CANARY, f'{{"name": "{CANARY}"}}', cost, None),
     ]
 
 

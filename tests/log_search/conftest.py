@@ -45,8 +45,11 @@ def logs(committed) -> list[GenerationLog]:
     return sorted(rows, key=lambda log: log.pk, reverse=True)
 
 
-TWO = [{"provider": "anthropic", "model": "common"}] * 2
-FALLBACK = [{"provider": "openai", "model": "other"}, {"provider": "anthropic", "model": "common"}]
+TWO = [{"provider": "anthropic", "model": "common", "status": 200}] * 2
+FALLBACK = [
+    {"provider": "openai", "model": "other"},
+    {"provider": "anthropic", "model": "common", "status": 529},
+]
 
 
 @pytest.fixture

@@ -42,6 +42,19 @@ def test_each_value_has_the_rows_that_its_filter_would_find(logs, rolled, subtes
             )
 
 
+def test_counts_are_those_of_an_http_status_if_one_is_asked_for(logs, rolled):
+    for status in ("529", "none"):
+        asked, counts = counted(f"{HOURS}&http_status={status}")
+        found = [
+            log
+            for log in logs
+            if asked.since <= log.created_at < asked.until
+            and str((log.attempts or [{}])[-1].get("status", "none")) == status
+        ]
+        assert counts.total == len(found) > 0
+        assert counts.by["model"] == Counter(log.model for log in found)
+
+
 def test_counts_are_left_out_where_the_rollups_cannot_know_them(logs, rolled, subtests):
     for query in (f"{DAYS}&user=1", f"{DAYS}&cost_min=1", f"{DAYS}&stop_reason=end_turn"):
         with subtests.test(query):

@@ -17,6 +17,11 @@ from generation.partitions.intervals import ZERO_ID, moment_of
 from tests.support.admin import keys, make_log, save
 from tests.support.log_search import leaf_through, sought
 
+
+def http_status(log) -> int | None:
+    return log.attempts[-1].get("status") if log.attempts else None
+
+
 # Each filter as the address has it, and as the rows have it.
 FILTERS = {
     "": lambda log: True,
@@ -29,6 +34,9 @@ FILTERS = {
     "error_type=llm-timed-out": lambda log: log.error_type == "llm-timed-out",
     "model=rare&status=failed": lambda log: log.model == "rare" and log.status == "failed",
     "stop_reason=max_tokens": lambda log: log.stop_reason == "max_tokens",
+    "http_status=529": lambda log: http_status(log) == 529,
+    "http_status=none": lambda log: http_status(log) is None,
+    "http_status=404": lambda log: False,
     "cost_min=0.5": lambda log: (log.cost_usd or 0) >= 0.5,
     "latency_min=2.001": lambda log: log.latency_ms >= 2001,
     "tokens_min=31": lambda log: (log.total_tokens or 0) >= 31,

@@ -11,6 +11,7 @@ WRONG = {
     "latency_min": ["2,5", "-0.1", "9" * 30],
     "tokens_min": ["1.5", "many", "-4"],
     "status": ["fialed", "Failed"],
+    "http_status": ["5xx", "0", "5290", "200 OK"],
     "model": ["a%00b", "m" * 201],
     "q": ["%00"],
     "created_at_from_0": ["yesterday", "2026-02-30", "0001-01-01", "%00"],

@@ -28,7 +28,10 @@ async def test_a_generate_call_enters_no_thread_and_opens_no_django_connection(
     assert django_connections == [], "the hot path opened a connection of the Django ORM"
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz", "/api/v1/pool", "/metrics", "/api/v1/nope"])
+@pytest.mark.parametrize(
+    "path",
+    ["/livez", "/readyz", "/api/v1/pool", "/api/v1/pool/history", "/metrics", "/api/v1/nope"],
+)
 async def test_the_operators_pages_enter_no_thread(client, thread_entries, path):
     await client.get(path)
     thread_entries.clear()

@@ -49,7 +49,7 @@ def roll_up() -> None:
 def stored() -> tuple[Sums, Sums, Sums]:
     """What the tables of `Rollup`, `Spend` and `Spender` have, by their keys."""
     rollups = {
-        tuple(row[:7]): (*row[7:19], _steps(*row[19:21]), _steps(*row[21:23]))
+        tuple(row[:7]): (*row[7:20], _steps(*row[20:22]), _steps(*row[22:24]))
         for row in Rollup.objects.values_list(*_fields(Rollup))
     }
     spend = {tuple(row[:5]): tuple(row[5:]) for row in Spend.objects.values_list(*_fields(Spend))}
@@ -126,7 +126,7 @@ def _rollup(rows: list[GenerationLog]) -> tuple[Any, ...]:
         min(row.created_at for row in rows),
         max(row.created_at for row in rows),
         len(rows),
-        sum(row.cost_usd is not None for row in rows),
+        *_pricing(rows),
         sum(len(each) > 1 for each in targets),
         sum(each[0] != each[-1] for each in targets if each),
         *(sum(getattr(row, name) or 0 for row in rows) for name in TOKENS),
@@ -141,8 +141,16 @@ def _spend(rows: list[GenerationLog]) -> tuple[Any, ...]:
     return (
         len(rows),
         sum(row.status != "succeeded" for row in rows),
+        *_pricing(rows),
         *(sum(getattr(row, name) or 0 for row in rows) for name in TOKENS[:2]),
         _cost(rows),
+    )
+
+
+def _pricing(rows: list[GenerationLog]) -> tuple[int, int]:
+    unknown = [row for row in rows if row.cost_usd is None]
+    return len(rows) - len(unknown), sum(
+        row.status == "succeeded" or bool(row.input_tokens or row.output_tokens) for row in unknown
     )
 
 

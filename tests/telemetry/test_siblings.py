@@ -185,6 +185,14 @@ def lonely() -> Siblings:
     return Siblings("somewhere", Snapshot, list)
 
 
+async def test_processes_tell_each_other_what_they_had_in_flight(short_tmp):
+    points = [[9, 1, 0], [10, 2, 0]]
+    one, other = lonely(), Siblings("somewhere", Snapshot, list, history=lambda: points)
+    async with one.answering(), other.answering():
+        assert await one.histories() == [[], points]
+    assert await one.histories() == [[]]
+
+
 @pytest.mark.parametrize("mode", [0o755, 0o770, 0o701])
 async def test_a_folder_that_others_may_enter_is_not_trusted(short_tmp, caplog, mode):
     one = lonely()

@@ -61,7 +61,8 @@ def test_the_pages_keys_are_stable():
     assert answering.keys() == {
         "process", "answers", "size", "open", "checked_out", "overflow", "peak_checked_out",
         "requests_in_flight", "llm_calls_in_flight", "journal_rows", "max_overflow",
-        "max_requests_in_flight", "journal_rows_in_memory_only", "open_circuits", "draining",
+        "peak_requests_in_flight", "max_requests_in_flight", "journal_rows_in_memory_only",
+        "open_circuits", "draining",
     }  # fmt: skip
     assert silent == {"process": 2, "answers": False}
 

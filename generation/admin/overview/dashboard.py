@@ -61,6 +61,7 @@ class Row:
     failed: str
     tokens: str
     cost: str
+    pricing: str
     change: str
     share: str  # of the largest cost, in per cent
 
@@ -152,7 +153,12 @@ def tiles(figures: Figures) -> list[Tile]:
             f" {short(now.output_tokens)} out",
             change(whole.tokens, before.tokens),
         ),
-        Tile("Cost", money(now.cost), _unpriced(now), change(whole.cost, before.cost)),
+        Tile(
+            "Cost",
+            _cost(now),
+            _pricing(now) or ("all answers priced" if now.priced else ""),
+            change(whole.cost, before.cost),
+        ),
     ]
 
 
@@ -160,9 +166,15 @@ def _share(part: sums.Sums) -> float:
     return part.failed / part.requests if part.requests else 0.0
 
 
-def _unpriced(part: sums.Sums) -> str:
-    unpriced = part.succeeded - part.priced
-    return f"{unpriced:,} answers of unknown price" if unpriced > 0 else "all answers priced"
+def _cost(part: sums.Sums | Spent) -> str:
+    """Returns what is known of it: `$0` is free."""
+    return money(part.cost) if part.priced else "–"
+
+
+def _pricing(part: sums.Sums | Spent) -> str:
+    """Returns of how many the cost is known; '' if of all."""
+    billable = part.priced + part.unpriced
+    return f"{part.priced:,} of {billable:,} priced" if part.unpriced else ""
 
 
 def _plots(figures: Figures) -> list[Plot]:
@@ -244,7 +256,8 @@ def _models(figures: Figures) -> list[Row]:
             requests=f"{each.now.requests:,}",
             failed=f"{_share(each.now):.1%}",
             tokens=short(each.now.tokens),
-            cost=money(each.now.cost) if each.now.priced else "unknown",
+            cost=_cost(each.now),
+            pricing=_pricing(each.now),
             change=change(each.whole.cost, each.before.cost),
             share=_percent(each.now.cost, largest),
         )
@@ -262,7 +275,8 @@ def _spenders(found: Sequence[Spent], parameter: str, span: Span) -> list[Row]:
             requests=f"{each.requests:,}",
             failed=f"{each.failed / each.requests:.1%}",
             tokens=short(each.tokens),
-            cost=money(each.cost) if each.cost else "–",  # free, or of unknown price
+            cost=_cost(each),
+            pricing=_pricing(each),
             change=change(each.cost_whole, each.cost_before),
             share=_percent(each.cost, largest),
         )

@@ -10,6 +10,7 @@ from generation.admin.overview import sums
 from generation.admin.overview.dashboard import logs_url
 from generation.admin.overview.periods import PERIODS, window
 from generation.charts.sparklines import spark
+from generation.log_search.selection import NO_HTTP_STATUS
 from generation.models import GenerationLog
 from generation.rollups.buckets import MINUTE
 
@@ -102,7 +103,12 @@ def context(period: Period) -> dict[str, Any]:
         points,
         *_,
     ) in rows:
-        filters = {"status": status, "provider": provider, "model": model}
+        filters = {
+            "status": status,
+            "provider": provider,
+            "model": model,
+            "http_status": str(http or NO_HTTP_STATUS),
+        }
         kinds.append(
             Kind(
                 status=str(words.get(status, status)),

@@ -26,11 +26,13 @@ LISTED = 10
 
 # All are summed for the period, to rank them; the other times are read of those who are listed.
 _PART = """
-    SELECT %s AS part, kind, key, requests, failed, input_tokens, output_tokens, cost_usd
+    SELECT %s AS part, kind, key, requests, failed, priced, unpriced, input_tokens, output_tokens,
+        cost_usd
     FROM generation_spender WHERE minutes = %s AND bucket >= %s AND bucket < %s"""
 _RANKED = """
 WITH spent AS (
     SELECT kind, key, sum(requests)::bigint AS requests, sum(failed)::bigint AS failed,
+        sum(priced)::bigint AS priced, sum(unpriced)::bigint AS unpriced,
         sum(input_tokens) + sum(output_tokens) AS tokens, sum(cost_usd) AS cost
     FROM ({period}) AS period GROUP BY kind, key
 ),
@@ -47,7 +49,7 @@ compared AS (
     FROM ({others}) AS others JOIN ranked USING (kind, key) GROUP BY kind, key
 )
 SELECT kind, spenders, key, coalesce({user_name}::text, {key_name}, '') AS name,
-    ranked.requests, ranked.failed, ranked.tokens, ranked.cost,
+    ranked.requests, ranked.failed, ranked.priced, ranked.unpriced, ranked.tokens, ranked.cost,
     ranked.cost - coalesce(cost_partial, 0) AS cost_whole, coalesce(cost_before, 0) AS cost_before
 FROM ranked
 LEFT JOIN compared USING (kind, key)
@@ -67,6 +69,8 @@ class Spent:
     name: str  # '': the user or the API key is gone
     requests: int
     failed: int
+    priced: int
+    unpriced: int
     tokens: int
     cost: Decimal
     cost_whole: Decimal  # without the hour that is not over

@@ -36,8 +36,8 @@ SELECT set_config('statement_timeout', %s, true), watermark, back_to
 FROM generation_maintenance WHERE task = %s"""
 _PART = """
     SELECT {number}::int AS point, bucket >= %s AS is_partial, provider, model, status, requests,
-        priced, retried, fell_back, input_tokens, output_tokens, cache_read_tokens, cost_usd,
-        latency_steps, latency_counts
+        priced, unpriced, retried, fell_back, input_tokens, output_tokens, cache_read_tokens,
+        cost_usd, latency_steps, latency_counts
     FROM generation_rollup WHERE minutes = %s AND bucket >= %s AND bucket < %s"""
 _NUMBER = "floor(extract(epoch FROM bucket - %s) / %s)"
 # Sums of each model and status, of before (without a point), of what is over and of what is not;
@@ -71,29 +71,29 @@ points AS (
     FROM source WHERE point IS NOT NULL GROUP BY point, provider, model, status
 )
 SELECT 'sums', provider, model, status, point IS NULL, is_partial, sum(requests)::bigint,
-    sum(priced)::bigint, sum(retried)::bigint, sum(fell_back)::bigint, sum(input_tokens),
-    sum(output_tokens), sum(cache_read_tokens), sum(cost_usd), NULL
+    sum(priced)::bigint, sum(unpriced)::bigint, sum(retried)::bigint, sum(fell_back)::bigint,
+    sum(input_tokens), sum(output_tokens), sum(cache_read_tokens), sum(cost_usd), NULL
 FROM source GROUP BY provider, model, status, point IS NULL, is_partial
 UNION ALL
 SELECT 'status', NULL, NULL, status, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-    json_agg(json_build_array(point, requests))::text
+    NULL, json_agg(json_build_array(point, requests))::text
 FROM (SELECT status, point, sum(requests) AS requests FROM points GROUP BY 1, 2) AS by_status
 GROUP BY status
 UNION ALL
 SELECT 'cost', provider, model, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-    json_agg(json_build_array(point, cost))::text
+    NULL, json_agg(json_build_array(point, cost))::text
 FROM (SELECT provider, model, point, sum(cost) AS cost FROM points GROUP BY 1, 2, 3) AS by_model
 GROUP BY provider, model
 UNION ALL
 SELECT 'tokens', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-    json_agg(json_build_array(point, input_tokens, output_tokens))::text
+    NULL, json_agg(json_build_array(point, input_tokens, output_tokens))::text
 FROM (
     SELECT point, sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens
     FROM points GROUP BY 1
 ) AS by_point
 UNION ALL
 SELECT 'latency', NULL, NULL, NULL, is_before, is_all, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-    NULL, json_agg(json_build_array(point, p50, p95, p99))::text
+    NULL, NULL, json_agg(json_build_array(point, p50, p95, p99))::text
 FROM latency GROUP BY is_before, is_all
 """
 
@@ -104,6 +104,7 @@ class Sums(NamedTuple):
     requests: int = 0
     succeeded: int = 0
     priced: int = 0
+    unpriced: int = 0
     retried: int = 0
     fell_back: int = 0
     input_tokens: int = 0

@@ -79,6 +79,7 @@ _SNAPSHOT = Snapshot(
     journal=JournalSnapshot(bytes=110, capacity_bytes=67_108_864),
 )
 POOL = PoolPage.of(4242, {4242: _SNAPSHOT, 4243: _SNAPSHOT, 4244: None}).as_json()
+HISTORY = {"requests_in_flight": [49, 50, 50], "checked_out": [1, 0, 0]}
 
 LIMITS: dict[str, Any] = {
     "limits": [

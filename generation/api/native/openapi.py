@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from generation import errors
-from generation.api.native.examples import ANSWER, EVENTS, EXAMPLES, LIMITS, POOL, STORED
+from generation.api.native.examples import ANSWER, EVENTS, EXAMPLES, LIMITS, STORED
 from generation.asgi.problems import CONTENT_TYPE
 from generation.pipeline import idempotency
 
@@ -96,7 +96,7 @@ def describe_limits() -> dict[str, Any]:
     return {"responses": {200: answer, **_by_status(*kinds)}}
 
 
-def describe_pool() -> dict[str, Any]:
+def describe_pool(example: Any) -> dict[str, Any]:
     refusals = _by_status(
         errors.Unauthorized("the API key is unknown or revoked"),
         errors.StaffOnly("log in to the admin as a member of the staff, or send a service's key"),
@@ -107,7 +107,7 @@ def describe_pool() -> dict[str, Any]:
     )
     return {
         "security": [{}, {"Bearer": []}, {"XApiKey": []}],
-        "responses": {200: {"content": {"application/json": {"example": POOL}}}, **refusals},
+        "responses": {200: {"content": {"application/json": {"example": example}}}, **refusals},
     }
 
 

@@ -12,12 +12,12 @@ from generation.api.answering import answer_with, follow, respond
 from generation.api.base import API, JSONParser
 from generation.api.documentation import documented
 from generation.api.finding import find
-from generation.api.native import openapi
+from generation.api.native import examples, openapi
 from generation.api.native.answers import answer, running_answer, stored_answer
 from generation.api.native.events import NativeEvents, StoredEvents
 from generation.api.native.fields import UserId
 from generation.api.native.schemas import GenerateIn, GenerationOut, LimitsOut, StoredOut
-from generation.api.pool import pool
+from generation.api.pool import pool, pool_history
 from generation.asgi.event_stream import EventStream
 from generation.asgi.lean import lean
 from generation.asgi.request import Request
@@ -26,6 +26,7 @@ from generation.pipeline import idempotency
 from generation.records import GenerationRequest, StoredGeneration
 from generation.runtime import process as runtime
 from generation.runtime.following import whole
+from generation.telemetry.history import Seconds
 from generation.telemetry.snapshot import PoolPage
 
 api = API(
@@ -157,6 +158,15 @@ describe_pool = api.get(
     response=PoolPage,
     operation_id="generation_api_pool",
     summary="The connection pool now and since start",
-    openapi_extra=openapi.describe_pool(),
+    openapi_extra=openapi.describe_pool(examples.POOL),
 )
 lean(when=auth.needs_no_session("pool"))(describe_pool(pool))
+
+describe_history = api.get(
+    "/pool/history",
+    response=Seconds,
+    operation_id="generation_api_pool_history",
+    summary="The last two minutes, second by second",
+    openapi_extra=openapi.describe_pool(examples.HISTORY),
+)
+lean(when=auth.needs_no_session("pool"))(describe_history(pool_history))

@@ -34,8 +34,6 @@ What remains, and is not reached from here:
 - what the providers keep of the prompts that they were sent;
 - lines of the service's own log, if DB_ECHO was on or a provider's refusal was quoted;
 - journals and refused rows of other hosts: run this on each. What they store arrives without texts;
-- answers to the user's prompts for which an operator has asked again and which are under way, or
-  in a journal: run this once more when they have come;
 - the account, its profile with its prompt template, and service keys that name the user: see the
   admin. They go with the account, if you delete it;
 - tokens, cost and times of each generation and the usage log, under the user's key;

@@ -6,6 +6,7 @@
   const GONE_S = 60; // how long the row of a process that has ended stays
   const lines = [...document.querySelectorAll("[data-line]")];
   const scales = [...document.querySelectorAll("[data-scale]")];
+  const most = document.querySelector("[data-most]");
   const summary = document.getElementById("summary");
   const body = document.querySelector("[data-processes]");
   const names = [...document.querySelectorAll(".processes th")].map((cell) => cell.textContent);
@@ -40,12 +41,13 @@
     const now = performance.now() / 1000;
     while (samples.length && now - samples[0].at > SPAN_S) samples.shift();
     if (!samples.length) return;
-    const most = Math.max(...samples.flatMap((sample) => [sample.requests_in_flight, sample.checked_out]));
-    const top = round(Math.max(10, most));
+    const flight = Math.max(...samples.map((sample) => sample.requests_in_flight));
+    const top = round(Math.max(10, flight, ...samples.map((sample) => sample.checked_out)));
+    most.textContent = flight.toLocaleString("en");
     for (const line of lines) line.setAttribute("d", path(line.dataset.line, top, now));
     for (const scale of scales) scale.textContent = (top * scale.dataset.scale).toLocaleString("en");
     summary.textContent =
-      `The last two minutes, from a look every ${everyS === 1 ? "second" : `${everyS} seconds`} while this tab is visible: ${range("requests_in_flight")} in flight,` +
+      `The last two minutes, from a look every ${everyS === 1 ? "second" : `${everyS} seconds`}: ${range("requests_in_flight")} in flight,` +
       ` ${range("checked_out")} connections checked out.`;
   }
 
@@ -53,9 +55,9 @@
     if (!each.answers) return ["no answer"];
     return [
       each.draining ? "draining" : "serving",
-      each.requests_in_flight,
+      `${each.requests_in_flight}, at most ${each.peak_requests_in_flight}`,
       each.llm_calls_in_flight,
-      `${each.checked_out} of ${each.size}`,
+      `${each.checked_out} of ${each.size}, at most ${each.peak_checked_out}`,
       each.journal_rows_in_memory_only ? `${each.journal_rows}, in memory only: ${each.journal_rows_in_memory_only}` : each.journal_rows,
       each.open_circuits.join(", ") || "none",
     ];
@@ -95,6 +97,16 @@
     }
   }
 
+  // What the service has seen; it knows nothing of before its start, and the tab might.
+  document.addEventListener("pool-history", ({ detail }) => {
+    const count = detail.requests_in_flight.length;
+    const begun = performance.now() / 1000 - count;
+    const earlier = samples.filter((sample) => sample.at <= begun);
+    samples.splice(0, samples.length, ...earlier);
+    for (let n = 0; n < count; n += 1) {
+      samples.push({ at: begun + n, everyS: 1, requests_in_flight: detail.requests_in_flight[n], checked_out: detail.checked_out[n] });
+    }
+  });
   document.addEventListener("pool", ({ detail }) => {
     const { figures, everyS } = detail;
     const { requests_in_flight, checked_out } = figures.total;

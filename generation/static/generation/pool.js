@@ -1,7 +1,8 @@
 // Asks for the pool's figures while the tab is visible: once a second, or less often if the answer
 // says so, since many watch. Fills in what names a figure by data-figure, and passes each answer on
 // as the event "pool".
-// A failure shows in [data-lost], and asking goes on.
+// A failure shows in [data-lost], and asking goes on. If [data-pool] also names the address of a
+// history, that is asked for when looking begins, and passed on as "pool-history".
 
 (() => {
   const root = document.querySelector("[data-pool]");
@@ -10,6 +11,7 @@
   let timer = 0;
   let everyS = 1;
   let asking = null;
+  let lacksHistory = false;
   let silentSince = null;
   let ticket = root.dataset.ticket;
 
@@ -52,18 +54,32 @@
     return ticket !== "";
   }
 
-  async function ask(signal, mayRenew) {
+  // Returns null, and says so, for a visitor who is logged out.
+  async function get(address, signal, mayRenew = true) {
     const headers = { "Cache-Control": "max-age=1" };
     if (ticket) headers["Staccato-Ticket"] = ticket;
-    const answer = await fetch(root.dataset.pool, { headers, signal, cache: "no-store" });
+    const answer = await fetch(address, { headers, signal, cache: "no-store" });
     if ((answer.status === 401 || answer.status === 403) && root.dataset.ticket) {
-      if (mayRenew && (await renew(signal))) return ask(signal, false);
+      if (mayRenew && (await renew(signal))) return get(address, signal, false);
       const link = document.createElement("a");
       link.href = location.href;
       link.textContent = "Log in again";
       say("You are logged out, so this page stands still.", link);
-      return false;
+      return null;
     }
+    return answer;
+  }
+
+  // Returns whether to go on.
+  async function ask(signal) {
+    if (lacksHistory) {
+      const answer = await get(root.dataset.history, signal);
+      if (!answer) return false;
+      if (answer.ok) document.dispatchEvent(new CustomEvent("pool-history", { detail: await answer.json() }));
+      lacksHistory = false;
+    }
+    const answer = await get(root.dataset.pool, signal);
+    if (!answer) return false;
     if (!answer.ok) {
       const problem = await answer.json().catch(() => ({}));
       fail(`the service says “${problem.detail ?? answer.status}”.`);
@@ -85,7 +101,7 @@
     const patience = setTimeout(() => asking?.abort("late"), PATIENCE_MS);
     let goesOn = true;
     try {
-      goesOn = await ask(signal, true);
+      goesOn = await ask(signal);
     } catch {
       if (signal.reason === "hidden") return;
       fail(signal.aborted ? "it takes longer than five seconds." : "the service can’t be reached.");
@@ -98,6 +114,7 @@
   function start() {
     clearTimeout(timer);
     asking?.abort("hidden");
+    lacksHistory = "history" in root.dataset;
     if (!document.hidden) tick();
   }
 
