@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    # The second, since 1970; requests in flight and connections checked out then.
-    Points = Sequence[tuple[int, int, int]]
+    # Of each, three: the second since 1970, requests in flight and connections checked out then.
+    Points = Sequence[Sequence[int]]
 
 SECONDS = 120
 EVERY_S = 1.0

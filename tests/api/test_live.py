@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
+import time
 
 import pytest
 from django.contrib.auth import get_user_model
@@ -48,7 +49,8 @@ async def test_where_the_pool_is_off_there_is_no_page(client, access):
 
 
 async def test_the_history_has_what_was_in_flight_before_somebody_looked(client, runtime):
-    runtime.history._clock = itertools.count(1).__next__  # each look has a second of its own
+    # Each look has a second of its own.
+    runtime.history._clock = itertools.count(int(time.time()) + 10).__next__
     calls = [asyncio.create_task(client.post("/api/v1/generate/1")) for _ in range(3)]
     while len(runtime.admission.calls) < 3:
         await asyncio.sleep(0)
@@ -56,7 +58,8 @@ async def test_the_history_has_what_was_in_flight_before_somebody_looked(client,
     assert {answer.status_code for answer in await asyncio.gather(*calls)} == {200}
     await runtime.history.note()
     found = (await client.get(HISTORY)).json()
-    assert found["requests_in_flight"][-2:] == [3, 0]
+    assert max(found["requests_in_flight"]) == 3
+    assert found["requests_in_flight"][-1] == 0
     assert len(found["requests_in_flight"]) == len(found["checked_out"]) <= 120
 
 

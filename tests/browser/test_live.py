@@ -94,7 +94,7 @@ async def test_the_promise_is_seen(visitor, pool):
     assert visitor.faults == []
 
 
-async def drawn(page) -> list[list[tuple[float, float]]]:
+async def drawn(page) -> list[list[tuple[float, ...]]]:
     """The points of each line."""
     paths = await page.locator("[data-line]").evaluate_all(
         "all => all.map(each => each.getAttribute('d'))"
