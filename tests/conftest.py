@@ -6,6 +6,7 @@ import contextlib
 import functools
 import gc
 import resource
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,7 +26,7 @@ from generation.asgi import get_application
 from generation.models import Profile
 from generation.runtime.process import Runtime
 from generation.store import api_keys, claims, generations, held_results, logs, profiles
-from tests.settings import OF_ANOTHER_VERSION
+from tests.settings import OF_ANOTHER_VERSION, STACCATO
 from tests.support import emptying, postgres, service
 from tests.support.database import OwnDatabase, folder_of_the_run
 from tests.support.dialects import AnthropicDialect
@@ -33,6 +34,7 @@ from tests.support.in_process import Here, in_process_client, listening, quiet_r
 from tests.support.provider import Provider, says
 
 HERE = Path(__file__).parent
+JOURNALS = Path(str(STACCATO["JOURNAL_DIR"]))
 # Until all tests are loaded: it would go through more and more, for two seconds, and find nothing.
 gc.disable()
 SERVED = {"django_db_setup", "own_postgres", "server", "servers", "serve", "browser"}
@@ -161,6 +163,7 @@ def _statements_made_once() -> Iterator[None]:
 def _no_folders_left() -> Iterator[None]:
     yield
     postgres.remove_kept()
+    shutil.rmtree(JOURNALS, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -204,6 +207,8 @@ def committed(empty_tables, django_db_blocker) -> Iterator[None]:
         yield
         with connection.cursor() as cursor:
             cursor.execute(empty_tables)
+    for journal in JOURNALS.iterdir():  # the next runtime would store its rows
+        journal.unlink(missing_ok=True)
 
 
 @pytest.fixture

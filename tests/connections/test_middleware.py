@@ -17,7 +17,7 @@ def watched(committed, settings, monkeypatch):
     connections.close_all()
     settings.ROOT_URLCONF = views.__name__
     settings.MIDDLEWARE = ["generation.HeldConnectionsMiddleware"]
-    monkeypatch.setattr(middleware, "WAIT_S", 0.04)
+    monkeypatch.setattr(middleware, "WAIT_S", 0.5)
 
     async def at_once() -> None: ...
 

@@ -32,13 +32,13 @@ def waits_released_sync(request):
 
 async def waits_holding(request):
     await get_user_model().objects.acount()
-    await asyncio.to_thread(time.sleep, 0.05)
+    await asyncio.to_thread(time.sleep, 0.6)
     return HttpResponse(b"")
 
 
 def sleeps_in_postgres(request):
     with transaction.atomic():
-        get_user_model().objects.raw("SELECT 1 AS id, pg_sleep(0.05)")[0]
+        get_user_model().objects.raw("SELECT 1 AS id, pg_sleep(0.6)")[0]
     return HttpResponse(b"")
 
 

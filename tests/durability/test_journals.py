@@ -360,7 +360,6 @@ async def test_a_journal_of_a_renamed_database_is_named_once(runtime, caplog):
     named = [text for text in caplog.messages if "an-identity-old_name" in text]
     assert len(named) == 1
     assert f"{old.path} has 1 rows for the database an-identity-old_name" in named[0]
-    old.path.unlink()  # it is there still, and other tests' runtimes would name it, too
 
 
 async def test_a_shutdown_saves_what_only_memory_had_where_the_disk_takes_it(serve, llm, postgres):

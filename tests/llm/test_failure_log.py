@@ -11,6 +11,7 @@ import pytest
 from generation.llm import failures
 from generation.llm.circuit_breaker import CircuitBreaker
 from tests.support.provider import hangs, resets, says
+from tests.support.waiting import HANG_S
 
 
 @pytest.fixture
@@ -36,7 +37,8 @@ async def test_a_failing_provider_is_in_the_log_once_and_then_with_counts(
     client, server, dialect, prompt, lines, behaviour, slug, words
 ):
     server.behave = behaviour
-    async with client(LLM_MAX_ATTEMPTS=1, LLM_TIMEOUT=0.5) as llm:
+    limit_s = 1 if behaviour is hangs else HANG_S
+    async with client(LLM_MAX_ATTEMPTS=1, LLM_TIMEOUT=limit_s) as llm:
         await llm.complete(prompt)
         [first] = lines()
         assert words in first

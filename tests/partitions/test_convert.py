@@ -138,7 +138,7 @@ async def test_writers_do_not_wait_for_a_conversion_that_waits(plain, database_u
         conversion = asyncio.create_task(run())
         for _round in range(3):
             await until_blocked(plain)
-            await plain.execute("SET lock_timeout = '1s'")
+            await plain.execute("SET lock_timeout = '20s'")
             await plain.execute("INSERT INTO whole VALUES ($1)", make_id(NOW))
         await holding.rollback()
         assert await conversion
