@@ -31,6 +31,7 @@ GUIDED = {
     *("cost_min", "latency_min", "tokens_min", *FLAGS),
 }
 FEW, SPARSE = 40, 4  # of so many buckets, one in four
+LOOKED_AT = timedelta(days=30)
 
 # Each gives its bucket, once for all rows of the bucket that can have such requests.
 _LEVEL = """
@@ -125,6 +126,5 @@ def http_status_of(asked: Selection) -> int | None:
 
 def is_sparse(alias: str, asked: Selection, until: datetime) -> bool:
     """Whether the rollups lead to such rows better than an index of a user or a key does."""
-    buckets = Buckets(alias, asked, newest_first=True)
-    latest = buckets.read(until - timedelta(days=180), until, FEW)
+    latest = Buckets(alias, asked, newest_first=True).read(until - LOOKED_AT, until, FEW)
     return len(latest) < FEW or latest[0].start - latest[-1].start > SPARSE * FEW * LENGTH

@@ -34,6 +34,9 @@ KEPT = timedelta(days=180)
 IN_FLIGHT = timedelta(minutes=10)
 # Buckets that a statement on the rollups gives, at first and at most.
 FIRST, MOST = 12, 300
+# What it looks through: in 30 days, some thousand rollups of six hours.
+AT_ONCE = timedelta(days=30)
+JUST = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +151,13 @@ class OnlyWhere:
 
     def _known(self, stretch: Range, wanted: int) -> tuple[Sequence[Range], Range]:
         """Returns ranges of a stretch, and what is left of it."""
-        buckets = self._buckets.read(self._since, self._until, self._count)
-        is_all = len(buckets) < self._count
+        since, until = self._since, self._until
+        if self._newest_first:
+            since = max(since, until - AT_ONCE)
+        else:
+            until = min(until, since + AT_ONCE)
+        buckets = self._buckets.read(since, until, self._count)
+        has_all = len(buckets) < self._count
         self._count = min(4 * self._count, MOST)
         taken: list[Bucket] = []
         for bucket in buckets:
@@ -158,13 +166,17 @@ class OnlyWhere:
             if wanted <= 0:
                 break
         ranges = merged([_clip(self._span_of(bucket), stretch) for bucket in taken])
-        if is_all and len(taken) == len(buckets):
+        if not has_all or len(taken) < len(buckets):
+            since = until = taken[-1].start
+        elif (self._since, self._until) == (since, until):
             end = stretch.start if self._newest_first else stretch.end
             return ranges, Range(end, end)
+        else:  # the bucket that begins at the border was not among them
+            since, until = until - JUST, since + JUST
         if self._newest_first:
-            self._until = taken[-1].start
+            self._until = until
             return ranges, Range(stretch.start, ranges[-1].start if ranges else stretch.end)
-        self._since = taken[-1].start
+        self._since = since
         return ranges, Range(ranges[-1].end if ranges else stretch.start, stretch.end)
 
     def _span_of(self, bucket: Bucket) -> Range:

@@ -11,9 +11,9 @@ from django.db import connection
 from django.db.models.sql import Query
 from django.test.utils import CaptureQueriesContext
 
+from generation.log_search import guide, walk
 from generation.log_search import search as searching
 from generation.log_search import sought as seeking
-from generation.log_search import walk
 from generation.log_search.guide import OnlyWhere, Range
 from generation.log_search.guide import rolled as rolled_ids
 from generation.log_search.places import SearchPlaces
@@ -122,6 +122,19 @@ def test_of_what_the_rollups_know_to_be_nowhere_nothing_is_read(logs, rolled, su
     for query in (*none, "tokens_min=5001", "model=rare&provider=anthropic"):
         with subtests.test(query):
             assert guided(query, logs) == ([], logs[-1].pk)
+
+
+def test_no_row_is_lost_between_two_statements_on_the_rollups(logs, rolled, monkeypatch, subtests):
+    """They find some buckets each, of some of the time; the borders of both are buckets', too."""
+    monkeypatch.setattr(guide, "FIRST", 1)
+    monkeypatch.setattr(guide, "MOST", 3)
+    for at_once in (timedelta(minutes=10), timedelta(minutes=35), timedelta(days=1)):
+        monkeypatch.setattr(guide, "AT_ONCE", at_once)
+        for side in ("before", "after"):
+            with subtests.test(side=side, at_once=at_once):
+                wanted = expected(logs, "cost_min=0.5")
+                found, _pages = leaf_through("cost_min=0.5", side)
+                assert found == (wanted if side == "before" else wanted[::-1])
 
 
 class Ticking:
