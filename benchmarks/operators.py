@@ -81,7 +81,8 @@ class Statements:
         try:
             return execute(sql, params, many, context)
         finally:
-            if sql.startswith("SELECT") and "set_config" not in sql:
+            sql = sql.strip()
+            if sql.startswith(("SELECT", "WITH")) and not sql.startswith("SELECT set_config"):
                 self.sent.append((sql, params, time.perf_counter() - began))
 
 
@@ -151,6 +152,11 @@ def pages(client: Any) -> dict[str, str]:
     return {
         **{name: query for name, query in LIST.items() if query != "p"},
         "the next page": first.older_url.removeprefix("?"),
+        **{
+            f"{name}, {period}": f"{LOGS}{name}/?period={period}"
+            for name in ("dashboard", "errors")
+            for period in ("1h", "6h", "24h", "7d", "30d", "90d")
+        },
         "a log": f"{LOGS}{first.result_list[0].pk}/change/",
         "its neighbour": f"{LOGS}{first.result_list[0].pk}/older/",
     }

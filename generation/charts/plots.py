@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING
+
+from django.utils.safestring import mark_safe
 
 from generation.charts.axes import Axis, Mark, Write, round_values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from django.utils.safestring import SafeString
 
 # Of a plot's inside, in the SVG's units. It is stretched to the width that there is; a unit of its
 # height is a pixel.
@@ -59,6 +64,12 @@ class Plot:
     table: tuple[tuple[str, ...], ...]  # without its head, which is the axis and the legend
     width: int = WIDTH
     height: int = HEIGHT
+
+    @property
+    def numbers(self) -> SafeString:
+        """The table's rows as HTML. A template's loops took half the time of a page of plots."""
+        cells = ("".join([f"<td>{escape(cell)}</td>" for cell in row]) for row in self.table)
+        return mark_safe("".join([f"<tr>{row}</tr>" for row in cells]))  # noqa: S308  # escaped
 
 
 def lines(

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from django.db.models import Q, Sum
 from django.utils.timezone import localtime, now
 
-from generation.log_search.guide import rolled, with_http_status
+from generation.log_search.buckets import http_status_of
+from generation.log_search.guide import rolled
 from generation.models import GenerationLog, Rollup
 from generation.partitions.intervals import moment_of
 from generation.rollups.buckets import ROLLUP_LENGTHS, ceiling, floor
@@ -55,10 +56,10 @@ def count(asked: Selection) -> Counts:
         is_known = True
     is_known &= _has_all(rolled(), since)
     is_known &= asked.names <= {*DIMENSIONS, "http_status", "since", "until"}
+    http_status = http_status_of(asked)
+    status = {} if http_status is None else {"http_status": http_status}
     grouped = (
-        Rollup.objects.filter(
-            with_http_status(asked), within(since, until, is_open=asked.until is None)
-        )
+        Rollup.objects.filter(within(since, until, is_open=asked.until is None), **status)
         .values_list(*DIMENSIONS)
         .annotate(found=Sum("requests"))
     )

@@ -1,7 +1,8 @@
 """Which parts of the log can hold the rows that are asked for.
 
-The rollups say in which five minutes a model, a provider, a status or an error occurred at all. So
-a search for something rare reads those minutes, and nothing of the weeks between them.
+The rollups say in which five minutes a model, an error, a stop reason or a slow request occurred
+at all (`buckets`). So a search for something rare reads those minutes, and nothing of the weeks
+between them.
 """
 
 from __future__ import annotations
@@ -11,35 +12,31 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
-from django.db.models import Q, Sum
 from django.utils.timezone import now
 
 from generation import conf
-from generation.log_search.selection import CLOCK_STEP, NO_HTTP_STATUS
-from generation.models import Maintenance, Rollup
+from generation.log_search.buckets import GUIDED, LENGTH, Buckets
+from generation.log_search.selection import CLOCK_STEP
+from generation.models import Maintenance
 from generation.partitions.intervals import DAY, ZERO_ID, first_id, interval_at, moment_of
 from generation.partitions.words import SETTLED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
-    from django.db.models import QuerySet
-
+    from generation.log_search.buckets import Bucket
     from generation.log_search.selection import Selection
 
 ROLLUPS = "rollups"  # the task of `rollups/upkeep.py`
-MINUTES = 5  # the shortest rollup
-BUCKET = timedelta(minutes=MINUTES)
 # Rollups of this length are kept for 190 days; `rollups/upkeep.py` drops them.
 KEPT = timedelta(days=180)
 # Rows that are newer than the rollups' watermark by less than this may not be in them.
 IN_FLIGHT = timedelta(minutes=10)
-DIMENSIONS = ("provider", "model", "status", "error_type")
-# With any of these, the rollups say more than that the service was used.
-GUIDED = {"provider", "model", "error_type", "http_status"}
-FEW, SPARSE = 40, 4  # of so many buckets, one in four
-AT_ONCE = 300  # ranges of a statement
+# Buckets that a statement on the rollups gives, at first and at most.
+FIRST, MOST = 12, 300
+# What it looks through: in 30 days, some thousand rollups of six hours.
+AT_ONCE = timedelta(days=30)
+JUST = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +54,8 @@ class Guide(Protocol):
     def take(self, effort: timedelta, wanted: int) -> tuple[Sequence[Range], UUID]:
         """Returns the next ranges, in their order, and how far the log is searched with them.
 
-        They span `effort` at most, and about `wanted` rows are expected in them. None are left if
-        the end of `bounds` is reached.
+        About `wanted` rows are expected in them, and one that has to be read to find out is
+        `effort` long at most. None are left if the end of `bounds` is reached.
         """
         ...
 
@@ -110,12 +107,13 @@ class OnlyWhere:
     """The log's parts whose rollups have such rows, and those that have no rollups."""
 
     def __init__(
-        self, asked: Selection, bounds: Range, rolled: Range, *, newest_first: bool
+        self, alias: str, asked: Selection, bounds: Range, rolled: Range, *, newest_first: bool
     ) -> None:
         """`rolled`: the ids whose rollups are known to be complete."""
         self._newest_first = newest_first
         self._until_id = until_id()
-        self._buckets = _buckets(asked)
+        self._buckets = Buckets(alias, asked, newest_first=newest_first)
+        self._count = FIRST
         # Three stretches: what is newer than the rollups, what has them, what is older.
         newer = Range(max(bounds.start, rolled.end), bounds.end)
         known = Range(max(bounds.start, rolled.start), min(bounds.end, rolled.end))
@@ -126,6 +124,9 @@ class OnlyWhere:
             for stretch, is_known in (stretches if newest_first else reversed(stretches))
             if stretch.start < stretch.end
         ]
+        # Those between these moments are not read yet: of any request that has an id in `known`.
+        self._since = moment_of(known.start) - LENGTH - self._until_id
+        self._until = moment_of(known.end) + CLOCK_STEP
         self._at_end = bounds.start if newest_first else bounds.end
         self._every: EveryRow | None = None
 
@@ -133,7 +134,7 @@ class OnlyWhere:
         while self._stretches:
             stretch, is_known = self._stretches[0]
             if is_known:
-                ranges, rest = self._known(stretch, effort, wanted)
+                ranges, rest = self._known(stretch, wanted)
                 edge = rest.end if self._newest_first else rest.start
             else:
                 self._every = self._every or EveryRow(stretch, newest_first=self._newest_first)
@@ -148,59 +149,42 @@ class OnlyWhere:
                 return ranges, edge
         return [], self._at_end
 
-    def _known(
-        self, stretch: Range, effort: timedelta, wanted: int
-    ) -> tuple[Sequence[Range], Range]:
+    def _known(self, stretch: Range, wanted: int) -> tuple[Sequence[Range], Range]:
         """Returns ranges of a stretch, and what is left of it."""
-        since, until = moment_of(stretch.start), moment_of(stretch.end)
-        most = max(1, min(AT_ONCE, effort // (BUCKET + self._until_id)))
-        found = (
-            self._buckets.filter(
-                bucket__gt=since - BUCKET - self._until_id, bucket__lt=until + CLOCK_STEP
-            )
-            .values("bucket")
-            .annotate(rows=Sum("requests"))
-            .order_by("-bucket" if self._newest_first else "bucket")
-        )
-        buckets = list(found.values_list("bucket", "rows")[: most + 1])
-        taken: list[datetime] = []
-        for bucket, rows in buckets[:most]:
+        since, until = self._since, self._until
+        if self._newest_first:
+            since = max(since, until - AT_ONCE)
+        else:
+            until = min(until, since + AT_ONCE)
+        buckets = self._buckets.read(since, until, self._count)
+        has_all = len(buckets) < self._count
+        self._count = min(4 * self._count, MOST)
+        taken: list[Bucket] = []
+        for bucket in buckets:
             taken.append(bucket)
-            wanted -= rows
+            wanted -= bucket.rows
             if wanted <= 0:
                 break
         ranges = merged([_clip(self._span_of(bucket), stretch) for bucket in taken])
-        if len(taken) == len(buckets):
+        if not has_all or len(taken) < len(buckets):
+            since = until = taken[-1].start
+        elif (self._since, self._until) == (since, until):
             end = stretch.start if self._newest_first else stretch.end
             return ranges, Range(end, end)
-        last = ranges[-1] if ranges else stretch
+        else:  # the bucket that begins at the border was not among them
+            since, until = until - JUST, since + JUST
         if self._newest_first:
-            return ranges, Range(stretch.start, last.start)
-        return ranges, Range(last.end, stretch.end)
+            self._until = until
+            return ranges, Range(stretch.start, ranges[-1].start if ranges else stretch.end)
+        self._since = since
+        return ranges, Range(ranges[-1].end if ranges else stretch.start, stretch.end)
 
-    def _span_of(self, bucket: datetime) -> Range:
-        """Returns the ids that the requests of five minutes may have."""
-        return Range(first_id(bucket - CLOCK_STEP), first_id(bucket + BUCKET + self._until_id))
-
-
-def _buckets(asked: Selection) -> QuerySet[Rollup]:
-    """Returns the five minutes that have such rows, by what the rollups know of them."""
-    known = {name: getattr(asked, name) for name in DIMENSIONS if getattr(asked, name)}
-    return Rollup.objects.filter(with_http_status(asked), minutes=MINUTES, **known)
-
-
-def with_http_status(asked: Selection) -> Q:
-    """Returns the condition for the rollups of an HTTP status, if one is asked for."""
-    if not asked.http_status:
-        return Q()
-    return Q(http_status=0 if asked.http_status == NO_HTTP_STATUS else asked.http_status)
-
-
-def is_sparse(asked: Selection) -> bool:
-    """Whether the rollups lead to such rows better than an index of a user or a key does."""
-    latest = _buckets(asked).order_by("-bucket").values_list("bucket", flat=True)[:FEW]
-    buckets = list(latest)
-    return len(buckets) < FEW or buckets[0] - buckets[-1] > SPARSE * FEW * BUCKET
+    def _span_of(self, bucket: Bucket) -> Range:
+        """Returns the ids that such requests of five minutes may have."""
+        return Range(
+            first_id(bucket.first_at - CLOCK_STEP),
+            first_id(bucket.last_at + self._until_id),
+        )
 
 
 def until_id() -> timedelta:
@@ -242,10 +226,10 @@ def rolled() -> Range:
     return Range(first_id(since + until_id()), first_id(max(since, watermark - IN_FLIGHT)))
 
 
-def guide(asked: Selection, bounds: Range, *, newest_first: bool) -> Guide:
+def guide(alias: str, asked: Selection, bounds: Range, *, newest_first: bool) -> Guide:
     """Returns the guide for a search between two ids."""
     if asked.names & GUIDED:
-        return OnlyWhere(asked, bounds, rolled(), newest_first=newest_first)
+        return OnlyWhere(alias, asked, bounds, rolled(), newest_first=newest_first)
     if asked.words and conf.load().search == "words":
         return IndexedDays(bounds, newest_first=newest_first)
     return EveryRow(bounds, newest_first=newest_first)

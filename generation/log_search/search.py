@@ -6,9 +6,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 from uuid import UUID
 
-from generation.log_search.guide import GUIDED, Range, guide, is_sparse
-from generation.log_search.selection import CLOCK_STEP, LONGEST_REQUEST
-from generation.log_search.walk import QUICK_S, CutOff, Walk, limited, read
+from django.utils.timezone import now
+
+from generation.log_search.buckets import GUIDED, is_sparse
+from generation.log_search.guide import Range, guide, until_id
+from generation.log_search.selection import CLOCK_STEP
+from generation.log_search.walk import QUICK_S, CutOff, Walk, limited
 from generation.models import GenerationLog
 from generation.partitions.intervals import LAST_ID, ZERO_ID, first_id
 
@@ -39,16 +42,18 @@ def search(sought: Sought, *, size: int, place: Place | None = None) -> Page:
     """Returns the rows next to a place, or the newest. Raises Django's errors of the database."""
     newest_first = place is None or place.side == "before"
     bounds = _bounds(sought.asked, place)
-    if _is_indexed(sought.asked):
+    if _is_indexed(sought):
         try:
             with limited(sought.alias, QUICK_S):
-                rows = read(sought, [bounds], size + 1, newest_first=newest_first)
+                rows = sought.read([bounds], size + 1, newest_first=newest_first)
             return _page(rows, size, newest_first=newest_first)
         except CutOff:  # e.g. of a user with many rows, of which few have that status
             pass
     bounds = _within_log(bounds)
     walk = Walk(
-        sought, guide(sought.asked, bounds, newest_first=newest_first), newest_first=newest_first
+        sought,
+        guide(sought.alias, sought.asked, bounds, newest_first=newest_first),
+        newest_first=newest_first,
     )
     edge = bounds.end if newest_first else bounds.start
     found = walk.run(size + 1, edge=edge)
@@ -58,16 +63,17 @@ def search(sought: Sought, *, size: int, place: Place | None = None) -> Page:
     return page
 
 
-def _is_indexed(asked: Selection) -> bool:
+def _is_indexed(sought: Sought) -> bool:
     """Whether an index leads to the rows, or to few others besides."""
+    asked = sought.asked
     if asked.words:
         return False
     if not asked.names - {"since", "until"} or asked.q:
         return True
-    if asked.names & GUIDED and is_sparse(asked):
-        return False
-    is_rare = asked.status not in {"", GenerationLog.Status.SUCCEEDED}
-    return bool(asked.user or asked.api_key or (is_rare and not asked.names & GUIDED))
+    is_guided = bool(asked.names & GUIDED)
+    if asked.user or asked.api_key:
+        return not (is_guided and is_sparse(sought.alias, asked, asked.until or now()))
+    return not is_guided and asked.status not in {"", GenerationLog.Status.SUCCEEDED}
 
 
 def _bounds(asked: Selection, place: Place | None) -> Range:
@@ -79,7 +85,7 @@ def _bounds(asked: Selection, place: Place | None) -> Range:
     if asked.since:
         start = max(start, first_id(asked.since - CLOCK_STEP))
     if asked.until:
-        end = min(end, first_id(asked.until + LONGEST_REQUEST))
+        end = min(end, first_id(asked.until + until_id()))
     return Range(start, end)
 
 

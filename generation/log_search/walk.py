@@ -12,29 +12,27 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from django.core.exceptions import EmptyResultSet
 from django.db import OperationalError, connections, transaction
-from django.db.models import UUIDField
-from django.db.models.expressions import RawSQL
 
 from generation.log_search.guide import Range, shifted
 from generation.log_search.places import AllTaken, places
-from generation.models import GenerationLog
 from generation.partitions.intervals import moment_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from uuid import UUID
 
     from generation.log_search.guide import Guide
     from generation.log_search.sought import Sought
 
-# Of a search in all, which ends within 2.5 s: a statement may just have begun.
+# Of a search in all, from when it is known what is sought: its page is there within 2.5 s.
 BUDGET_S = 2.2
 # Of a page that takes no place among the long searches.
 QUICK_S = 0.2
 # Of one statement: it is cut off then, and a smaller part is tried.
-STATEMENT_S = 0.5
+STATEMENT_S, LEAST_S = 0.5, 0.05
+# The limit on a statement is set again once the search has this share of it left.
+SHORTER = 0.75
 # What a statement should take: parts grow and shrink so that they take about so long.
 TARGET_S = 0.04
 FIRST_EFFORT = timedelta(minutes=30)
@@ -66,20 +64,23 @@ class Walk:
         self._guide = guide
         self._newest_first = newest_first
         self._effort = FIRST_EFFORT
+        self._ends = 0.0  # by the clock
         # Parts to read, each with how far the log is searched with it.
         self._parts: deque[tuple[Range, UUID]] = deque()
         self._reading: list[tuple[Range, UUID]] = []
 
     def run(self, count: int, *, edge: UUID) -> Found:
         """Returns the first `count` rows from `edge` on, or those that it found in time."""
-        until = time.monotonic() + BUDGET_S
+        quickly = time.monotonic() + min(QUICK_S, BUDGET_S)
+        # Something is read in any case, or *Continue* would lead to the same place.
+        self._ends = max(self._sought.began + BUDGET_S, quickly)
         found = Found(edge=edge)
         with contextlib.ExitStack() as place:
             try:
-                is_done = self._read_until(time.monotonic() + min(QUICK_S, BUDGET_S), count, found)
+                is_done = self._read_until(quickly, count, found)
                 if not is_done:
                     place.enter_context(places.taken())
-                    is_done = self._read_until(until, count, found)
+                    is_done = self._read_until(self._ends, count, found)
             except AllTaken:
                 found.is_refused, is_done = True, False
         if is_done:
@@ -89,15 +90,20 @@ class Walk:
     def _read_until(self, until: float, count: int, found: Found) -> bool:
         """Returns whether all was found, or nothing is left to be read."""
         while True:
+            limit_s = max(min(STATEMENT_S, self._ends - time.monotonic()), LEAST_S)
             try:
-                with limited(self._sought.alias, STATEMENT_S):
+                with limited(self._sought.alias, limit_s):
                     while (missing := count - len(found.rows)) > 0:
-                        if time.monotonic() >= until:
+                        now = time.monotonic()
+                        if now >= until:
                             return False
+                        if self._ends - now < SHORTER * limit_s and limit_s > LEAST_S:
+                            break  # so that the last statements end with the search
                         if not (self._parts or self._fetch(missing)):
                             return True
                         self._read(missing, found)
-                    return True
+                    else:
+                        return True
             except CutOff:
                 again = [(Range(part.start, part.end), edge) for part, edge in self._reading]
                 self._parts.extendleft(reversed(again))
@@ -115,10 +121,12 @@ class Walk:
         self._reading = self._next()
         began = time.monotonic()
         ranges = [part for part, _ in self._reading]
-        found.rows += read(self._sought, ranges, missing, newest_first=self._newest_first)
+        found.rows += self._sought.read(ranges, missing, newest_first=self._newest_first)
         found.edge = self._reading[-1][1]
         self._reading = []  # or the guide's own statement, if cut off, would have them read again
         by = TARGET_S / max(time.monotonic() - began, 0.001)
+        if by > 1 and sum(map(_length, ranges), timedelta(0)) < self._effort / 2:
+            return  # it was quick, since little was left of the guide's parts
         grown = self._effort * min(max(by, 1 / GROWTH), GROWTH)
         self._effort = min(max(grown, LEAST_EFFORT), MOST_EFFORT)
 
@@ -140,7 +148,7 @@ class Walk:
     def _split(self, part: Range, at: timedelta) -> tuple[Range, Range | None]:
         """Returns the part's beginning, in the search's direction, and its rest if there is any."""
         at = max(at, TICK)  # or its beginning would be empty, again and again
-        if part.is_indexed or _length(part) <= at:
+        if part.is_indexed or _length(part) <= at + TICK:
             return part, None
         if self._newest_first:
             middle = max(part.start, shifted(part.end, -at))
@@ -149,42 +157,17 @@ class Walk:
         return Range(part.start, middle), Range(middle, part.end)
 
 
-def read(
-    sought: Sought, ranges: Sequence[Range], count: int, *, newest_first: bool
-) -> list[GenerationLog]:
-    """Returns the first rows that the ranges have, in one statement.
-
-    One range after the other, through the key or a better index: a condition that names them all
-    would let PostgreSQL read everything between them.
-    """
-    order = "-pk" if newest_first else "pk"
-    if len(ranges) == 1:
-        part = sought.between(ranges[0].start, ranges[0].end)
-        return list(part.order_by(order)[:count])
-    key = UUIDField()
-    inner = sought.between(RawSQL("part.first_id", (), key), RawSQL("part.end_id", (), key))
-    try:
-        sql, params = inner.order_by(order)[:count].query.sql_with_params()
-    except EmptyResultSet:  # e.g. of a user whom nobody knows
-        return []
-    starts = [str(part.start) for part in ranges]
-    ends = [str(part.end) for part in ranges]
-    direction = "DESC" if newest_first else "ASC"
-    whole = (
-        "SELECT found.* FROM unnest(%s::uuid[], %s::uuid[]) AS part (first_id, end_id)"  # noqa: S608  # the ORM's SQL, with its parameters
-        f" CROSS JOIN LATERAL ({sql}) AS found ORDER BY found.id {direction} LIMIT {count:d}"
-    )
-    return list(GenerationLog.objects.using(sought.alias).raw(whole, (starts, ends, *params)))
-
-
 @contextlib.contextmanager
 def limited(alias: str, limit_s: float) -> Iterator[None]:
     """Give each statement of the block so long. Raises `CutOff`."""
     try:
         with transaction.atomic(alias):
             with connections[alias].cursor() as cursor:
+                # JIT and parallel workers take longer to begin than a statement may take.
                 cursor.execute(
-                    "SELECT set_config('statement_timeout', %s, true)",
+                    "SELECT set_config('statement_timeout', %s, true),"
+                    " set_config('max_parallel_workers_per_gather', '0', true),"
+                    " set_config('jit', 'off', true)",
                     [str(max(1, round(limit_s * 1000)))],
                 )
             yield

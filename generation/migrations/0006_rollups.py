@@ -75,6 +75,24 @@ class Migration(migrations.Migration):
                         help_text="The primary keys of the users whose requests did not succeed, as text."
                     ),
                 ),
+                (
+                    "highest_cost_usd",
+                    models.DecimalField(
+                        decimal_places=9,
+                        help_text="Of one request; 0: none is known.",
+                        max_digits=18,
+                    ),
+                ),
+                (
+                    "highest_total_tokens",
+                    models.BigIntegerField(help_text="Of one request; 0: none is known."),
+                ),
+                (
+                    "stop_reasons",
+                    generation.models.rollups.TextArray(
+                        help_text="Those that any of the requests has."
+                    ),
+                ),
                 ("latency_steps", generation.models.rollups.IntegerArray()),
                 ("latency_counts", generation.models.rollups.IntegerArray()),
                 ("llm_latency_steps", generation.models.rollups.IntegerArray()),

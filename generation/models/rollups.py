@@ -79,6 +79,12 @@ class Rollup(models.Model):
     failed_users = TextArray(
         help_text="The primary keys of the users whose requests did not succeed, as text."
     )
+    # They show a search of the log that a bucket has no row of the kind that it seeks.
+    highest_cost_usd = models.DecimalField(
+        max_digits=18, decimal_places=9, help_text="Of one request; 0: none is known."
+    )
+    highest_total_tokens = models.BigIntegerField(help_text="Of one request; 0: none is known.")
+    stop_reasons = TextArray(help_text="Those that any of the requests has.")
     # Histograms: how many requests took as long as a step says (`rollups/histogram.py`), for the
     # steps that any took. Both arrays of a pair have the same length.
     latency_steps = IntegerArray()

@@ -27,6 +27,8 @@ _MOMENTS = "min(first_at) AS first_at, max(last_at) AS last_at"
 _COUNTS = ("requests", "priced", "unpriced", "retried", "fell_back")
 _TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
 _VALUES = (*_COUNTS, *_TOKENS, "cost_usd")
+_HIGHEST = ("highest_cost_usd", "highest_total_tokens")
+_BOUNDS = (*_HIGHEST, "stop_reasons")
 _HISTOGRAMS = ("latency_steps", "latency_counts", "llm_latency_steps", "llm_latency_counts")
 _SPEND_KEY = ("hour", "user_key", "api_key_id", "provider", "model")
 _SPENDER_KEY = ("minutes", "bucket", "kind", "key")
@@ -67,25 +69,36 @@ def _histogram(name: str, steps: str) -> str:
 )"""
 
 
-def _rollup(minutes: int, source: str, sums: str, steps: dict[str, str], users: str) -> str:
+def _array(name: str, items: str) -> str:
+    """Returns a CTE with an array for each key, from rows that have an item, each item once."""
+    return f"""
+{name} AS (
+    SELECT {_commas(_ROLLUP_KEY)}, array_agg(item ORDER BY item) AS {name}
+    FROM (SELECT DISTINCT {_commas(_ROLLUP_KEY)}, item FROM ({items}) AS each) AS items
+    WHERE item IS NOT NULL GROUP BY {_commas(_ROLLUP_KEY)}
+)"""
+
+
+def _rollup(
+    minutes: int, source: str, sums: str, steps: dict[str, str], items: dict[str, str]
+) -> str:
     """Returns the statement for rollups of a length, from rows of requests or shorter rollups."""
     histograms = ",".join(_histogram(name, each) for name, each in steps.items())
+    arrays = ",".join(_array(name, each) for name, each in items.items())
     key = _commas(_ROLLUP_KEY)
     computed = f"""
 WITH source AS MATERIALIZED ({source}),
 sums AS (SELECT {key}, {sums} FROM source GROUP BY {key}),
 {histograms},
-users AS (
-    SELECT {key}, array_agg(DISTINCT user_key ORDER BY user_key) AS failed_users
-    FROM ({users}) AS each WHERE user_key IS NOT NULL GROUP BY {key}
-),
+{arrays},
 fresh AS (
     SELECT {minutes} AS minutes, sums.*, latency_steps, latency_counts, llm_latency_steps,
-        llm_latency_counts, coalesce(users.failed_users, '{{}}') AS failed_users
+        llm_latency_counts, coalesce(failed_users, '{{}}') AS failed_users,
+        coalesce(stop_reasons, '{{}}') AS stop_reasons
     FROM sums JOIN latency USING ({key}) JOIN llm_latency USING ({key})
-    LEFT JOIN users USING ({key})
+    LEFT JOIN failed_users USING ({key}) LEFT JOIN stop_reasons USING ({key})
 )"""
-    values = (*_VALUES, "first_at", "last_at", "failed_users", *_HISTOGRAMS)
+    values = (*_VALUES, "first_at", "last_at", "failed_users", *_BOUNDS, *_HISTOGRAMS)
     span = _within("bucket", minutes)
     return computed + _replace("generation_rollup", span, ("minutes", *_ROLLUP_KEY), values)
 
@@ -122,7 +135,7 @@ def _rollup_of_log(minutes: int) -> str:
         (attempts -> 0 ->> 'provider', attempts -> 0 ->> 'model')
             IS DISTINCT FROM (attempts -> -1 ->> 'provider', attempts -> -1 ->> 'model')
             AS is_fallen_back,
-        {_commas(_TOKENS)}, cost_usd,
+        {_commas(_TOKENS)}, total_tokens, cost_usd, stop_reason,
         width_bucket(latency_ms, {bounds}) AS latency_step,
         width_bucket(llm_latency_ms, {bounds}) AS llm_latency_step,
         created_at AS first_at, created_at AS last_at, user_id
@@ -131,21 +144,26 @@ def _rollup_of_log(minutes: int) -> str:
     sums = f"""count(*) AS requests, {_PRICING},
     count(*) FILTER (WHERE is_retried) AS retried,
     count(*) FILTER (WHERE is_fallen_back) AS fell_back,
-    {_sums((*_TOKENS, "cost_usd"))}, {_MOMENTS}"""
-    users = f"""
-    SELECT {_commas(_ROLLUP_KEY)}, user_id::text AS user_key FROM source
-    WHERE status <> 'succeeded'"""
+    {_sums((*_TOKENS, "cost_usd"))}, {_MOMENTS},
+    coalesce(max(cost_usd), 0) AS highest_cost_usd,
+    coalesce(max(total_tokens), 0) AS highest_total_tokens"""
+    items = {
+        "failed_users": f"SELECT {_commas(_ROLLUP_KEY)}, user_id::text AS item FROM source"
+        " WHERE status <> 'succeeded'",
+        "stop_reasons": f"SELECT {_commas(_ROLLUP_KEY)}, nullif(stop_reason, '') AS item"
+        " FROM source",
+    }
     steps = {
         name: f"SELECT {_commas(_ROLLUP_KEY)}, {name}_step AS step, 1 AS count FROM source"
         for name in ("latency", "llm_latency")
     }
-    return _rollup(minutes, log, sums, steps, users)
+    return _rollup(minutes, log, sums, steps, items)
 
 
 def _rollup_of_shorter(minutes: int, shorter: int) -> str:
     rows = f"""
     SELECT {_bin(minutes, "bucket")} AS bucket, provider, model, status, error_type, http_status,
-        {_commas((*_VALUES, *_HISTOGRAMS))}, first_at, last_at, failed_users
+        {_commas((*_VALUES, *_BOUNDS, *_HISTOGRAMS))}, first_at, last_at, failed_users
     FROM generation_rollup
     WHERE {_within("bucket", shorter)}"""
     steps = {
@@ -153,8 +171,13 @@ def _rollup_of_shorter(minutes: int, shorter: int) -> str:
         f" unnest({name}_steps, {name}_counts) AS histogram (step, count)"
         for name in ("latency", "llm_latency")
     }
-    users = f"SELECT {_commas(_ROLLUP_KEY)}, unnest(failed_users) AS user_key FROM source"
-    return _rollup(minutes, rows, f"{_sums(_VALUES)}, {_MOMENTS}", steps, users)
+    items = {
+        name: f"SELECT {_commas(_ROLLUP_KEY)}, unnest({name}) AS item FROM source"
+        for name in ("failed_users", "stop_reasons")
+    }
+    sums = f"""{_sums(_VALUES)}, {_MOMENTS},
+    {_commas(f"max({name}) AS {name}" for name in _HIGHEST)}"""
+    return _rollup(minutes, rows, sums, steps, items)
 
 
 def _spend() -> str:

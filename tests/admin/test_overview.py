@@ -126,8 +126,21 @@ def test_the_figures_of_each_period_are_those_of_the_log(busy):
             assert found == rows.count(), (period.name, span)
         series = figures.requests_by_status.values()
         assert sum(sum(points.values()) for points in series) == figures.total.now.requests
-        costs = sum(each.cost for each in ranking.users)
-        assert costs == Decimal("0.25") * sum(each.requests for each in ranking.users)
+        require_spent(ranking)
+
+
+def require_spent(ranking: spenders.Ranking) -> None:
+    """All who spent anything are listed, so their sums are those of the log."""
+    now, whole, before = (
+        GenerationLog.objects.filter(created_at__gte=span.since, created_at__lt=span.until)
+        for span in (ranking.window.span, ranking.window.whole, ranking.window.before)
+    )
+    for found in (ranking.users, ranking.keys):
+        assert sum(each.failed for each in found) == now.exclude(status="succeeded").count()
+        assert sum(each.tokens for each in found) == 30 * now.count()
+        assert sum(each.cost for each in found) == Decimal("0.25") * now.count()
+        assert sum(each.cost_whole for each in found) == Decimal("0.25") * whole.count()
+        assert sum(each.cost_before for each in found) == Decimal("0.25") * before.count()
 
 
 def test_the_errors_are_counted_by_kind_with_who_was_hit_and_when(busy):

@@ -58,6 +58,11 @@ def test_bars_of_one_time_stand_on_each_other_and_are_as_high_as_their_values():
     assert plot.table[1] == ("2026-01-31 12:05", "0", "1")
 
 
+def test_the_numbers_are_written_as_text():
+    plot = lines(CAPTION, seconds_axis(10), {"median": [(5, 1.0)]}, write=lambda _: "<1 & 2>")
+    assert "<td>&lt;1 &amp; 2&gt;</td>" in plot.numbers
+
+
 def test_a_plot_without_data_says_so():
     page = drawn(lines(CAPTION, seconds_axis(10), {"median": []}))
     assert "No data." in "".join(page.itertext())

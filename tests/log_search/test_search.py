@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from uuid import UUID
 
 import pytest
+from django.db import connection
+from django.db.models.sql import Query
+from django.test.utils import CaptureQueriesContext
 
+from generation.log_search import guide, walk
 from generation.log_search import search as searching
-from generation.log_search import walk
+from generation.log_search import sought as seeking
 from generation.log_search.guide import OnlyWhere, Range
 from generation.log_search.guide import rolled as rolled_ids
 from generation.log_search.places import SearchPlaces
@@ -37,9 +42,18 @@ FILTERS = {
     "http_status=529": lambda log: http_status(log) == 529,
     "http_status=none": lambda log: http_status(log) is None,
     "http_status=404": lambda log: False,
+    "stop_reason=refusal": lambda log: False,
     "cost_min=0.5": lambda log: (log.cost_usd or 0) >= 0.5,
+    "cost_min=2": lambda log: (log.cost_usd or 0) >= 2,
+    "cost_min=2.01": lambda log: False,
     "latency_min=2.001": lambda log: log.latency_ms >= 2001,
+    "latency_min=60": lambda log: log.latency_ms >= 60_000,
+    "latency_min=90": lambda log: False,
     "tokens_min=31": lambda log: (log.total_tokens or 0) >= 31,
+    "tokens_min=5001": lambda log: False,
+    "model=rare&stop_reason=end_turn&cost_min=0.01": lambda log: (
+        log.model == "rare" and log.stop_reason == "end_turn" and bool(log.cost_usd)
+    ),
     "retried=1": lambda log: len(log.attempts) > 1,
     "fell_back=1": lambda log: len(log.attempts) > 1 and log.attempts[0] != log.attempts[1],
     "user=2": lambda log: log.user_id == 2,
@@ -70,7 +84,7 @@ def test_rows_that_the_rollups_do_not_have_are_found_too(logs, rolled, subtests)
     early = make_log(2000, model="rare")
     late = make_log(-600, model="rare")
     save(early, late)
-    Rollup.objects.filter(bucket__lt=early.created_at).delete()
+    Rollup.objects.filter(minutes=5, bucket__lt=early.created_at).delete()
     newest, oldest = logs[0].created_at, early.created_at
     for watermark, back_to in ((newest, oldest), (None, None)):
         Maintenance.objects.filter(task="rollups").update(watermark=watermark, back_to=back_to)
@@ -81,16 +95,46 @@ def test_rows_that_the_rollups_do_not_have_are_found_too(logs, rolled, subtests)
             assert set(leaf_through("model=rare")[0]) >= set(keys(rows))
 
 
+def guided(query: str, logs) -> tuple[list[Range], UUID]:
+    """The ranges to which the rollups lead, and how far they are all."""
+    whole = Range(logs[-1].pk, UUID(int=logs[0].pk.int + 1))
+    asked = sought(query).asked
+    known = OnlyWhere("default", asked, whole, rolled_ids(), newest_first=True)
+    ranges: list[Range] = []
+    while True:
+        more, edge = known.take(timedelta(days=60), 1000)
+        if not more:
+            return ranges, edge
+        ranges += more
+
+
 def test_a_search_for_something_rare_reads_a_few_minutes_around_it(logs, rolled):
     wanted = expected(logs, "model=rare")
-    asked = sought("model=rare").asked
-    whole = Range(logs[-1].pk, logs[0].pk)
-    known = OnlyWhere(asked, whole, rolled_ids(), newest_first=True)
-    ranges, edge = known.take(timedelta(days=60), len(wanted))
-    assert edge == whole.start
+    ranges, edge = guided("model=rare", logs)
+    assert edge == logs[-1].pk
     assert all(any(part.start <= key < part.end for part in ranges) for key in wanted)
     read = sum((moment_of(part.end) - moment_of(part.start) for part in ranges), timedelta(0))
-    assert read <= len(wanted) * timedelta(minutes=11), "of two days"
+    assert read <= len(wanted) * timedelta(minutes=6), "of two days"
+
+
+def test_of_what_the_rollups_know_to_be_nowhere_nothing_is_read(logs, rolled, subtests):
+    none = ("model=none", "stop_reason=refusal", "cost_min=2.01", "latency_min=90")
+    for query in (*none, "tokens_min=5001", "model=rare&provider=anthropic"):
+        with subtests.test(query):
+            assert guided(query, logs) == ([], logs[-1].pk)
+
+
+def test_no_row_is_lost_between_two_statements_on_the_rollups(logs, rolled, monkeypatch, subtests):
+    """They find some buckets each, of some of the time; the borders of both are buckets', too."""
+    monkeypatch.setattr(guide, "FIRST", 1)
+    monkeypatch.setattr(guide, "MOST", 3)
+    for at_once in (timedelta(minutes=10), timedelta(minutes=35), timedelta(days=1)):
+        monkeypatch.setattr(guide, "AT_ONCE", at_once)
+        for side in ("before", "after"):
+            with subtests.test(side=side, at_once=at_once):
+                wanted = expected(logs, "cost_min=0.5")
+                found, _pages = leaf_through("cost_min=0.5", side)
+                assert found == (wanted if side == "before" else wanted[::-1])
 
 
 class Ticking:
@@ -104,11 +148,19 @@ class Ticking:
         return self._now
 
 
+def let_tick(monkeypatch) -> None:
+    """The budget is for a few looks, and so for a few statements."""
+    monkeypatch.setattr(walk, "BUDGET_S", 4)
+    clock = Ticking()
+    for module in (walk, seeking):
+        monkeypatch.setattr(module, "time", clock)
+
+
 @pytest.mark.parametrize("side", ["before", "after"])
 @pytest.mark.parametrize("query", ["stop_reason=max_tokens", "model=common&retried=1"])
 def test_a_search_without_time_goes_on_from_where_it_ended(logs, rolled, monkeypatch, side, query):
     """It never repeats a row, and never leaves one out."""
-    monkeypatch.setattr(walk, "time", Ticking())
+    let_tick(monkeypatch)
     monkeypatch.setattr(walk, "LEAST_EFFORT", timedelta(minutes=30))
     asked = sought(query).asked
     wanted = keys(
@@ -132,6 +184,38 @@ def test_a_statement_that_takes_too_long_is_followed_by_smaller_ones(logs, monke
     wanted = [log.pk for log in logs if log.stop_reason == "max_tokens"]
     assert [row.pk for row in page.rows] == wanted
     assert page.edge is None
+
+
+def test_no_statement_may_take_longer_than_its_search(logs, monkeypatch):
+    """It began in time, but would end long after the page should be there."""
+    given = []
+
+    def noted(alias, limit_s):
+        given.append((limit_s, searched.began + walk.BUDGET_S - time.monotonic()))
+        return limited(alias, limit_s)
+
+    limited = walk.limited
+    monkeypatch.setattr(walk, "limited", noted)
+    monkeypatch.setattr(walk, "BUDGET_S", 0.3)
+    searched = sought("status=succeeded")
+    searched.logs = searched.logs.extra(where=["pg_sleep(0.01) IS NOT NULL"])  # for each row
+    page = searching.search(searched, size=1000)
+    assert page.edge is not None
+    assert len(given) > 1, "the limit never changes"
+    assert all(limit <= max(left, walk.LEAST_S) + 0.01 for limit, left in given)
+
+
+def test_the_orm_makes_the_sql_of_a_search_once(logs, monkeypatch):
+    """It takes it two milliseconds, and a search that finds nothing has fifty statements."""
+    made = []
+    original = Query.sql_with_params
+    monkeypatch.setattr(
+        Query, "sql_with_params", lambda query: made.append(query) or original(query)
+    )
+    with CaptureQueriesContext(connection) as queries:
+        searching.search(sought("user=1&stop_reason=x"), size=1000)
+    assert len(queries) > 2
+    assert len(made) == 1
 
 
 class Parts:
@@ -170,7 +254,7 @@ def test_no_row_is_read_again_after_a_guide_that_took_too_long(logs, monkeypatch
 
 
 def test_as_many_long_searches_as_may_be_at_once_and_no_more(logs, monkeypatch):
-    monkeypatch.setattr(walk, "time", Ticking())
+    let_tick(monkeypatch)
     none_left = SearchPlaces(at_once=1)
     monkeypatch.setattr(walk, "places", none_left)
     with none_left.taken():

@@ -57,6 +57,8 @@ def make_logs(count: int, *, days: float, seed: int, days_ago: float = 0) -> lis
                 attempts=attempts,
                 input_tokens=draw.choice([0, 7, 2**62]) if has_usage else None,
                 output_tokens=draw.randrange(1000) if has_usage else None,
+                total_tokens=draw.choice([None, 8, 2**62]),
+                stop_reason=draw.choice(["", "end_turn", "refusal"]),
                 cache_read_tokens=draw.choice([None, 5]),
                 cache_write_tokens=draw.choice([None, 3]),
                 cost_usd=Decimal(draw.randrange(10**12)) / 10**9
@@ -225,7 +227,7 @@ async def test_rollups_are_deleted_when_their_retention_is_over(log, settings):
         for age in ages:
             await log.execute(
                 "INSERT INTO generation_rollup VALUES ($1, $2, 'p', 'm', 'succeeded', '', 200, $2,"
-                " $2, 1, 1, 0, 0, 0, 1, 1, 0, 0, 0, '{}', '{}', '{}', '{}', '{}')",
+                " $2, 1, 1, 0, 0, 0, 1, 1, 0, 0, 0, '{}', 0, 0, '{}', '{}', '{}', '{}', '{}')",
                 minutes,
                 now - timedelta(days=age),
             )

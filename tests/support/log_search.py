@@ -24,9 +24,8 @@ def leaf_through(
     found: list = []
     end = (1 << 128) - 1 if side == "before" else 0
     place = Place(side, UUID(int=end))
-    searched = sought(query)
     for pages in range(1, 1000):
-        page = search(searched, size=size, place=place)
+        page = search(sought(query), size=size, place=place)
         rows = page.rows if side == "before" else page.rows[::-1]
         found += [row.pk for row in rows]
         if not (page.has_more or page.edge):

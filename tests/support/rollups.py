@@ -49,7 +49,7 @@ def roll_up() -> None:
 def stored() -> tuple[Sums, Sums, Sums]:
     """What the tables of `Rollup`, `Spend` and `Spender` have, by their keys."""
     rollups = {
-        tuple(row[:7]): (*row[7:20], _steps(*row[20:22]), _steps(*row[22:24]))
+        tuple(row[:7]): (*row[7:23], _steps(*row[23:25]), _steps(*row[25:27]))
         for row in Rollup.objects.values_list(*_fields(Rollup))
     }
     spend = {tuple(row[:5]): tuple(row[5:]) for row in Spend.objects.values_list(*_fields(Spend))}
@@ -132,6 +132,9 @@ def _rollup(rows: list[GenerationLog]) -> tuple[Any, ...]:
         *(sum(getattr(row, name) or 0 for row in rows) for name in TOKENS),
         _cost(rows),
         sorted(failed),
+        max(row.cost_usd or Decimal(0) for row in rows),
+        max(row.total_tokens or 0 for row in rows),
+        sorted({row.stop_reason for row in rows} - {""}),
         dict(Counter(step_of(row.latency_ms) for row in rows)),
         dict(Counter(step_of(row.llm_latency_ms) for row in rows)),
     )

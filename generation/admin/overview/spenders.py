@@ -12,7 +12,7 @@ from django.db import connections
 from generation import conf, user_keys
 from generation.admin.overview.periods import hours_of, longest_buckets
 from generation.models import ApiKey, Spender
-from generation.rollups.buckets import SPENDER_LENGTHS
+from generation.rollups.buckets import MINUTE, SPENDER_LENGTHS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,35 +24,44 @@ if TYPE_CHECKING:
 
 LISTED = 10
 
-# All are summed for the period, to rank them; the other times are read of those who are listed.
+# All are ranked by the sums of two columns. Everything else is read of those who are listed, each
+# row through its key: OFFSET keeps the planner from reading the rows of all.
 _PART = """
-    SELECT %s AS part, kind, key, requests, failed, priced, unpriced, input_tokens, output_tokens,
-        cost_usd
+    SELECT kind, key, requests, cost_usd
     FROM generation_spender WHERE minutes = %s AND bucket >= %s AND bucket < %s"""
 _RANKED = """
 WITH spent AS (
-    SELECT kind, key, sum(requests)::bigint AS requests, sum(failed)::bigint AS failed,
-        sum(priced)::bigint AS priced, sum(unpriced)::bigint AS unpriced,
-        sum(input_tokens) + sum(output_tokens) AS tokens, sum(cost_usd) AS cost
+    SELECT kind, key, sum(requests)::bigint AS requests, sum(cost_usd) AS cost
     FROM ({period}) AS period GROUP BY kind, key
 ),
-ranked AS (
+ranked AS MATERIALIZED (
     SELECT * FROM (
         SELECT *, count(*) OVER (PARTITION BY kind) AS spenders,
             row_number() OVER (PARTITION BY kind ORDER BY cost DESC, requests DESC, key) AS rank
         FROM spent
     ) AS all_of_them WHERE rank <= %s
 ),
-compared AS (
-    SELECT kind, key, sum(cost_usd) FILTER (WHERE part = 'partial') AS cost_partial,
+listed AS (
+    SELECT kind, key, sum(failed) FILTER (WHERE part = 'period')::bigint AS failed,
+        sum(priced) FILTER (WHERE part = 'period')::bigint AS priced,
+        sum(unpriced) FILTER (WHERE part = 'period')::bigint AS unpriced,
+        sum(input_tokens + output_tokens) FILTER (WHERE part = 'period') AS tokens,
+        sum(cost_usd) FILTER (WHERE part = 'partial') AS cost_partial,
         sum(cost_usd) FILTER (WHERE part = 'before') AS cost_before
-    FROM ({others}) AS others JOIN ranked USING (kind, key) GROUP BY kind, key
+    FROM ranked
+    CROSS JOIN unnest(%s::text[], %s::int[], %s::timestamptz[]) AS wanted (part, minutes, bucket)
+    CROSS JOIN LATERAL (
+        SELECT failed, priced, unpriced, input_tokens, output_tokens, cost_usd
+        FROM generation_spender AS each
+        WHERE each.minutes = wanted.minutes AND each.bucket = wanted.bucket
+            AND each.kind = ranked.kind AND each.key = ranked.key OFFSET 0
+    ) AS spent_then
+    GROUP BY kind, key
 )
 SELECT kind, spenders, key, coalesce({user_name}::text, {key_name}, '') AS name,
-    ranked.requests, ranked.failed, ranked.priced, ranked.unpriced, ranked.tokens, ranked.cost,
-    ranked.cost - coalesce(cost_partial, 0) AS cost_whole, coalesce(cost_before, 0) AS cost_before
-FROM ranked
-LEFT JOIN compared USING (kind, key)
+    requests, failed, priced, unpriced, tokens, cost,
+    cost - coalesce(cost_partial, 0) AS cost_whole, coalesce(cost_before, 0) AS cost_before
+FROM ranked JOIN listed USING (kind, key)
 LEFT JOIN {users} AS users
     ON users.{user_id} = CASE WHEN kind = 'user' AND key <> '' THEN key::{user_type} END
 LEFT JOIN {api_keys} AS api_keys
@@ -91,27 +100,40 @@ class Ranking:
 def rank(cursor: Any, period: Window, watermark: datetime) -> Ranking:
     """Returns the ranking of the hours that a period touches, in one statement."""
     found = hours_of(period, watermark)
-    period_parts = list(_parts("period", found.span))
-    others = [*_parts("partial", found.partial), *_parts("before", found.before)]
-    parameters = [*chain.from_iterable(period_parts), LISTED, *chain.from_iterable(others)]
-    cursor.execute(_statement(len(period_parts), len(others)), parameters)
+    parts = [
+        (minutes, run.since, run.until)
+        for minutes, run in longest_buckets(found.span, SPENDER_LENGTHS)
+    ]
+    wanted = [
+        (part, minutes, bucket)
+        for part, span in (
+            ("period", found.span),
+            ("partial", found.partial),
+            ("before", found.before),
+        )
+        for minutes, bucket in _buckets(span)
+    ]
+    columns = [[each[place] for each in wanted] for place in range(3)]
+    cursor.execute(_statement(len(parts)), [*chain.from_iterable(parts), LISTED, *columns])
     ranking = Ranking(found)
-    for kind, count, *columns in cursor.fetchall():
+    for kind, count, *spent in cursor.fetchall():
         if kind == Spender.Kind.USER:
-            ranking.users.append(Spent(*columns))
+            ranking.users.append(Spent(*spent))
             ranking.user_count = count
         else:
-            ranking.keys.append(Spent(*columns))
+            ranking.keys.append(Spent(*spent))
             ranking.key_count = count
     return ranking
 
 
-def _parts(name: str, span: Span) -> Iterator[tuple[object, ...]]:
+def _buckets(span: Span) -> Iterator[tuple[int, datetime]]:
+    """Yields the longest buckets that make up a span, each with its minutes."""
     for minutes, run in longest_buckets(span, SPENDER_LENGTHS):
-        yield name, minutes, run.since, run.until
+        for number in range((run.until - run.since) // (minutes * MINUTE)):
+            yield minutes, run.since + number * minutes * MINUTE
 
 
-def _statement(period: int, others: int) -> str:
+def _statement(period: int) -> str:
     connection = connections[conf.load().database]
     quote = connection.ops.quote_name
     users: Any = get_user_model()._meta
@@ -119,7 +141,6 @@ def _statement(period: int, others: int) -> str:
     key = user_keys.key_field(get_user_model())
     return _RANKED.format(
         period=" UNION ALL".join([_PART] * period),
-        others=" UNION ALL".join([_PART] * others),
         users=quote(users.db_table),
         user_id=quote(users.pk.column),
         user_name=f"users.{quote(name.column)}",

@@ -31,39 +31,49 @@ NO_COST = Decimal(0)
 Model = tuple[str, str]  # a provider and its model
 Series = dict[int, Any]  # by the point's number, from the period's start
 
+# Without JIT and parallel workers, which take longer to begin than such a statement to run. Groups
+# are hashed: to sort a quarter's errors by their texts takes a second.
 _PROGRESS = """
-SELECT set_config('statement_timeout', %s, true), watermark, back_to
+SELECT set_config('statement_timeout', %s, true), set_config('jit', 'off', true),
+    set_config('max_parallel_workers_per_gather', '0', true),
+    set_config('enable_sort', 'off', true), watermark, back_to
 FROM generation_maintenance WHERE task = %s"""
 _PART = """
     SELECT {number}::int AS point, bucket >= %s AS is_partial, provider, model, status, requests,
         priced, unpriced, retried, fell_back, input_tokens, output_tokens, cache_read_tokens,
         cost_usd, latency_steps, latency_counts
     FROM generation_rollup WHERE minutes = %s AND bucket >= %s AND bucket < %s"""
+# In place of a point's number: the period before, and all of this one.
+_BEFORE, _WHOLE = -1, -2
 _NUMBER = "floor(extract(epoch FROM bucket - %s) / %s)"
+# `count` is a double, since windows over integers are sums of decimals, which take twice as long.
 # Sums of each model and status, of before (without a point), of what is over and of what is not;
 # then the points of each line, as JSON, since Django takes ten times as long for rows.
 _SUMS = """
 WITH source AS MATERIALIZED ({parts}),
 histogram AS (
-    SELECT point, point IS NULL AS is_before, unnest(latency_steps) AS step,
+    SELECT coalesce(point, {before}) AS line, unnest(latency_steps) AS step,
         unnest(latency_counts) AS count
     FROM source WHERE status = 'succeeded'
 ),
 counted AS (
-    SELECT GROUPING(point) = 1 AS is_all, is_before, point, step, sum(count) AS count
-    FROM histogram GROUP BY GROUPING SETS ((is_before, point, step), (is_before, step))
+    SELECT line, step, sum(count)::float8 AS count FROM histogram GROUP BY line, step
+),
+lines AS (
+    SELECT line, step, count FROM counted
+    UNION ALL
+    SELECT {whole}, step, sum(count) FROM counted WHERE line >= 0 GROUP BY step
 ),
 ordered AS (
-    SELECT is_all, is_before, point, step,
-        sum(count) OVER (PARTITION BY is_all, is_before, point ORDER BY step) AS up_to,
-        sum(count) OVER (PARTITION BY is_all, is_before, point) AS of_all
-    FROM counted WHERE is_all OR NOT is_before
+    SELECT line, step, sum(count) OVER (PARTITION BY line ORDER BY step) AS up_to,
+        sum(count) OVER (PARTITION BY line) AS of_all
+    FROM lines
 ),
 latency AS (
-    SELECT is_all, is_before, point, min(step) FILTER (WHERE up_to > floor(of_all * 0.50)) AS p50,
+    SELECT line, min(step) FILTER (WHERE up_to > floor(of_all * 0.50)) AS p50,
         min(step) FILTER (WHERE up_to > floor(of_all * 0.95)) AS p95,
         min(step) FILTER (WHERE up_to > floor(of_all * 0.99)) AS p99
-    FROM ordered GROUP BY is_all, is_before, point
+    FROM ordered GROUP BY line
 ),
 points AS (
     SELECT point, provider, model, status, sum(requests) AS requests, sum(cost_usd) AS cost,
@@ -92,9 +102,9 @@ FROM (
     FROM points GROUP BY 1
 ) AS by_point
 UNION ALL
-SELECT 'latency', NULL, NULL, NULL, is_before, is_all, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-    NULL, NULL, json_agg(json_build_array(point, p50, p95, p99))::text
-FROM latency GROUP BY is_before, is_all
+SELECT 'latency', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    NULL, json_agg(json_build_array(line, p50, p95, p99))::text
+FROM latency
 """
 
 
@@ -174,7 +184,7 @@ def reading() -> Iterator[Any]:
     with transaction.atomic(alias), connections[alias].cursor() as cursor:
         cursor.execute(_PROGRESS, [str(TIME_LIMIT_MS), ROLLUPS])
         row = cursor.fetchone()
-        yield cursor, row[1:] if row and row[1] else None
+        yield cursor, row[4:] if row and row[4] else None
 
 
 def read(cursor: Any, period: Period, progress: tuple[datetime, datetime]) -> Figures:
@@ -190,7 +200,8 @@ def read(cursor: Any, period: Period, progress: tuple[datetime, datetime]) -> Fi
     for minutes, run in longest_buckets(found.before, lengths):
         parts.append(_PART.format(number="NULL"))
         parameters += [found.whole.until, minutes, run.since, run.until]
-    cursor.execute(_SUMS.format(parts=" UNION ALL".join(parts)), parameters)
+    statement = _SUMS.format(parts=" UNION ALL".join(parts), before=_BEFORE, whole=_WHOLE)
+    cursor.execute(statement, parameters)
     for part, provider, model, status, is_before, flag, *sums, series in cursor.fetchall():
         if part == "sums":
             _add(figures.models[provider, model], status, sums, flag=(is_before, flag))
@@ -204,13 +215,10 @@ def read(cursor: Any, period: Period, progress: tuple[datetime, datetime]) -> Fi
             figures.input_tokens = {point: tokens for point, tokens, _ in points}
             figures.output_tokens = {point: tokens for point, _, tokens in points}
         else:
-            latency = {point: Latency(*map(middle_ms, steps)) for point, *steps in points}
-            if not flag:
-                figures.latency_by_point = latency
-            elif is_before:
-                figures.latency_before = latency[None]
-            else:
-                figures.latency = latency[None]
+            latency = {line: Latency(*map(middle_ms, steps)) for line, *steps in points}
+            figures.latency_before = latency.pop(_BEFORE, None)
+            figures.latency = latency.pop(_WHOLE, None)
+            figures.latency_by_point = latency
     for each in figures.models.values():
         figures.total.now = figures.total.now.plus(each.now)
         figures.total.whole = figures.total.whole.plus(each.whole)
