@@ -2,11 +2,12 @@
 
     python benchmarks/browsing.py [--rounds 3] [--seconds 20] [--rows 200000] [--rate 200]
 
-Serves a log of so many rows and so many requests/s of the simulated provider, in an open loop:
-callers arrive on schedule, and their time counts from when they were due. Meanwhile nobody browses,
-or five people do, in a process of its own for pages (STACCATO_SERVE) or in the one that serves all.
-Each person opens page after page, with a second to read it. Prints the percentiles of each round,
-and the medians of the rounds' ratios to the round's first part, in which nobody browses.
+Serves a log of so many rows and so many requests/s, in an open loop: callers arrive on schedule,
+and their time counts from when they were due. An LLM over HTTP answers after a second. Meanwhile
+nobody browses, or five people do, in a process of its own for pages (STACCATO_SERVE) or in the one
+that serves all. Each person opens page after page, with a second to read it. Prints percentiles of
+each round, and the medians of the rounds' ratios to the round's first part, in which nobody
+browses: of the whole time, and of the part of it that is not the LLM's.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ import itertools
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
@@ -32,14 +35,18 @@ import measuring
 from tests.support import http, service
 from tests.support.postgres import PrivatePostgres
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 SERVED = {
     **service.PRODUCTION,
     "DEBUG": "0",
-    "LLM_PROVIDER": "simulated",
-    "LLM_SIMULATED_LATENCY": "1",
+    "LLM_PROVIDER": "anthropic",
+    "ANTHROPIC_API_KEY": "k",
     "LOG_LEVEL": "ERROR",
 }
 KEPT = ("--timeout-keep-alive", "120")  # else it closes connections just as they are used
+LLM_S = 1
 NICE = 10  # of the process for pages, as docs/operations.md has it
 USERS = 100
 PATH = "/api/v1/generate/1"
@@ -91,9 +98,11 @@ async def fill(link: asyncpg.Connection, rows: int) -> None:
     await link.execute("VACUUM ANALYZE")
 
 
-async def prepare(server: PrivatePostgres, rows: int) -> tuple[str, list[str], list[str]]:
+async def prepare(
+    server: PrivatePostgres, served: dict[str, str], rows: int
+) -> tuple[str, list[str], list[str]]:
     """Returns an API key for all users, five people's cookies, and the addresses of pages."""
-    environment = {**SERVED, "STACCATO_JOURNAL_DIR": tempfile.mkdtemp()}
+    environment = {**served, "STACCATO_JOURNAL_DIR": tempfile.mkdtemp()}
     await asyncio.to_thread(service.manage, server.url, "migrate", "-v0", **environment)
     link = await asyncpg.connect(server.url)
     await link.execute(
@@ -116,9 +125,9 @@ async def prepare(server: PrivatePostgres, rows: int) -> tuple[str, list[str], l
         service.manage, server.url, "shell", "--no-imports", "-c", sessions, **environment
     )
     cookies = [line.split()[1] for line in said.splitlines() if line.startswith("session ")]
-    async with service.running(server.url, **environment) as served:
+    async with service.running(server.url, **environment) as running:
         answer = await http.request(
-            served.port, "POST", PATH, ASKED, [("authorization", f"Bearer {key}")]
+            running.port, "POST", PATH, ASKED, [("authorization", f"Bearer {key}")]
         )
         assert answer.status == 200, answer.body
     await fill(link, rows)
@@ -167,14 +176,15 @@ async def measure(port, pages_port, key, cookies, pages, options) -> dict[str, f
     pace.close()
     if pace.failed or pace.lost:
         raise SystemExit(f"{pace.failed} requests failed, {pace.lost} were lost")
-    return {**measuring.percentiles(pace.times), "page p50": statistics.median(times or [0.0]),
-            "pages": len(times)}  # fmt: skip
+    whole = measuring.percentiles(pace.times)
+    ours = {f"our {name}": value - LLM_S * 1000 for name, value in whole.items()}
+    return {**whole, **ours, "page p50": statistics.median(times or [0.0]), "pages": len(times)}
 
 
-async def round_of(server, key, cookies, pages, options) -> dict[str, dict[str, float]]:
+async def round_of(server, served, key, cookies, pages, options) -> dict[str, dict[str, float]]:
     figures = {}
     with tempfile.TemporaryDirectory() as journal:
-        env = {**SERVED, "STACCATO_JOURNAL_DIR": journal}
+        env = {**served, "STACCATO_JOURNAL_DIR": journal}
         async with contextlib.AsyncExitStack() as stack:
             api = await stack.enter_async_context(
                 service.running(server.url, *KEPT, **env, STACCATO_SERVE="api")
@@ -192,7 +202,22 @@ async def round_of(server, key, cookies, pages, options) -> dict[str, dict[str, 
     return figures
 
 
-async def main() -> None:
+@contextlib.contextmanager
+def llm_over_http() -> Iterator[str]:
+    """Its address, until the block ends. It answers after `LLM_S`."""
+    process = subprocess.Popen(
+        [sys.executable, HERE / "upstream.py"], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        address = f"http://127.0.0.1:{process.stdout.readline().strip()}"
+        measuring.ask(f"{address}/control?low={LLM_S}&high={LLM_S}")
+        yield address
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def main(llm: str) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=20, help="of each measurement (20)")
@@ -202,15 +227,16 @@ async def main() -> None:
     server = PrivatePostgres()
     server.start()
     try:
-        key, cookies, pages = await prepare(server, options.rows)
+        served = {**SERVED, "ANTHROPIC_BASE_URL": llm}
+        key, cookies, pages = await prepare(server, served, options.rows)
         rounds = []
         for number in range(1, options.rounds + 1):
-            rounds.append(figures := await round_of(server, key, cookies, pages, options))
+            rounds.append(figures := await round_of(server, served, key, cookies, pages, options))
             for mode in MODES:
                 shown = ", ".join(f"{name} {value:.0f}" for name, value in figures[mode].items())
                 print(f"{number}. {mode:13} {shown}", flush=True)
         for mode in MODES[1:]:
-            for name in ("p50", "p99"):
+            for name in ("p50", "p99", "our p99"):
                 ratios = [figures[mode][name] / figures["nobody"][name] for figures in rounds]
                 print(f"{mode:13} {name} × {statistics.median(ratios):.2f}")
     finally:
@@ -219,4 +245,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    with llm_over_http() as address:
+        asyncio.run(main(address))
