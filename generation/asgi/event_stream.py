@@ -41,19 +41,19 @@ ABORT_S = 2.0
 class Sink:
     """Sends events in the step that brings them, while the stream's task waits for more."""
 
-    def __init__(self, connection: OpenResponse, limit: FairTimeout) -> None:
-        self._connection = connection
+    def __init__(self, response: OpenResponse, limit: FairTimeout) -> None:
+        self._response = response
         self._limit = limit
         self._clock = asyncio.get_running_loop().time
 
     @property
     def is_ready(self) -> bool:
         """False where the client has not taken what was sent before, or has left."""
-        return self._connection.is_ready
+        return self._response.is_ready
 
     def write(self, events: bytes) -> None:
         if events:
-            self._connection.write(events)
+            self._response.write(events)
             self._limit.move_to(self._clock() + KEEP_ALIVE_S)
 
 
@@ -107,10 +107,13 @@ async def send_events(  # noqa: PLR0913, PLR0917  # ASGI's three, and what they 
     A stream that can't go on ends in a torn connection, because clients take a clean end for the
     end of the answer. Raises `ConnectionTorn` if the server has no other way to do that.
     """
+    response = open_response(send)
+    sending = _send_all(stream, request_id, send_s, send, response)
     try:
         with WhileClientStays(receive):
             try:
-                await in_own_task(_send_all(stream, request_id, send_s, send))
+                # Its steps are many if each event is one.
+                await (in_own_task(sending) if response is None else sending)
             finally:  # not in the task, which may be cancelled before its first step
                 stream.source.close()
     except ClientLeft as departure:
@@ -129,17 +132,18 @@ async def send_events(  # noqa: PLR0913, PLR0917  # ASGI's three, and what they 
     return stream.source.outcome
 
 
-async def _send_all(stream: EventStream, request_id: str, send_s: float, send: Send) -> None:
+async def _send_all(
+    stream: EventStream, request_id: str, send_s: float, send: Send, response: OpenResponse | None
+) -> None:
     message: dict[str, Any] = {
         "type": "http.response.start",
         "status": stream.status_code,
         "headers": wire_headers(stream, request_id),
     }
-    connection = open_response(send)
     is_over = False
     while not is_over:
         await _send_one(message, send_s, send)
-        is_over = await _send_until_silent(stream.source, connection, send_s, send)
+        is_over = await _send_until_silent(stream.source, response, send_s, send)
         message = _body(KEEP_ALIVE)
     stream.source.is_sent = True
     await _send_one(_body(b"", more=False), send_s, send)
@@ -154,15 +158,15 @@ async def _send_one(message: dict[str, Any], send_s: float, send: Send) -> None:
 
 
 async def _send_until_silent(
-    source: EventSource, connection: OpenResponse | None, send_s: float, send: Send
+    source: EventSource, response: OpenResponse | None, send_s: float, send: Send
 ) -> bool:
     """Returns True if the source has ended, False if it is silent. One timer serves all events."""
     loop = asyncio.get_running_loop()
     is_sending = False
     try:
         async with FairTimeout(loop.time() + KEEP_ALIVE_S) as limit:
-            if connection is not None:
-                source.push_to(Sink(connection, limit))
+            if response is not None:
+                source.push_to(Sink(response, limit))
             while events := await source.read():
                 is_sending = True
                 for at in range(0, len(events), SEND_BYTES):

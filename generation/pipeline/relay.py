@@ -130,4 +130,5 @@ class Reader:
             news.set_result(None)
 
     def close(self) -> None:
+        self.on_news = None  # it holds us
         self._relay.leave(self)
