@@ -76,7 +76,7 @@ class Served:
         self.protocol.data_received(ASKED)
 
     async def until(self, words: bytes) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while words not in self.connection.written:
                 await asyncio.sleep(0)
 
