@@ -11,7 +11,7 @@ from uvicorn.server import ServerState
 
 from generation.asgi import uvicorn_limits
 from generation.asgi.event_stream import EventSource, EventStream, send_events
-from tests.support.waiting import HANG_S
+from tests.support import waiting
 
 SEND_S = 30.0
 ASKED = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"
@@ -77,9 +77,7 @@ class Served:
         self.protocol.data_received(ASKED)
 
     async def until(self, words: bytes) -> None:
-        async with asyncio.timeout(HANG_S):
-            while words not in self.connection.written:
-                await asyncio.sleep(0)
+        await waiting.until(lambda: words in self.connection.written, f"{words!r} is sent")
 
     async def ended(self) -> None:
         self.source.given.put_nowait(b"")
