@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from generation.asgi.body import Send
 
 _SERVER = "uvicorn.protocols.http.httptools_impl"
+_USED = ("chunked_encoding", "disconnected", "flow", "response_complete", "transport")
 
 
 class OpenResponse:
@@ -39,7 +40,9 @@ class OpenResponse:
 
 
 def open_response(send: Send) -> OpenResponse | None:
-    """Returns None under another server, and where a middleware has wrapped `send` to see or to
-    change what is sent."""
+    """Returns None under another server, or a uvicorn that is different inside, and where a
+    middleware has wrapped `send` to see or to change what is sent."""
     cycle = getattr(send, "__self__", None)
-    return OpenResponse(cycle) if type(cycle).__module__ == _SERVER else None
+    if type(cycle).__module__ != _SERVER or not all(hasattr(cycle, name) for name in _USED):
+        return None
+    return OpenResponse(cycle)

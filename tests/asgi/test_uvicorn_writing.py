@@ -11,6 +11,7 @@ from uvicorn.server import ServerState
 
 from generation.asgi import uvicorn_limits
 from generation.asgi.event_stream import EventSource, EventStream, send_events
+from generation.asgi.uvicorn_writing import open_response
 from tests.support import waiting
 
 SEND_S = 30.0
@@ -125,3 +126,12 @@ async def test_a_middleware_that_wraps_send_sees_everything():
     assert served.source.sink is None
     await served.ended()
     assert [message.get("body") for message in seen] == [None, b"first", b""]
+
+
+def test_a_uvicorn_that_is_different_inside_is_sent_to_like_any_server():
+    class Cycle:
+        async def send(self, message) -> None: ...
+
+    assert open_response(Cycle().send) is None
+    Cycle.__module__ = HttpToolsProtocol.__module__
+    assert open_response(Cycle().send) is None
