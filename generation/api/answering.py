@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
@@ -17,8 +18,10 @@ from generation.runtime.following import leave, reader_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from generation.asgi.event_stream import Sink
     from generation.events import Event
     from generation.pipeline.call import GenerationCall
+    from generation.pipeline.relay import Reader
     from generation.records import Generation
 
 _REPLAYED = {"Idempotency-Replayed": "true"}
@@ -114,6 +117,16 @@ class AnswerStream(EventSource):
             if encoded := self._dialect.encode(events):
                 return encoded
         return b""
+
+    def push_to(self, sink: Sink) -> None:
+        if self._reader is not None:
+            self._reader.on_news = functools.partial(self._push, self._reader, sink)
+
+    def _push(self, reader: Reader, sink: Sink) -> bool:
+        if not sink.is_ready:
+            return False
+        sink.write(self._dialect.encode(reader.take()))
+        return True
 
     async def _end(self) -> bytes:
         try:

@@ -13,6 +13,7 @@ from django.http import StreamingHttpResponse
 from generation.asgi.body import ClientLeft, wire_headers
 from generation.asgi.handlers import WhileClientStays
 from generation.asgi.uvicorn_limits import ABORT
+from generation.asgi.uvicorn_writing import open_response
 from generation.errors import StaccatoError, release_frames
 from generation.tasks import in_own_task
 from generation.telemetry import metrics
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from generation.asgi.body import Receive, Send
     from generation.asgi.head import Scope
+    from generation.asgi.uvicorn_writing import OpenResponse
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +36,25 @@ KEEP_ALIVE_S = 15.0
 KEEP_ALIVE = b": keep-alive\n"
 SEND_BYTES = 65_536  # at once: as much as uvicorn buffers before it waits for the reader
 ABORT_S = 2.0
+
+
+class Sink:
+    """Sends events in the step that brings them, while the stream's task waits for more."""
+
+    def __init__(self, response: OpenResponse, limit: FairTimeout) -> None:
+        self._response = response
+        self._limit = limit
+        self._clock = asyncio.get_running_loop().time
+
+    @property
+    def is_ready(self) -> bool:
+        """False where the client has not taken what was sent before, or has left."""
+        return self._response.is_ready
+
+    def write(self, events: bytes) -> None:
+        if events:
+            self._response.write(events)
+            self._limit.move_to(self._clock() + KEEP_ALIVE_S)
 
 
 class EventSource(ABC):
@@ -48,6 +69,9 @@ class EventSource(ABC):
 
         May be cancelled and called again, and loses nothing by it.
         """
+
+    def push_to(self, sink: Sink) -> None:  # noqa: B027  # a source may leave it at `read()`
+        """Events that come while `read()` waits may go to this sink from now on, if it is ready."""
 
     @abstractmethod
     def close(self) -> None:
@@ -83,10 +107,13 @@ async def send_events(  # noqa: PLR0913, PLR0917  # ASGI's three, and what they 
     A stream that can't go on ends in a torn connection, because clients take a clean end for the
     end of the answer. Raises `ConnectionTorn` if the server has no other way to do that.
     """
+    response = open_response(send)
+    sending = _send_all(stream, request_id, send_s, send, response)
     try:
         with WhileClientStays(receive):
             try:
-                await in_own_task(_send_all(stream, request_id, send_s, send))
+                # Its steps are many if each event is one.
+                await (in_own_task(sending) if response is None else sending)
             finally:  # not in the task, which may be cancelled before its first step
                 stream.source.close()
     except ClientLeft as departure:
@@ -105,7 +132,9 @@ async def send_events(  # noqa: PLR0913, PLR0917  # ASGI's three, and what they 
     return stream.source.outcome
 
 
-async def _send_all(stream: EventStream, request_id: str, send_s: float, send: Send) -> None:
+async def _send_all(
+    stream: EventStream, request_id: str, send_s: float, send: Send, response: OpenResponse | None
+) -> None:
     message: dict[str, Any] = {
         "type": "http.response.start",
         "status": stream.status_code,
@@ -114,7 +143,7 @@ async def _send_all(stream: EventStream, request_id: str, send_s: float, send: S
     is_over = False
     while not is_over:
         await _send_one(message, send_s, send)
-        is_over = await _send_until_silent(stream.source, send_s, send)
+        is_over = await _send_until_silent(stream.source, response, send_s, send)
         message = _body(KEEP_ALIVE)
     stream.source.is_sent = True
     await _send_one(_body(b"", more=False), send_s, send)
@@ -128,12 +157,16 @@ async def _send_one(message: dict[str, Any], send_s: float, send: Send) -> None:
         raise _ClientTooSlow from None
 
 
-async def _send_until_silent(source: EventSource, send_s: float, send: Send) -> bool:
+async def _send_until_silent(
+    source: EventSource, response: OpenResponse | None, send_s: float, send: Send
+) -> bool:
     """Returns True if the source has ended, False if it is silent. One timer serves all events."""
     loop = asyncio.get_running_loop()
     is_sending = False
     try:
         async with FairTimeout(loop.time() + KEEP_ALIVE_S) as limit:
+            if response is not None:
+                source.push_to(Sink(response, limit))
             while events := await source.read():
                 is_sending = True
                 for at in range(0, len(events), SEND_BYTES):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from generation.events import TextDelta, ThinkingDelta, ToolArguments
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from generation.events import Event
 
@@ -88,6 +88,9 @@ class Reader:
         self._read_size = 0
         self._news: asyncio.Future[None] | None = None  # while it waits
         self.taken = 0  # characters that the reader is done with
+        # Called in the writer's step when events come while `read()` waits, so that no turn of the
+        # loop lies between. Returns False if `read()` has to return them.
+        self.on_news: Callable[[], bool] | None = None
 
     async def read(self) -> Sequence[Event]:
         """Returns the events since the last call, at least one; none where the stream has ended.
@@ -106,9 +109,26 @@ class Reader:
         self._read_size = relay.size
         return events
 
+    def take(self) -> Sequence[Event]:
+        """Returns the events since the last call. The reader is done with them at once."""
+        relay = self._relay
+        events = relay.events[self._position :]
+        self._position += len(events)
+        self.taken = self._read_size = relay.size
+        return events
+
     def wake(self) -> None:
-        if self._news is not None and not self._news.done():
-            self._news.set_result(None)
+        news = self._news
+        if news is None or news.done():
+            return
+        try:
+            if self.on_news is not None and not self._relay.is_closed and self.on_news():
+                return
+        except Exception as bug:  # noqa: BLE001  # the reader's, and not the writer's
+            news.set_exception(bug)
+        else:
+            news.set_result(None)
 
     def close(self) -> None:
+        self.on_news = None  # it holds us
         self._relay.leave(self)

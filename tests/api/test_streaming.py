@@ -8,6 +8,7 @@ import logging
 
 import pytest
 
+from generation.asgi.uvicorn_writing import OpenResponse
 from generation.runtime.process import current
 from tests.support.http import Wire, request
 from tests.support.locks import locked, until_blocked
@@ -45,7 +46,12 @@ async def follow(service, author, *texts: str, headers=()) -> Follower:
     return await asking
 
 
-async def test_a_word_arrives_while_the_next_is_not_written_yet(here, author):
+async def test_a_word_arrives_while_the_next_is_not_written_yet(here, author, monkeypatch):
+    at_once = []
+    write = OpenResponse.write
+    monkeypatch.setattr(
+        OpenResponse, "write", lambda self, body: (at_once.append(body), write(self, body))
+    )
     async with here() as service:
         client = await follow(service, author, "Because")
         assert client.status == 200
@@ -56,6 +62,9 @@ async def test_a_word_arrives_while_the_next_is_not_written_yet(here, author):
         assert start.data["provider"] == "anthropic"
         await author.write(" air")
         assert (await client.event()).data == {"text": " air"}
+        assert len(at_once) == 1, (
+            "it leaves in the step that brings it; the first waits for the head"
+        )
         await author.finish()
         usage, done = await client.rest()
         assert usage.data == {"input_tokens": 10, "output_tokens": 20, "total_tokens": 30}

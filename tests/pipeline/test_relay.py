@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from generation.events import TextDelta
 from generation.pipeline.relay import LAG_CHARS, Relay
 from tests.support.waiting import HANG_S
@@ -79,3 +81,48 @@ async def test_a_reader_that_is_cancelled_while_it_waits_may_read_on():
     await asyncio.wait([waiting])
     relay.put([TextDelta("on")])
     assert await reader.read() == [TextDelta("on")]
+
+
+async def test_a_reader_may_take_events_in_the_writers_step():
+    relay = Relay()
+    reader = relay.reader()
+    taken: list = []
+    is_ready = True
+
+    def take() -> bool:
+        if is_ready:
+            taken.extend(reader.take())
+        return is_ready
+
+    reader.on_news = take
+    relay.put([TextDelta("0")])
+    assert not taken, "nobody waits in read(), so the task may be sending what came before"
+    assert await reader.read() == [TextDelta("0")]
+
+    reading = asyncio.create_task(reader.read())
+    await asyncio.sleep(0)
+    relay.put([HALF])
+    relay.put([HALF, TextDelta("1")])
+    assert taken == [HALF, HALF, TextDelta("1")], "not a turn of the loop later"
+    assert relay.has_room, "what is taken at once holds nobody up"
+    is_ready = False
+    relay.put([TextDelta("2")])
+    relay.put([TextDelta("3")])
+    assert await reading == [TextDelta("2"), TextDelta("3")], "what it refuses, read() returns"
+    reading = asyncio.create_task(reader.read())
+    await asyncio.sleep(0)
+    is_ready = True
+    relay.close()
+    assert await reading == []
+
+
+async def test_a_bug_in_taking_events_is_the_readers_and_not_the_writers():
+    relay = Relay()
+    reader, other = relay.reader(), relay.reader()
+    reader.on_news = lambda: bool(1 / 0)
+    reading = asyncio.create_task(reader.read())
+    await asyncio.sleep(0)
+    relay.put([HALF])
+    with pytest.raises(ZeroDivisionError):
+        await reading
+    assert await other.read() == [HALF]
