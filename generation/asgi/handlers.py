@@ -52,6 +52,8 @@ class _Handler(ASGIHandler):
 class StockHandler(_Handler):
     """Refuses foreign host names itself: Django would log 2 kB for each."""
 
+    _middleware_chain: Any  # Django's; the stubs leave it out
+
     def __init__(self) -> None:
         super().__init__()
         self._refused_hosts = 0  # since the last report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from asgiref.sync import SyncToAsync
 
@@ -13,8 +14,8 @@ from generation.asgi.request import HEAD
 
 async def test_a_page_enters_its_thread_once_from_its_session_to_its_html(monkeypatch):
     """Each time it enters or leaves, it waits for the event loop, and the loop for other pages."""
-    scope = {"type": "http", "method": "GET", "path": "/admin/login/", "query_string": b""}
-    scope |= {"scheme": "https", "headers": [(b"host", b"localhost")]}
+    scope: dict[str, Any] = {"type": "http", "method": "GET", "path": "/admin/login/"}
+    scope |= {"scheme": "https", "query_string": b"", "headers": [(b"host", b"localhost")]}
     scope[HEAD] = Head(scope)
     received = iter([{"type": "http.request", "body": b""}])
     sent = []
