@@ -30,16 +30,19 @@ _PART = """
     SELECT kind, key, requests, cost_usd
     FROM generation_spender WHERE minutes = %s AND bucket >= %s AND bucket < %s"""
 _RANKED = """
-WITH spent AS (
+WITH spent AS MATERIALIZED (
     SELECT kind, key, sum(requests)::bigint AS requests, sum(cost_usd) AS cost
     FROM ({period}) AS period GROUP BY kind, key
 ),
 ranked AS MATERIALIZED (
-    SELECT * FROM (
-        SELECT *, count(*) OVER (PARTITION BY kind) AS spenders,
-            row_number() OVER (PARTITION BY kind ORDER BY cost DESC, requests DESC, key) AS rank
-        FROM spent
-    ) AS all_of_them WHERE rank <= %s
+    SELECT * FROM (VALUES ('user'), ('key')) AS kinds (kind)
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS spenders FROM spent WHERE spent.kind = kinds.kind
+    ) AS counted
+    CROSS JOIN LATERAL (
+        SELECT key, requests, cost FROM spent WHERE spent.kind = kinds.kind
+        ORDER BY cost DESC, requests DESC, key LIMIT %s
+    ) AS dearest
 ),
 listed AS (
     SELECT kind, key, sum(failed) FILTER (WHERE part = 'period')::bigint AS failed,
@@ -66,7 +69,7 @@ LEFT JOIN {users} AS users
     ON users.{user_id} = CASE WHEN kind = 'user' AND key <> '' THEN key::{user_type} END
 LEFT JOIN {api_keys} AS api_keys
     ON api_keys.id = CASE WHEN kind = 'key' THEN key::bigint END
-ORDER BY kind, rank
+ORDER BY kind, cost DESC, requests DESC, key
 """
 
 
