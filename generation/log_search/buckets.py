@@ -7,18 +7,19 @@ few rollups are read, and where there is none in half a year, those of six hours
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from django.db import connections
 
 from generation.log_search.selection import FLAGS, NO_HTTP_STATUS
-from generation.rollups.buckets import MINUTE, ROLLUP_LENGTHS
+from generation.rollups.buckets import MINUTE, ROLLUP_LENGTHS, floor
 from generation.rollups.histogram import step_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from datetime import datetime
 
     from generation.log_search.selection import Selection
@@ -31,17 +32,30 @@ GUIDED = {
     *("cost_min", "latency_min", "tokens_min", *FLAGS),
 }
 FEW, SPARSE = 40, 4  # of so many buckets, one in four
-LOOKED_AT = timedelta(days=30)
 
-# Each gives its bucket, once for all rows of the bucket that can have such requests.
-_LEVEL = """
-    SELECT {columns} FROM generation_rollup
-    WHERE minutes = {minutes} AND {span} AND {conditions}
-    GROUP BY bucket ORDER BY bucket {way} LIMIT {count}"""
+# Rollups of six hours that are looked through by a statement, and those that it divides.
+AT_ONCE = timedelta(days=30)
+DIVIDED, GROWTH = 16, 4
 
-_WITHIN = """
-    SELECT of_shorter.* FROM ({}) AS of_longer CROSS JOIN LATERAL ({}) AS of_shorter
-    ORDER BY of_shorter.bucket {} LIMIT {}"""
+_LONGEST = """
+    SELECT DISTINCT bucket FROM generation_rollup
+    WHERE minutes = {longest} AND bucket >= %s AND bucket < %s AND {conditions}
+    ORDER BY bucket {way}"""
+_SHORTEST = """
+    SELECT of_minutes.* FROM unnest(%s::timestamptz[]) AS longest (bucket)
+    CROSS JOIN LATERAL (
+        SELECT DISTINCT bucket FROM generation_rollup AS each
+        WHERE minutes = {middle} AND each.bucket >= longest.bucket
+            AND each.bucket < longest.bucket + interval '{longest} minutes' AND {conditions}
+    ) AS of_hour
+    CROSS JOIN LATERAL (
+        SELECT bucket, {rows}, min(first_at), max(last_at) FROM generation_rollup AS each
+        WHERE minutes = {shortest} AND each.bucket >= of_hour.bucket
+            AND each.bucket < of_hour.bucket + interval '{middle} minutes'
+            AND each.bucket > %s AND each.bucket < %s AND {conditions}
+        GROUP BY bucket
+    ) AS of_minutes
+    ORDER BY of_minutes.bucket {way}"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,46 +67,70 @@ class Bucket:
 
 
 class Buckets:
-    """Those of one search, from the newest or from the oldest on."""
+    """Those of one search that begin after one moment and before another, in its direction."""
 
-    def __init__(self, alias: str, asked: Selection, *, newest_first: bool) -> None:
+    def __init__(
+        self, alias: str, asked: Selection, since: datetime, until: datetime, *, newest_first: bool
+    ) -> None:
         self._alias = alias
+        self._bounds = since, until
+        self._newest_first = newest_first
         self._conditions, self._parameters = _known_of(asked)
         is_all = asked.names <= {*DIMENSIONS, "http_status", "since", "until"}
-        self._rows = "sum(requests)::bigint" if is_all else "0"
-        self._way = "DESC" if newest_first else "ASC"
+        shortest, middle, longest = ROLLUP_LENGTHS
+        self._names = {
+            "conditions": self._conditions,
+            "rows": "sum(requests)::bigint" if is_all else "0",
+            "way": "DESC" if newest_first else "ASC",
+            "shortest": shortest,
+            "middle": middle,
+            "longest": longest,
+        }
+        # What is not looked through; then the rollups of six hours in what is, not divided yet;
+        # then what is found. A statement that is cut off leaves them as they are.
+        self._rest = floor(since, longest), max(since, until)
+        self._longest: deque[datetime] = deque()
+        self._found: deque[Bucket] = deque()
+        self._at_once = 1
 
-    def read(self, since: datetime, until: datetime, count: int) -> list[Bucket]:
-        """Returns the first `count` that begin after one moment and before another."""
+    def next(self) -> Bucket | None:
+        """Returns the next one; None if there are no more."""
+        while not self._found:
+            if self._longest:
+                self._divide()
+            elif self._rest[0] < self._rest[1]:
+                self._look()
+            else:
+                return None
+        return self._found.popleft()
+
+    def _look(self) -> None:
+        since, until = self._rest
+        if self._newest_first:
+            since = max(since, until - AT_ONCE)
+            rest = self._rest[0], since
+        else:
+            until = min(until, since + AT_ONCE)
+            rest = until, self._rest[1]
+        rows = self._run(_LONGEST, since, until, *self._parameters)
+        self._longest.extend(bucket for (bucket,) in rows)
+        self._rest = rest
+
+    def _divide(self) -> None:
+        at_once = self._at_once
+        self._at_once = max(1, at_once // GROWTH)  # if this statement is cut off
+        divided = list(islice(self._longest, at_once))
+        rows = self._run(_SHORTEST, divided, *self._parameters, *self._bounds, *self._parameters)
+        self._found.extend(Bucket(*row) for row in rows)
+        for _ in divided:
+            self._longest.popleft()
+        self._at_once = min(GROWTH * at_once, DIVIDED)
+
+    def _run(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         with connections[self._alias].cursor() as cursor:
-            cursor.execute(self._statement(count), [*self._parameters_of(since, until)])
-            return [Bucket(*row) for row in cursor.fetchall()]
-
-    def _statement(self, count: int) -> str:
-        sql, longer = "", 0
-        columns = "bucket"
-        for minutes in reversed(ROLLUP_LENGTHS):
-            span = "bucket > %s AND bucket < %s"
-            if longer:
-                span += (
-                    " AND bucket >= of_longer.bucket"
-                    f" AND bucket < of_longer.bucket + interval '{longer} minutes'"
-                )
-            if minutes == ROLLUP_LENGTHS[0]:
-                columns = f"bucket, {self._rows}, min(first_at), max(last_at)"
-            level = _LEVEL.format(
-                columns=columns, minutes=minutes, span=span, way=self._way, count=count,
-                conditions=self._conditions,
-            )  # fmt: skip
-            sql = _WITHIN.format(sql, level, self._way, count) if sql else level
-            longer = minutes
-        return sql
-
-    def _parameters_of(self, since: datetime, until: datetime) -> Iterator[Any]:
-        for minutes in reversed(ROLLUP_LENGTHS):
-            yield since - minutes * MINUTE + LENGTH
-            yield until
-            yield from self._parameters
+            cursor.execute(sql.format(**self._names), parameters)
+            found: list[tuple[Any, ...]] = cursor.fetchall()
+            return found
 
 
 def _known_of(asked: Selection) -> tuple[str, list[Any]]:
@@ -126,5 +164,9 @@ def http_status_of(asked: Selection) -> int | None:
 
 def is_sparse(alias: str, asked: Selection, until: datetime) -> bool:
     """Whether the rollups lead to such rows better than an index of a user or a key does."""
-    latest = Buckets(alias, asked, newest_first=True).read(until - LOOKED_AT, until, FEW)
-    return len(latest) < FEW or latest[0].start - latest[-1].start > SPARSE * FEW * LENGTH
+    buckets = Buckets(alias, asked, until - AT_ONCE, until, newest_first=True)
+    latest = buckets.next()
+    last = latest
+    for _ in range(FEW - 1):
+        last = buckets.next()
+    return not latest or not last or latest.start - last.start > SPARSE * FEW * LENGTH

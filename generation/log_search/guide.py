@@ -32,11 +32,8 @@ ROLLUPS = "rollups"  # the task of `rollups/upkeep.py`
 KEPT = timedelta(days=180)
 # Rows that are newer than the rollups' watermark by less than this may not be in them.
 IN_FLIGHT = timedelta(minutes=10)
-# Buckets that a statement on the rollups gives, at first and at most.
+# Buckets that are given at once, at first and at most.
 FIRST, MOST = 12, 300
-# What it looks through: in 30 days, some thousand rollups of six hours.
-AT_ONCE = timedelta(days=30)
-JUST = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +109,8 @@ class OnlyWhere:
         """`rolled`: the ids whose rollups are known to be complete."""
         self._newest_first = newest_first
         self._until_id = until_id()
-        self._buckets = Buckets(alias, asked, newest_first=newest_first)
         self._count = FIRST
+        self._taken: list[Bucket] = []  # kept here, since a statement for more may be cut off
         # Three stretches: what is newer than the rollups, what has them, what is older.
         newer = Range(max(bounds.start, rolled.end), bounds.end)
         known = Range(max(bounds.start, rolled.start), min(bounds.end, rolled.end))
@@ -124,9 +121,13 @@ class OnlyWhere:
             for stretch, is_known in (stretches if newest_first else reversed(stretches))
             if stretch.start < stretch.end
         ]
-        # Those between these moments are not read yet: of any request that has an id in `known`.
-        self._since = moment_of(known.start) - LENGTH - self._until_id
-        self._until = moment_of(known.end) + CLOCK_STEP
+        self._buckets = Buckets(  # of any request that has an id in `known`
+            alias,
+            asked,
+            moment_of(known.start) - LENGTH - self._until_id,
+            moment_of(known.end) + CLOCK_STEP,
+            newest_first=newest_first,
+        )
         self._at_end = bounds.start if newest_first else bounds.end
         self._every: EveryRow | None = None
 
@@ -151,32 +152,23 @@ class OnlyWhere:
 
     def _known(self, stretch: Range, wanted: int) -> tuple[Sequence[Range], Range]:
         """Returns ranges of a stretch, and what is left of it."""
-        since, until = self._since, self._until
-        if self._newest_first:
-            since = max(since, until - AT_ONCE)
-        else:
-            until = min(until, since + AT_ONCE)
-        buckets = self._buckets.read(since, until, self._count)
-        has_all = len(buckets) < self._count
+        rows = sum(bucket.rows for bucket in self._taken)
+        is_end = False
+        while rows < wanted and len(self._taken) < self._count and not is_end:
+            bucket = self._buckets.next()
+            if bucket is None:
+                is_end = True
+            else:
+                self._taken.append(bucket)
+                rows += bucket.rows
+        ranges = merged([_clip(self._span_of(bucket), stretch) for bucket in self._taken])
+        self._taken = []
         self._count = min(4 * self._count, MOST)
-        taken: list[Bucket] = []
-        for bucket in buckets:
-            taken.append(bucket)
-            wanted -= bucket.rows
-            if wanted <= 0:
-                break
-        ranges = merged([_clip(self._span_of(bucket), stretch) for bucket in taken])
-        if not has_all or len(taken) < len(buckets):
-            since = until = taken[-1].start
-        elif (self._since, self._until) == (since, until):
+        if is_end:
             end = stretch.start if self._newest_first else stretch.end
             return ranges, Range(end, end)
-        else:  # the bucket that begins at the border was not among them
-            since, until = until - JUST, since + JUST
         if self._newest_first:
-            self._until = until
             return ranges, Range(stretch.start, ranges[-1].start if ranges else stretch.end)
-        self._since = since
         return ranges, Range(ranges[-1].end if ranges else stretch.start, stretch.end)
 
     def _span_of(self, bucket: Bucket) -> Range:

@@ -11,7 +11,7 @@ from django.db import connection
 from django.db.models.sql import Query
 from django.test.utils import CaptureQueriesContext
 
-from generation.log_search import guide, walk
+from generation.log_search import buckets, guide, walk
 from generation.log_search import search as searching
 from generation.log_search import sought as seeking
 from generation.log_search.guide import OnlyWhere, Range
@@ -125,16 +125,34 @@ def test_of_what_the_rollups_know_to_be_nowhere_nothing_is_read(logs, rolled, su
 
 
 def test_no_row_is_lost_between_two_statements_on_the_rollups(logs, rolled, monkeypatch, subtests):
-    """They find some buckets each, of some of the time; the borders of both are buckets', too."""
+    """Each looks through some of the time, and divides some of the rollups of six hours, of which
+    one may have a high cost and a stop reason that no request has both."""
     monkeypatch.setattr(guide, "FIRST", 1)
     monkeypatch.setattr(guide, "MOST", 3)
-    for at_once in (timedelta(minutes=10), timedelta(minutes=35), timedelta(days=1)):
-        monkeypatch.setattr(guide, "AT_ONCE", at_once)
-        for side in ("before", "after"):
-            with subtests.test(side=side, at_once=at_once):
-                wanted = expected(logs, "cost_min=0.5")
-                found, _pages = leaf_through("cost_min=0.5", side)
-                assert found == (wanted if side == "before" else wanted[::-1])
+    monkeypatch.setattr(buckets, "DIVIDED", 2)
+    for at_once in (timedelta(hours=1), timedelta(hours=7), timedelta(days=1)):
+        monkeypatch.setattr(buckets, "AT_ONCE", at_once)
+        for query in ("cost_min=0.5", "model=rare&stop_reason=end_turn&cost_min=0.01"):
+            for side in ("before", "after"):
+                with subtests.test(query, side=side, at_once=at_once):
+                    wanted = expected(logs, query)
+                    found, _pages = leaf_through(query, side)
+                    assert found == (wanted if side == "before" else wanted[::-1])
+
+
+def test_no_row_is_lost_where_statements_on_the_rollups_are_cut_off(logs, rolled, monkeypatch):
+    calls = []
+    divide = buckets.Buckets._divide
+
+    def cut_off_first(self):
+        calls.append(self)
+        if len(calls) % 2:
+            raise walk.CutOff
+        divide(self)
+
+    monkeypatch.setattr(buckets.Buckets, "_divide", cut_off_first)
+    assert leaf_through("cost_min=2")[0] == expected(logs, "cost_min=2")
+    assert len(calls) > 2
 
 
 class Ticking:
