@@ -66,7 +66,7 @@ class JSONParser(Parser):
 
 # Either will do, for each operation that does not say otherwise. The entrances authenticate, before
 # a body is read: ninja's own `auth` would take 2 % of a generation to find nothing left to check.
-_SECURITY = [{"Bearer": []}, {"XApiKey": []}]
+_SECURITY: list[dict[str, list[str]]] = [{"Bearer": []}, {"XApiKey": []}]
 _SECURITY_SCHEMES = {
     "Bearer": {"type": "http", "scheme": "bearer", "description": "An API key of the service."},
     "XApiKey": {

@@ -10,6 +10,7 @@ from generation.models import Limit
 from generation.runtime import process, refusal_pace
 from tests.support import http
 from tests.support.keys import amake_key, bearer, rows_of
+from tests.support.waiting import until
 
 FLOOD = 100
 LEFT = refusal_pace.AT_ONCE
@@ -18,9 +19,7 @@ HELD = FLOOD - LEFT
 
 async def until_held(number: int) -> None:
     pace = process.current().admission.refusal_pace
-    async with asyncio.timeout(60):
-        while pace.held != number:
-            await asyncio.sleep(0.01)
+    await until(lambda: pace.held == number, f"{number} refusals that wait")
 
 
 async def test_the_refusals_of_a_flood_wait_while_others_are_served(here, orm, monkeypatch):
