@@ -2,11 +2,15 @@
 
     python benchmarks/limits.py cost [--turns 6] [--seconds 8]
     python benchmarks/limits.py deadlocks [--seconds 60]
+    python benchmarks/limits.py flood [--seconds 6] [--callers 600]
 
 `cost` serves one process under wrk, by turns with a key that has three limits and with one that has
 none: CPU per generation and statements per 1,000 requests, medians over the turns and the median of
 the pairs' ratios. `deadlocks` lets two processes share budgets
 that are nearly spent all the time, with callers at both, and asks PostgreSQL about deadlocks.
+`flood` serves a process of 200 places and says how long the answers of key B take: alone, while key
+A fills its share, while many more callers of A than there are places repeat at once, and while a
+limit refuses A's.
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ sys.path.insert(0, str(HERE.parent))
 import asyncpg
 import measuring
 
-from tests.support import service
+from tests.support import http, service
 from tests.support.postgres import PrivatePostgres
 
 if TYPE_CHECKING:
@@ -190,11 +194,67 @@ async def deadlocks(
     )
 
 
+async def flood(
+    options: argparse.Namespace, server: PrivatePostgres, keys: tuple[str, str]
+) -> None:
+    environment = {
+        "LLM_PROVIDER": "simulated",
+        "LLM_SIMULATED_LATENCY": "0.2",
+        "LOG_LEVEL": "ERROR",
+        "STACCATO_MAX_IN_FLIGHT": "200",
+    }
+    a, b = keys[1], await create_key(server, "b")
+    limited = await create_key(server, "refused", "--rpm", "60")
+    floods = {
+        "alone": ("", 0),
+        "while A fills its share": (a, 170),
+        "in a flood beyond A's share": (a, options.callers),
+        "in a flood beyond a limit of A's": (limited, options.callers),
+    }
+    async with service.running(server.url, **environment) as served:
+        url = f"http://127.0.0.1:{served.port}/"
+        for name, (key, callers) in floods.items():
+            seconds = options.seconds
+            load = asyncio.create_task(call(url, key, seconds + 3, callers)) if key else None
+            await asyncio.sleep(2)
+            before = measuring.cpu_seconds(served.process.pid)
+            statements = await served.metric(HELD)
+            quiet = await ask_for(served.port, b, seconds)
+            spent = measuring.cpu_seconds(served.process.pid) - before
+            statements = await served.metric(HELD) - statements
+            answered = [took for status, took in quiet if status == 200]
+            print(
+                f"B {name}: {len(answered)} of {len(quiet)} answered, median"
+                f" {statistics.median(answered or [seconds]) * 1e3:.0f} ms, longest"
+                f" {max(answered or [seconds]) * 1e3:.0f} ms; the process was busy for"
+                f" {spent / seconds:.0%} and took {statements / seconds:.0f} statements a second"
+            )
+            if load:
+                print(f"   A: {await load}")
+
+
+async def ask_for(port: int, key: str, seconds: float) -> list[tuple[int, float]]:
+    """Ten callers, each with the next request when the last is answered. Returns the status of each
+    answer, and the seconds that it took."""
+    answers: list[tuple[int, float]] = []
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+
+    async def ask(user: int) -> None:
+        while (began := loop.time()) < end:
+            path, header = f"/api/v1/generate/{user}", ("Authorization", f"Bearer {key}")
+            answer = await http.request(port, "POST", path, {"input": "a"}, [header])
+            answers.append((answer.status, loop.time() - began))
+
+    await asyncio.gather(*(ask(user) for user in range(1, 11)))
+    return answers
+
+
 async def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["cost", "deadlocks"])
+    parser.add_argument("what", choices=["cost", "deadlocks", "flood"])
     parser.add_argument("--turns", type=int, default=16, help="of each side")
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--callers", type=int, default=300)
@@ -205,7 +265,8 @@ async def main() -> None:
     try:
         server.start()
         keys = await prepare(server)
-        await {"cost": cost, "deadlocks": deadlocks}[options.what](options, server, keys)
+        measure = {"cost": cost, "deadlocks": deadlocks, "flood": flood}[options.what]
+        await measure(options, server, keys)
     finally:
         server.remove()
 

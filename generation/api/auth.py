@@ -6,7 +6,6 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Literal
 
 from django.core.exceptions import DisallowedHost
-from ninja.security.base import AuthBase
 
 from generation.api import tickets
 from generation.api_keys import tokens
@@ -136,38 +135,6 @@ def permit(grant: Grant, user_id: UserKey) -> None:
 
 def covers(grant: Grant, user_id: UserKey | None) -> bool:
     return grant.users is None or user_id in grant.users
-
-
-class Bearer(AuthBase):
-    """`Authorization: Bearer <key>`: for the API's documentation, since `enter` authenticates."""
-
-    openapi_type = "http"
-    openapi_scheme = "bearer"
-    openapi_description = "An API key of the service."
-
-    async def __call__(self, request: HttpRequest) -> Grant:
-        return _grant_of(request)
-
-
-class XApiKey(AuthBase):
-    """The same key, for clients that can't set Authorization."""
-
-    openapi_type = "apiKey"
-    openapi_in = "header"
-    openapi_name = "X-API-Key"
-
-    async def __call__(self, request: HttpRequest) -> Grant:
-        return _grant_of(request)
-
-
-# Either of them will do.
-API_KEY = [Bearer(), XApiKey()]
-
-
-def _grant_of(request: HttpRequest) -> Grant:
-    if not isinstance(request, Request):
-        raise RuntimeNotOpen(runtime.HOW_TO_SERVE)
-    return request.grant
 
 
 def needs_no_session(page: Page) -> Callable[[Mapping[bytes, bytes]], bool]:

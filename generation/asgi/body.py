@@ -103,6 +103,14 @@ class RequestBody:
         self._is_complete = not message.get("more_body", False)
         return message
 
+    async def until_left(self) -> Message:
+        """Drop what comes of the body. Returns the message that the client has left."""
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                return message
+            self._is_complete = not message.get("more_body", False)
+
     async def answer(self, response: HttpResponse, send: Send) -> None:
         """Send the response, even before the whole body has been read.
 

@@ -18,7 +18,8 @@ from django.http import HttpResponseBadRequest
 from generation.asgi.body import ClientLeft
 from generation.asgi.lean import raise_for_error_page
 from generation.asgi.request import Request
-from generation.errors import BadRequest
+from generation.errors import BadRequest, StaccatoError, release_frames
+from generation.runtime import process as runtime
 from generation.telemetry.logs import THROTTLE_S
 
 if TYPE_CHECKING:
@@ -115,13 +116,22 @@ class LeanHandler(_Handler):
         if request is None:
             raise BadRequest("the Content-Type can't be read")
         request.resolver_match = match
-        place = _NO_PLACE if route.entrance is None else await route.entrance(request)
-        with place:
-            await body.read(content, admitted=place is not _NO_PLACE)
-            # Django's own way to the body has a limit of its own, of 2.5 MB.
-            request._body = content.getvalue()  # noqa: SLF001  # where Django keeps it
-            with WhileClientStays(receive):
-                response = await route.view(request, *match.args, **match.kwargs)
+        try:
+            place = _NO_PLACE if route.entrance is None else await route.entrance(request)
+            with place:
+                await body.read(content, admitted=place is not _NO_PLACE)
+                # Django's own way to the body has a limit of its own, of 2.5 MB.
+                request._body = content.getvalue()  # noqa: SLF001  # where Django keeps it
+                with WhileClientStays(receive):
+                    response = await route.view(request, *match.args, **match.kwargs)
+        except StaccatoError as error:
+            if error.is_paced:
+                grant = getattr(request, "grant", None)
+                release_frames(error)
+                del request, content  # the body, since many refusals may wait
+                with WhileClientStays(body.until_left):
+                    await runtime.current().admission.refusal_pace.wait(grant and grant.key_id)
+            raise
         if response.status_code >= BadRequest.status:
             raise_for_error_page(response)
         return response

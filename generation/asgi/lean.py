@@ -29,9 +29,11 @@ from generation.errors import (
     BadRequest,
     MethodNotAllowed,
     NotFound,
+    RuntimeNotOpen,
     StaccatoError,
     release_frames,
 )
+from generation.runtime.process import HOW_TO_SERVE
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +106,8 @@ def _register(route: LeanRoute) -> View:
     @functools.wraps(route.view)
     async def elsewhere(request: HttpRequest, *args: Any, **kwargs: Any) -> Response:
         """Serves the view in another handler, which would not render its errors."""
+        if route.entrance is not None:  # which only our own handler passes
+            return render(RuntimeNotOpen(HOW_TO_SERVE), route.errors)[0]
         try:
             return await route.view(request, *args, **kwargs)
         except Exception as error:  # noqa: BLE001  # `render` logs the unexpected ones

@@ -14,6 +14,7 @@ class StaccatoError(Exception):
     slug: ClassVar[str] = "internal-error"
     retryable: ClassVar[bool] = False
     challenge: ClassVar[str] = ""  # WWW-Authenticate
+    is_paced: ClassVar[bool] = False  # a client that repeats at once is answered more slowly
 
     def __init__(self, detail: str, *, retry_after: float | None = None) -> None:
         super().__init__(detail)

@@ -20,6 +20,7 @@ class LimitReached(StaccatoError):
 
     status = 429
     slug = "limit-reached"
+    is_paced = True
     is_spent: ClassVar[bool] = False  # for the rest of its window
 
     def __init__(

@@ -44,6 +44,7 @@ class TooManyInFlight(Unavailable):
     """The service has reached its limit of requests in flight."""
 
     slug = "too-many-in-flight"
+    is_paced = True
 
 
 class Draining(Unavailable):

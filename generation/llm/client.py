@@ -124,15 +124,17 @@ class LLMClient:
             return context.failed(error, self._price_partial(context, error))
         finally:
             self.in_flight -= 1
+        quote = self.quote(provider.name, answer.model, answer.usage)
         reply = Reply(
             text=answer.text,
             usage=answer.usage,
             stop_reason=answer.stop_reason,
+            cost_usd=quote.cost if quote else None,
+            price=quote.price if quote else "",
             raw_reply=answer.raw_reply,
             blocks=answer.blocks,
             original=answer.original if _is_verbatim(context.prompt, provider) else None,
         )
-        reply = self.priced(provider.name, answer.model, reply)
         return context.succeeded(reply, provider.name, answer.model)
 
     async def _ask_chain(self, context: CompletionContext) -> tuple[Provider, Answer]:

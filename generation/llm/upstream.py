@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from generation.errors import LLMError
+from generation.fair_queue import FairQueue
 from generation.llm import policy
 from generation.llm.circuit_breaker import PROBE_INTERVAL_S, CircuitBreaker
 from generation.llm.failures import FailureLog
-from generation.llm.fair_queue import FairQueue
 from generation.llm.providers.parsing import without_quotes
 from generation.llm.retry_budget import RetryBudget
 from generation.llm.streamed_attempt import StreamedAttempt, StreamTimes

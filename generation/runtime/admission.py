@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 from generation.errors import Draining, StaccatoError, TooManyInFlight, release_frames
 from generation.pipeline.call import GenerationCall
 from generation.records import KeyRef
+from generation.runtime.refusal_pace import RefusalPace
 from generation.telemetry.durations import Durations
 from generation.telemetry.logs import throttled_logger
 
@@ -54,6 +55,7 @@ class Admission:
         self._limit_bytes = limit_bytes
         self._bytes = 0  # of the requests that are generated
         self._shares = Shares(limit)
+        self.refusal_pace = RefusalPace()
         self._entered = 0  # places whose generation has not begun
         self._generate = generate
         self._check_journal = check_journal

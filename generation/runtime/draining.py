@@ -54,6 +54,7 @@ class Drain:
         return self._task
 
     async def _run(self) -> None:
+        self._admission.refusal_pace.end()
         calls = set(self._admission.calls.values())
         if not calls:
             return

@@ -139,6 +139,10 @@ LIMIT_REFUSALS = Counter(
     "Calls that a limit refused, by the limit's unit and scope.",
     ["unit", "scope"],
 )
+REFUSALS_HELD = Counter(
+    "staccato_refusals_held_total",
+    "Refusals that waited before they left, because clients ask again faster than they may.",
+)
 LIMIT_SHADOW = Counter(
     "staccato_limit_shadow_total",
     "Calls that a limit would have refused if it were enforced.",

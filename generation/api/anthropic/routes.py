@@ -38,7 +38,6 @@ api = API(
     operation_id="anthropic_messages",
     summary="A message, whole or streamed",
     openapi_extra=openapi.describe_messages(),
-    auth=auth.API_KEY,
 )
 async def messages(request: Request) -> HttpResponse | EventStream:
     """Takes what Anthropic's clients send, from any of the offered models.
@@ -64,7 +63,6 @@ async def messages(request: Request) -> HttpResponse | EventStream:
     operation_id="anthropic_count_tokens",
     summary="The tokens of a request, if its provider counts them",
     openapi_extra=openapi.describe_count(),
-    auth=auth.API_KEY,
 )
 async def count_tokens(request: Request) -> HttpResponse:
     """Asks Anthropic. Nothing is generated and nothing is paid, so there is no row; it takes a

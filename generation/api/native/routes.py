@@ -47,7 +47,6 @@ api = API(
     operation_id="generation_api_generate",
     summary="Generate a text for a user",
     openapi_extra=openapi.describe_generate(),
-    auth=auth.API_KEY,
 )
 async def generate(
     request: Request, user_id: UserId, body: GenerateIn | None = None
@@ -94,7 +93,6 @@ _EMPTY = GenerateIn.model_validate({})
     operation_id="generation_api_stored",
     summary="A generation that was made earlier, or is under way",
     openapi_extra=openapi.describe_stored(),
-    auth=auth.API_KEY,
 )
 async def stored(request: Request, generation_id: UUID) -> HttpResponse:
     """Returns what the log has of it, or what has come of its answer so far. One that runs in
@@ -111,7 +109,6 @@ async def stored(request: Request, generation_id: UUID) -> HttpResponse:
     operation_id="generation_api_events",
     summary="Its events, or the rest of them",
     openapi_extra=openapi.describe_events(),
-    auth=auth.API_KEY,
 )
 async def events(request: Request, generation_id: UUID) -> EventStream:
     """Takes the stream up again after a connection is lost: sends the events that follow the one
@@ -141,7 +138,6 @@ _POSITION = re.compile("[0-9]{1,12}")
     operation_id="generation_api_limits",
     summary="The limits of the API key, and how they stand",
     openapi_extra=openapi.describe_limits(),
-    auth=auth.API_KEY,
 )
 async def limits(request: Request) -> HttpResponse:
     """Returns those of the key itself and, if it is one user's, of the user. There may be others,

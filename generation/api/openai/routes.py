@@ -44,7 +44,6 @@ api = API(
     operation_id="openai_chat_completions",
     summary="A chat completion, whole or streamed",
     openapi_extra=openapi.describe_chat(),
-    auth=auth.API_KEY,
 )
 async def chat_completions(request: Request) -> HttpResponse | EventStream:
     """Takes what OpenAI's clients send, from any of the offered models.
@@ -70,7 +69,6 @@ async def chat_completions(request: Request) -> HttpResponse | EventStream:
     operation_id="openai_responses",
     summary="A response, whole, streamed, or made in the background",
     openapi_extra=openapi.describe_responses(),
-    auth=auth.API_KEY,
 )
 async def responses(request: Request) -> HttpResponse | EventStream:
     """Takes texts, images and functions from OpenAI's newer clients, for any of the offered models.
@@ -96,7 +94,6 @@ async def responses(request: Request) -> HttpResponse | EventStream:
     operation_id="openai_retrieve_response",
     summary="A background response, or the rest of its events",
     openapi_extra=openapi.describe_retrieval(),
-    auth=auth.API_KEY,
 )
 async def retrieve_response(request: Request, response_id: str) -> HttpResponse | EventStream:
     """Its status, and its answer once it has ended. With `stream=true`, its events after the one
@@ -110,7 +107,6 @@ async def retrieve_response(request: Request, response_id: str) -> HttpResponse 
     operation_id="openai_cancel_response",
     summary="End a background response",
     openapi_extra=openapi.describe_cancellation(),
-    auth=auth.API_KEY,
 )
 async def cancel_response(request: Request, response_id: str) -> HttpResponse:
     """Returns what came of it. One that has ended already stays as it is."""
@@ -123,7 +119,6 @@ async def cancel_response(request: Request, response_id: str) -> HttpResponse:
     operation_id="openai_embeddings",
     summary="Embeddings, from a provider of OpenAI's protocol",
     openapi_extra=openapi.describe_embeddings(),
-    auth=auth.API_KEY,
 )
 async def embeddings(request: Request) -> HttpResponse:
     """Passes the request on. The row has the texts, the tokens and the cost, and no vectors."""
@@ -142,7 +137,6 @@ describe_models = api.get(
     operation_id="openai_models",
     summary="The models that may be asked for",
     openapi_extra=openapi.describe_models(),
-    auth=auth.API_KEY,
 )
 lean(entrance=auth.identify_sdk, errors=errors.render_for_both)(describe_models(models))
 
@@ -151,7 +145,6 @@ describe_model = api.get(
     operation_id="openai_model",
     summary="One of the models",
     openapi_extra=openapi.describe_model(),
-    auth=auth.API_KEY,
 )
 lean(entrance=auth.identify_sdk, errors=errors.render_for_both)(describe_model(model))
 

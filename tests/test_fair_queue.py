@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from generation.llm.fair_queue import FairQueue
+from generation.fair_queue import FairQueue
 
 
 async def test_a_keys_many_waiters_do_not_delay_another_keys_few():
