@@ -32,6 +32,7 @@ async def test_the_document_is_made_once(client, monkeypatch, thread_entries):
         "/api/v1/generations/{generation_id}/events",
         "/api/v1/limits",
         "/api/v1/pool",
+        "/api/v1/pool/history",
     }
     monkeypatch.setattr(api, "get_openapi_schema", None)
     thread_entries.clear()

@@ -78,8 +78,6 @@ def serve(postgres, llm, journal_dir):
                 "STACCATO_JOURNAL_DIR": str(journal_dir),
                 "STACCATO_JOURNAL_MAX_BYTES": "1048576",
                 "STACCATO_WRITE_TIMEOUT": "0.5",
-                "DB_POOL_TIMEOUT": "1",
-                "DB_COMMAND_TIMEOUT": "3",
                 **env,
             },
         )

@@ -42,7 +42,7 @@ async def test_answers_arrive_though_the_database_is_gone_and_are_stored_when_it
 async def test_a_frozen_database_delays_answers_by_the_write_timeout_and_is_then_503(
     serve, llm, postgres
 ):
-    async with serve(DB_COMMAND_TIMEOUT=FIVE_MINUTES) as running:
+    async with serve(DB_COMMAND_TIMEOUT=FIVE_MINUTES, DB_POOL_TIMEOUT="2") as running:
         callers = await in_the_llm(running, llm, 50)
         postgres.freeze()
         llm.release.set()
@@ -58,7 +58,7 @@ async def test_a_frozen_database_delays_answers_by_the_write_timeout_and_is_then
         assert (await http.generate(running.port)).status == 200
         calls = llm.calls
         postgres.freeze()
-        async with asyncio.timeout(HANG_S):  # the pool's timeout is a second
+        async with asyncio.timeout(HANG_S):  # the pool's timeout is two seconds
             answers = await asyncio.gather(*(http.generate(running.port) for _ in range(20)))
         assert {answer.status for answer in answers} == {503}
         assert llm.calls == calls

@@ -89,7 +89,7 @@ async def test_a_kill_between_the_row_and_the_end_of_its_stream_loses_no_answer(
     key = [("Idempotency-Key", "once")]
     gate = asyncio.Event()
     llm.behave = held_by(gate)
-    patient = {"STACCATO_WRITE_TIMEOUT": "30", "DB_COMMAND_TIMEOUT": "30"}
+    patient = {"STACCATO_WRITE_TIMEOUT": "60"}
     async with looking(postgres) as sql, serve(**patient) as running:
         try:
             async with insertion_held(sql):

@@ -116,10 +116,7 @@ class Provider:
 
     async def until(self, condition: Callable[[], object], what: str) -> None:
         """Wait for the server's own state; a real event, so polling it is not a guess."""
-        try:
-            await until(condition, what)
-        except AssertionError as error:
-            raise AssertionError(f"{error}: {self!r}") from None
+        await until(condition, lambda: f"{what} at {self!r}")
 
     @property
     def connected(self) -> int:

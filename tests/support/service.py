@@ -68,10 +68,7 @@ class Served:
             nonlocal pool
             return predicate(pool := await self.pool())
 
-        try:
-            await until(is_as_wanted, what)
-        except AssertionError as error:
-            raise AssertionError(f"{error}; the pool says {pool}") from None
+        await until(is_as_wanted, lambda: f"{what}; the pool says {pool}")
         return pool
 
 
@@ -97,10 +94,9 @@ class Service(Served):
 
     async def until_logged(self, words: str, times: int = 1) -> None:
         """The log is written a moment after what it reports."""
-        try:
-            await until(lambda: self.log.count(words) >= times, f"{words!r} in the log")
-        except AssertionError as error:
-            raise AssertionError(f"{error}:\n{self.log}") from None
+        await until(
+            lambda: self.log.count(words) >= times, lambda: f"{words!r} in the log:\n{self.log}"
+        )
 
     def terminate(self) -> None:
         self.process.terminate()

@@ -26,10 +26,10 @@ PATIENT = {
 }
 
 
-async def until(condition: Callable[[], Any], what: str) -> Any:
+async def until(condition: Callable[[], Any], what: str | Callable[[], str]) -> Any:
     """Ask until what it returns, or what can be awaited of it, is true. Returns that.
 
-    Raises `AssertionError` with the words `what` and the last answer after `HANG_S`.
+    Raises `AssertionError` after `HANG_S`, with the words `what`, or those that it returns then.
     """
     end = time.monotonic() + HANG_S
     while True:
@@ -38,7 +38,9 @@ async def until(condition: Callable[[], Any], what: str) -> Any:
             found = await found
         if found:
             return found
-        assert time.monotonic() < end, f"{what}: not within {HANG_S:.0f} s, but {found!r}"
+        if time.monotonic() > end:
+            words = what if isinstance(what, str) else what()
+            raise AssertionError(f"not within {HANG_S:.0f} s: {words}")
         await asyncio.sleep(0.01)
 
 
@@ -46,7 +48,7 @@ def wait_until(condition: Callable[[], Any], what: str) -> Any:
     """The same where no loop runs."""
     end = time.monotonic() + HANG_S
     while not (found := condition()):
-        assert time.monotonic() < end, f"{what}: not within {HANG_S:.0f} s, but {found!r}"
+        assert time.monotonic() < end, f"not within {HANG_S:.0f} s: {what}"
         time.sleep(0.02)
     return found
 
