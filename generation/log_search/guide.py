@@ -16,7 +16,7 @@ from django.utils.timezone import now
 
 from generation import conf
 from generation.log_search.buckets import GUIDED, LENGTH, Buckets
-from generation.log_search.selection import CLOCK_STEP
+from generation.log_search.selection import CLOCK_STEP, until_id
 from generation.models import Maintenance
 from generation.partitions.intervals import DAY, ZERO_ID, first_id, interval_at, moment_of
 from generation.partitions.words import SETTLED
@@ -177,11 +177,6 @@ class OnlyWhere:
             first_id(bucket.first_at - CLOCK_STEP),
             first_id(bucket.last_at + self._until_id),
         )
-
-
-def until_id() -> timedelta:
-    """Returns the time within which a request's row has its id: once its body is there."""
-    return timedelta(minutes=4, seconds=conf.load().body_timeout)
 
 
 def merged(ranges: Sequence[Range]) -> list[Range]:

@@ -9,8 +9,8 @@ from uuid import UUID
 from django.utils.timezone import now
 
 from generation.log_search.buckets import GUIDED, is_sparse
-from generation.log_search.guide import Range, guide, until_id
-from generation.log_search.selection import CLOCK_STEP
+from generation.log_search.guide import Range, guide
+from generation.log_search.selection import CLOCK_STEP, until_id
 from generation.log_search.walk import QUICK_S, CutOff, Walk, limited
 from generation.models import GenerationLog
 from generation.partitions.intervals import LAST_ID, ZERO_ID, first_id

@@ -16,6 +16,7 @@ from django.db.models.lookups import Exact, IsNull
 from django.http import QueryDict
 from django.utils.timezone import make_aware
 
+from generation import conf
 from generation.log_search.people import find_api_keys, find_users
 from generation.models import GenerationLog
 from generation.partitions.intervals import first_id
@@ -23,9 +24,6 @@ from generation.partitions.intervals import first_id
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-# An id is made after its request's arrival and before its row is written. No request takes
-# longer than this: `LLM_TIMEOUT` is an hour at most.
-LONGEST_REQUEST = timedelta(hours=2)
 CLOCK_STEP = timedelta(minutes=1)
 FARTHEST = timedelta(days=1)  # from a moment that is asked for, in what is computed of it
 TEXT_CHARS = 200  # as wide as the widest column
@@ -209,8 +207,14 @@ def _period(asked: Selection) -> Q:
     if asked.since:
         found &= Q(created_at__gte=asked.since, pk__gte=first_id(asked.since - CLOCK_STEP))
     if asked.until:
-        found &= Q(created_at__lt=asked.until, pk__lt=first_id(asked.until + LONGEST_REQUEST))
+        found &= Q(created_at__lt=asked.until, pk__lt=first_id(asked.until + until_id()))
     return found
+
+
+def until_id() -> timedelta:
+    """Returns how long after a request's arrival its row's id is made, at most: its body is read
+    first."""
+    return timedelta(minutes=4, seconds=conf.load().body_timeout)
 
 
 class _HttpStatus(Func):
