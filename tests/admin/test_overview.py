@@ -147,7 +147,7 @@ def test_the_errors_are_counted_by_kind_with_who_was_hit_and_when(busy):
     with CaptureQueriesContext(connection) as queries:
         page = get(busy, ERRORS, period="1h")
     ours = [query["sql"] for query in queries if "generation_" in query["sql"]]
-    assert len(ours) == 2
+    assert len(ours) == 2  # before the next request, with which Django forgets them
     kinds = page.context["kinds"]
     assert [(each.error, each.http_status, each.requests, each.users) for each in kinds] == [
         ("llm-overloaded", "529", "2", "2"),
