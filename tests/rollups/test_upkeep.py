@@ -147,7 +147,6 @@ async def test_a_process_killed_in_a_pass_leaves_rollups_that_the_next_one_makes
         process.kill()
         assert await process.wait() == -signal.SIGKILL
     assert await log.fetchval("SELECT count(*) FROM generation_rollup") == 0, "all or nothing"
-    await log.execute("UPDATE generation_maintenance SET leased_until = now()")  # time passes
     await save(make_logs(50, days=1, seed=7))
     await log.execute("UPDATE generation_maintenance SET leased_until = now()")  # two minutes later
     await catch_up()
