@@ -140,40 +140,38 @@ async def _send_all(
         "status": stream.status_code,
         "headers": wire_headers(stream, request_id),
     }
-    is_over = False
-    while not is_over:
-        await _send_one(message, send_s, send)
-        is_over = await _send_until_silent(stream.source, response, send_s, send)
+    while not await _send_until_silent(message, stream.source, response, send_s, send):
         message = _body(KEEP_ALIVE)
-    stream.source.is_sent = True
-    await _send_one(_body(b"", more=False), send_s, send)
-
-
-async def _send_one(message: dict[str, Any], send_s: float, send: Send) -> None:
-    try:
-        async with asyncio.timeout(send_s):
-            await send(message)
-    except TimeoutError:
-        raise _ClientTooSlow from None
 
 
 async def _send_until_silent(
-    source: EventSource, response: OpenResponse | None, send_s: float, send: Send
+    message: dict[str, Any],
+    source: EventSource,
+    response: OpenResponse | None,
+    send_s: float,
+    send: Send,
 ) -> bool:
-    """Returns True if the source has ended, False if it is silent. One timer serves all events."""
-    loop = asyncio.get_running_loop()
-    is_sending = False
+    """Sends the message, then what comes. Returns True at the end, False if the source is silent.
+    Raises `_ClientTooSlow`. One timer serves all events."""
+    clock = asyncio.get_running_loop().time
+    is_sending = True
     try:
-        async with FairTimeout(loop.time() + KEEP_ALIVE_S) as limit:
+        async with FairTimeout(clock() + send_s) as limit:
+            await send(message)
+            is_sending = False
+            limit.move_to(clock() + KEEP_ALIVE_S)
             if response is not None:
                 source.push_to(Sink(response, limit))
             while events := await source.read():
                 is_sending = True
                 for at in range(0, len(events), SEND_BYTES):
-                    limit.move_to(loop.time() + send_s)
+                    limit.move_to(clock() + send_s)
                     await send(_body(events[at : at + SEND_BYTES]))
                 is_sending = False
-                limit.move_to(loop.time() + KEEP_ALIVE_S)
+                limit.move_to(clock() + KEEP_ALIVE_S)
+            source.is_sent = is_sending = True
+            limit.move_to(clock() + send_s)
+            await send(_body(b"", more=False))
     except TimeoutError:
         if is_sending:
             raise _ClientTooSlow from None
