@@ -47,7 +47,7 @@ STATEMENTS: dict[Any, tuple[str, ...]] = {
     held_results: ("_find_statement", "_settle_statement"),
     api_keys: ("_find_statement", "_use_statement"),
 }
-# What a process does in threads from time to time: counts dead letters, looks for dead ones' journals.
+# What a process does in threads from time to time: it counts dead letters and looks for journals.
 OF_ITS_OWN = re.compile(
     r"DeadLetters\.count|JournalFile\.adopt|list_files|remove_drafts|_name_foreign"
 )
