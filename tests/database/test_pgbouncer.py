@@ -25,8 +25,8 @@ from generation.runtime.process import Runtime
 from generation.store.profiles import Profiles
 from generation.uuid7 import uuid7
 from tests.support import http, pgbouncer, service
+from tests.support.in_process import quiet_runtimes
 from tests.support.rollups import catch_up
-from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 MODE = "pgbouncer-transaction"
@@ -230,10 +230,10 @@ async def test_partitions_are_made_and_dropped_behind_it(behind_bouncer, sql):
         await sql.execute(statement)
     steps: list[str] = []
     try:
-        async with Runtime.open() as runtime:
-            runtime.maintenance._kept = {parent: timedelta(days=30)}
-            # Its own, at the start, may be under way.
-            await until(lambda: runtime.maintenance.maintain(steps.append), "maintenance")
+        with quiet_runtimes():  # its own maintenance, at the start, would do what ours is to do
+            async with Runtime.open() as runtime:
+                runtime.maintenance._kept = {parent: timedelta(days=30)}
+                assert await runtime.maintenance.maintain(steps.append)
     finally:
         await sql.execute("DROP TABLE parted")
     assert sum(step.startswith("made") for step in steps) == AHEAD // WEEK + 2
