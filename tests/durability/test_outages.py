@@ -108,9 +108,7 @@ async def test_a_key_whose_row_waits_in_the_journal_is_not_given_to_another(
     headers = [("Idempotency-Key", "k")]
     expire = "UPDATE generation_idempotencykey SET leased_until = now() - interval '1 s'"
     renewed = "SELECT count(*) FROM generation_idempotencykey WHERE leased_until > now()"
-    short = {
-        "DB_COMMAND_TIMEOUT": "3"
-    }  # for the insertion that waits: the lease is renewed after it
+    short = {"DB_COMMAND_TIMEOUT": "3"}  # the lease is renewed after the insertion
     async with serve(**short) as one, serve(**short) as two, looking(postgres) as sql:
         async with looking(postgres) as builder, builder.transaction():
             await builder.execute("LOCK TABLE generation_generationlog IN SHARE MODE")
