@@ -108,7 +108,8 @@ async def test_a_key_whose_row_waits_in_the_journal_is_not_given_to_another(
     headers = [("Idempotency-Key", "k")]
     expire = "UPDATE generation_idempotencykey SET leased_until = now() - interval '1 s'"
     renewed = "SELECT count(*) FROM generation_idempotencykey WHERE leased_until > now()"
-    async with serve() as one, serve() as two, looking(postgres) as sql:
+    short = {"DB_COMMAND_TIMEOUT": "3"}  # the lease is renewed after the insertion
+    async with serve(**short) as one, serve(**short) as two, looking(postgres) as sql:
         async with looking(postgres) as builder, builder.transaction():
             await builder.execute("LOCK TABLE generation_generationlog IN SHARE MODE")
             first = await http.generate(one.port, headers=headers)
