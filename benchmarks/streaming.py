@@ -98,20 +98,25 @@ class Streaming:
         }
 
     async def crowd(self, side, number: int, gap: float, seconds: float) -> None:
-        """All open at once in one process: what of connections and memory they take."""
+        """All open at once in one process: what of connections and memory they take.
+
+        The pace begins when each has its first word, or the last would be opened into a machine
+        that is busy with the others.
+        """
         with self.bench.serving(side) as (port, pid):
             self.control(events=5, gap=GAP_S, low=0, high=0)
             callers = self.callers(side, port)
             await callers.open_all(50, 1)
             await callers.until_over()
             idle_kb = measuring.memory_kb(pid)
-            self.control(events=ENDLESS, gap=gap, low=0, high=0)
+            self.control(events=ENDLESS, gap=gap, low=0, high=0, held=1)
             async with measuring.ConnectionCount(self.bench.database) as connections:
                 await callers.open_all(number, number / OPEN_PER_S)
                 async with asyncio.timeout(120):
                     while len(callers.firsts) < number + 50 and not callers.torn:
                         await asyncio.sleep(0.1)
                 callers.reset()
+                self.control(held=0)
                 watching = asyncio.create_task(self.checked_out(side, port))
                 load = await self.watch(pid, seconds)
                 seen, gaps = callers.seen, callers.gaps.copy()

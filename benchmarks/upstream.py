@@ -7,6 +7,7 @@ streamed, and how much processor time it has had. It also takes:
 
 - `low=0.1&high=0.1`: the pause, in seconds, uniform between the two;
 - `events=100&gap=0.05`: a stream's events of text, and the seconds from one to the next;
+- `held=1`: streams wait after their first word; `held=0`: they go on;
 - `finish=1`: every stream that is open ends now, whole.
 """
 
@@ -82,6 +83,7 @@ class Wheel:
 
     def __init__(self) -> None:
         self.written = 0
+        self.is_held = False
         self.turn(0.1)
 
     def turn(self, gap: float) -> None:
@@ -106,7 +108,8 @@ class Wheel:
             due = max(due + TICK_S, loop.time() - 1)
             await asyncio.sleep(due - loop.time())
             self.at = (self.at + 1) % len(self.slots)
-            self.tick(self.slots[self.at])
+            if not self.is_held:
+                self.tick(self.slots[self.at])
 
     def tick(self, slot: list[Stream]) -> None:
         has_ended = False
@@ -155,6 +158,8 @@ class Upstream:
         if "events" in asked:
             self.events = int(asked["events"][0])
             self.wheel.turn(float(asked["gap"][0]))
+        if "held" in asked:
+            self.wheel.is_held = asked["held"] == ["1"]
         if "finish" in asked:
             self.wheel.finish()
         figures = {
