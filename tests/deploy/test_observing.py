@@ -116,7 +116,7 @@ def test_the_dashboard_works_with_any_data_source_and_explains_each_panel():
     assert places == sorted(set(places)), "panels stand in the order in which they are read"
 
 
-# As Grafana names them; it shows one that it does not know as text behind the number.
+# As Grafana names them; one that it does not know it shows as text after the number.
 UNITS = {"short", "s", "cps", "reqps", "currencyUSD", "bool", "percentunit", "bytes"}
 
 
