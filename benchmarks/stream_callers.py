@@ -34,7 +34,8 @@ class Caller(asyncio.Protocol):
         now = self.clock()
         callers = self.callers
         if self.read_at:
-            callers.gaps[int((now - self.read_at) * GAP_STEPS_PER_S)] += 1
+            since = max(self.read_at, callers.counts_from)
+            callers.gaps[int((now - since) * GAP_STEPS_PER_S)] += 1
             self.read_at = now
         elif callers.word in data:
             callers.firsts.append((now - self.due) * 1000)
@@ -82,6 +83,7 @@ class Callers:
         self.open = 0
 
     def reset(self) -> None:
+        self.counts_from = asyncio.get_running_loop().time()
         self.firsts: list[float] = []  # ms from when a request was due to its first word
         self.gaps: Counter[int] = Counter()  # between two reads of a stream
         self.whole = self.torn = self.failed = self.seen = 0

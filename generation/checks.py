@@ -17,7 +17,7 @@ from generation import conf, user_keys
 from generation.conf.dotted_paths import load_class
 from generation.database import dsn
 from generation.llm.providers import registry as providers
-from generation.llm.transport import has_certificates
+from generation.llm.transport.whole import has_certificates
 from generation.privacy import redactors
 from generation.runtime import server
 from generation.runtime.connections import budget as connection_budget

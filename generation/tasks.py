@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+    from contextvars import Context
 
 Result = TypeVar("Result")
 
 
-async def in_own_task(work: Coroutine[Any, Any, Result]) -> Result:
+async def in_own_task(work: Coroutine[Any, Any, Result], context: Context | None = None) -> Result:
     """Await the work, which can be cancelled as if it were awaited directly.
 
     Each step of a task passes through the frames of all coroutines that await the innermost one.
     For a stream, that would be two dozen frames for each event.
     """
-    task = asyncio.get_running_loop().create_task(work)
+    task = asyncio.get_running_loop().create_task(work, context=context)
     try:
         return await task
     except asyncio.CancelledError:

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import os
 
+import httpx
 import orjson
 import pyqwest
+
+from generation.llm.transport.streaming import StreamingTransport
 
 URL = os.environ["ANTHROPIC_BASE_URL"] + "/v1/messages"
 HEADERS = {
@@ -21,6 +24,7 @@ PROMPT = "Tell a curious beginner something worth knowing about connection pools
 
 class Floor:
     pool: pyqwest.HTTPTransport
+    streams: StreamingTransport
 
     async def __call__(self, scope, receive, send):
         if scope["type"] == "lifespan":
@@ -62,11 +66,14 @@ class Floor:
         await send({"type": "http.response.body", "body": answer})
 
     async def relay(self, content, send):
-        response = await self.ask(content)
+        request = httpx.Request("POST", URL, headers=HEADERS, content=orjson.dumps(content))
+        response = await self.streams.handle_async_request(request)
         headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
-        await send({"type": "http.response.start", "status": response.status, "headers": headers})
-        async for chunk in response.content:
-            await send({"type": "http.response.body", "body": bytes(chunk), "more_body": True})
+        await send(
+            {"type": "http.response.start", "status": response.status_code, "headers": headers}
+        )
+        async for chunk in response.stream:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
     async def live(self, receive, send):
@@ -77,9 +84,11 @@ class Floor:
             follow_redirects=False,
             enable_otel=False,
         )
+        self.streams = StreamingTransport(connect_timeout=5)
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await self.pool.aclose()
+        await self.streams.aclose()
         await send({"type": "lifespan.shutdown.complete"})
 
 

@@ -91,7 +91,6 @@ class AnswerStream(EventSource):
         self._dialect = dialect
         self._reader = reader_of(call)
         self._ahead: Sequence[Event] = ()
-        self._is_over = False
 
     async def begin(self) -> Generation | None:
         """Wait for the first content, until which an error has a status of its own.
@@ -108,7 +107,7 @@ class AnswerStream(EventSource):
             raise
 
     async def read(self) -> bytes:
-        while not self._is_over:
+        while not self.is_over:
             if not self._ahead and self._reader is not None:
                 self._ahead = await self._reader.read()
             if not self._ahead:
@@ -138,9 +137,9 @@ class AnswerStream(EventSource):
         except Exception:  # noqa: BLE001  # the owner of the task logs it
             failure = StaccatoError.from_bug()
         else:
-            self._is_over = True
+            self.is_over = True
             return self._dialect.finish(generation)
-        self._is_over = True
+        self.is_over = True
         self.outcome = failure.slug
         return self._dialect.fail(failure)
 

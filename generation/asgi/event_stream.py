@@ -61,6 +61,7 @@ class EventSource(ABC):
     """What a view gives to an `EventStream`: encoded events, while they come."""
 
     outcome = metrics.SUCCEEDED  # what the request is counted as, once all events are sent
+    is_over = False  # `read()` has returned the last events; if it stays False, b"" says so
     is_sent = False  # all events
 
     @abstractmethod
@@ -162,16 +163,18 @@ async def _send_until_silent(
             limit.move_to(clock() + KEEP_ALIVE_S)
             if response is not None:
                 source.push_to(Sink(response, limit))
-            while events := await source.read():
+            has_more = True
+            while has_more:
+                events = await source.read()
                 is_sending = True
-                for at in range(0, len(events), SEND_BYTES):
+                has_more = bool(events) and not source.is_over
+                for at in range(0, len(events), SEND_BYTES) or (0,):
                     limit.move_to(clock() + send_s)
-                    await send(_body(events[at : at + SEND_BYTES]))
+                    source.is_sent = not has_more and at + SEND_BYTES >= len(events)
+                    part = events[at : at + SEND_BYTES]
+                    await send(_body(part, more=not source.is_sent))
                 is_sending = False
                 limit.move_to(clock() + KEEP_ALIVE_S)
-            source.is_sent = is_sending = True
-            limit.move_to(clock() + send_s)
-            await send(_body(b"", more=False))
     except TimeoutError:
         if is_sending:
             raise _ClientTooSlow from None

@@ -106,6 +106,11 @@ class StreamedAttempt:
         self.note_life()
         return True
 
+    @property
+    def has_room(self) -> bool:
+        """Whether no reader lags."""
+        return self._relay.has_room
+
     async def room(self) -> None:
         """Waits while a reader lags."""
         if not self._relay.has_room:

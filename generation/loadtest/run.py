@@ -14,7 +14,7 @@ from urllib.parse import quote
 import orjson
 import pyqwest
 
-from generation.llm.transport import close
+from generation.llm.transport.whole import close
 from generation.loadtest.streams import CONTENT_TYPE, NO_STREAMS, TORN, Deltas, Reading
 from generation.telemetry.snapshot import PoolPage
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import ssl
 
 import httpx
 import pytest
@@ -11,9 +13,11 @@ import pytest
 from generation.conf import parse
 from generation.errors import LLMMisconfigured
 from generation.llm.client import LLMClient
-from generation.llm.transport import Transport
+from generation.llm.transport import proxies
+from generation.llm.transport.streaming import StreamingTransport
 from tests.support.dialects import AnthropicDialect
-from tests.support.transport import post
+from tests.support.provider import Provider
+from tests.support.transport import OK, post
 from tests.support.waiting import HANG_S
 
 
@@ -40,9 +44,9 @@ async def proxy(monkeypatch):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.7", "app.localhost"])
-async def test_this_machine_is_never_asked_through_a_proxy(peer, proxy, host):
+async def test_this_machine_is_never_asked_through_a_proxy(peer, proxy, host, make_transport):
     url = peer.url.replace("127.0.0.1", host)
-    async with Transport(connect_timeout=HANG_S) as transport:
+    async with make_transport(connect_timeout=HANG_S) as transport:
         with contextlib.suppress(httpx.ConnectError):  # it listens at one of these addresses
             response, _ = await post(transport, url)
             assert response.status_code == 200
@@ -50,9 +54,9 @@ async def test_this_machine_is_never_asked_through_a_proxy(peer, proxy, host):
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-async def test_a_proxy_that_refuses_is_named_without_its_password(proxy, scheme):
+async def test_a_proxy_that_refuses_is_named_without_its_password(proxy, scheme, make_transport):
     address, asked = proxy
-    async with Transport(connect_timeout=HANG_S) as transport:
+    async with make_transport(connect_timeout=HANG_S) as transport:
         with pytest.raises(httpx.ProxyError, match=rf"the proxy at http://{address} demands") as no:
             await post(transport, f"{scheme}://provider.invalid/v1")
     assert len(asked) == 1
@@ -70,15 +74,17 @@ async def test_a_proxy_that_refuses_is_the_operators_to_fix(proxy, prompt, caplo
     assert "canary" not in caplog.text
 
 
-async def test_a_proxy_that_is_away_is_named(monkeypatch):
+async def test_a_proxy_that_is_away_is_named(monkeypatch, make_transport):
     for name in ("HTTPS_PROXY", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    async with Transport(connect_timeout=HANG_S) as transport:
+    async with make_transport(connect_timeout=HANG_S) as transport:
         with pytest.raises(httpx.ConnectError, match=r"the proxy at http://127\.0\.0\.1:1 made no"):
             await post(transport, "https://provider.invalid/v1")
 
 
-async def test_https_goes_through_the_proxy_that_the_environment_names(peer, monkeypatch):
+async def test_https_goes_through_the_proxy_that_the_environment_names(
+    peer, monkeypatch, make_transport
+):
     asked = []
 
     async def refuses(reader, writer):
@@ -93,8 +99,153 @@ async def test_https_goes_through_the_proxy_that_the_environment_names(peer, mon
     monkeypatch.setenv("https_proxy", address)
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
-    async with Transport(connect_timeout=HANG_S) as transport:
+    async with make_transport(connect_timeout=HANG_S) as transport:
         with pytest.raises(httpx.TransportError):
             await post(transport, "https://provider.invalid/v1")
     proxy.close()
     assert asked == [b"CONNECT provider.invalid:443 HTTP/1.1"]
+
+
+class Forwarding:
+    """A proxy that works: it asks `server` in the place of every host."""
+
+    def __init__(self, server):
+        self._server = server
+        self.heads: list[bytes] = []
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def __call__(self, reader, writer):
+        self.tasks.append(asyncio.current_task())
+        head = await reader.readuntil(b"\r\n\r\n")
+        self.heads.append(head)
+        host, _, port = self._server.url.partition("://")[2].partition(":")
+        there, back = await asyncio.open_connection(host, int(port))
+        if head.startswith(b"CONNECT "):
+            writer.write(b"HTTP/1.1 200 Go on\r\nx: y\r\n\r\n")
+        else:
+            back.write(head)
+        await asyncio.gather(self._copy(reader, back), self._copy(there, writer))
+
+    async def _copy(self, reader, writer):
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65_536):
+                writer.write(data)
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+@contextlib.asynccontextmanager
+async def forwarding(server, monkeypatch, scheme="http", **options):
+    forward = Forwarding(server)
+    listener = await asyncio.start_server(forward, "127.0.0.1", 0, **options)
+    address = f"{scheme}://someone:canary%21@127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    for name in ("HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, address)
+        monkeypatch.setenv(name.lower(), address)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    yield forward
+    listener.close()
+    await asyncio.gather(*forward.tasks)
+
+
+CREDENTIALS = base64.b64encode(b"someone:canary!")
+
+
+async def test_http_goes_through_a_proxy_that_takes_credentials(peer, monkeypatch, make_transport):
+    async with (
+        forwarding(peer, monkeypatch) as proxy,
+        make_transport(connect_timeout=HANG_S) as transport,
+    ):
+        for _ in range(2):
+            response, body = await post(transport, "http://provider.invalid/v1?a=b")
+            assert (response.status_code, body) == (200, b"ok")
+    [head] = proxy.heads  # the connection was used again
+    assert head.startswith(b"POST http://provider.invalid/v1?a=b HTTP/1.1\r\n")
+    assert b"basic " + CREDENTIALS in head.replace(b"Basic", b"basic")
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_https_goes_through_a_tunnel_to_the_server_that_was_named(
+    authority, monkeypatch, make_transport, scheme
+):
+    """The proxy may speak TLS itself. Its credentials are for it alone."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1", "provider.invalid").configure_cert(context)
+    options = {"ssl": context} if scheme == "https" else {}
+    async with (
+        Provider(OK).serve(ssl=context) as server,
+        forwarding(server, monkeypatch, scheme, **options) as proxy,
+        make_transport(connect_timeout=HANG_S) as transport,
+    ):
+        for _ in range(2):
+            response, body = await post(transport, "https://provider.invalid/v1")
+            assert (response.status_code, body) == (200, b"ok")
+        if scheme == "http":  # Python 3.11 trips over a failed handshake in TLS within TLS
+            with pytest.raises(httpx.ConnectError):
+                await post(transport, "https://stranger.invalid/v1")
+    assert proxy.heads[0].startswith(b"CONNECT provider.invalid:443 HTTP/1.1\r\n")
+    assert CREDENTIALS in proxy.heads[0]
+    assert len(server.requests) == 2, "a server with another's certificate was sent the key"
+    assert "proxy-authorization" not in server.requests[0].headers
+
+
+@pytest.mark.parametrize(
+    ("exceptions", "is_excepted"),
+    [
+        ("provider.invalid", True),
+        (".invalid", True),
+        ("other.invalid, provider.invalid", True),
+        ("*", True),
+        ("vider.invalid", False),
+        ("10.0.0.0/8", False),
+    ],
+)
+async def test_hosts_that_the_environment_excepts_are_asked_directly(
+    peer, proxy, monkeypatch, make_transport, exceptions, is_excepted
+):
+    monkeypatch.setenv("NO_PROXY", exceptions)
+    monkeypatch.setenv("no_proxy", exceptions)
+    async with make_transport(connect_timeout=HANG_S) as transport:
+        with pytest.raises(httpx.ConnectError if is_excepted else httpx.ProxyError):
+            await post(transport, "http://provider.invalid/v1")
+    assert bool(proxy[1]) is not is_excepted
+
+
+def test_a_network_can_be_excepted(monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://proxy.invalid:3128")
+    monkeypatch.setenv("no_proxy", "10.0.0.0/8,2001:db8::/32")
+    assert proxies.find("http", "10.1.2.3") is None
+    assert proxies.find("http", "2001:db8::1") is None
+    assert str(proxies.find("http", "11.1.2.3")) == "the proxy at http://proxy.invalid:3128"
+
+
+@pytest.mark.parametrize("address", ["socks5://proxy.invalid:1080", "http://:80", "http://a:b"])
+async def test_a_proxy_that_no_request_can_go_through_is_an_error(monkeypatch, address):
+    monkeypatch.setenv("http_proxy", address)
+    async with StreamingTransport(connect_timeout=HANG_S) as transport:
+        with pytest.raises(
+            httpx.ProxyError, match="what the environment names for http is no HTTP proxy"
+        ):
+            await post(transport, "http://provider.invalid/v1")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"HTTP/1.1 502 No\r\n\r\n", b"SSH-2.0\r\n\r\n", b"HTTP/1.1 200 Go on\r\n\r\nand more"],
+    ids=["nothing", "502", "no HTTP", "more than a head"],
+)
+async def test_a_tunnel_that_is_not_opened_is_a_connect_error(monkeypatch, answer):
+    async def behaves(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    listener = await asyncio.start_server(behaves, "127.0.0.1", 0)
+    address = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    monkeypatch.setenv("https_proxy", address)
+    async with StreamingTransport(connect_timeout=HANG_S) as transport:
+        with pytest.raises(httpx.ConnectError, match=f"the proxy at {address} made no connection"):
+            await post(transport, "https://provider.invalid/v1")
+    listener.close()

@@ -178,14 +178,13 @@ class _DistantStream(EventSource):
     def __init__(self, generation_id: UUID, events: ResponseEvents) -> None:
         self._id = generation_id
         self._events = events
-        self._is_over = False
 
     async def read(self) -> bytes:
-        if self._is_over:
+        if self.is_over:
             return b""
         await _ended_elsewhere(self._id)
         row = await runtime.current().store.generations.read(self._id)
-        self._is_over = True
+        self.is_over = True
         if row is not None:
             return self._events.of_row(row)
         return self._events.begin() + self._events.fail(NotFound("the response is lost"))

@@ -14,6 +14,7 @@ from generation.errors import LLMError
 from generation.llm import policy
 from generation.llm.providers import sse
 from generation.llm.providers.dialect import Dialect
+from generation.llm.providers.following import Follower
 from generation.llm.providers.parsing import (
     BYTE_ORDER_MARK,
     GZIP,
@@ -24,26 +25,21 @@ from generation.llm.providers.parsing import (
 )
 from generation.llm.providers.stream_reader import ErrorEvent
 from generation.llm.providers.transport_errors import broken_reply, to_llm_error
+from generation.llm.transport import STREAMED
+from generation.llm.transport.body import Body, body_of
 from generation.records import Finding
-from generation.tasks import in_own_task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from pydantic import SecretStr
 
     from generation.llm.providers.base import Answer
-    from generation.llm.providers.stream_reader import StreamReader
     from generation.llm.streamed_attempt import StreamedAttempt
     from generation.records import Prompt, Verbatim
 
 _UNREADABLE = frozenset({"br", "zstd", "deflate", "compress"})
 _ERROR_BODY_TIMEOUT_S = 1.0  # short, because the status of an error says enough
-_TAIL_TIMEOUT_S = 2.0  # after the stop reason: for usage, and so that the connection is used again
-_END_TIMEOUT_S = 0.1  # after the stream has said that it is over
-_HEAD_BYTES = 4200  # of a stream, for its raw reply
-# A word of four characters comes in 300 bytes of JSON, so what bounds the answer can't bound these.
-_STREAM_BYTES_FACTOR = 64
 
 
 class _SecretHeaders(httpx.Headers):
@@ -125,9 +121,9 @@ class HttpProvider(Dialect):
     async def stream(
         self, prompt: Prompt, model: str, idempotency_key: str, attempt: StreamedAttempt
     ) -> Answer:
-        body = self.encode(prompt, model, is_streamed=True)
-        response = await self._send(prompt, body, idempotency_key)
-        stream = cast("httpx.AsyncByteStream", response.stream)
+        content = self.encode(prompt, model, is_streamed=True)
+        response = await self._send(prompt, content, idempotency_key, is_streamed=True)
+        stream = body_of(response)
         try:
             start = await self._read_start(response, stream)
             content_type = response.headers.get("content-type", "")
@@ -148,6 +144,8 @@ class HttpProvider(Dialect):
         body: dict[str, Any],
         idempotency_key: str,
         url: httpx.URL | None = None,
+        *,
+        is_streamed: bool = False,
     ) -> httpx.Response:
         """Returns the response, whose body is not read yet."""
         try:
@@ -158,7 +156,11 @@ class HttpProvider(Dialect):
             ) from None
         # With `stream`, httpx leaves the headers as they are, at a third of the cost.
         request = httpx.Request(
-            "POST", url or self._url, headers=self._headers, stream=httpx.ByteStream(content)
+            "POST",
+            url or self._url,
+            headers=self._headers,
+            stream=httpx.ByteStream(content),
+            extensions={STREAMED: is_streamed},
         )
         if self.idempotency_header:
             request.headers[self.idempotency_header] = idempotency_key
@@ -200,7 +202,7 @@ class HttpProvider(Dialect):
     async def _read_stream(
         self,
         response: httpx.Response,
-        stream: httpx.AsyncByteStream,
+        body: Body,
         start: bytes,
         attempt: StreamedAttempt,
     ) -> Answer:
@@ -208,10 +210,10 @@ class HttpProvider(Dialect):
         decoration = Decoration(self._excerpt)
         reader = self.reader(attempt.transcript, decoration)
         reader.keeps_extras = self.speaks(attempt.prompt)
-        head = bytearray(start[:_HEAD_BYTES])
-        status = response.status_code
+        follower = Follower(self.name, reader, attempt, self._max_reply_bytes)
+        head, status = follower.head, response.status_code
         try:
-            await in_own_task(self._follow(stream, start, head, reader, attempt))
+            await follower.follow(start, body)
             answer = require_text(self.name, attempt.transcript.answer(decoration))
         except ErrorEvent as fault:
             raise self._failure(
@@ -230,62 +232,6 @@ class HttpProvider(Dialect):
             answer.raw_reply = self._excerpt(head)
         answer.model = answer.model or attempt.model
         return answer
-
-    async def _follow(
-        self,
-        stream: httpx.AsyncByteStream,
-        chunk: bytes,
-        head: bytearray,
-        reader: StreamReader,
-        attempt: StreamedAttempt,
-    ) -> None:
-        """Read and hand on until the answer is whole. `chunk` has been read already."""
-        decoder = sse.Decoder(self._max_reply_bytes)
-        left = self._max_reply_bytes * _STREAM_BYTES_FACTOR
-        chunks = aiter(stream)
-        while True:
-            left -= len(chunk)
-            if left < 0 or reader.size > self._max_reply_bytes:
-                raise UnusableReply(f"{self.name} sent more than {self._max_reply_bytes} bytes")
-            had_begun = reader.has_begun
-            if _hand_on(decoder.feed(chunk), reader, attempt):
-                await attempt.room()
-            elif had_begun:
-                attempt.note_life()
-            if reader.is_stopped:
-                attempt.note_stop(_TAIL_TIMEOUT_S)
-                await self._read_tail(stream, decoder, reader)
-                attempt.put_news()  # what came beside the usage
-                return
-            try:
-                chunk = await anext(chunks)
-            except StopAsyncIteration:
-                break
-            if len(head) < _HEAD_BYTES:
-                head += chunk[:_HEAD_BYTES]
-        _hand_on(decoder.end(), reader, attempt)
-        reader.end()
-
-    async def _read_tail(
-        self, stream: httpx.AsyncByteStream, decoder: sse.Decoder, reader: StreamReader
-    ) -> None:
-        """The answer is whole. Usage may follow; and a connection whose body was read to its end
-        can be used again."""
-        loop = asyncio.get_running_loop()
-        left = self._max_reply_bytes
-        try:
-            async with asyncio.timeout(_TAIL_TIMEOUT_S) as limit:
-                while left > 0:
-                    if reader.is_over:
-                        limit.reschedule(loop.time() + _END_TIMEOUT_S)
-                    chunk = await anext(aiter(stream), b"")
-                    left -= len(chunk)
-                    for name, data in decoder.feed(chunk) if chunk else decoder.end():
-                        reader.take(name, data)
-                    if not chunk:
-                        return
-        except (TimeoutError, httpx.HTTPError, UnusableReply):
-            return  # none of this makes the answer less whole
 
     async def _exhaust(
         self, response: httpx.Response, stream: httpx.AsyncByteStream, body: bytearray
@@ -335,16 +281,3 @@ class HttpProvider(Dialect):
         if encoding in _UNREADABLE and not body.startswith((b"{", b"[")):
             return f"{self.name} sent a reply that is compressed by {encoding}"
         return ""
-
-
-def _hand_on(
-    events: Iterable[tuple[str, bytes]], reader: StreamReader, attempt: StreamedAttempt
-) -> bool:
-    """Returns whether they had anything of the answer. What comes before a fault is the caller's,
-    too."""
-    try:
-        for name, data in events:
-            reader.take(name, data)
-    finally:
-        has_news = attempt.put_news()
-    return has_news

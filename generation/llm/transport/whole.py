@@ -1,6 +1,5 @@
-"""The one place that chooses the HTTP transport: pyqwest (Rust's reqwest) behind httpx's types.
+"""The transport of whole answers: pyqwest (Rust's reqwest) behind httpx's types.
 
-It takes an `httpx.Request` directly, because `httpx.AsyncClient` would cost more than the call.
 Apart from connecting, time limits are up to the caller: cancelling the await closes the connection.
 """
 
@@ -15,23 +14,14 @@ from typing import TYPE_CHECKING
 import httpx
 import pyqwest
 
-from generation.llm import proxies
+from generation.llm.transport import idle, proxies
 from generation.telemetry import metrics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-# Below the idle limit of common load balancers (60 s), so that the other side rarely closes a
-# connection just when we use it again.
-_IDLE_S = 30.0
-_MAX_IDLE = 10_000
 _THREAD_EXIT_S = 0.05
-
-# A provider that closes an idle connection just when we use it again has not read the request, and
-# we learn of it within a round trip. Later, it may have worked on the prompt and charged for it.
-_STALE_WITHIN_S = 2.0
 _BROKEN = re.compile("closed|reset|broken pipe|close_notify|aborted", re.IGNORECASE)
-_PROXY_AUTHENTICATION_REQUIRED = 407
 
 # pyqwest writes these itself.
 _PYQWEST_HEADERS = frozenset({b"host", b"content-length"})
@@ -49,7 +39,7 @@ async def close(*pools: pyqwest.HTTPTransport) -> None:
     await asyncio.sleep(_THREAD_EXIT_S)
 
 
-class Transport(httpx.AsyncBaseTransport):
+class WholeTransport(httpx.AsyncBaseTransport):
     """HTTP/1.1 without redirects, cookies or decompression.
 
     HTTP/2 is off on purpose: all calls would share one connection and queue for its limited
@@ -61,7 +51,7 @@ class Transport(httpx.AsyncBaseTransport):
         self._pools: dict[tuple[bool, int], pyqwest.HTTPTransport] = {}
         self._origins: dict[tuple[bytes, bytes, int | None], _Origin] = {}
         for is_direct in (False, True):  # now: the first takes 0.1 s to read the certificates
-            self._pool(is_direct=is_direct, max_idle=_MAX_IDLE)
+            self._pool(is_direct=is_direct, max_idle=idle.MAX_IDLE)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         origin = self._origin(request.url)
@@ -78,7 +68,7 @@ class Transport(httpx.AsyncBaseTransport):
             metrics.LLM_STALE_CONNECTIONS.inc()
             response = await self._repeat(origin, outgoing)
             give_back = None  # its connection is closed
-        if response.status == _PROXY_AUTHENTICATION_REQUIRED:
+        if response.status == proxies.AUTHENTICATION_REQUIRED:
             await response.aclose()
             raise origin.proxy_refusal()
         answer = httpx.Response(
@@ -104,8 +94,8 @@ class Transport(httpx.AsyncBaseTransport):
         origin = self._origins.get(key)
         if origin is None:
             is_direct = proxies.is_loopback(url.host)
-            pool = self._pool(is_direct=is_direct, max_idle=_MAX_IDLE)
-            origin = self._origins[key] = _Origin(url.scheme, pool, is_direct=is_direct)
+            pool = self._pool(is_direct=is_direct, max_idle=idle.MAX_IDLE)
+            origin = self._origins[key] = _Origin(url, pool, is_direct=is_direct)
         return origin
 
     def _pool(self, *, is_direct: bool, max_idle: int) -> pyqwest.HTTPTransport:
@@ -125,7 +115,7 @@ def _new_pool(connect_timeout: float, *, is_direct: bool, max_idle: int) -> pyqw
             http_version=pyqwest.HTTPVersion.HTTP1,
             proxy=proxies.NONE if is_direct else None,
             connect_timeout=connect_timeout,
-            pool_idle_timeout=_IDLE_S,
+            pool_idle_timeout=idle.IDLE_S,
             pool_max_idle_per_host=max_idle,
             follow_redirects=False,
             enable_gzip=False,
@@ -157,47 +147,46 @@ class _Origin:
     failed on a fresh connection is repeated for free, at most once for each call that succeeded.
     """
 
-    def __init__(self, scheme: str, pool: pyqwest.HTTPTransport, *, is_direct: bool) -> None:
+    def __init__(self, url: httpx.URL, pool: pyqwest.HTTPTransport, *, is_direct: bool) -> None:
         self.pool = pool
         self.is_direct = is_direct
-        self._scheme = scheme
-        self._idle: deque[float] = deque(maxlen=_MAX_IDLE)  # when each was returned
+        self._url = url
+        self._idle: deque[float] = deque(maxlen=idle.MAX_IDLE)  # when each was returned
 
     def take(self, now: float) -> bool:
         """Whether the next call uses an idle connection."""
-        idle = self._idle
-        while idle and idle[0] < now - _IDLE_S:
-            idle.popleft()
-        if not idle:
+        returned = self._idle
+        while returned and returned[0] < now - idle.IDLE_S:
+            returned.popleft()
+        if not returned:
             return False
-        idle.pop()
+        returned.pop()
         return True
 
     def give_back(self) -> None:
         self._idle.append(time.monotonic())
 
     def proxy_refusal(self) -> httpx.ProxyError:
-        return httpx.ProxyError(f"{self._proxy} demands credentials (407)")
+        return proxies.refusal(self._proxy)
 
     def to_httpx_error(self, error: Exception) -> httpx.TransportError:
         text = str(error)
         if "tunnel error" in text and not self.is_direct:
             if "authorization required" in text:
                 return self.proxy_refusal()
-            return httpx.ConnectError(f"{self._proxy} made no connection: {text}")
+            return httpx.ConnectError(f"{self._proxy or 'a proxy'} made no connection: {text}")
         return to_httpx_error(error)
 
     @property
-    def _proxy(self) -> str:
-        address = proxies.address(self._scheme)
-        return f"the proxy at {address}" if address else "a proxy"
+    def _proxy(self) -> proxies.Proxy | None:
+        return proxies.find(self._url.scheme, self._url.host)
 
 
 def _found_closed(error: Exception, started: float) -> bool:
     """Whether the connection was closed before anything was received, and was so at once."""
     if isinstance(error, ConnectionError | TimeoutError):  # of a new connection
         return False
-    return time.monotonic() - started < _STALE_WITHIN_S and bool(_BROKEN.search(str(error)))
+    return time.monotonic() - started < idle.STALE_WITHIN_S and bool(_BROKEN.search(str(error)))
 
 
 def _to_pyqwest(request: httpx.Request) -> pyqwest.Request:

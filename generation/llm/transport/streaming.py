@@ -1,0 +1,97 @@
+"""The transport of streams: it reads in the loop's own thread, and pushes what it reads."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import httpx
+
+from generation.llm.transport import idle, proxies
+from generation.llm.transport.connecting import Connector
+from generation.llm.transport.connection import Connection
+from generation.llm.transport.request_head import DIRECT, Via
+from generation.telemetry import metrics
+
+if TYPE_CHECKING:
+    from generation.llm.transport.reply import Reply
+
+
+class StreamingTransport(httpx.AsyncBaseTransport):
+    """HTTP/1.1 without redirects, cookies or decompression.
+
+    The stream of a response is a `Body`. Apart from connecting, time limits are up to the caller:
+    cancelling the await closes the connection.
+    """
+
+    def __init__(self, *, connect_timeout: float) -> None:
+        self._connector = Connector(connect_timeout)
+        self._origins: dict[tuple[bytes, bytes, int | None], _Origin] = {}
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        origin = self._origin(request.url)
+        connection = origin.take()
+        if connection is not None:
+            started = time.monotonic()
+            reply = connection.begin(request, origin.via)
+            try:
+                return await _response(reply, origin)
+            except httpx.TransportError:
+                if reply.has_begun or time.monotonic() - started > idle.STALE_WITHIN_S:
+                    raise
+            # The connection was stale. The provider did not fail, so this is no attempt of ours.
+            metrics.LLM_STALE_CONNECTIONS.inc()
+        connection = await self._connector.connect(request.url, origin.proxy, origin.connection)
+        return await _response(connection.begin(request, origin.via), origin)
+
+    async def aclose(self) -> None:
+        for origin in self._origins.values():
+            origin.close()
+        await self._connector.aclose()
+
+    def _origin(self, url: httpx.URL) -> _Origin:
+        key = url.raw_scheme, url.raw_host, url.port
+        origin = self._origins.get(key)
+        if origin is None:
+            origin = self._origins[key] = _Origin(url)
+        return origin
+
+
+class _Origin:
+    """A server, and the connections to it that are idle."""
+
+    def __init__(self, url: httpx.URL) -> None:
+        self.proxy = proxies.find(url.scheme, url.host)
+        self.via = DIRECT
+        if self.proxy is not None and url.scheme == "http":
+            self.via = Via(is_absolute=True, authorization=self.proxy.authorization)
+        self._idle: dict[Connection, None] = {}  # the latest is the last
+
+    def connection(self) -> Connection:
+        return Connection(self._put, self._drop)
+
+    def take(self) -> Connection | None:
+        return self._idle.popitem()[0] if self._idle else None
+
+    def close(self) -> None:
+        for connection in list(self._idle):
+            connection.abort()
+
+    def _put(self, connection: Connection) -> None:
+        if len(self._idle) < idle.MAX_IDLE:
+            self._idle[connection] = None
+        else:
+            connection.abort()
+
+    def _drop(self, connection: Connection) -> None:
+        self._idle.pop(connection, None)
+
+
+async def _response(reply: Reply, origin: _Origin) -> httpx.Response:
+    await reply.head()
+    if reply.status == proxies.AUTHENTICATION_REQUIRED:
+        await reply.aclose()
+        raise proxies.refusal(origin.proxy)
+    response = httpx.Response(reply.status, headers=reply.headers, stream=reply)
+    response.headers.encoding = "utf-8"  # else the first lookup tries several
+    return response

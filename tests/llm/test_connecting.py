@@ -1,0 +1,122 @@
+"""The way to a connection: addresses, sockets, TLS, and giving up."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+
+import httpx
+import pytest
+
+from generation.llm.transport.addresses import Addresses
+from generation.llm.transport.streaming import StreamingTransport
+from tests.support.transport import post
+from tests.support.waiting import HANG_S
+
+
+@pytest.fixture
+async def streaming():
+    async with StreamingTransport(connect_timeout=HANG_S) as transport:
+        yield transport
+
+
+@pytest.fixture
+async def lookups(monkeypatch):
+    """Those of names, which end with `answer`."""
+
+    class Lookups:
+        def __init__(self):
+            self.asked = []
+            self.answer = asyncio.get_running_loop().create_future()
+
+        async def find(self, host, port, **_options):
+            self.asked.append(host)
+            return await asyncio.shield(self.answer)
+
+    lookups = Lookups()
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", lookups.find)
+    return lookups
+
+
+def addresses_of(*urls):
+    return [
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", (url.host, url.port))
+        for url in map(httpx.URL, urls)
+    ]
+
+
+async def test_those_who_ask_for_a_host_at_the_same_time_share_a_lookup(lookups):
+    addresses = Addresses()
+    waiting = [asyncio.create_task(addresses.find("provider.invalid", 443)) for _ in range(100)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    lookups.answer.set_result(addresses_of("http://192.0.2.1:443"))
+    found = await asyncio.gather(*waiting, return_exceptions=True)
+    assert found[1:] == [lookups.answer.result()] * 99, "one that left took others along"
+    assert await addresses.find("provider.invalid", 443) == lookups.answer.result()
+    assert lookups.asked == ["provider.invalid"]
+    await addresses.aclose()
+
+
+async def test_a_host_that_was_not_found_is_asked_for_again(lookups):
+    addresses = Addresses()
+    lookups.answer.set_exception(socket.gaierror(socket.EAI_AGAIN, "try again"))
+    for _ in range(2):
+        with pytest.raises(OSError, match="try again"):
+            await addresses.find("provider.invalid", 443)
+    assert len(lookups.asked) == 2
+
+
+async def test_an_address_that_does_not_answer_holds_up_nobody(
+    peer, streaming, lookups, monkeypatch
+):
+    loop = asyncio.get_running_loop()
+    connect = loop.sock_connect
+
+    async def silent_at_first(sock, address):
+        if address[0] == "192.0.2.1":
+            await asyncio.Event().wait()
+        await connect(sock, address)
+
+    monkeypatch.setattr(loop, "sock_connect", silent_at_first)
+    port = httpx.URL(peer.url).port
+    lookups.answer.set_result(addresses_of(f"http://192.0.2.1:{port}", peer.url))
+    async with asyncio.timeout(HANG_S):
+        response, _ = await post(streaming, f"http://provider.invalid:{port}")
+    assert response.status_code == 200
+
+
+async def test_no_file_descriptor_is_a_connect_error(peer, streaming, monkeypatch):
+    def refuse(**_options):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "socket", refuse)
+        with pytest.raises(httpx.ConnectError, match="Too many open files"):
+            await post(streaming, peer.url)
+    response, _ = await post(streaming, peer.url)
+    assert response.status_code == 200
+
+
+async def test_a_call_cancelled_while_it_connects_closes_its_socket(streaming):
+    met, left = asyncio.Event(), asyncio.Event()
+
+    async def never_shakes_hands(reader, writer):
+        await reader.readexactly(1)
+        met.set()
+        await reader.read()
+        left.set()
+        writer.close()
+
+    listener = await asyncio.start_server(never_shakes_hands, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    call = asyncio.create_task(post(streaming, f"https://127.0.0.1:{port}"))
+    async with asyncio.timeout(HANG_S):
+        await met.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await left.wait()
+    listener.close()

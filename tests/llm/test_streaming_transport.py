@@ -1,0 +1,374 @@
+"""What the transport of streams has to get right beyond the laws of every transport."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import gc
+import weakref
+
+import httpx
+import pytest
+
+from generation.llm.transport.body import PulledBody
+from generation.llm.transport.streaming import StreamingTransport
+from generation.telemetry import metrics
+from tests.support.provider import says, sends
+from tests.support.transport import OK, post, serving
+from tests.support.waiting import HANG_S, until
+
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+@pytest.fixture
+async def streaming():
+    async with StreamingTransport(connect_timeout=HANG_S) as transport:
+        yield transport
+
+
+async def ask(transport, url, **headers):
+    return await transport.handle_async_request(httpx.Request("POST", url, headers=headers))
+
+
+def writes(*parts):
+    """Each part is one write; an event among them is waited for."""
+
+    async def behave(exchange):
+        for part in parts:
+            if isinstance(part, asyncio.Event):
+                await part.wait()
+            else:
+                await exchange.send(part)
+
+    return behave
+
+
+# --- handing on -----------------------------------------------------------------------------
+
+
+async def test_chunks_that_have_come_together_are_handed_on_together(peer, streaming):
+    go = asyncio.Event()
+    peer.behave = writes(CHUNKED, go, b"3\r\none\r\n3\r\ntwo\r\n5\r\nthree\r\n0\r\n\r\n")
+    response = await ask(streaming, peer.url)
+    taken = []
+
+    def take(piece):
+        taken.append(piece)
+        return True
+
+    pouring = asyncio.create_task(response.stream.pour(take))
+    await asyncio.sleep(0)
+    go.set()
+    assert await pouring is True, "the body has ended"
+    assert taken == [b"onetwothree"]
+
+
+async def test_a_body_can_be_taken_in_parts_and_nothing_is_lost(peer, streaming):
+    go = [asyncio.Event() for _ in range(2)]
+    peer.behave = writes(
+        CHUNKED + b"1\r\na\r\n", go[0], b"1\r\nb\r\n", go[1], b"1\r\nc\r\n0\r\n\r\n"
+    )
+    response = await ask(streaming, peer.url)
+    taken = []
+    for event in (None, *go):
+        if event:
+            event.set()
+        assert await response.stream.pour(taken.append) is False, "append returns nothing"
+    assert taken == [b"a", b"b", b"c"]
+    assert await response.stream.pour(taken.append) is True
+    assert peer.connected == 1, "a body that was read to its end leaves a connection"
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+async def test_what_nobody_takes_is_not_read(peer, streaming, has_begun):
+    """Neither before the first piece is asked for, nor after one."""
+    sent = 0
+    piece = b"10000\r\n" + b"x" * 65_536 + b"\r\n"
+    exchanges = []
+
+    async def goes_on(exchange):
+        nonlocal sent
+        exchanges.append(exchange)
+        await exchange.send(CHUNKED)
+        for _ in range(1600):  # 100 MB
+            await exchange.send(piece)
+            sent += len(piece)
+        await exchange.send(b"0\r\n\r\n")
+
+    peer.behave = goes_on
+    response = await ask(streaming, peer.url)
+    read = 0
+
+    def count(piece):
+        nonlocal read
+        read += len(piece)
+        return has_begun is None
+
+    if has_begun:
+        await response.stream.pour(count)
+    await until(lambda: not exchanges[0]._connection.writable.is_set(), lambda: f"sent {sent}")
+    assert sent < 30_000_000, "it was read on"
+    has_begun = None
+    assert await response.stream.pour(count) is True
+    assert read == 1600 * 65_536
+
+
+async def test_what_the_taker_raises_comes_out_where_it_waits(peer, streaming):
+    go = asyncio.Event()
+    peer.behave = writes(CHUNKED, go, b"1\r\na\r\n")
+    response = await ask(streaming, peer.url)
+
+    def take(_):
+        raise LookupError("mine")
+
+    pouring = asyncio.create_task(response.stream.pour(take))
+    await asyncio.sleep(0)
+    go.set()
+    with pytest.raises(LookupError, match="mine"):
+        await pouring
+    await response.stream.aclose()
+    await peer.until(lambda: peer.connected == 0, "closing")
+
+
+async def test_pieces_are_taken_in_the_context_of_the_one_who_waits(peer, streaming):
+    """A connection outlives the request that it was made for, and so does its own context."""
+    asker = contextvars.ContextVar("asker", default="")
+
+    async def call(name):
+        asker.set(name)
+        go = asyncio.Event()
+        peer.behave = writes(CHUNKED, go, b"1\r\na\r\n0\r\n\r\n")
+        response = await ask(streaming, peer.url)
+        seen = []
+        asyncio.get_running_loop().call_soon(go.set)
+        await response.stream.pour(lambda _: seen.append(asker.get()) or True)
+        return seen
+
+    assert await asyncio.create_task(call("first")) == ["first"]
+    assert await asyncio.create_task(call("second")) == ["second"]
+    assert peer.accepted == 1, "the connection was not used again, so nothing was tried"
+
+
+async def test_a_body_of_another_transport_can_be_taken_in_parts():
+    class Pieces(httpx.AsyncByteStream):
+        async def __aiter__(self):
+            for piece in (b"a", b"b", b"c"):
+                yield piece
+
+    taken = []
+    body = PulledBody(Pieces())
+    assert await body.pour(taken.append) is False
+    assert [piece async for piece in body] == [b"b", b"c"]
+    assert await body.pour(taken.append) is True
+    assert taken == [b"a"]
+
+
+# --- where a reply begins and ends -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "body"),
+    [
+        (b"HTTP/1.1 103 Hints\r\nlink: x\r\n\r\nHTTP/1.1 100 Go on\r\n\r\n", 200, b"ok"),
+        (b"HTTP/1.1 204 Nothing\r\n\r\n", 204, b""),
+        (b"HTTP/1.1 304 The same\r\ncontent-length: 9\r\n\r\n", 304, b""),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", 200, b""),
+        (CHUNKED + b"2;x=y\r\nok\r\n0\r\nx-trailer: z\r\n\r\n", 200, b"ok"),
+    ],
+    ids=["interim replies", "204", "304", "empty", "extensions and trailers"],
+)
+async def test_a_connection_is_used_again_after_a_reply_that_says_its_end(
+    peer, streaming, sent, status, body
+):
+    more = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok" if b" 103 " in sent else b""
+    peer.script = [writes(sent + more)]
+    response, content = await post(streaming, peer.url)
+    assert (response.status_code, content) == (status, body)
+    assert not {"link", "x-trailer"} & response.headers.keys()
+    await post(streaming, peer.url)
+    assert peer.accepted == 1
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok",
+        b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nokHTTP/1.1 200 OK\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok and more",
+    ],
+    ids=["close", "HTTP/1.0", "a second reply", "more than was promised"],
+)
+async def test_a_connection_is_not_used_again_where_that_is_not_safe(peer, streaming, sent):
+    peer.script = [writes(sent)]
+    assert (await post(streaming, peer.url))[1] == b"ok"
+    await peer.until(lambda: peer.connected == 0, "closing")
+    assert (await post(streaming, peer.url))[1] == b"ok"
+
+
+async def test_a_body_without_a_length_lasts_until_the_connection_is_closed(peer, streaming):
+    peer.behave = sends(b"HTTP/1.1 200 OK\r\n\r\nall of it")
+    assert (await post(streaming, peer.url))[1] == b"all of it"
+
+
+@pytest.mark.parametrize("is_cut", [False, True])
+async def test_under_tls_the_end_of_a_body_without_a_length_has_to_be_said(
+    authority, streaming, is_cut
+):
+    """Or anybody on the way could cut an answer off."""
+
+    async def behave(exchange):
+        await exchange.send(b"HTTP/1.1 200 OK\r\n\r\nall of it")
+        transport = exchange._connection.transport
+        if is_cut:
+            transport.get_extra_info("socket").shutdown(1)
+        else:
+            transport.close()
+
+    async with serving(authority) as server:
+        server.behave = behave
+        if is_cut:
+            with pytest.raises(httpx.RemoteProtocolError):
+                await post(streaming, server.url)
+        else:
+            assert (await post(streaming, server.url))[1] == b"all of it"
+
+
+async def test_a_reply_before_the_end_of_the_request_leaves_no_connection(streaming):
+    left = asyncio.Event()
+
+    async def refuses_early(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Too large\r\ncontent-length: 0\r\n\r\n")
+        await left.wait()
+        writer.transport.abort()
+
+    listener = await asyncio.start_server(refuses_early, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    response, _ = await post(streaming, url, content=b"x" * 30_000_000)
+    assert response.status_code == 413
+    [origin] = streaming._origins.values()
+    assert origin.take() is None, "the rest of the request is in its way"
+    left.set()
+    listener.close()
+
+
+# --- bounds ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("head", "more"),
+    [
+        (b"HTTP/1.1 200 OK\r\nx: ", b"y" * 1000),
+        (b"HTTP/1.1 200 OK\r\n", b"x: y\r\n" * 101),
+        (b"", b"HTTP/1.1 100 Go on\r\n\r\n"),
+        (CHUNKED + b"1;", b"x" * 1000),
+        (CHUNKED + b"1\r\na\r\n0\r\n", b"x: y\r\n" * 100),
+    ],
+    ids=["a header", "headers", "interim replies", "an extension", "trailers"],
+)
+async def test_what_frames_a_body_is_bounded(peer, streaming, head, more):
+    async def never_ends(exchange):
+        await exchange.send(head)
+        while not exchange.is_closed:
+            await exchange.send(more)
+            await asyncio.sleep(0)
+
+    peer.behave = never_ends
+    async with asyncio.timeout(HANG_S):
+        with pytest.raises(httpx.RemoteProtocolError):
+            await post(streaming, peer.url)
+    await peer.until(lambda: peer.connected == 0, "closing")
+
+
+@pytest.mark.parametrize("value", ["a\r\nx-other: b", "a\nb", "a\0b"])
+async def test_a_header_that_would_be_two_is_not_sent(peer, streaming, value):
+    with pytest.raises(httpx.LocalProtocolError) as caught:
+        await ask(streaming, peer.url, **{"x-key": value})
+    assert value not in str(caught.value)
+    await post(streaming, peer.url)
+    assert len(peer.requests) == 1
+
+
+# --- idle connections -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("behaviour", [sends(b""), writes(b"unasked")], ids=["closed", "spoken to"])
+async def test_an_idle_connection_that_ends_is_dropped_before_it_is_used(
+    peer, streaming, behaviour
+):
+    stale = metrics.LLM_STALE_CONNECTIONS._value.get()
+    go = asyncio.Event()
+
+    async def ends_afterwards(exchange):
+        await OK(exchange)
+        await go.wait()
+        await behaviour(exchange)
+
+    peer.script = [ends_afterwards]
+    await post(streaming, peer.url)
+    [origin] = streaming._origins.values()
+    assert origin._idle
+    go.set()
+    await until(lambda: not origin._idle, lambda: f"{origin._idle}")
+    await post(streaming, peer.url)
+    assert metrics.LLM_STALE_CONNECTIONS._value.get() == stale
+    assert peer.accepted == 2
+
+
+async def test_a_connection_that_nobody_uses_is_closed(peer, streaming, monkeypatch):
+    monkeypatch.setattr("generation.llm.transport.idle.IDLE_S", 0.01)
+    await post(streaming, peer.url)
+    await peer.until(lambda: peer.connected == 0, "closing of the idle connection")
+
+
+async def test_more_idle_connections_than_the_bound_are_closed(peer, streaming, monkeypatch):
+    monkeypatch.setattr("generation.llm.transport.idle.MAX_IDLE", 2)
+    peer.release.clear()
+    calls = [asyncio.create_task(post(streaming, peer.url)) for _ in range(5)]
+    await peer.until(lambda: peer.waiting == 5, "the arrival of all")
+    peer.release.set()
+    await asyncio.gather(*calls)
+    await peer.until(lambda: peer.connected == 2, "closing of the others")
+
+
+# --- memory ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ["whole", "broken", "cancelled"])
+async def test_a_reply_is_gone_without_the_cycle_collector(peer, streaming, end):
+    """It rarely runs while we serve."""
+    peer.behave = {
+        "whole": says(200, b"ok"),
+        "broken": sends(CHUNKED + b"1\r\na\r\n"),
+        "cancelled": writes(CHUNKED),
+    }[end]
+    replies = []
+
+    async def call():
+        response = await ask(streaming, peer.url)
+        replies.append(weakref.ref(response.stream))
+        async with contextlib.aclosing(response):
+            async for _ in response.stream:
+                pass
+
+    gc.collect()
+    gc.disable()
+    try:
+        task = asyncio.create_task(call())
+        if end == "cancelled":
+            await until(lambda: replies, lambda: f"no head at {peer!r}")
+            task.cancel()
+        await asyncio.wait([task])
+        if end == "broken":
+            error = task.exception()
+            assert isinstance(error, httpx.RemoteProtocolError)
+            error.__traceback__ = None
+            del error
+        del task
+        for _ in range(3):  # the loop's own turn of the connection's end
+            await asyncio.sleep(0)
+        assert replies[0]() is None, gc.get_referrers(replies[0]())
+    finally:
+        gc.enable()
