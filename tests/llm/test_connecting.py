@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import socket
 
@@ -23,19 +24,23 @@ async def streaming():
 
 @pytest.fixture
 async def lookups(monkeypatch):
-    """Those of names, which end with `answer`."""
+    """Those of `*.invalid`, which end with `answer`."""
+    loop = asyncio.get_running_loop()
+    find = loop.getaddrinfo
 
     class Lookups:
         def __init__(self):
             self.asked = []
-            self.answer = asyncio.get_running_loop().create_future()
+            self.answer = loop.create_future()
 
-        async def find(self, host, port, **_options):
+        async def find(self, host, port, **options):
+            if not host.endswith(".invalid"):
+                return await find(host, port, **options)
             self.asked.append(host)
             return await asyncio.shield(self.answer)
 
     lookups = Lookups()
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", lookups.find)
+    monkeypatch.setattr(loop, "getaddrinfo", lookups.find)
     return lookups
 
 
@@ -69,22 +74,19 @@ async def test_a_host_that_was_not_found_is_asked_for_again(lookups):
     assert len(lookups.asked) == 2
 
 
-async def test_an_address_that_does_not_answer_holds_up_nobody(
-    peer, streaming, lookups, monkeypatch
-):
-    loop = asyncio.get_running_loop()
-    connect = loop.sock_connect
-
-    async def silent_at_first(sock, address):
-        if address[0] == "192.0.2.1":
-            await asyncio.Event().wait()
-        await connect(sock, address)
-
-    monkeypatch.setattr(loop, "sock_connect", silent_at_first)
+async def test_an_address_that_does_not_answer_holds_up_nobody(peer, streaming, lookups):
     port = httpx.URL(peer.url).port
-    lookups.answer.set_result(addresses_of(f"http://192.0.2.1:{port}", peer.url))
-    async with asyncio.timeout(HANG_S):
-        response, _ = await post(streaming, f"http://provider.invalid:{port}")
+    lookups.answer.set_result(addresses_of(f"http://127.0.0.2:{port}", peer.url))
+    with contextlib.ExitStack() as sockets:
+        silent = sockets.enter_context(socket.socket())
+        silent.bind(("127.0.0.2", port))
+        silent.listen(0)
+        for _ in range(4):  # they fill its queue, and nobody accepts them
+            waiting = sockets.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(("127.0.0.2", port))
+        async with asyncio.timeout(HANG_S):
+            response, _ = await post(streaming, f"http://provider.invalid:{port}")
     assert response.status_code == 200
 
 

@@ -91,8 +91,11 @@ class Connection(asyncio.Protocol):
         reply, self._reply = self._reply, None
         self._close()
         if reply is not None:
-            kind = httpx.WriteError if isinstance(error, BrokenPipeError) else httpx.ReadError
-            reply.fail(kind, str(error) if error else "the connection was closed")
+            if error is None:
+                reply.end_of_file(is_certain=False)
+            else:
+                is_writing = isinstance(error, BrokenPipeError)
+                reply.fail(httpx.WriteError if is_writing else httpx.ReadError, str(error))
 
     def _close(self) -> None:
         self._transport = None
