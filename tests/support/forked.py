@@ -23,6 +23,7 @@ from uvicorn import _subprocess
 ROOT = Path(__file__).parents[2]
 # What is large and looks at neither Django's settings nor the environment when it is imported.
 LIBRARIES = [
+    "aiohappyeyeballs",
     "asgiref.typing",
     "asyncpg",
     "axes.apps",
