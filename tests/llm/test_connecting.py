@@ -122,3 +122,16 @@ async def test_a_call_cancelled_while_it_connects_closes_its_socket(streaming):
             await call
         await left.wait()
     listener.close()
+
+
+async def test_a_call_that_is_cancelled_at_any_moment_leaves_no_connection(peer):
+    """Also in the turn of the loop in which its connection is opened, or its reply ends."""
+    for turns in range(40):
+        async with StreamingTransport(connect_timeout=HANG_S) as transport:
+            call = asyncio.create_task(post(transport, peer.url))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            call.cancel()
+            await asyncio.wait([call])
+        await peer.until(lambda: peer.connected == 0, f"closing after {turns} turns")
+    assert not call.cancelled(), "the last was too early to be cancelled late"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import ssl
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import aiohappyeyeballs
 import httpx
@@ -15,13 +15,10 @@ from generation.llm.transport.tunnel import Tunnel
 from generation.tasks import in_own_task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from generation.llm.transport.connection import Connection
     from generation.llm.transport.proxies import Proxy
 
 _NEXT_ADDRESS_S = 0.25  # after which the next address is tried beside the first (RFC 8305)
-
-AnyProtocol = TypeVar("AnyProtocol", bound=asyncio.Protocol)
 
 
 class Connector:
@@ -34,70 +31,64 @@ class Connector:
     async def aclose(self) -> None:
         await self._addresses.aclose()
 
-    async def connect(
-        self, url: httpx.URL, proxy: Proxy | None, make: Callable[[], AnyProtocol]
-    ) -> AnyProtocol:
-        """Raises `httpx.ConnectTimeout`, `httpx.ConnectError`, and `httpx.ProxyError` for a proxy
-        that demands credentials."""
-        # What the loop calls for a connection runs in the context that made it, and a connection
-        # outlives the request that it was made for.
-        work = self._open(url, proxy, make)
+    async def connect(self, connection: Connection, url: httpx.URL, proxy: Proxy | None) -> None:
+        """Open the connection to a server. If that fails or is cancelled, it is closed.
+
+        Raises `httpx.ConnectTimeout`, `httpx.ConnectError`, and `httpx.ProxyError` for a proxy
+        that demands credentials.
+        """
+        # What the loop calls for a connection runs in the context that opened it, and a connection
+        # outlives the request that it was opened for.
+        work = self._open(connection, url, proxy)
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await in_own_task(work, context=contextvars.Context())
-        except TimeoutError:
-            raise httpx.ConnectTimeout(f"no connection within {self._timeout_s:g} s") from None
+                await in_own_task(work, context=contextvars.Context())
+        except TimeoutError as error:
+            connection.abort()
+            raise httpx.ConnectTimeout(f"no connection within {self._timeout_s:g} s") from error
         except (OSError, RuntimeError, UnicodeError) as error:  # uvloop raises RuntimeError, too
+            connection.abort()
             prefix = f"{proxy} made no connection: " if proxy else ""
             raise httpx.ConnectError(f"{prefix}{error}") from error
+        except BaseException:
+            connection.abort()  # it may have been opened in the step that is cancelled
+            raise
 
-    async def _open(
-        self, url: httpx.URL, proxy: Proxy | None, make: Callable[[], AnyProtocol]
-    ) -> AnyProtocol:
-        is_secure = url.scheme == "https"
-        host, port = url.host, url.port or (443 if is_secure else 80)
+    async def _open(self, connection: Connection, url: httpx.URL, proxy: Proxy | None) -> None:
+        tls = self._tls if url.scheme == "https" else None
+        host, port = url.host, url.port or (443 if tls else 80)
         if proxy is None:
-            return await self._reach(host, port, make, is_secure=is_secure)
-        if not is_secure:
-            return await self._reach(
-                proxy.host, proxy.port, make, is_secure=proxy.scheme == "https"
-            )
-        tunnel = await self._reach(
-            proxy.host, proxy.port, Tunnel, is_secure=proxy.scheme == "https"
-        )
+            await self._reach(connection, host, port, tls)
+            return
+        tls_of_proxy = self._tls if proxy.scheme == "https" else None
+        if tls is None:
+            await self._reach(connection, proxy.host, proxy.port, tls_of_proxy)
+            return
+        tunnel = Tunnel()
+        await self._reach(tunnel, proxy.host, proxy.port, tls_of_proxy)
         try:
             await tunnel.open(host, port, proxy)
-            return await self._begin_tls(tunnel.transport, host, make())
+            transport = await asyncio.get_running_loop().start_tls(
+                tunnel.transport, connection, tls, server_hostname=host
+            )
         except BaseException:
             tunnel.transport.abort()
             raise
-
-    async def _begin_tls(
-        self, transport: asyncio.Transport, host: str, protocol: AnyProtocol
-    ) -> AnyProtocol:
-        secure = await asyncio.get_running_loop().start_tls(
-            transport, protocol, self._tls, server_hostname=host
-        )
-        if secure is None:
+        if transport is None:
             raise ConnectionError("the connection was closed")
-        protocol.connection_made(secure)
-        return protocol
+        connection.connection_made(transport)
 
     async def _reach(
-        self, host: str, port: int, make: Callable[[], AnyProtocol], *, is_secure: bool
-    ) -> AnyProtocol:
-        loop = asyncio.get_running_loop()
+        self, protocol: asyncio.Protocol, host: str, port: int, tls: ssl.SSLContext | None
+    ) -> None:
+        addresses = await self._addresses.find(host, port)
         sock = await aiohappyeyeballs.start_connection(
-            await self._addresses.find(host, port), happy_eyeballs_delay=_NEXT_ADDRESS_S
+            addresses, happy_eyeballs_delay=_NEXT_ADDRESS_S
         )
         try:
-            _, protocol = await loop.create_connection(
-                make,
-                sock=sock,
-                ssl=self._tls if is_secure else None,
-                server_hostname=host if is_secure else None,
+            await asyncio.get_running_loop().create_connection(
+                lambda: protocol, sock=sock, ssl=tls, server_hostname=host if tls else None
             )
         except BaseException:
             sock.close()
             raise
-        return protocol

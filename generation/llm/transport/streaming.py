@@ -41,7 +41,8 @@ class StreamingTransport(httpx.AsyncBaseTransport):
                     raise
             # The connection was stale. The provider did not fail, so this is no attempt of ours.
             metrics.LLM_STALE_CONNECTIONS.inc()
-        connection = await self._connector.connect(request.url, origin.proxy, origin.connection)
+        connection = origin.connection()
+        await self._connector.connect(connection, request.url, origin.proxy)
         return await _response(connection.begin(request, origin.via), origin)
 
     async def aclose(self) -> None:
