@@ -187,6 +187,25 @@ async def test_a_broken_connection_is_an_error_and_never_a_timeout(
     assert not isinstance(caught.value, httpx.TimeoutException)
 
 
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"HTTP/1.1 200 OK\ncontent-length: 2\n\nok",
+        b"HTTP/1.1 200\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n"
+        b"2 \r\nok\r\n0\r\n\r\n",
+        b"\r\nHTTP/1.1 200 OK\r\nupgrade: h2c\r\nconnection: upgrade\r\n"
+        b"content-length: 2\r\n\r\nok",
+        b"HTTP/1.0 200 OK\r\nx: \xff\r\n\r\nok",
+    ],
+    ids=["without CR", "two lengths", "an offer", "neither length nor UTF-8"],
+)
+async def test_what_servers_write_differently_is_understood(peer, transport, reply):
+    peer.behave = sends(reply)
+    response, body = await post(transport, peer.url)
+    assert (response.status_code, body) == (200, b"ok")
+    assert dict(response.headers), "a header that can't be decoded hides all"
+
+
 async def test_a_refused_connection_is_a_connect_error(peer, transport):
     async with Provider(OK).serve() as other:
         url = other.url

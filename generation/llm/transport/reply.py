@@ -40,6 +40,13 @@ class Reply(Body):
         self._context: contextvars.Context | None = None
         self.on_body = self._pieces.append
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
+        # What is no danger to a client that uses a connection for one reply at a time, and what
+        # servers do send: lines without CR, both kinds of length, sizes with spaces.
+        self._parser.set_dangerous_leniencies(
+            lenient_optional_cr_before_lf=True,
+            lenient_chunked_length=True,
+            lenient_spaces_after_chunk_size=True,
+        )
 
     # --- what the parser calls ----------------------------------------------------------------
 
@@ -75,9 +82,11 @@ class Reply(Body):
         fault = ""
         try:
             self._parser.feed_data(data)  # type: ignore[union-attr]  # there is one until the end
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+        except httptools.HttpParserUpgrade:
+            fault = "the server changes the protocol"
+        except httptools.HttpParserError as error:
             self._keeps_alive = False
-            fault = str(error) or type(error).__name__
+            fault = str(error)
         if self._pieces:
             self._framing_bytes = 0
             if self._take is not None:

@@ -94,5 +94,5 @@ async def _response(reply: Reply, origin: _Origin) -> httpx.Response:
         await reply.aclose()
         raise proxies.refusal(origin.proxy)
     response = httpx.Response(reply.status, headers=reply.headers, stream=reply)
-    response.headers.encoding = "utf-8"  # else the first lookup tries several
+    response.headers.encoding = "iso-8859-1"  # which any bytes are
     return response
