@@ -191,10 +191,14 @@ async def test_a_broken_connection_is_an_error_and_never_a_timeout(
     "reply",
     [
         b"HTTP/1.1 200 OK\ncontent-length: 2\n\nok",
-        b"HTTP/1.1 200\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n"
-        b"2 \r\nok\r\n0\r\n\r\n",
-        b"\r\nHTTP/1.1 200 OK\r\nupgrade: h2c\r\nconnection: upgrade\r\n"
-        b"content-length: 2\r\n\r\nok",
+        (
+            b"HTTP/1.1 200\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n"
+            b"2 \r\nok\r\n0\r\n\r\n"
+        ),
+        (
+            b"\r\nHTTP/1.1 200 OK\r\nupgrade: h2c\r\nconnection: upgrade\r\n"
+            b"content-length: 2\r\n\r\nok"
+        ),
         b"HTTP/1.0 200 OK\r\nx: \xff\r\n\r\nok",
     ],
     ids=["without CR", "two lengths", "an offer", "neither length nor UTF-8"],
