@@ -13,7 +13,8 @@ Result = TypeVar("Result")
 
 
 async def in_own_task(work: Coroutine[Any, Any, Result], context: Context | None = None) -> Result:
-    """Await the work, which can be cancelled as if it were awaited directly.
+    """Await the work, which can be cancelled as if it were awaited directly. It runs in `context`,
+    or in a copy of ours.
 
     Each step of a task passes through the frames of all coroutines that await the innermost one.
     For a stream, that would be two dozen frames for each event.

@@ -104,6 +104,20 @@ async def test_what_is_read_at_once_is_sent_at_once_and_the_end_is_the_sources()
     assert source.closed == 1
 
 
+async def test_the_end_leaves_with_the_last_events_of_a_source_that_knows_them():
+    class Knowing(Script):
+        async def read(self) -> bytes:
+            events = await super().read()
+            self.is_over = not self.steps
+            return events
+
+    client, source = Client(), Knowing(b"a\n\n", b"b" * (SEND_BYTES + 1))
+    assert await client.get(source) == SUCCEEDED
+    assert [len(message["body"]) for message in client.sent[1:]] == [3, SEND_BYTES, 1]
+    assert client.is_whole
+    assert source.is_sent
+
+
 async def test_the_head_says_that_nobody_on_the_way_may_hold_events_back():
     client = Client()
     await client.get(Script(b"a"))

@@ -10,6 +10,7 @@ import pytest
 from generation import errors
 from generation.conf import parse
 from generation.llm.providers.parsing import excerpt
+from generation.pipeline.relay import Relay
 from tests.support.dialects import KEY
 from tests.support.provider import hangs, resets, says, sends
 
@@ -19,6 +20,7 @@ ECHO = (
 PARTS = (KEY, KEY[:10], KEY[-8:], "sk-masked")
 
 
+@pytest.mark.parametrize("is_streamed", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize(
     "behaviour",
     [says(status, ECHO.encode()) for status in (200, 301, 400, 401, 403, 404, 413, 429, 500, 529)]
@@ -32,11 +34,11 @@ PARTS = (KEY, KEY[:10], KEY[-8:], "sk-masked")
         sends(KEY.encode() + b"\r\n\r\n"),
     ],
 )
-async def test_no_error_shows_a_key(client, server, prompt, caplog, behaviour):
+async def test_no_error_shows_a_key(client, server, prompt, caplog, behaviour, is_streamed):
     caplog.set_level(logging.DEBUG)
     server.behave = behaviour
     async with client(LLM_MAX_ATTEMPTS=2, LLM_TIMEOUT=0.5) as llm:
-        outcome = await llm.complete(prompt)
+        outcome = await llm.run(llm.begin(prompt, Relay() if is_streamed else None))
         shown = [repr(llm), repr(vars(llm)), repr(llm._upstreams)]
         shown += [repr(vars(upstream.provider)) for upstream in llm._upstreams.values()]
     assert server.requests, "nothing was asked, so nothing was tried"
@@ -59,13 +61,17 @@ def local_variables(error):
         error = error.__cause__ or error.__context__
 
 
+@pytest.mark.parametrize("is_streamed", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("behaviour", [hangs, resets, sends(b""), says(401, b"{}")])
-async def test_no_variable_of_an_errors_frames_shows_a_key(client, server, prompt, behaviour):
+async def test_no_variable_of_an_errors_frames_shows_a_key(
+    client, server, prompt, behaviour, is_streamed
+):
     server.behave = behaviour
     async with client(LLM_MAX_ATTEMPTS=1, LLM_TIMEOUT=0.5) as llm:
         [upstream] = llm._upstreams.values()  # an outcome's error has no frames any more
         with pytest.raises(errors.LLMError) as caught:
-            await upstream.ask(llm.begin(prompt), "some-model", has_fallback=False)
+            context = llm.begin(prompt, Relay() if is_streamed else None)
+            await upstream.ask(context, "some-model", has_fallback=False)
     assert not [text for text in local_variables(caught.value) if KEY in text]
 
 
