@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import ssl
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import aiohappyeyeballs
@@ -25,8 +26,13 @@ class Connector:
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         self._addresses = Addresses()
-        self._tls = ssl.create_default_context()
-        self._tls.set_alpn_protocols(["http/1.1"])
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        """Trusts the system's authorities. Made when it is needed: to read them takes 20 ms."""
+        context = ssl.create_default_context()
+        context.set_alpn_protocols(["http/1.1"])
+        return context
 
     async def aclose(self) -> None:
         await self._addresses.aclose()

@@ -35,15 +35,15 @@ class Connection(asyncio.Protocol):
             self._timer.cancel()
             self._timer = None
         reply = self._reply = Reply(self)
-        if self._transport is None:
+        if self._transport is None or self._transport.is_closing():
             reply.fail(httpx.ReadError, "the connection was closed before the request was sent")
-        else:
-            try:
-                self._transport.writelines(request_head.encode(request, via))
-            except httpx.LocalProtocolError:
-                self._reply = None
-                self.abort()
-                raise
+            return reply
+        try:
+            self._transport.writelines(request_head.encode(request, via))
+        except httpx.LocalProtocolError:
+            self._reply = None
+            self.abort()
+            raise
         return reply
 
     def end_reply(self, *, may_stay: bool) -> None:
@@ -54,6 +54,7 @@ class Connection(asyncio.Protocol):
         # A reply that comes before all of its request was sent leaves the rest of it in the way.
         if may_stay and not transport.is_closing() and not transport.get_write_buffer_size():
             self._timer = asyncio.get_running_loop().call_later(idle.IDLE_S, self.abort)
+            transport.resume_reading()  # so that we notice if it is closed
             self._on_idle(self)
         else:
             self.abort()
