@@ -46,7 +46,7 @@ def find_sides(staccato_headers):
     everything = (100, 500, 1000, 2000, FLAT)
     staccato = {"env": STACCATO_ENV, "headers": staccato_headers}
     sides = [
-        Side("a", "floor: uvicorn + pyqwest", uvicorn("benchmarks.sides.floor:application"),
+        Side("a", "floor: uvicorn + the transport", uvicorn("benchmarks.sides.floor:application"),
              everything),
         Side("b", "Staccato", uvicorn("project.asgi:application"), everything, **staccato),
         Side("c", "article on FastAPI", uvicorn("benchmarks.sides.article:application"),
