@@ -94,15 +94,14 @@ class ApiKeyCache:
 
     async def _look_up(self, prefix: str) -> Known | None:
         """Returns the key from memory, or from the database; refreshes an ageing one."""
-        lookup = self._lookups.get(prefix)
         for recent in (self._known, self._unknown):
             found = recent.get(prefix)
             if found is not None:
                 known, age_s = found
-                if age_s > self._refresh_s and lookup is None:
+                if age_s > self._refresh_s and prefix not in self._lookups:
                     self._begin_lookup(prefix)
                 return known
-        lookup = lookup or self._begin_lookup(prefix)
+        lookup = self._lookups.get(prefix) or self._begin_lookup(prefix)
         return await self._database.within(asyncio.shield(lookup))
 
     def _begin_lookup(self, prefix: str) -> asyncio.Task[Known | None]:
@@ -127,8 +126,7 @@ class ApiKeyCache:
             self._unknown.put(prefix, None, at)
             return None
         if prefix not in self._known:
-            # This process has read the limits before, on its own pace: those of a new key may be
-            # newer. They are read before its first call.
+            # Limits are read every few seconds, and those of a new key may be newer than that.
             await self._database.within(self._read_limits())
         known = _known(stored)
         self._unknown.forget(prefix)
