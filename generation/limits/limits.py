@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from generation.errors import LimitReached, ModelUnpriced
@@ -49,10 +50,20 @@ class Limits:
             database, store.limits, ttl_s=store.claims.lease_s, on_used=self.alerts.note_used
         )
         self.policies = Policies(store.limits, lambda rules: Caller(rules, self.ledger, llm))
+        self._reading = asyncio.Lock()
+        self._read_at = float("-inf")  # when the last reading began, by the ledger's clock
 
     async def refresh(self) -> None:
-        """Read the limits if they have changed. Raises `DatabaseUnavailable`."""
-        self.ledger.note_time(await self.policies.refresh())
+        """Read the limits if they have changed: those that were set before this call are known
+        after it. All callers that arrive during one reading share the next. Raises
+        `DatabaseUnavailable`."""
+        asked_at = self.ledger.clock()
+        async with self._reading:
+            if self._read_at > asked_at:
+                return
+            read_at = self.ledger.clock()
+            self.ledger.note_time(await self.policies.refresh())
+            self._read_at = read_at
 
     async def tick(self) -> None:
         """About once a second. Raises `DatabaseUnavailable`."""

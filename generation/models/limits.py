@@ -18,7 +18,7 @@ class Limit(models.Model):
     """An amount that a key, a user, each of them, or all together may use in a window.
 
     Rates (second, minute, hour) refill all the time; budgets (day, week, month, ever) start again
-    with each window. Processes read the table every few seconds.
+    with each window. Processes read the table every few seconds, and before a new key's first call.
     """
 
     class Scope(models.TextChoices):

@@ -79,7 +79,6 @@ class Runtime:
         self.maintenance = LogMaintenance(database, settings)
         self.rollups = Rollups(database, settings)
         self.database_probe = DatabaseProbe(self.store)
-        self.keys = ApiKeyCache(database, self.store.api_keys, settings.pepper)
         self.log = DurableLog(settings, self.store)
         self.announcer = Announcer(self.log, settings.database)
         fingerprints = KeyedHash(settings.pepper, "staccato.idempotency")
@@ -88,6 +87,7 @@ class Runtime:
         webhook = Webhook(settings, llm.transport) if settings.limit_webhook else None
         send = webhook.send if webhook else None
         self.limits = Limits(settings, database, self.store, llm, send)
+        self.keys = ApiKeyCache(database, self.store.api_keys, settings.pepper, self.limits.refresh)
         self.span_export = _span_export(settings, llm, self.store)
         self.reporter = Reporter(llm.targets, self.span_export)
         self.pipeline = Pipeline(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from generation.api_keys.cache import ApiKeyCache
-from tests.support.keys import Clock
+from tests.support.keys import Clock, cache_of
 
 
 @pytest.fixture
@@ -27,5 +26,4 @@ def clock():
 @pytest.fixture
 def cache(runtime, clock):
     """The keys of a process whose clock stands still."""
-    stored, pepper = runtime.store.api_keys, runtime.settings.pepper
-    return ApiKeyCache(runtime.database, stored, pepper, clock=clock)
+    return cache_of(runtime, clock=clock)

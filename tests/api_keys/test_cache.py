@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
 
 from generation.api_keys import cache as module
 from generation.api_keys import tokens
-from generation.api_keys.cache import KEPT_S, REFRESH_S, ApiKeyCache, Known, RecentKeys
+from generation.api_keys.cache import KEPT_S, REFRESH_S, Known, RecentKeys
 from generation.errors import DatabaseUnavailable, Unauthorized
-from generation.models import ApiKey
+from generation.models import ApiKey, Limit
 from generation.runtime.process import Runtime
 from tests.support import http
-from tests.support.keys import Clock, amake_key, bearer, command, rows_of
+from tests.support.keys import Clock, amake_key, bearer, cache_of, command, rows_of
 from tests.support.problems import problem
 from tests.support.waiting import until
 
@@ -65,12 +66,12 @@ def count_lookups(opened: Runtime) -> list:
     asked: list = []
     read = opened.database.read
 
-    async def recorded(statement, parameters):
-        if "prefixes" in parameters:
+    async def recorded(statement, parameters=None):
+        if parameters and "prefixes" in parameters:
             asked.append(list(parameters["prefixes"]))
         return await read(statement, parameters)
 
-    opened.database.read = recorded  # type: ignore[assignment, method-assign]  # it only looks at what it passes on
+    opened.database.read = recorded  # type: ignore[method-assign]  # it only looks at what it passes on
     return asked
 
 
@@ -130,7 +131,7 @@ def test_what_is_remembered_is_bounded():
 
 
 async def test_guesses_push_out_no_key_in_use(runtime):
-    cache = ApiKeyCache(runtime.database, runtime.store.api_keys, runtime.settings.pepper, size=5)
+    cache = cache_of(runtime, size=5)
     key = await amake_key()
     await cache.recognise(key)
     guesses = [f"stc_{number:012x}_{'A' * 43}" for number in range(50)]
@@ -138,6 +139,88 @@ async def test_guesses_push_out_no_key_in_use(runtime):
     assert {type(result) for result in results} == {Unauthorized}
     assert len(cache._unknown) == 5
     assert len(cache._known) == 1
+
+
+# --- its limits -----------------------------------------------------------------------------------
+
+
+async def test_a_new_key_has_its_limits_from_its_first_call(closed, runtime, subtests):
+    """These are set long before the process reads them by itself."""
+    for whose in ("the key's", "its user's", "each key's", "each user's", "all"):
+        with subtests.test(whose):
+            key = await amake_key()
+            owner: dict[str, Any] = {"scope": whose.removeprefix("each ").removesuffix("'s")}
+            if whose == "the key's":
+                owner = {"scope": "key", "api_key": await rows_of(key).aget()}
+            elif whose == "its user's":
+                owner = {"scope": "user", "user_id": 1}
+            limit = await Limit.objects.acreate(unit="requests", amount=0, window="day", **owner)
+            answer = await closed.post(GENERATE, headers=bearer(key))
+            await limit.adelete()
+            assert answer.status_code == 403, "the key worked without its limits"
+            assert problem(answer) == (403, "budget-closed")
+
+
+async def test_limits_are_read_once_for_each_new_key(runtime, clock):
+    reads = []
+
+    async def read_limits() -> None:
+        reads.append(clock.now)
+
+    cache = cache_of(runtime, read_limits=read_limits, clock=clock)
+    key = await amake_key()
+    for _ in range(3):
+        await cache.recognise(key)
+        clock.now += KEPT_S
+    with pytest.raises(Unauthorized):
+        await cache.recognise(tokens.make("pepper").text)
+    assert len(reads) == 1, "a key that was seen before, or a guess, costs another statement"
+
+
+async def test_no_call_of_a_new_key_overtakes_the_reading_of_its_limits(runtime, clock):
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def read_limits() -> None:
+        begun.set()
+        await may_end.wait()
+
+    cache = cache_of(runtime, read_limits=read_limits, clock=clock)
+    key = await amake_key()
+    first = asyncio.create_task(cache.recognise(key))
+    await until(begun.is_set, "a lookup reads the limits")
+    second = asyncio.create_task(cache.recognise(key))
+    await asyncio.sleep(0)
+    assert not first.done()
+    assert not second.done()
+    may_end.set()
+    await asyncio.gather(first, second)
+
+
+async def test_a_new_key_whose_limits_cannot_be_read_gets_503(closed, runtime, monkeypatch):
+    async def gone():
+        raise DatabaseUnavailable("the database can't be reached", retry_after=1)
+
+    key = await amake_key()
+    with monkeypatch.context() as patch:
+        patch.setattr(runtime.store.limits, "version", gone)
+        for _ in range(2):
+            answer = await closed.post(GENERATE, headers=bearer(key))
+            assert problem(answer) == (503, "database-unavailable")
+            assert answer.headers["retry-after"]
+    assert (await closed.post(GENERATE, headers=bearer(key))).status_code == 200
+
+
+async def test_callers_share_a_reading_of_the_limits(runtime, monkeypatch):
+    begun, version = [], runtime.store.limits.version
+
+    async def counted():
+        begun.append(None)
+        return await version()
+
+    monkeypatch.setattr(runtime.store.limits, "version", counted)
+    await asyncio.gather(*(runtime.limits.refresh() for _ in range(40)))
+    # One may have begun before the others had asked, and one is of the process's own pace.
+    assert len(begun) <= 3
 
 
 # --- without a database ---------------------------------------------------------------------------
@@ -151,8 +234,8 @@ async def test_without_a_database_a_new_key_gets_503_and_a_known_one_is_still_kn
 
     read = runtime.database.read
 
-    async def gone(statement, parameters):
-        if "prefixes" in parameters:
+    async def gone(statement, parameters=None):
+        if parameters and "prefixes" in parameters:
             raise DatabaseUnavailable("the database can't be reached", retry_after=1)
         return await read(statement, parameters)
 

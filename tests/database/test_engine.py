@@ -81,9 +81,11 @@ async def test_what_has_left_the_pool_is_neither_counted_nor_kept(opened):
         assert len(database.pool._links) == database.pool.open == 0
 
 
-async def test_an_exhausted_pool_is_503_within_its_timeout(opened):
-    async with opened(DB_POOL_SIZE=1, DB_MAX_OVERFLOW=0, DB_POOL_TIMEOUT=0.1) as database:
+async def test_an_exhausted_pool_is_503_within_its_timeout(opened, monkeypatch):
+    async with opened(DB_POOL_SIZE=1, DB_MAX_OVERFLOW=0) as database:
         async with database.engine.connect():
+            # By the setting, this connection would have had no more time than that to be made.
+            monkeypatch.setattr(database.pool, "_timeout", 0.1)
             with pytest.raises(DatabaseUnavailable) as caught:
                 await database.run(text("SELECT 1"))
         assert caught.value.status == 503

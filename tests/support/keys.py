@@ -9,7 +9,9 @@ from django.core.management import call_command
 
 from generation import conf
 from generation.api_keys import tokens
+from generation.api_keys.cache import ApiKeyCache
 from generation.models import ApiKey
+from generation.runtime.process import Runtime
 
 
 def make_key(users=(), **values) -> str:
@@ -31,6 +33,12 @@ def rows_of(key: str):
 
 def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
+
+
+def cache_of(runtime: Runtime, **values) -> ApiKeyCache:
+    """What another process on the same database would remember of keys."""
+    values = {"read_limits": runtime.limits.refresh, **values}
+    return ApiKeyCache(runtime.database, runtime.store.api_keys, runtime.settings.pepper, **values)
 
 
 class Clock:
