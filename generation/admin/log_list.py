@@ -14,6 +14,7 @@ from django.contrib.auth import get_user_model
 from django.db import DataError, router
 from django.db.models import TextField, Value
 from django.db.models.functions import Coalesce, Left, NullIf
+from django.utils.html import format_html
 from django.utils.timezone import localtime
 
 from generation import access, conf
@@ -132,8 +133,12 @@ class LogList(NewestFirst):
                 end, start_of = self.asked.since, "chosen time"
         else:
             return ""
-        to = f"Searched {'back' if is_back else 'forward'} to {localtime(end):%Y-%m-%d %H:%M:%S}"
-        return f"{to}, the start of the {start_of}" if start_of else to
+        return format_html(
+            "Searched {} to <time>{}</time>{}",
+            "back" if is_back else "forward",
+            f"{localtime(end):%Y-%m-%d %H:%M:%S}",
+            f", the start of the {start_of}" if start_of else "",
+        )
 
     def read_names(self) -> None:
         """Name the users of the page's logs; one that was deleted keeps its rows."""
