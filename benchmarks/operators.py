@@ -107,6 +107,7 @@ def measure(options: argparse.Namespace) -> None:
     from django.contrib.auth import get_user_model
     from django.db import connection
     from django.test import Client
+    from django.utils.html import strip_tags
 
     client = Client()
     client.force_login(get_user_model().objects.get(pk=1))
@@ -128,14 +129,12 @@ def measure(options: argparse.Namespace) -> None:
         touched = [buffers(sql, params) for sql, params, _ in sent[-1]]
         times = sorted(took for run in sent for *_, took in run)
         page = getattr(response, "context_data", {}).get("cl")
-        came = f"  searched {page.searched_way} to {page.searched_to}" if getattr(
-            page, "searched_to", ""
-        ) else ""  # fmt: skip
+        came = strip_tags(page.searched) if page and page.is_early else ""
         print(
             f"{name:28} {statistics.median(walls) * 1e3:6.0f} {at(walls, 0.95) * 1e3:6.0f}"
             f" {statistics.median(cpu for _, cpu in runs) * 1e3:5.0f}"
             f" {len(response.content) / 1e3:5.0f}   {len(sent[-1]):10} {at(times, 0.95) * 1e3:7.1f}"
-            f" {max(touched):8}{came}"
+            f" {max(touched):8}  {came}"
         )
         if options.statements:
             for (sql, _params, took), count in zip(sent[-1], touched, strict=True):

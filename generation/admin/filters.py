@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from generation.admin import columns
 from generation.log_search.counts import DIMENSIONS, Counts, count
-from generation.log_search.selection import FLAGS, PARAMETERS, label
+from generation.log_search.selection import DATES, FLAGS, PARAMETERS, label
 from generation.models import GenerationLog
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from django.http import QueryDict
 
     from generation.admin.log_list import LogList
+    from generation.log_search.selection import Selection
 
 # Beside a field; more are offered while somebody types.
 VALUES = 6
@@ -107,9 +108,8 @@ def _facet(logs: LogList, name: str, found: Counts) -> Facet:
     )
 
 
-def _chosen(logs: LogList) -> list[Choice]:
-    """Returns what the address asks for, in words."""
-    asked = logs.asked
+def in_words(asked: Selection) -> dict[str, str]:
+    """Returns what is asked for, by the selection's fields."""
     texts = {
         name: f"{label(name)}: {getattr(asked, name)}"
         for name in ("q", "user", "api_key", *DIMENSIONS, "http_status", "stop_reason", "words")
@@ -122,11 +122,16 @@ def _chosen(logs: LogList) -> list[Choice]:
     if asked.tokens_min:
         texts["tokens_min"] = f"tokens ≥ {asked.tokens_min:,}"
     texts |= {name: label(name) for name in FLAGS if getattr(asked, name)}
-    choices = [Choice(text, logs.get_query_string({name: None})) for name, text in texts.items()]
-    for side, moment in (("from", asked.since), ("to", asked.until)):
-        if moment is not None:
-            without = {f"created_at_{side}_{part}": None for part in (0, 1)}
-            choices.append(
-                Choice(f"{side} {columns.minute(moment)}", logs.get_query_string(without))
-            )
-    return choices
+    if asked.since:
+        texts["since"] = f"from {columns.minute(asked.since)}"
+    if asked.until:
+        texts["until"] = f"to {columns.minute(asked.until)}"
+    return texts
+
+
+def _chosen(logs: LogList) -> list[Choice]:
+    dates = {"since": DATES[:2], "until": DATES[2:]}
+    return [
+        Choice(text, logs.get_query_string(dict.fromkeys(dates.get(name, [name]))))
+        for name, text in in_words(logs.asked).items()
+    ]

@@ -14,12 +14,13 @@ from django.contrib.auth import get_user_model
 from django.db import DataError, router
 from django.db.models import TextField, Value
 from django.db.models.functions import Coalesce, Left, NullIf
+from django.utils.html import format_html
 from django.utils.timezone import localtime
 
 from generation import access, conf
 from generation.admin.pagination import NewestFirst, take_position
 from generation.log_search import words
-from generation.log_search.search import Page, Place, search
+from generation.log_search.search import Page, Place, oldest, search
 from generation.log_search.selection import parse, unknown
 from generation.log_search.sought import Sought
 from generation.models import GenerationBody, Profile
@@ -46,10 +47,10 @@ class LogList(NewestFirst):
     asked: Selection
     is_newest: bool  # the page is the one with the newest rows
     faults: list[str]  # a sentence for each value of the address that was ignored
-    searched_to = ""  # the moment up to which the search came; '': it found all that it should
+    searched = ""  # how far, in words; '': nothing narrows the list
+    is_early = False  # the search ended before it had found a page of rows
     is_refused = False  # since other searches are under way
-    searched_way = "back"  # or "forward"
-    further_url: str | None = None  # from where the search ended
+    further_url: str | None = None  # from where it goes on; None: it is at its end
 
     def get_queryset(
         self, request: HttpRequest, exclude_parameters: list[str | None] | None = None
@@ -90,30 +91,54 @@ class LogList(NewestFirst):
             page = self._page(place)
         except (ValueError, DataError) as error:
             raise IncorrectLookupParameters from error
-        rows = page.rows
+        rows, edge = page.rows, page.edge
+        is_back = self.is_newest or side == "before"
+        if edge:
+            self.further_url = self._url("before" if is_back else "after", edge)
         if not self.is_newest:
             at = rows[0].pk if rows else place and place.key
             self.newest_url = self.get_query_string()
-            self.newer_url = self.get_query_string({PAGE_VAR: f"after:{at}"})
-        went_forward = side == "after" and not self.is_newest
-        if page.edge is not None:
-            self.searched_to = f"{localtime(moment_of(page.edge)):%d %b %Y %H:%M:%S}"
-            self.is_refused = page.is_refused
-            self.searched_way = "forward" if went_forward else "back"
-            further = "after" if went_forward else "before"
-            self.further_url = self.get_query_string({PAGE_VAR: f"{further}:{page.edge}"})
-        if rows and (page.has_more or went_forward):
-            self.older_url = self.get_query_string({PAGE_VAR: f"before:{rows[-1].pk}"})
+            self.newer_url = self._url("after", at) if is_back else self.further_url
+        if is_back:
+            self.older_url = self.further_url
+        elif rows:
+            self.older_url = self._url("before", rows[-1].pk)
+        self.is_early = edge is not None and len(rows) < self.list_per_page
+        self.is_refused = page.is_refused
+        if self.has_active_filters:
+            self.searched = self._searched(page, is_back=is_back)
         self.show_page(rows)
 
     def _page(self, place: Place | None) -> Page:
         size = self.list_per_page
         page = search(self._sought, size=size, place=place)
-        if place and place.side == "after" and not page.has_more and page.edge is None:
+        if place and place.side == "after" and page.edge is None:
             place = None  # the newer rows all fit on the first page
             page = search(self._sought, size=size)
         self.is_newest = place is None
         return page
+
+    def _url(self, side: str, key: object) -> str:
+        return self.get_query_string({PAGE_VAR: f"{side}:{key}"})
+
+    def _searched(self, page: Page, *, is_back: bool) -> str:
+        """Returns how far the log is searched with this page; '' if it is empty."""
+        if self.is_early and page.edge:
+            end, start_of = moment_of(page.edge), ""
+        elif page.edge:
+            end, start_of = page.rows[-1 if is_back else 0].created_at, ""
+        elif first := oldest(self.asked):
+            end, start_of = moment_of(first), "texts" if self.asked.words else "log"
+            if self.asked.since and self.asked.since > end:
+                end, start_of = self.asked.since, "chosen time"
+        else:
+            return ""
+        return format_html(
+            "Searched {} to <time>{}</time>{}",
+            "back" if is_back else "forward",
+            f"{localtime(end):%Y-%m-%d %H:%M:%S}",
+            f", the start of the {start_of}" if start_of else "",
+        )
 
     def read_names(self) -> None:
         """Name the users of the page's logs; one that was deleted keeps its rows."""

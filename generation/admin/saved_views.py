@@ -15,7 +15,9 @@ from django.urls import path, reverse
 from django.views.decorators.http import require_POST
 
 from generation.admin.export.selection import BadSelection, understand
+from generation.admin.filters import in_words
 from generation.admin.theme import ModelAdmin
+from generation.log_search.selection import parse_query
 from generation.models import SavedView
 
 if TYPE_CHECKING:
@@ -75,7 +77,11 @@ class SavedViews(ModelAdmin):
                 "title": "Saved views",
                 "list_url": reverse(_LIST),
                 "rows": [
-                    {"view": view, "may_change": _may_change(request, view)}
+                    {
+                        "view": view,
+                        "filter": in_words(parse_query(view.query)[0]).values(),
+                        "may_change": _may_change(request, view),
+                    }
                     for view in _visible(request)[:LISTED]
                 ],
             },

@@ -12,10 +12,12 @@ from generation.log_search.buckets import GUIDED, is_sparse
 from generation.log_search.guide import Range, guide
 from generation.log_search.selection import CLOCK_STEP, until_id
 from generation.log_search.walk import QUICK_S, CutOff, Walk, limited
-from generation.models import GenerationLog
+from generation.models import GenerationBody, GenerationLog
 from generation.partitions.intervals import LAST_ID, ZERO_ID, first_id
 
 if TYPE_CHECKING:
+    from django.db.models import Model
+
     from generation.log_search.selection import Selection
     from generation.log_search.sought import Sought
 
@@ -33,9 +35,8 @@ class Page:
     """Rows, newest first, on either side of a place."""
 
     rows: list[Any] = field(default_factory=list)
-    has_more: bool = False  # in the direction of the search
-    edge: UUID | None = None  # it was searched up to here only
-    is_refused: bool = False  # since other searches are under way
+    edge: UUID | None = None  # up to which the log is searched; None: all of it that can matter
+    is_refused: bool = False  # it ended early, since other searches are under way
 
 
 def search(sought: Sought, *, size: int, place: Place | None = None) -> Page:
@@ -49,7 +50,7 @@ def search(sought: Sought, *, size: int, place: Place | None = None) -> Page:
             return _page(rows, size, newest_first=newest_first)
         except CutOff:  # e.g. of a user with many rows, of which few have that status
             pass
-    bounds = _within_log(bounds)
+    bounds = _within_log(sought.asked, bounds)
     walk = Walk(
         sought,
         guide(sought.alias, sought.asked, bounds, newest_first=newest_first),
@@ -58,7 +59,7 @@ def search(sought: Sought, *, size: int, place: Place | None = None) -> Page:
     edge = bounds.end if newest_first else bounds.start
     found = walk.run(size + 1, edge=edge)
     page = _page(found.rows, size, newest_first=newest_first)
-    if not page.has_more:
+    if page.edge is None:
         page.edge, page.is_refused = found.edge, found.is_refused
     return page
 
@@ -89,17 +90,25 @@ def _bounds(asked: Selection, place: Place | None) -> Range:
     return Range(start, end)
 
 
-def _within_log(bounds: Range) -> Range:
+def oldest(asked: Selection) -> UUID | None:
+    """Returns the oldest id that there can be; None in an empty log. Words are in texts alone,
+    which are kept for a shorter time than the log."""
+    table: type[Model] = GenerationBody if asked.words else GenerationLog
+    key: UUID | None = table._base_manager.order_by("pk").values_list("pk", flat=True).first()
+    return key
+
+
+def _within_log(asked: Selection, bounds: Range) -> Range:
     """Returns the bounds without the time before the oldest row and after the newest."""
-    keys = GenerationLog.objects.values_list("pk", flat=True)
-    newest, oldest = keys.order_by("-pk").first(), keys.order_by("pk").first()
-    if newest is None or oldest is None:
+    newest = GenerationLog.objects.order_by("-pk").values_list("pk", flat=True).first()
+    first = oldest(asked)
+    if newest is None or first is None:
         return Range(bounds.start, bounds.start)
     end = UUID(int=min(newest.int + 1, LAST_ID.int))
-    return Range(max(bounds.start, oldest), min(bounds.end, end))
+    return Range(max(bounds.start, first), min(bounds.end, end))
 
 
 def _page(rows: list[GenerationLog], size: int, *, newest_first: bool) -> Page:
-    has_more = len(rows) > size
+    edge = rows[size - 1].pk if len(rows) > size else None
     rows = rows[:size]
-    return Page(rows if newest_first else rows[::-1], has_more)
+    return Page(rows if newest_first else rows[::-1], edge)

@@ -212,9 +212,9 @@ def _period(asked: Selection) -> Q:
 
 
 def until_id() -> timedelta:
-    """Returns how long after a request's arrival its row's id is made, at most: its body is read
-    first."""
-    return timedelta(minutes=4, seconds=conf.load().body_timeout)
+    """Returns how long after a request's arrival its row's id is made, at most: its key is looked
+    up and its body is read first, and meanwhile the clock may step."""
+    return timedelta(minutes=2, seconds=conf.load().body_timeout)
 
 
 class _HttpStatus(Func):

@@ -34,7 +34,7 @@ STATEMENT_S, LEAST_S = 0.5, 0.05
 # The limit on a statement is set again once the search has this share of it left.
 SHORTER = 0.75
 # What a statement should take: parts grow and shrink so that they take about so long.
-TARGET_S = 0.04
+TARGET_S = 0.08
 FIRST_EFFORT = timedelta(minutes=30)
 LEAST_EFFORT = timedelta(milliseconds=50)
 TICK = timedelta(milliseconds=1)  # ids know no less

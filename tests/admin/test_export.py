@@ -207,6 +207,7 @@ async def test_the_page_says_what_is_exported_and_how(subtests):
     client = await log_in()
     html = (await client.get(f"{EXPORT}choose/?status=failed")).content.decode()
     assert 'name="status" value="failed"' in html
+    assert "<dd>status: failed</dd>" in html
     assert "which your account may not read" in html
     assert (
         "not one of the list"

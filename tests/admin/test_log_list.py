@@ -15,7 +15,8 @@ from generation.admin import logs as pages
 from generation.log_search import guide, walk
 from generation.log_search.places import SearchPlaces
 from generation.models import ApiKey, GenerationAccess, GenerationLog
-from tests.support.admin import LOGS, get, keys, save_log, save_logs, shown
+from generation.partitions.intervals import moment_of
+from tests.support.admin import LOGS, follow, get, keys, save_log, save_logs, shown
 from tests.support.rollups import catch_up
 
 User = get_user_model()
@@ -26,6 +27,12 @@ pytestmark = [
     # Unfold 0.110 overrides it as Django 6.0 knew it.
     pytest.mark.filterwarnings("ignore:Overriding get_action_choices"),
 ]
+
+
+def searched(response) -> str:
+    """What stands under the list."""
+    words = re.search(r'<span role="status">(.*?)</span>', response.html).group(1)
+    return unescape(re.sub("</?time>", "", words))
 
 
 def test_users_and_keys_are_found_by_their_names(staff):
@@ -91,10 +98,44 @@ def test_a_search_that_ends_early_says_how_far_it_came(staff, monkeypatch):
     monkeypatch.setattr(walk, "BUDGET_S", 0)
     response = get(staff, LOGS, stop_reason="refusal")
     assert shown(response) == []
-    assert "None found so far. Searched back to 31 Jan 2026 12:00:0" in response.html
+    assert "None found so far." in response.html
+    assert re.fullmatch(r"Searched back to 2026-01-31 12:00:0\d", searched(response))
     monkeypatch.undo()
     further = re.search(r'href="([^"]+)" rel="next">Continue', response.html).group(1)
     assert shown(get(staff, f"{LOGS}{unescape(further)}"))[:1] == [found.pk]
+
+
+def test_each_page_of_a_narrowed_list_says_how_far_the_log_is_searched(staff, short_pages):
+    """So that somebody who finds little knows of which time, and whether that is all there is."""
+    logs = save_logs(25, status="failed")
+    first = get(staff, LOGS, status="failed")
+    second = follow(staff, first, "next")
+    third = follow(staff, second, "next")
+    arrived = [f"{logs[n].created_at:%Y-%m-%d %H:%M:%S}" for n in (9, 10, 19)]
+    assert searched(first) == f"Searched back to {arrived[0]} · 10 on this page"
+    assert searched(second) == f"Searched back to {arrived[2]} · 10 on this page"
+    assert searched(follow(staff, third, "prev")) == (
+        f"Searched forward to {arrived[1]} · 10 on this page"
+    )
+    start = f"{moment_of(logs[-1].pk):%Y-%m-%d %H:%M:%S}"
+    end = f"Searched back to {start}, the start of the log"
+    assert searched(third) == f"{end} · 5 on this page"
+    assert searched(get(staff, LOGS, status="cancelled")) == end
+    assert searched(get(staff, LOGS, model="none")) == end
+    assert searched(get(staff, LOGS)) == "10 on this page", "they are all the rows of that time"
+    since = {"created_at_from_0": "2026-01-31", "created_at_from_1": "11:58"}
+    assert searched(get(staff, LOGS, model="none", **since)) == (
+        "Searched back to 2026-01-31 11:58:00, the start of the chosen time"
+    )
+
+
+def test_words_are_searched_back_to_the_oldest_text(reviewer):
+    save_log(2, prompt="dodo").body.delete()
+    kept = save_log(1, prompt="the canary sings")
+    start = f"{moment_of(kept.pk):%Y-%m-%d %H:%M:%S}"
+    assert searched(get(reviewer, LOGS, words="dodo")) == (
+        f"Searched back to {start}, the start of the texts"
+    )
 
 
 def test_a_search_that_finds_no_place_is_asked_for_again_by_the_browser(staff, monkeypatch):

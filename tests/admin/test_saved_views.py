@@ -35,6 +35,7 @@ def test_a_view_is_a_name_and_an_address_and_its_owners_alone(reviewer, operator
     assert (view.name, view.query) == ("Failed", "status=failed"), "the filter without the position"
     html = get(operator, f"{LOGS}?status=failed").html
     assert 'href="?status=failed" aria-current="page"' in html
+    assert "status: failed" in get(operator, VIEWS).html
     assert "view-chips" not in get(reviewer, LOGS).html
     assert "Failed</a>" not in get(reviewer, VIEWS).html
     assert reviewer.post(f"{VIEWS}{view.pk}/", {"name": "Mine"}).status_code == 404

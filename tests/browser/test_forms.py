@@ -245,6 +245,25 @@ async def test_logs_are_searched_and_every_other_page_is_in_sight(person):
     assert person.faults == []
 
 
+async def test_filters_are_typed_and_applied_without_a_search_for_the_button(person):
+    """The filters are two windows high."""
+    for minute, latency in enumerate((900, 4000)):
+        log = make_log(minute, user_id=1, model="gpt", latency_ms=latency)
+        await sync_to_async(log.save)(force_insert=True)
+    page = person.page
+    await person.open(LOGS)
+    await page.click("text=Filters")
+    await check(person, "the filters")
+    await type_into(page, user="1", latency_min="2.5")
+    apply = await page.locator("text=Apply").bounding_box()
+    assert apply["y"] + apply["height"] <= PHONE["height"], "it has left the window"
+    async with person.leaving():
+        await page.click("text=Apply")
+    assert "user=1&latency_min=2.5" in page.url
+    assert await page.locator(".log-rows tbody tr").count() == 1
+    assert person.faults == []
+
+
 async def test_a_view_is_saved_and_what_it_shows_is_exported_and_sent_again(person):
     log = make_log(status="failed", prompt="What is it?", result="", provider="anthropic")
     await sync_to_async(log.save)(force_insert=True)

@@ -28,7 +28,7 @@ def leaf_through(
         page = search(sought(query), size=size, place=place)
         rows = page.rows if side == "before" else page.rows[::-1]
         found += [row.pk for row in rows]
-        if not (page.has_more or page.edge):
+        if page.edge is None:
             return found, pages
-        place = Place(side, page.edge or rows[-1].pk)
+        place = Place(side, page.edge)
     raise AssertionError("the pages have no end")

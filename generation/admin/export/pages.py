@@ -11,7 +11,9 @@ from django.urls import path, reverse
 from generation import access
 from generation.admin.export import download
 from generation.admin.export.selection import BadSelection, select
+from generation.admin.filters import in_words
 from generation.admin.theme import ModelAdmin
+from generation.log_search.selection import parse_query
 
 if TYPE_CHECKING:
     from django.http import HttpRequest, HttpResponse
@@ -58,7 +60,7 @@ class ExportPages(ModelAdmin):
                 "media": self.media,
                 "title": "Export",
                 "fault": fault,
-                "chosen": [(name, ", ".join(values)) for name, values in request.GET.lists()],
+                "chosen": in_words(parse_query(query)[0]).values(),
                 "hidden": [(name, value) for name, vs in request.GET.lists() for value in vs],
                 "query": query,
                 "kinds": _KINDS,
