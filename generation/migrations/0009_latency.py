@@ -23,7 +23,8 @@ GROUP BY minutes, bucket"""
 HIGHEST = """
 ALTER TABLE generation_rollup DROP COLUMN latency_counts, DROP COLUMN llm_latency_steps,
     DROP COLUMN llm_latency_counts,
-    ALTER COLUMN latency_steps TYPE integer USING latency_steps[cardinality(latency_steps)]"""
+    ALTER COLUMN latency_steps TYPE integer
+        USING coalesce(latency_steps[cardinality(latency_steps)], 0)"""
 RENAME = "ALTER TABLE generation_rollup RENAME COLUMN latency_steps TO highest_latency_step"
 ITEMS = """ARRAY(
         SELECT DISTINCT unnest({items}) COLLATE "C" FROM generation_rollup AS each
