@@ -220,18 +220,30 @@ async def test_the_lag_is_the_time_since_the_rows_that_are_not_in_the_rollups_ye
         assert shown() > 3500
 
 
+INSERT = (
+    "INSERT INTO generation_rollup VALUES ($1, $2, 'p', 'm', 'succeeded', '', 200, $2,"
+    " $2, 1, 1, 0, 0, 0, 1, 1, 0, 0, 0, '{}', 0, 0, '{}', 1)"
+)
+
+
+async def test_the_days_of_a_week_stay_as_long_as_the_log_may_get_rows_of_it(log, settings):
+    settings.STACCATO = {**settings.STACCATO, "LOG_RETENTION_DAYS": 400}
+    now = floor(datetime.now(UTC), 1440)
+    for age in (407, 409):
+        await log.execute(INSERT, 1440, now - timedelta(days=age))
+    async with keeping() as rollups:
+        assert await rollups.purge() == 1
+    left = await log.fetchval("SELECT bucket FROM generation_rollup")
+    assert now - left == timedelta(days=407)
+
+
 async def test_rollups_are_deleted_when_their_retention_is_over(log, settings):
     days = {"LOG_RETENTION_DAYS": 10, "BODY_RETENTION_DAYS": 10, "ROLLUP_RETENTION_DAYS": 300}
     settings.STACCATO = {**settings.STACCATO, **days}
     now = floor(datetime.now(UTC), 5)
     for minutes, ages in {5: (1, 180, 200), 10_080: (180, 200, 299, 310)}.items():
         for age in ages:
-            await log.execute(
-                "INSERT INTO generation_rollup VALUES ($1, $2, 'p', 'm', 'succeeded', '', 200, $2,"
-                " $2, 1, 1, 0, 0, 0, 1, 1, 0, 0, 0, '{}', 0, 0, '{}', 1)",
-                minutes,
-                now - timedelta(days=age),
-            )
+            await log.execute(INSERT, minutes, now - timedelta(days=age))
     async with keeping() as rollups:
         assert await rollups.purge(rows=1) == 2
     left = await log.fetch("SELECT minutes, bucket FROM generation_rollup ORDER BY 1, 2 DESC")
