@@ -227,7 +227,8 @@ INSERT = (
 
 
 async def test_the_days_of_a_week_stay_as_long_as_the_log_may_get_rows_of_it(log, settings):
-    settings.STACCATO = {**settings.STACCATO, "LOG_RETENTION_DAYS": 400}
+    days = {"LOG_RETENTION_DAYS": 400, "BODY_RETENTION_DAYS": 400}
+    settings.STACCATO = {**settings.STACCATO, **days}
     now = floor(datetime.now(UTC), 1440)
     for age in (407, 409):
         await log.execute(INSERT, 1440, now - timedelta(days=age))
