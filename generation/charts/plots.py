@@ -68,8 +68,8 @@ class Plot:
     @property
     def numbers(self) -> SafeString:
         """The table's rows as HTML. A template's loops took half the time of a page of plots."""
-        cells = ("".join([f"<td>{escape(cell)}</td>" for cell in row]) for row in self.table)
-        return mark_safe("".join([f"<tr>{row}</tr>" for row in cells]))  # noqa: S308  # escaped
+        rows = (escape("\t".join(row)).replace("\t", "</td><td>") for row in self.table)
+        return mark_safe("".join([f"<tr><td>{row}</td></tr>" for row in rows]))  # noqa: S308  # escaped
 
 
 def lines(

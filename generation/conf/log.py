@@ -33,8 +33,8 @@ class LogSettings(Group):
         1100,
         ge=1,
         le=36_500,
-        description="How long the sums are kept from which the dashboard is made: those of six "
-        "hours and of a week; finer ones as long as the log, and half a year at least.",
+        description="How long the sums are kept from which the dashboard is made: those of a "
+        "week; finer ones as long as the log, and half a year at least.",
     )
     access_retention_days: int = Field(
         730,

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from generation.log_search.selection import Selection
 
-LENGTH = ROLLUP_LENGTHS[0] * MINUTE
+LENGTHS = ROLLUP_LENGTHS[:3]
+LENGTH = LENGTHS[0] * MINUTE
 DIMENSIONS = ("provider", "model", "status", "error_type")
 # With any of these, the rollups say more than that the service was used.
 GUIDED = {
@@ -77,7 +78,7 @@ class Buckets:
         self._newest_first = newest_first
         self._conditions, self._parameters = _known_of(asked)
         is_all = asked.names <= {*DIMENSIONS, "http_status", "since", "until"}
-        shortest, middle, longest = ROLLUP_LENGTHS
+        shortest, middle, longest = LENGTHS
         self._names = {
             "conditions": self._conditions,
             "rows": "sum(requests)::bigint" if is_all else "0",
@@ -141,7 +142,7 @@ def _known_of(asked: Selection) -> tuple[str, list[Any]]:
         parts.append("http_status = %s")
         parameters.append(http_status)
     if asked.latency_min:
-        parts.append("latency_steps[cardinality(latency_steps)] >= %s")
+        parts.append("highest_latency_step >= %s")
         parameters.append(step_of(math.ceil(asked.latency_min * 1000)))
     parts += [f"{name} > 0" for name in FLAGS if getattr(asked, name)]
     for value, condition in (

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from django.db.models import Q, Sum
 from django.utils.timezone import localtime, now
 
-from generation.log_search.buckets import http_status_of
+from generation.log_search.buckets import LENGTHS, http_status_of
 from generation.log_search.guide import rolled
 from generation.models import GenerationLog, Rollup
 from generation.partitions.intervals import moment_of
-from generation.rollups.buckets import ROLLUP_LENGTHS, ceiling, floor
+from generation.rollups.buckets import ceiling, floor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from generation.log_search.selection import Selection
 
 DIMENSIONS = ("status", "provider", "model", "error_type")
-SHORT, _, LONG = ROLLUP_LENGTHS
+SHORT, _, LONG = LENGTHS
 # Of a list without dates.
 RECENT = timedelta(days=1)
 # Rows of six hours of this time are read in 20 ms.
@@ -102,7 +102,7 @@ def within(since: datetime, until: datetime, *, is_open: bool) -> Q:
     """
     parts: list[Q] = []
     start, end = floor(since, SHORT), ceiling(until, LONG if is_open else SHORT)
-    for minutes, longer in zip(ROLLUP_LENGTHS, (*ROLLUP_LENGTHS[1:], None), strict=True):
+    for minutes, longer in zip(LENGTHS, (*LENGTHS[1:], None), strict=True):
         first = ceiling(start, longer) if longer else end
         last = floor(end, longer) if longer else end
         if longer and first < last:

@@ -15,7 +15,7 @@ from generation.models.api_keys import NAMED_USERS, ApiKey
 from generation.models.deployment import Announcement, Deployment, Maintenance
 from generation.models.limits import Limit, LimitHolder, LimitLease, LimitWindow
 from generation.models.log_content import LogContent
-from generation.models.rollups import BrinIndex, Rollup, Spend, Spender
+from generation.models.rollups import BrinIndex, Latency, Rollup, Spend, Spender
 from generation.models.saved_views import SavedView
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "GenerationBody",
     "GenerationLog",
     "IdempotencyKey",
+    "Latency",
     "Limit",
     "LimitHolder",
     "LimitLease",

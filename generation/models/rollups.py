@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 PRICED = "Those of which the cost is known."
 UNPRICED = "Those that have an answer or tokens, but no known cost."
+LENGTH = "The bucket's length: 5, 60, 360, 1440 or 10080."
+START = "Its start, in UTC; weeks begin on Mondays. A request belongs to it by its arrival."
 
 
 class IntegerArray(models.Field):  # type: ignore[type-arg]  # not generic at run time
@@ -49,14 +51,14 @@ class BrinIndex(models.Index):
 class Rollup(models.Model):
     """What the service did in a bucket of time, by all that divides one request from another.
 
-    A row of five minutes sums the log; one of an hour or of six sums the rows of five minutes.
+    A row of five minutes sums the log; one of an hour sums those, and so on to weeks.
     """
 
     pk = models.CompositePrimaryKey(
         "minutes", "bucket", "provider", "model", "status", "error_type", "http_status"
     )
-    minutes = models.SmallIntegerField(help_text="The bucket's length: 5, 60 or 360.")
-    bucket = models.DateTimeField(help_text="Its start. A request belongs to it by its arrival.")
+    minutes = models.SmallIntegerField(help_text=LENGTH)
+    bucket = models.DateTimeField(help_text=START)
     provider = models.CharField(max_length=32)
     model = models.CharField(max_length=200)
     status = models.CharField(max_length=16)
@@ -85,12 +87,7 @@ class Rollup(models.Model):
     )
     highest_total_tokens = models.BigIntegerField(help_text="Of one request; 0: none is known.")
     stop_reasons = TextArray(help_text="Those that any of the requests has.")
-    # Histograms: how many requests took as long as a step says (`rollups/histogram.py`), for the
-    # steps that any took. Both arrays of a pair have the same length.
-    latency_steps = IntegerArray()
-    latency_counts = IntegerArray()
-    llm_latency_steps = IntegerArray()
-    llm_latency_counts = IntegerArray()
+    highest_latency_step = models.IntegerField(help_text="Of one request, as in `Latency`.")
 
     class Meta:
         default_permissions = ()
@@ -106,6 +103,27 @@ class Rollup(models.Model):
 
     def __str__(self) -> str:
         return f"{self.minutes} minutes from {self.bucket:%Y-%m-%d %H:%M}"
+
+
+class Latency(models.Model):
+    """A histogram of how long the requests of a bucket took that succeeded.
+
+    It has the same buckets as `Rollup`, but is not divided by models: it is read for a whole time.
+    """
+
+    pk = models.CompositePrimaryKey("minutes", "bucket")
+    minutes = models.SmallIntegerField(help_text=LENGTH)
+    bucket = models.DateTimeField(help_text=START)
+    steps = IntegerArray(
+        help_text="Those of `rollups/histogram.py` that any request took, in ascending order."
+    )
+    counts = IntegerArray(help_text="How many requests took each of the steps.")
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"latency of {self.minutes} minutes from {self.bucket:%Y-%m-%d %H:%M}"
 
 
 class Spend(models.Model):

@@ -8,11 +8,12 @@ from datetime import UTC, datetime, timedelta
 EPOCH = datetime(1970, 1, 5, tzinfo=UTC)  # a Monday, on which weeks begin
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
-# In minutes: those of `Rollup`, of which the first comes from the log and the others from the one
-# before it; that of `Spend`; and those of `Spender`, of which the first comes from `Spend`.
-ROLLUP_LENGTHS = (5, 60, 360)
-SPEND_LENGTH = 60
-SPENDER_LENGTHS = (60, 360, 1440, 10_080)
+# In minutes, up to a week. Those of `Rollup` and `Latency`, of which the first comes from the log
+# and each of the others from the one before it; then those of `Spender`, of which the first comes
+# from `Spend`.
+ROLLUP_LENGTHS = (5, 60, 360, 1440, 10_080)
+SPENDER_LENGTHS = ROLLUP_LENGTHS[1:]
+SPEND_LENGTH = SPENDER_LENGTHS[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 PER_POWER_OF_TWO = 8
 _POWERS = 24  # up to 4.6 hours; what takes longer is in the last step
@@ -25,18 +25,19 @@ def step_of(ms: int) -> int:
     return bisect_right(BOUNDS, ms)
 
 
-def percentile(counts: Mapping[int, int], share: float) -> float:
-    """Returns the milliseconds that `share` of the times come before, 0.0 where there are none.
+def percentiles(counts: Mapping[int, int], shares: Iterable[float]) -> list[float]:
+    """Returns, for each share, the milliseconds that it of the times come before; 0.0 if there are
+    no times.
 
     `counts`: how many times each step has.
     """
     steps = sorted(counts)
-    total = sum(counts.values())
-    if not total:
-        return 0.0
-    rank = min(total - 1, int(share * total))  # as `telemetry.durations.percentile` counts
-    below = accumulate(counts[step] for step in steps)
-    return middle_ms(next(step for step, sum_ in zip(steps, below, strict=True) if sum_ > rank))
+    below = list(accumulate(counts[step] for step in steps))
+    if not below:
+        return [0.0 for _ in shares]
+    # The rank is what `telemetry.durations.percentile` counts.
+    ranks = (min(below[-1] - 1, int(share * below[-1])) for share in shares)
+    return [middle_ms(steps[bisect_right(below, rank)]) for rank in ranks]
 
 
 def middle_ms(step: int) -> float:

@@ -27,9 +27,8 @@ _MOMENTS = "min(first_at) AS first_at, max(last_at) AS last_at"
 _COUNTS = ("requests", "priced", "unpriced", "retried", "fell_back")
 _TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
 _VALUES = (*_COUNTS, *_TOKENS, "cost_usd")
-_HIGHEST = ("highest_cost_usd", "highest_total_tokens")
+_HIGHEST = ("highest_cost_usd", "highest_total_tokens", "highest_latency_step")
 _BOUNDS = (*_HIGHEST, "stop_reasons")
-_HISTOGRAMS = ("latency_steps", "latency_counts", "llm_latency_steps", "llm_latency_counts")
 _SPEND_KEY = ("hour", "user_key", "api_key_id", "provider", "model")
 _SPENDER_KEY = ("minutes", "bucket", "kind", "key")
 _SPEND_SUMS = (
@@ -51,54 +50,41 @@ def _bin(minutes: int, column: str) -> str:
     return f"date_bin('{minutes} minutes', {column}, timestamptz '{EPOCH}')"
 
 
+def _step(ms: str) -> str:
+    return f"width_bucket({ms}, '{{{_commas(map(str, BOUNDS))}}}'::int[])"
+
+
 def _sums(columns: Iterable[str]) -> str:
     return _commas(f"coalesce(sum({column}), 0) AS {column}" for column in columns)
 
 
-def _histogram(name: str, steps: str) -> str:
-    """Returns CTEs with a pair of arrays for each key, from rows that have a step and a count."""
-    return f"""
-{name}_counts AS (
-    SELECT {_commas(_ROLLUP_KEY)}, step, sum(count)::int AS count FROM ({steps}) AS each
-    GROUP BY {_commas(_ROLLUP_KEY)}, step
-),
-{name} AS (
-    SELECT {_commas(_ROLLUP_KEY)}, array_agg(step ORDER BY step) AS {name}_steps,
-        array_agg(count ORDER BY step) AS {name}_counts
-    FROM {name}_counts GROUP BY {_commas(_ROLLUP_KEY)}
-)"""
-
-
 def _array(name: str, items: str) -> str:
     """Returns a CTE with an array for each key, from rows that have an item, each item once."""
+    key = _commas(_ROLLUP_KEY)
     return f"""
 {name} AS (
-    SELECT {_commas(_ROLLUP_KEY)}, array_agg(item ORDER BY item) AS {name}
-    FROM (SELECT DISTINCT {_commas(_ROLLUP_KEY)}, item FROM ({items}) AS each) AS items
-    WHERE item IS NOT NULL GROUP BY {_commas(_ROLLUP_KEY)}
+    SELECT {key}, ARRAY(
+        SELECT each FROM unnest(array_agg(item)) AS each ORDER BY each COLLATE "C"
+    ) AS {name}
+    FROM (SELECT DISTINCT {key}, item FROM ({items}) AS all_items WHERE item IS NOT NULL) AS items
+    GROUP BY {key}
 )"""
 
 
-def _rollup(
-    minutes: int, source: str, sums: str, steps: dict[str, str], items: dict[str, str]
-) -> str:
+def _rollup(minutes: int, source: str, sums: str, items: dict[str, str]) -> str:
     """Returns the statement for rollups of a length, from rows of requests or shorter rollups."""
-    histograms = ",".join(_histogram(name, each) for name, each in steps.items())
     arrays = ",".join(_array(name, each) for name, each in items.items())
     key = _commas(_ROLLUP_KEY)
     computed = f"""
 WITH source AS MATERIALIZED ({source}),
 sums AS (SELECT {key}, {sums} FROM source GROUP BY {key}),
-{histograms},
 {arrays},
 fresh AS (
-    SELECT {minutes} AS minutes, sums.*, latency_steps, latency_counts, llm_latency_steps,
-        llm_latency_counts, coalesce(failed_users, '{{}}') AS failed_users,
+    SELECT {minutes} AS minutes, sums.*, coalesce(failed_users, '{{}}') AS failed_users,
         coalesce(stop_reasons, '{{}}') AS stop_reasons
-    FROM sums JOIN latency USING ({key}) JOIN llm_latency USING ({key})
-    LEFT JOIN failed_users USING ({key}) LEFT JOIN stop_reasons USING ({key})
+    FROM sums LEFT JOIN failed_users USING ({key}) LEFT JOIN stop_reasons USING ({key})
 )"""
-    values = (*_VALUES, "first_at", "last_at", "failed_users", *_BOUNDS, *_HISTOGRAMS)
+    values = (*_VALUES, "first_at", "last_at", "failed_users", *_BOUNDS)
     span = _within("bucket", minutes)
     return computed + _replace("generation_rollup", span, ("minutes", *_ROLLUP_KEY), values)
 
@@ -127,7 +113,6 @@ WHERE ({known}) IS DISTINCT FROM ({new})"""
 
 
 def _rollup_of_log(minutes: int) -> str:
-    bounds = f"'{{{_commas(map(str, BOUNDS))}}}'::int[]"
     log = f"""
     SELECT {_bin(minutes, "created_at")} AS bucket, provider, model, status, error_type,
         coalesce((attempts -> -1 ->> 'status')::int, 0) AS http_status,
@@ -136,9 +121,7 @@ def _rollup_of_log(minutes: int) -> str:
             IS DISTINCT FROM (attempts -> -1 ->> 'provider', attempts -> -1 ->> 'model')
             AS is_fallen_back,
         {_commas(_TOKENS)}, total_tokens, cost_usd, stop_reason,
-        width_bucket(latency_ms, {bounds}) AS latency_step,
-        width_bucket(llm_latency_ms, {bounds}) AS llm_latency_step,
-        created_at AS first_at, created_at AS last_at, user_id
+        latency_ms, created_at AS first_at, created_at AS last_at, user_id
     FROM generation_generationlog
     WHERE {_within("created_at")}"""
     sums = f"""count(*) AS requests, {_PRICING},
@@ -146,38 +129,64 @@ def _rollup_of_log(minutes: int) -> str:
     count(*) FILTER (WHERE is_fallen_back) AS fell_back,
     {_sums((*_TOKENS, "cost_usd"))}, {_MOMENTS},
     coalesce(max(cost_usd), 0) AS highest_cost_usd,
-    coalesce(max(total_tokens), 0) AS highest_total_tokens"""
+    coalesce(max(total_tokens), 0) AS highest_total_tokens,
+    {_step("max(latency_ms)")} AS highest_latency_step"""
     items = {
         "failed_users": f"SELECT {_commas(_ROLLUP_KEY)}, user_id::text AS item FROM source"
         " WHERE status <> 'succeeded'",
         "stop_reasons": f"SELECT {_commas(_ROLLUP_KEY)}, nullif(stop_reason, '') AS item"
         " FROM source",
     }
-    steps = {
-        name: f"SELECT {_commas(_ROLLUP_KEY)}, {name}_step AS step, 1 AS count FROM source"
-        for name in ("latency", "llm_latency")
-    }
-    return _rollup(minutes, log, sums, steps, items)
+    return _rollup(minutes, log, sums, items)
 
 
 def _rollup_of_shorter(minutes: int, shorter: int) -> str:
     rows = f"""
     SELECT {_bin(minutes, "bucket")} AS bucket, provider, model, status, error_type, http_status,
-        {_commas((*_VALUES, *_BOUNDS, *_HISTOGRAMS))}, first_at, last_at, failed_users
+        {_commas((*_VALUES, *_BOUNDS))}, first_at, last_at, failed_users
     FROM generation_rollup
     WHERE {_within("bucket", shorter)}"""
-    steps = {
-        name: f"SELECT {_commas(_ROLLUP_KEY)}, step, count FROM source,"
-        f" unnest({name}_steps, {name}_counts) AS histogram (step, count)"
-        for name in ("latency", "llm_latency")
-    }
     items = {
         name: f"SELECT {_commas(_ROLLUP_KEY)}, unnest({name}) AS item FROM source"
         for name in ("failed_users", "stop_reasons")
     }
     sums = f"""{_sums(_VALUES)}, {_MOMENTS},
     {_commas(f"max({name}) AS {name}" for name in _HIGHEST)}"""
-    return _rollup(minutes, rows, sums, steps, items)
+    return _rollup(minutes, rows, sums, items)
+
+
+def _latency(minutes: int, steps: str) -> str:
+    """Returns the statement for histograms of a length, from rows of a bucket, a step, a count."""
+    fresh = f"""
+WITH steps AS (
+    SELECT bucket, step, sum(count)::int AS count FROM ({steps}) AS each GROUP BY bucket, step
+),
+fresh AS (
+    SELECT {minutes} AS minutes, bucket, array_agg(step ORDER BY step) AS steps,
+        array_agg(count ORDER BY step) AS counts
+    FROM steps GROUP BY bucket
+)"""
+    span = _within("bucket", minutes)
+    return fresh + _replace("generation_latency", span, ("minutes", "bucket"), ("steps", "counts"))
+
+
+def _latency_of_log(minutes: int) -> str:
+    return _latency(
+        minutes,
+        f"""
+    SELECT {_bin(minutes, "created_at")} AS bucket, {_step("latency_ms")} AS step, 1 AS count
+    FROM generation_generationlog WHERE {_within("created_at")} AND status = 'succeeded'""",
+    )
+
+
+def _latency_of_shorter(minutes: int, shorter: int) -> str:
+    return _latency(
+        minutes,
+        f"""
+    SELECT {_bin(minutes, "bucket")} AS bucket, step, count
+    FROM generation_latency, unnest(steps, counts) AS histogram (step, count)
+    WHERE {_within("bucket", shorter)}""",
+    )
 
 
 def _spend() -> str:
@@ -236,6 +245,11 @@ ALL = (
         (length, _rollup_of_shorter(length, shorter))
         for shorter, length in pairwise(ROLLUP_LENGTHS)
     ),
+    (ROLLUP_LENGTHS[0], _latency_of_log(ROLLUP_LENGTHS[0])),
+    *(
+        (length, _latency_of_shorter(length, shorter))
+        for shorter, length in pairwise(ROLLUP_LENGTHS)
+    ),
     (SPEND_LENGTH, _spend()),
     (SPENDER_LENGTHS[0], _spender_of_spend(SPENDER_LENGTHS[0])),
     *(
@@ -264,14 +278,15 @@ RETURNING task"""
 # Table, condition up to the bucket's start, and whether it is kept for long.
 EXPIRING = (
     *(
-        ("generation_rollup", f"minutes = {length} AND bucket", length == ROLLUP_LENGTHS[-1])
-        for length in ROLLUP_LENGTHS
+        (table, f"minutes = {length} AND bucket", length == lengths[-1])
+        for table, lengths in (
+            ("generation_rollup", ROLLUP_LENGTHS),
+            ("generation_latency", ROLLUP_LENGTHS),
+            ("generation_spender", SPENDER_LENGTHS),
+        )
+        for length in lengths
     ),
     ("generation_spend", "hour", False),
-    *(
-        ("generation_spender", f"minutes = {length} AND bucket", length == SPENDER_LENGTHS[-1])
-        for length in SPENDER_LENGTHS
-    ),
 )
 EXPIRE = """
 DELETE FROM {table} WHERE ctid IN (

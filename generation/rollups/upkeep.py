@@ -48,7 +48,8 @@ PASS_S = 3.0  # for rows that were there before the first pass
 CHUNK_S = 1.5  # what a transaction over such rows should take
 MOST_HOURS = 7 * 24
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)  # before any row: there are none left to go back to
-SLACK = timedelta(days=2)  # a longer bucket is summed from shorter ones, some older than itself
+# A week whose last rows came late is summed again from its days, also from those of its beginning.
+SLACK = timedelta(days=8)
 SHORT_KEPT = timedelta(days=190)
 EXPIRE_ROWS = 10_000
 _TABLE = "generation_rollup"  # the others are computed in the same transaction

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
@@ -16,6 +17,7 @@ from generation.admin.overview.dashboard import change
 from generation.admin.overview.periods import PERIODS, hours_of, longest_buckets, named, window
 from generation.models import GenerationLog, Maintenance
 from generation.rollups.buckets import HOUR, MINUTE, SPENDER_LENGTHS, Span, floor
+from generation.rollups.histogram import percentiles, step_of
 from tests.support.admin import LOGS, get, log_in, make_id, make_log, save_log
 from tests.support.keys import make_key
 from tests.support.partitions import make_room
@@ -107,7 +109,7 @@ def test_a_cost_is_a_sum_that_says_what_it_lacks_or_a_dash_where_nothing_is_know
 
 def test_the_figures_of_each_period_are_those_of_the_log(busy):
     for minutes in (60 * 5, 60 * 20, 60 * 24 * 6, 60 * 24 * 29, 60 * 24 * 80):
-        arrived(minutes)
+        arrived(minutes, latency_ms=minutes)
     roll_up()
     for period in PERIODS:
         with sums.reading() as (cursor, progress):
@@ -127,6 +129,29 @@ def test_the_figures_of_each_period_are_those_of_the_log(busy):
         series = figures.requests_by_status.values()
         assert sum(sum(points.values()) for points in series) == figures.total.now.requests
         require_spent(ranking)
+        require_latencies(figures)
+
+
+def require_latencies(figures: sums.Figures) -> None:
+    """Those of the whole period, of the one before, and of each point."""
+    step = figures.period.step * MINUTE
+    spans = [
+        (figures.latency, figures.window.span),
+        (figures.latency_before, figures.window.before),
+        *(
+            (figures.latency_by_point.get(number), Span(start, start + step))
+            for number in range(figures.points)
+            for start in [figures.window.span.since + number * step]
+        ),
+    ]
+    succeeded = GenerationLog.objects.filter(status="succeeded")
+    times = succeeded.values_list("created_at", "latency_ms")
+    for found, span in spans:
+        steps = Counter(step_of(ms) for at, ms in times if span.since <= at < span.until)
+        assert found == (tuple(percentiles(steps, sums.SHARES)) if steps else None), (
+            figures.period.name,
+            span,
+        )
 
 
 def require_spent(ranking: spenders.Ranking) -> None:

@@ -15,7 +15,7 @@ from django.db import connection
 from prometheus_client import REGISTRY
 
 from generation.errors import DatabaseUnavailable
-from generation.models import GenerationLog, Rollup, Spend, Spender
+from generation.models import GenerationLog
 from generation.partitions.intervals import WEEK, interval_at
 from generation.rollups.buckets import floor
 from generation.rollups.upkeep import BEGINNING
@@ -23,7 +23,7 @@ from tests.support.admin import make_id
 from tests.support.forked import Process
 from tests.support.locks import locked, until_blocked
 from tests.support.partitions import make_room
-from tests.support.rollups import NOW, catch_up, computed, keeping, stored
+from tests.support.rollups import NOW, TABLES, catch_up, computed, keeping, stored
 from tests.support.service import environment
 
 TARGETS = [("anthropic", "claude"), ("openai", "gpt"), ("openai", "gpt-mini")]
@@ -83,7 +83,7 @@ def save(logs: list[GenerationLog]) -> None:
 
 @sync_to_async
 def require_equal() -> None:
-    for table, found, wanted in zip((Rollup, Spend, Spender), stored(), computed(), strict=True):
+    for table, found, wanted in zip(TABLES, stored(), computed(), strict=True):
         assert found, f"{table.__name__} is empty: nothing was computed"
         assert found == wanted, f"{table.__name__} differs from the log"
 
@@ -220,27 +220,40 @@ async def test_the_lag_is_the_time_since_the_rows_that_are_not_in_the_rollups_ye
         assert shown() > 3500
 
 
+INSERT = (
+    "INSERT INTO generation_rollup VALUES ($1, $2, 'p', 'm', 'succeeded', '', 200, $2,"
+    " $2, 1, 1, 0, 0, 0, 1, 1, 0, 0, 0, '{}', 0, 0, '{}', 1)"
+)
+
+
+async def test_the_days_of_a_week_stay_as_long_as_the_log_may_get_rows_of_it(log, settings):
+    days = {"LOG_RETENTION_DAYS": 400, "BODY_RETENTION_DAYS": 400}
+    settings.STACCATO = {**settings.STACCATO, **days}
+    now = floor(datetime.now(UTC), 1440)
+    for age in (407, 409):
+        await log.execute(INSERT, 1440, now - timedelta(days=age))
+    async with keeping() as rollups:
+        assert await rollups.purge() == 1
+    left = await log.fetchval("SELECT bucket FROM generation_rollup")
+    assert now - left == timedelta(days=407)
+
+
 async def test_rollups_are_deleted_when_their_retention_is_over(log, settings):
     days = {"LOG_RETENTION_DAYS": 10, "BODY_RETENTION_DAYS": 10, "ROLLUP_RETENTION_DAYS": 300}
     settings.STACCATO = {**settings.STACCATO, **days}
     now = floor(datetime.now(UTC), 5)
-    for minutes, ages in {5: (1, 180, 200), 360: (180, 200, 299, 310)}.items():
+    for minutes, ages in {5: (1, 180, 200), 10_080: (180, 200, 299, 310)}.items():
         for age in ages:
-            await log.execute(
-                "INSERT INTO generation_rollup VALUES ($1, $2, 'p', 'm', 'succeeded', '', 200, $2,"
-                " $2, 1, 1, 0, 0, 0, 1, 1, 0, 0, 0, '{}', 0, 0, '{}', '{}', '{}', '{}', '{}')",
-                minutes,
-                now - timedelta(days=age),
-            )
+            await log.execute(INSERT, minutes, now - timedelta(days=age))
     async with keeping() as rollups:
         assert await rollups.purge(rows=1) == 2
     left = await log.fetch("SELECT minutes, bucket FROM generation_rollup ORDER BY 1, 2 DESC")
     assert [(row[0], (now - row[1]).days) for row in left] == [
         (5, 1),
         (5, 180),
-        (360, 180),
-        (360, 200),
-        (360, 299),
+        (10_080, 180),
+        (10_080, 200),
+        (10_080, 299),
     ]
 
 

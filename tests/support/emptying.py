@@ -20,6 +20,7 @@ FILLED = [
     "generation_limitlease",
     "generation_limitholder",
     "generation_rollup",
+    "generation_latency",
     "generation_spend",
     "generation_spender",
     "generation_maintenance",  # a killed process leaves its leases

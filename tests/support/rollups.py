@@ -13,7 +13,7 @@ from django.db import connections
 
 from generation import conf
 from generation.database.engine import Database
-from generation.models import GenerationLog, Rollup, Spend, Spender
+from generation.models import GenerationLog, Latency, Rollup, Spend, Spender
 from generation.rollups.buckets import ROLLUP_LENGTHS, SPENDER_LENGTHS, floor
 from generation.rollups.histogram import step_of
 from generation.rollups.upkeep import Rollups
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 NOW = timedelta(0)
 TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
 Sums = dict[tuple[Any, ...], tuple[Any, ...]]
+# The tables of rollups, with how many of their columns are the key.
+TABLES: dict[Any, int] = {Rollup: 7, Latency: 2, Spend: 5, Spender: 4}
 
 
 def _opened() -> contextlib.AbstractAsyncContextManager[Database]:
@@ -46,20 +48,18 @@ def roll_up() -> None:
     asyncio.run(catch_up())
 
 
-def stored() -> tuple[Sums, Sums, Sums]:
-    """What the tables of `Rollup`, `Spend` and `Spender` have, by their keys."""
-    rollups = {
-        tuple(row[:7]): (*row[7:23], _steps(*row[23:25]), _steps(*row[25:27]))
-        for row in Rollup.objects.values_list(*_fields(Rollup))
-    }
-    spend = {tuple(row[:5]): tuple(row[5:]) for row in Spend.objects.values_list(*_fields(Spend))}
-    spenders = Spender.objects.values_list(*_fields(Spender))
-    return rollups, spend, {tuple(row[:4]): tuple(row[4:]) for row in spenders}
+def stored() -> tuple[Sums, ...]:
+    """What the tables of `TABLES` have, by their keys."""
+    return tuple(
+        {tuple(row[:keys]): tuple(row[keys:]) for row in table.objects.values_list(*_fields(table))}
+        for table, keys in TABLES.items()
+    )
 
 
-def computed() -> tuple[Sums, Sums, Sums]:
+def computed() -> tuple[Sums, ...]:
     """The same from the log."""
     logs = list(GenerationLog.objects.all())
+    succeeded = [log for log in logs if log.status == "succeeded"]
     return (
         {
             (minutes, *key): _rollup(rows)
@@ -74,6 +74,13 @@ def computed() -> tuple[Sums, Sums, Sums]:
                     log.error_type,
                     (log.attempts[-1]["status"] or 0) if log.attempts else 0,
                 ),
+            )
+        },
+        {
+            (minutes, bucket): _latency(rows)
+            for minutes in ROLLUP_LENGTHS
+            for bucket, rows in _grouped(
+                succeeded, lambda log, minutes=minutes: floor(log.created_at, minutes)
             )
         },
         {
@@ -135,9 +142,13 @@ def _rollup(rows: list[GenerationLog]) -> tuple[Any, ...]:
         max(row.cost_usd or Decimal(0) for row in rows),
         max(row.total_tokens or 0 for row in rows),
         sorted({row.stop_reason for row in rows} - {""}),
-        dict(Counter(step_of(row.latency_ms) for row in rows)),
-        dict(Counter(step_of(row.llm_latency_ms) for row in rows)),
+        max(step_of(row.latency_ms) for row in rows),
     )
+
+
+def _latency(rows: list[GenerationLog]) -> tuple[list[int], list[int]]:
+    counts = sorted(Counter(step_of(row.latency_ms) for row in rows).items())
+    return [step for step, _ in counts], [count for _, count in counts]
 
 
 def _spend(rows: list[GenerationLog]) -> tuple[Any, ...]:
@@ -159,7 +170,3 @@ def _pricing(rows: list[GenerationLog]) -> tuple[int, int]:
 
 def _cost(rows: list[GenerationLog]) -> Decimal:
     return sum((row.cost_usd for row in rows if row.cost_usd is not None), Decimal(0))
-
-
-def _steps(steps: list[int], counts: list[int]) -> dict[int, int]:
-    return dict(zip(steps, counts, strict=True))

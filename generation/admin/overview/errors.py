@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from generation.admin.overview import sums
 from generation.admin.overview.dashboard import logs_url
 from generation.admin.overview.periods import PERIODS, window
+from generation.admin.overview.runs import POINT, RUNS, parameters
 from generation.charts.sparklines import spark
 from generation.log_search.selection import NO_HTTP_STATUS
 from generation.models import GenerationLog
@@ -22,38 +23,42 @@ if TYPE_CHECKING:
 LISTED = 100
 
 # Each kind gets a number, since users are counted by it: three months have a third of a million.
-_ERRORS = """
+_ERRORS = f"""
 WITH source AS MATERIALIZED (
-    SELECT floor(extract(epoch FROM bucket - %(since)s) / %(step)s)::int AS point, status,
-        error_type, provider, model, http_status, requests, first_at, last_at, failed_users
-    FROM generation_rollup
-    WHERE minutes = %(minutes)s AND bucket >= %(since)s AND bucket < %(until)s
-        AND status <> 'succeeded'
+    SELECT part, bucket, status, error_type, provider, model, http_status, requests, first_at,
+        last_at, failed_users
+    {RUNS.format(table="generation_rollup")}
+    WHERE status <> 'succeeded'
 ),
 kinds AS MATERIALIZED (
     SELECT row_number() OVER () AS kind, status, error_type, provider, model, http_status,
         sum(requests)::bigint AS requests, min(first_at) AS first_at, max(last_at) AS last_at
-    FROM source GROUP BY status, error_type, provider, model, http_status
+    FROM source WHERE part = 'all' GROUP BY status, error_type, provider, model, http_status
 ),
 numbered AS (
-    SELECT kind, point, source.requests, failed_users
+    SELECT kind, part, bucket, source.requests, failed_users
     FROM source JOIN kinds USING (status, error_type, provider, model, http_status)
 ),
 hit AS (
     SELECT kind, count(*) AS users
-    FROM (SELECT DISTINCT kind, unnest(failed_users) COLLATE "C" FROM numbered) AS each
+    FROM (
+        SELECT DISTINCT kind, unnest(failed_users) COLLATE "C" FROM numbered WHERE part = 'all'
+    ) AS each
     GROUP BY kind
 ),
 points AS (
     SELECT kind, json_agg(json_build_array(point, requests))::text AS points
-    FROM (SELECT kind, point, sum(requests) AS requests FROM numbered GROUP BY kind, point) AS each
+    FROM (
+        SELECT kind, {POINT} AS point, sum(requests) AS requests
+        FROM numbered WHERE part = 'points' GROUP BY 1, 2
+    ) AS each
     GROUP BY kind
 )
 SELECT status, error_type, provider, model, http_status, requests, first_at, last_at,
     coalesce(users, 0), points, count(*) OVER (), sum(requests) OVER ()::bigint
 FROM kinds JOIN points USING (kind) LEFT JOIN hit USING (kind)
 ORDER BY requests DESC, status, error_type, provider, model, http_status LIMIT %(listed)s
-"""
+"""  # noqa: S608  # made of our own constants
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +89,8 @@ def context(period: Period) -> dict[str, Any]:
             return {"period": period, "periods": PERIODS, "is_computed": False}
         watermark, back_to = progress
         found = window(period, watermark)
-        parameters = {
-            "minutes": period.minutes,
-            "step": period.step * MINUTE.total_seconds(),
-            "since": found.span.since,
-            "until": found.span.until,
-            "listed": LISTED,
-        }
-        cursor.execute(_ERRORS, parameters)
+        runs = parameters(period, found.span, {"all": found.span})
+        cursor.execute(_ERRORS, {**runs, "listed": LISTED})
         rows = cursor.fetchall()
     count = (found.span.until - found.span.since) // (period.step * MINUTE)
     words = dict(GenerationLog.Status.choices)

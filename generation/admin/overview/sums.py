@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from django.db import connections, transaction
 
 from generation import conf
-from generation.admin.overview.periods import longest_buckets, window
-from generation.rollups.buckets import MINUTE, ROLLUP_LENGTHS
-from generation.rollups.histogram import middle_ms
+from generation.admin.overview.periods import window
+from generation.admin.overview.runs import POINT, RUNS, parameters
+from generation.rollups.buckets import MINUTE
+from generation.rollups.histogram import percentiles
 from generation.rollups.upkeep import ROLLUPS
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ NO_COST = Decimal(0)
 
 Model = tuple[str, str]  # a provider and its model
 Series = dict[int, Any]  # by the point's number, from the period's start
+Histogram = defaultdict[int, int]
+SHARES = (0.50, 0.95, 0.99)
 
 # Without JIT and parallel workers, which take longer to begin than such a statement to run. Groups
 # are hashed: to sort a quarter's errors by their texts takes a second.
@@ -38,74 +41,43 @@ SELECT set_config('statement_timeout', %s, true), set_config('jit', 'off', true)
     set_config('max_parallel_workers_per_gather', '0', true),
     set_config('enable_sort', 'off', true), watermark, back_to
 FROM generation_maintenance WHERE task = %s"""
-_PART = """
-    SELECT {number}::int AS point, bucket >= %s AS is_partial, provider, model, status, requests,
-        priced, unpriced, retried, fell_back, input_tokens, output_tokens, cache_read_tokens,
-        cost_usd, latency_steps, latency_counts
-    FROM generation_rollup WHERE minutes = %s AND bucket >= %s AND bucket < %s"""
-# In place of a point's number: the period before, and all of this one.
-_BEFORE, _WHOLE = -1, -2
-_NUMBER = "floor(extract(epoch FROM bucket - %s) / %s)"
-# `count` is a double, since windows over integers are sums of decimals, which take twice as long.
-# Sums of each model and status, of before (without a point), of what is over and of what is not;
-# then the points of each line, as JSON, since Django takes ten times as long for rows.
-_SUMS = """
-WITH source AS MATERIALIZED ({parts}),
-histogram AS (
-    SELECT coalesce(point, {before}) AS line, unnest(latency_steps) AS step,
-        unnest(latency_counts) AS count
-    FROM source WHERE status = 'succeeded'
-),
-counted AS (
-    SELECT line, step, sum(count)::float8 AS count FROM histogram GROUP BY line, step
-),
-lines AS (
-    SELECT line, step, count FROM counted
-    UNION ALL
-    SELECT {whole}, step, sum(count) FROM counted WHERE line >= 0 GROUP BY step
-),
-ordered AS (
-    SELECT line, step, sum(count) OVER (PARTITION BY line ORDER BY step) AS up_to,
-        sum(count) OVER (PARTITION BY line) AS of_all
-    FROM lines
-),
-latency AS (
-    SELECT line, min(step) FILTER (WHERE up_to > floor(of_all * 0.50)) AS p50,
-        min(step) FILTER (WHERE up_to > floor(of_all * 0.95)) AS p95,
-        min(step) FILTER (WHERE up_to > floor(of_all * 0.99)) AS p99
-    FROM ordered GROUP BY line
-),
-points AS (
-    SELECT point, provider, model, status, sum(requests) AS requests, sum(cost_usd) AS cost,
-        sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens
-    FROM source WHERE point IS NOT NULL GROUP BY point, provider, model, status
+# Series are JSON, since Django takes ten times as long for rows.
+_SUMS = f"""
+WITH points AS MATERIALIZED (
+    SELECT {POINT} AS point, provider, model, status, requests, cost_usd, input_tokens,
+        output_tokens
+    {RUNS.format(table="generation_rollup")}
+    WHERE part = 'points'
 )
-SELECT 'sums', provider, model, status, point IS NULL, is_partial, sum(requests)::bigint,
-    sum(priced)::bigint, sum(unpriced)::bigint, sum(retried)::bigint, sum(fell_back)::bigint,
-    sum(input_tokens), sum(output_tokens), sum(cache_read_tokens), sum(cost_usd), NULL
-FROM source GROUP BY provider, model, status, point IS NULL, is_partial
+SELECT part, provider, model, status, sum(requests)::bigint, sum(priced)::bigint,
+    sum(unpriced)::bigint, sum(retried)::bigint, sum(fell_back)::bigint, sum(input_tokens),
+    sum(output_tokens), sum(cache_read_tokens), sum(cost_usd), NULL
+{RUNS.format(table="generation_rollup")}
+WHERE part <> 'points' GROUP BY part, provider, model, status
 UNION ALL
-SELECT 'status', NULL, NULL, status, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-    NULL, json_agg(json_build_array(point, requests))::text
+SELECT 'status', NULL, NULL, status, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    json_agg(json_build_array(point, requests))::text
 FROM (SELECT status, point, sum(requests) AS requests FROM points GROUP BY 1, 2) AS by_status
 GROUP BY status
 UNION ALL
-SELECT 'cost', provider, model, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-    NULL, json_agg(json_build_array(point, cost))::text
-FROM (SELECT provider, model, point, sum(cost) AS cost FROM points GROUP BY 1, 2, 3) AS by_model
+SELECT 'cost', provider, model, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    json_agg(json_build_array(point, cost))::text
+FROM (
+    SELECT provider, model, point, sum(cost_usd) AS cost FROM points GROUP BY 1, 2, 3
+) AS by_model
 GROUP BY provider, model
 UNION ALL
-SELECT 'tokens', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-    NULL, json_agg(json_build_array(point, input_tokens, output_tokens))::text
+SELECT 'tokens', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    json_agg(json_build_array(point, input_tokens, output_tokens))::text
 FROM (
     SELECT point, sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens
     FROM points GROUP BY 1
 ) AS by_point
 UNION ALL
-SELECT 'latency', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-    NULL, json_agg(json_build_array(line, p50, p95, p99))::text
-FROM latency
-"""
+SELECT 'latency', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    json_agg(json_build_array(part, CASE part WHEN 'points' THEN {POINT} END, steps, counts))::text
+{RUNS.format(table="generation_latency")}
+"""  # noqa: S608  # made of our own constants
 
 
 class Sums(NamedTuple):
@@ -192,20 +164,9 @@ def read(cursor: Any, period: Period, progress: tuple[datetime, datetime]) -> Fi
     watermark, back_to = progress
     found = window(period, watermark)
     figures = Figures(period, found, watermark, is_complete=back_to <= found.before.since)
-    span = found.span
-    parts = [_PART.format(number=_NUMBER)]
-    numbering = [span.since, period.step * MINUTE.total_seconds()]
-    parameters = [*numbering, found.whole.until, period.minutes, span.since, span.until]
-    lengths = tuple(length for length in ROLLUP_LENGTHS if length >= period.minutes)
-    for minutes, run in longest_buckets(found.before, lengths):
-        parts.append(_PART.format(number="NULL"))
-        parameters += [found.whole.until, minutes, run.since, run.until]
-    statement = _SUMS.format(parts=" UNION ALL".join(parts), before=_BEFORE, whole=_WHOLE)
-    cursor.execute(statement, parameters)
-    for part, provider, model, status, is_before, flag, *sums, series in cursor.fetchall():
-        if part == "sums":
-            _add(figures.models[provider, model], status, sums, flag=(is_before, flag))
-            continue
+    parts = {"whole": found.whole, "partial": found.partial, "before": found.before}
+    cursor.execute(_SUMS, parameters(period, found.span, parts))
+    for part, provider, model, status, *sums, series in cursor.fetchall():
         points = json.loads(series or "[]")
         if part == "status":
             figures.requests_by_status[status] = dict(points)
@@ -214,11 +175,10 @@ def read(cursor: Any, period: Period, progress: tuple[datetime, datetime]) -> Fi
         elif part == "tokens":
             figures.input_tokens = {point: tokens for point, tokens, _ in points}
             figures.output_tokens = {point: tokens for point, _, tokens in points}
+        elif part == "latency":
+            _add_latencies(figures, points)
         else:
-            latency = {line: Latency(*map(middle_ms, steps)) for line, *steps in points}
-            figures.latency_before = latency.pop(_BEFORE, None)
-            figures.latency = latency.pop(_WHOLE, None)
-            figures.latency_by_point = latency
+            _add_sums(figures.models[provider, model], part, status, sums)
     for each in figures.models.values():
         figures.total.now = figures.total.now.plus(each.now)
         figures.total.whole = figures.total.whole.plus(each.whole)
@@ -226,13 +186,28 @@ def read(cursor: Any, period: Period, progress: tuple[datetime, datetime]) -> Fi
     return figures
 
 
-def _add(model: Compared, status: str, columns: list[Any], flag: tuple[bool, bool]) -> None:
-    is_before, is_partial = flag
+def _add_sums(model: Compared, part: str, status: str, columns: list[Any]) -> None:
     requests, *others = columns
     sums = Sums(requests, requests if status == SUCCEEDED else 0, *others)
-    if is_before:
+    if part == "before":
         model.before = model.before.plus(sums)
         return
     model.now = model.now.plus(sums)
-    if not is_partial:
+    if part == "whole":
         model.whole = model.whole.plus(sums)
+
+
+def _add_latencies(figures: Figures, histograms: list[Any]) -> None:
+    """`histograms`: each with its part, its point, its steps and their counts."""
+    now: Histogram = defaultdict(int)
+    before: Histogram = defaultdict(int)
+    points: defaultdict[int, Histogram] = defaultdict(lambda: defaultdict(int))
+    for part, point, steps, counts in histograms:
+        histogram = points[point] if part == "points" else before if part == "before" else now
+        for step, count in zip(steps, counts, strict=True):
+            histogram[step] += count
+    figures.latency_by_point = {
+        point: Latency(*percentiles(histogram, SHARES)) for point, histogram in points.items()
+    }
+    figures.latency = Latency(*percentiles(now, SHARES)) if now else None
+    figures.latency_before = Latency(*percentiles(before, SHARES)) if before else None
