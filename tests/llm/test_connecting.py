@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import itertools
 import socket
 
 import httpx
@@ -126,7 +127,7 @@ async def test_a_call_cancelled_while_it_connects_closes_its_socket(streaming):
 
 async def test_a_call_that_is_cancelled_at_any_moment_leaves_no_connection(peer):
     """Also in the turn of the loop in which its connection is opened, or its reply ends."""
-    for turns in range(40):
+    for turns in itertools.count():
         async with StreamingTransport(connect_timeout=HANG_S) as transport:
             call = asyncio.create_task(post(transport, peer.url))
             for _ in range(turns):
@@ -134,4 +135,6 @@ async def test_a_call_that_is_cancelled_at_any_moment_leaves_no_connection(peer)
             call.cancel()
             await asyncio.wait([call])
         await peer.until(lambda: peer.connected == 0, f"closing after {turns} turns")
-    assert not call.cancelled(), "the last was too early to be cancelled late"
+        if not call.cancelled():  # it was over
+            break
+    assert turns > 1
