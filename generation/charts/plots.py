@@ -29,6 +29,7 @@ Point = tuple[float, float]
 class Line:
     colour: str  # a class of charts.css
     points: str  # of an SVG polyline
+    is_point: bool  # it has a single one
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ def lines(
         _rows(values, write),
         legend := _legend(drawn, colours),
         lines=tuple(
-            Line(key.colour, _polyline(points, axis, values[-1]))
+            Line(key.colour, _polyline(points, axis, values[-1]), is_point=len(points) == 1)
             for key, points in zip(legend, drawn.values(), strict=True)
         ),
         bars=(),

@@ -9,17 +9,25 @@ HISTOGRAMS = ("latency_steps", "latency_counts", "llm_latency_steps", "llm_laten
 LOCK = "LOCK TABLE generation_rollup IN EXCLUSIVE MODE"
 # From rollups, since the log may have no rows of their time any more.
 LATENCY = """
-INSERT INTO generation_latency (minutes, bucket, steps, counts)
-SELECT minutes, bucket, array_agg(step ORDER BY step), array_agg(count ORDER BY step)
+INSERT INTO generation_latency (minutes, bucket, provider, model, steps, counts)
+SELECT minutes, bucket, provider, model, array_agg(step ORDER BY step),
+    array_agg(count ORDER BY step)
 FROM (
-    SELECT lengths.minutes, date_bin(lengths.minutes * interval '1 minute', bucket, '1970-01-05Z'),
-        step, sum(count)::int
-    FROM (VALUES (5, 5), (60, 60), (360, 360), (1440, 360), (10080, 360)) AS lengths (minutes, source)
-    JOIN generation_rollup ON generation_rollup.minutes = source,
-        unnest(latency_steps, latency_counts) AS histogram (step, count)
-    WHERE status = 'succeeded' GROUP BY 1, 2, 3
-) AS steps (minutes, bucket, step, count)
-GROUP BY minutes, bucket"""
+    SELECT minutes, bucket, coalesce(provider, ''), coalesce(model, ''), step, sum(count)::int
+    FROM (
+        SELECT lengths.minutes,
+            date_bin(lengths.minutes * interval '1 minute', bucket, '1970-01-05Z') AS bucket,
+            provider, model, step, count
+        FROM (VALUES (5, 5), (60, 60), (360, 360), (1440, 360), (10080, 360))
+            AS lengths (minutes, source)
+        JOIN generation_rollup ON generation_rollup.minutes = source,
+            unnest(latency_steps, latency_counts) AS histogram (step, count)
+        WHERE status = 'succeeded'
+    ) AS each
+    GROUP BY GROUPING SETS ((minutes, bucket, provider, model, step), (minutes, bucket, step))
+    HAVING GROUPING(provider) = 1 OR (provider, model) <> ('', '')
+) AS steps (minutes, bucket, provider, model, step, count)
+GROUP BY minutes, bucket, provider, model"""
 HIGHEST = """
 ALTER TABLE generation_rollup DROP COLUMN latency_counts, DROP COLUMN llm_latency_steps,
     DROP COLUMN llm_latency_counts,
@@ -79,6 +87,8 @@ class Migration(migrations.Migration):
                     models.CompositePrimaryKey(
                         "minutes",
                         "bucket",
+                        "provider",
+                        "model",
                         blank=True,
                         editable=False,
                         primary_key=True,
@@ -87,6 +97,13 @@ class Migration(migrations.Migration):
                 ),
                 ("minutes", models.SmallIntegerField(help_text=LENGTH)),
                 ("bucket", models.DateTimeField(help_text=START)),
+                (
+                    "provider",
+                    models.CharField(
+                        help_text="Empty, as the model is: all together.", max_length=32
+                    ),
+                ),
+                ("model", models.CharField(max_length=200)),
                 (
                     "steps",
                     generation.models.rollups.IntegerArray(

@@ -106,14 +106,15 @@ class Rollup(models.Model):
 
 
 class Latency(models.Model):
-    """A histogram of how long the requests of a bucket took that succeeded.
-
-    It has the same buckets as `Rollup`, but is not divided by models: it is read for a whole time.
+    """A histogram of how long the requests of a bucket took that succeeded: of each model, and of
+    all together, since plots read those of many buckets. It has the same buckets as `Rollup`.
     """
 
-    pk = models.CompositePrimaryKey("minutes", "bucket")
+    pk = models.CompositePrimaryKey("minutes", "bucket", "provider", "model")
     minutes = models.SmallIntegerField(help_text=LENGTH)
     bucket = models.DateTimeField(help_text=START)
+    provider = models.CharField(max_length=32, help_text="Empty, as the model is: all together.")
+    model = models.CharField(max_length=200)
     steps = IntegerArray(
         help_text="Those of `rollups/histogram.py` that any request took, in ascending order."
     )

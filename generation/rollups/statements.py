@@ -29,6 +29,7 @@ _TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_to
 _VALUES = (*_COUNTS, *_TOKENS, "cost_usd")
 _HIGHEST = ("highest_cost_usd", "highest_total_tokens", "highest_latency_step")
 _BOUNDS = (*_HIGHEST, "stop_reasons")
+_LATENCY_KEY = ("bucket", "provider", "model")
 _SPEND_KEY = ("hour", "user_key", "api_key_id", "provider", "model")
 _SPENDER_KEY = ("minutes", "bucket", "kind", "key")
 _SPEND_SUMS = (
@@ -156,26 +157,33 @@ def _rollup_of_shorter(minutes: int, shorter: int) -> str:
 
 
 def _latency(minutes: int, steps: str) -> str:
-    """Returns the statement for histograms of a length, from rows of a bucket, a step, a count."""
+    """Returns the statement for histograms of a length, from rows of a key, a step and a count."""
+    key = _commas(_LATENCY_KEY)
     fresh = f"""
-WITH steps AS (
-    SELECT bucket, step, sum(count)::int AS count FROM ({steps}) AS each GROUP BY bucket, step
-),
+WITH steps AS ({steps}),
 fresh AS (
-    SELECT {minutes} AS minutes, bucket, array_agg(step ORDER BY step) AS steps,
+    SELECT {minutes} AS minutes, {key}, array_agg(step ORDER BY step) AS steps,
         array_agg(count ORDER BY step) AS counts
-    FROM steps GROUP BY bucket
+    FROM steps GROUP BY {key}
 )"""
     span = _within("bucket", minutes)
-    return fresh + _replace("generation_latency", span, ("minutes", "bucket"), ("steps", "counts"))
+    columns = ("minutes", *_LATENCY_KEY)
+    return fresh + _replace("generation_latency", span, columns, ("steps", "counts"))
 
 
 def _latency_of_log(minutes: int) -> str:
+    log = f"""
+    SELECT {_bin(minutes, "created_at")} AS bucket, provider, model,
+        {_step("latency_ms")} AS step
+    FROM generation_generationlog WHERE {_within("created_at")} AND status = 'succeeded'"""
     return _latency(
         minutes,
         f"""
-    SELECT {_bin(minutes, "created_at")} AS bucket, {_step("latency_ms")} AS step, 1 AS count
-    FROM generation_generationlog WHERE {_within("created_at")} AND status = 'succeeded'""",
+    SELECT bucket, coalesce(provider, '') AS provider, coalesce(model, '') AS model, step,
+        count(*)::int AS count
+    FROM ({log}) AS each
+    GROUP BY GROUPING SETS ((bucket, provider, model, step), (bucket, step))
+    HAVING GROUPING(provider) = 1 OR (provider, model) <> ('', '')""",
     )
 
 
@@ -183,9 +191,9 @@ def _latency_of_shorter(minutes: int, shorter: int) -> str:
     return _latency(
         minutes,
         f"""
-    SELECT {_bin(minutes, "bucket")} AS bucket, step, count
+    SELECT {_bin(minutes, "bucket")} AS bucket, provider, model, step, sum(count)::int AS count
     FROM generation_latency, unnest(steps, counts) AS histogram (step, count)
-    WHERE {_within("bucket", shorter)}""",
+    WHERE {_within("bucket", shorter)} GROUP BY 1, 2, 3, 4""",
     )
 
 

@@ -71,9 +71,9 @@ def test_the_dashboard_shows_a_period_and_how_it_changed_in_three_statements(bus
     assert tiles["Not succeeded"].value == "42.86%"
     assert tiles["Cost"].value == "$1.75"
     models, users, keys = page.context["tables"]
-    assert [(row.name, row.requests) for row in models["rows"]] == [
-        ("claude-sonnet-5-5", "6"),
-        ("other", "1"),
+    assert [(row.name, row.requests, row.p95) for row in models["rows"]] == [
+        ("claude-sonnet-5-5", "6", "5.09 s"),
+        ("other", "1", "0.90 s"),
     ]
     assert {row.name for row in users["rows"]} == {"user1", "17", "nobody"}
     assert {row.name for row in keys["rows"]} == {"a backend's", "no key"}
@@ -133,21 +133,24 @@ def test_the_figures_of_each_period_are_those_of_the_log(busy):
 
 
 def require_latencies(figures: sums.Figures) -> None:
-    """Those of the whole period, of the one before, and of each point."""
+    """Those of the whole period, of the one before, of each point, and of each model."""
     step = figures.period.step * MINUTE
-    spans = [
-        (figures.latency, figures.window.span),
-        (figures.latency_before, figures.window.before),
-        *(
-            (figures.latency_by_point.get(number), Span(start, start + step))
-            for number in range(figures.points)
-            for start in [figures.window.span.since + number * step]
-        ),
-    ]
     succeeded = GenerationLog.objects.filter(status="succeeded")
-    times = succeeded.values_list("created_at", "latency_ms")
-    for found, span in spans:
-        steps = Counter(step_of(ms) for at, ms in times if span.since <= at < span.until)
+    expected = [
+        (figures.latency_by_point.get(number), succeeded, Span(start, start + step))
+        for number in range(figures.points)
+        for start in [figures.window.span.since + number * step]
+    ]
+    compared = {sums.ALL_TOGETHER: figures.total, **figures.models}
+    for (provider, model), each in compared.items():
+        logs = succeeded.filter(provider=provider, model=model) if provider else succeeded
+        expected += [
+            (each.latency, logs, figures.window.span),
+            (each.latency_before, logs, figures.window.before),
+        ]
+    for found, logs, span in expected:
+        times = logs.filter(created_at__gte=span.since, created_at__lt=span.until)
+        steps = Counter(map(step_of, times.values_list("latency_ms", flat=True)))
         assert found == (tuple(percentiles(steps, sums.SHARES)) if steps else None), (
             figures.period.name,
             span,

@@ -71,8 +71,10 @@ def test_a_plot_without_data_says_so():
 
 def test_a_line_of_one_point_is_seen():
     page = drawn(lines(CAPTION, seconds_axis(10), {"median": [(5, 1.0)]}))
-    ends = page.find(".//polyline").get("points").split()
+    line = page.find(".//polyline")
+    ends = line.get("points").split()
     assert len(ends) == 2, "browsers draw nothing for a polyline of one point"
+    assert "plot-point" in line.get("class"), "a dot as small as a line is wide is hardly seen"
     assert "stroke-linecap: round" in stylesheet(), "nor for one without a length or round ends"
 
 

@@ -25,7 +25,7 @@ NOW = timedelta(0)
 TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
 Sums = dict[tuple[Any, ...], tuple[Any, ...]]
 # The tables of rollups, with how many of their columns are the key.
-TABLES: dict[Any, int] = {Rollup: 7, Latency: 2, Spend: 5, Spender: 4}
+TABLES: dict[Any, int] = {Rollup: 7, Latency: 4, Spend: 5, Spender: 4}
 
 
 def _opened() -> contextlib.AbstractAsyncContextManager[Database]:
@@ -77,10 +77,15 @@ def computed() -> tuple[Sums, ...]:
             )
         },
         {
-            (minutes, bucket): _latency(rows)
+            (minutes, *key): _latency(rows)
             for minutes in ROLLUP_LENGTHS
-            for bucket, rows in _grouped(
-                succeeded, lambda log, minutes=minutes: floor(log.created_at, minutes)
+            for target in (lambda log: (log.provider, log.model), lambda _log: ("", ""))
+            for key, rows in _grouped(
+                succeeded,
+                lambda log, minutes=minutes, target=target: (
+                    floor(log.created_at, minutes),
+                    *target(log),
+                ),
             )
         },
         {

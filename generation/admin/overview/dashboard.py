@@ -64,6 +64,8 @@ class Row:
     pricing: str
     change: str
     share: str  # of the largest cost, in per cent
+    median: str = ""  # latency, of a model; '–' if nothing succeeded
+    p95: str = ""
 
 
 def context(period: Period) -> dict[str, Any]:
@@ -88,7 +90,13 @@ def context(period: Period) -> dict[str, Any]:
         "tiles": tiles(figures),
         "plots": _plots(figures),
         "tables": [
-            {"title": "Models", "head": "Model", "rows": _models(figures), "more": ""},
+            {
+                "title": "Models",
+                "head": "Model",
+                "rows": _models(figures),
+                "more": "",
+                "has_latency": True,
+            },
             {
                 "title": "Users",
                 "head": "User",
@@ -123,7 +131,7 @@ def day() -> dict[str, Any]:
 def tiles(figures: Figures) -> list[Tile]:
     """Returns the period in five figures."""
     now, whole, before = figures.total.now, figures.total.whole, figures.total.before
-    latency, earlier = figures.latency, figures.latency_before
+    latency, earlier = figures.total.latency, figures.total.latency_before
     share = now.failed / now.requests if now.requests else 0.0
     return [
         Tile(
@@ -260,6 +268,8 @@ def _models(figures: Figures) -> list[Row]:
             pricing=_pricing(each.now),
             change=change(each.whole.cost, each.before.cost),
             share=_percent(each.now.cost, largest),
+            median=seconds(each.latency.p50) if each.latency else "–",
+            p95=seconds(each.latency.p95) if each.latency else "–",
         )
         for (provider, name), each in found
     ]

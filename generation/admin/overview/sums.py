@@ -33,6 +33,7 @@ Model = tuple[str, str]  # a provider and its model
 Series = dict[int, Any]  # by the point's number, from the period's start
 Histogram = defaultdict[int, int]
 SHARES = (0.50, 0.95, 0.99)
+ALL_TOGETHER: Model = ("", "")  # in place of a model
 
 # Without JIT and parallel workers, which take longer to begin than such a statement to run. Groups
 # are hashed: to sort a quarter's errors by their texts takes a second.
@@ -74,9 +75,10 @@ FROM (
     FROM points GROUP BY 1
 ) AS by_point
 UNION ALL
-SELECT 'latency', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+SELECT 'latency', provider, model, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
     json_agg(json_build_array(part, CASE part WHEN 'points' THEN {POINT} END, steps, counts))::text
 {RUNS.format(table="generation_latency")}
+WHERE part <> 'points' OR (provider, model) = {ALL_TOGETHER} GROUP BY provider, model
 """  # noqa: S608  # made of our own constants
 
 
@@ -124,6 +126,8 @@ class Compared:
     now: Sums = NOTHING
     whole: Sums = NOTHING
     before: Sums = NOTHING
+    latency: Latency | None = None  # None: nothing succeeded
+    latency_before: Latency | None = None
 
 
 @dataclass(slots=True)
@@ -134,8 +138,6 @@ class Figures:
     is_complete: bool  # whether the rollups go back to the beginning of the period before
     total: Compared = field(default_factory=Compared)
     models: defaultdict[Model, Compared] = field(default_factory=lambda: defaultdict(Compared))
-    latency: Latency | None = None
-    latency_before: Latency | None = None
     requests_by_status: dict[str, Series] = field(default_factory=dict)
     cost_by_model: dict[Model, Series] = field(default_factory=dict)
     input_tokens: Series = field(default_factory=dict)
@@ -176,7 +178,11 @@ def read(cursor: Any, period: Period, progress: tuple[datetime, datetime]) -> Fi
             figures.input_tokens = {point: tokens for point, tokens, _ in points}
             figures.output_tokens = {point: tokens for point, _, tokens in points}
         elif part == "latency":
-            _add_latencies(figures, points)
+            target = provider, model
+            compared = figures.total if target == ALL_TOGETHER else figures.models[target]
+            of_points = _add_latencies(compared, points)
+            if target == ALL_TOGETHER:
+                figures.latency_by_point = of_points
         else:
             _add_sums(figures.models[provider, model], part, status, sums)
     for each in figures.models.values():
@@ -197,8 +203,8 @@ def _add_sums(model: Compared, part: str, status: str, columns: list[Any]) -> No
         model.whole = model.whole.plus(sums)
 
 
-def _add_latencies(figures: Figures, histograms: list[Any]) -> None:
-    """`histograms`: each with its part, its point, its steps and their counts."""
+def _add_latencies(compared: Compared, histograms: list[Any]) -> dict[int, Latency]:
+    """Returns those of points. `histograms`: each with its part, point, steps and their counts."""
     now: Histogram = defaultdict(int)
     before: Histogram = defaultdict(int)
     points: defaultdict[int, Histogram] = defaultdict(lambda: defaultdict(int))
@@ -206,8 +212,6 @@ def _add_latencies(figures: Figures, histograms: list[Any]) -> None:
         histogram = points[point] if part == "points" else before if part == "before" else now
         for step, count in zip(steps, counts, strict=True):
             histogram[step] += count
-    figures.latency_by_point = {
-        point: Latency(*percentiles(histogram, SHARES)) for point, histogram in points.items()
-    }
-    figures.latency = Latency(*percentiles(now, SHARES)) if now else None
-    figures.latency_before = Latency(*percentiles(before, SHARES)) if before else None
+    compared.latency = Latency(*percentiles(now, SHARES)) if now else None
+    compared.latency_before = Latency(*percentiles(before, SHARES)) if before else None
+    return {point: Latency(*percentiles(each, SHARES)) for point, each in points.items()}
