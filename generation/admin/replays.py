@@ -152,7 +152,7 @@ def _figures(first: GenerationLog | None, second: GenerationLog) -> list[tuple[s
     )
     shown = []
     for title, name, written in rows:
-        values = [getattr(log, name, None) for log in (first, second)]
+        values: list[Any] = [getattr(log, name, None) for log in (first, second)]
         texts = ["–" if value in (None, "") else written(value) for value in values]
         before, after = values
         is_number = after is not None and not isinstance(after, str)
