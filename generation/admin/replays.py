@@ -14,6 +14,7 @@ from django.urls import NoReverseMatch, path, reverse
 from generation import access, conf, replaying
 from generation.admin import columns
 from generation.admin.conversations import turns_of
+from generation.admin.overview.dashboard import change
 from generation.admin.theme import ModelAdmin
 from generation.admin.word_diff import compare
 from generation.llm.offer import Offer
@@ -151,17 +152,12 @@ def _figures(first: GenerationLog | None, second: GenerationLog) -> list[tuple[s
     )
     shown = []
     for title, name, written in rows:
-        values = [getattr(log, name, None) for log in (first, second)]
+        values: list[Any] = [getattr(log, name, None) for log in (first, second)]
         texts = ["–" if value in (None, "") else written(value) for value in values]
-        shown.append((title, *texts, _change(*values)))
+        before, after = values
+        is_number = after is not None and not isinstance(after, str)
+        shown.append((title, *texts, change(after, before) if is_number else ""))
     return shown
-
-
-def _change(before: Any, after: Any) -> str:
-    if not before or after is None or isinstance(before, str):
-        return ""
-    percent = round((after - before) / before * 100)
-    return f"{percent:+,} %".replace("-", "−")
 
 
 def _answer(body: Any) -> str:

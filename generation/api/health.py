@@ -25,11 +25,11 @@ async def readyz(_request: HttpRequest) -> HttpResponse:
         "draining": now.admission.draining,
         "database": await now.database_probe.state(),
         "journal": _journal(now),
-        "pending_migrations": now.pending_migrations,
+        "pending_migrations": now.database_probe.pending_migrations,
         "requests_in_flight": len(now.admission.calls),
     }
     works = detail["database"] == detail["journal"] == "ok"
-    ready = works and not now.admission.draining and not now.pending_migrations
+    ready = works and not now.admission.draining and not detail["pending_migrations"]
     return JsonResponse({"ready": ready, **detail}, status=200 if ready else 503)
 
 

@@ -1,4 +1,4 @@
-"""Whether the database would store a row now, asked at most once a second, for all who ask."""
+"""What the database says to a readiness check, asked at most once a second, for all who ask."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ KEPT_S = 1.0  # however often we are asked, the database is asked once in this t
 
 
 class DatabaseProbe:
-    """For readiness checks."""
+    """Whether it would store a row, and which of the migrations that it lacked it still lacks."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, pending_migrations: list[str]) -> None:
+        self.pending_migrations = pending_migrations
         self._store = store
         self._state = ""
         self._asked_at = 0.0  # time.monotonic()
@@ -37,6 +38,10 @@ class DatabaseProbe:
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 await self._store.ping()
+                if self.pending_migrations:  # they may have been applied since the start
+                    self.pending_migrations = await self._store.pending_among(
+                        self.pending_migrations
+                    )
             self._state = "ok"
         except (DatabaseUnavailable, TimeoutError) as error:
             self._state = str(error) or f"no answer within {TIMEOUT_S:g} s"

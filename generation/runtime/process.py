@@ -74,11 +74,10 @@ class Runtime:
         self.loop = asyncio.get_running_loop()
         self.database = database
         self.llm = llm
-        self.pending_migrations = pending_migrations
         self.store = Store(database, settings)
         self.maintenance = LogMaintenance(database, settings)
         self.rollups = Rollups(database, settings)
-        self.database_probe = DatabaseProbe(self.store)
+        self.database_probe = DatabaseProbe(self.store, pending_migrations)
         self.log = DurableLog(settings, self.store)
         self.announcer = Announcer(self.log, settings.database)
         fingerprints = KeyedHash(settings.pepper, "staccato.idempotency")

@@ -19,12 +19,13 @@ from generation.store.held_results import HeldResults
 from generation.store.identity import identify
 from generation.store.limits import LimitTables
 from generation.store.logs import Logs
+from generation.store.migrations import pending_among
 from generation.store.profiles import Profiles
 from generation.store.prompt_source import SourcedProfiles
 from generation.store.usage import UsageLogs
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from generation.conf import Settings
     from generation.database.batching import Batcher
@@ -70,6 +71,10 @@ class Store:
     async def forgotten_among(self, users: Collection[UserKey]) -> set[UserKey]:
         """Returns those whose texts are stored no more. Raises `DatabaseUnavailable`."""
         return await forgotten_among(self._database, users)
+
+    async def pending_among(self, migrations: Sequence[str]) -> list[str]:
+        """Returns the migrations that are not applied. Raises `DatabaseUnavailable`."""
+        return await pending_among(self._database, migrations)
 
     async def ping(self) -> None:
         """Raises `DatabaseUnavailable` if no row could be stored now."""

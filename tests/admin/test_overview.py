@@ -68,7 +68,7 @@ def test_the_dashboard_shows_a_period_and_how_it_changed_in_three_statements(bus
     tiles = {tile.title: tile for tile in page.context["tiles"]}
     assert tiles["Requests"].value == "7"
     assert tiles["Requests"].change == "+600 %"
-    assert tiles["Not succeeded"].value == "42.86%"
+    assert tiles["Not succeeded"].value == "42.86 %"
     assert tiles["Cost"].value == "$1.75"
     models, users, keys = page.context["tables"]
     assert [(row.name, row.requests, row.p95) for row in models["rows"]] == [

@@ -50,6 +50,19 @@ async def test_without_a_database_it_is_alive_but_not_ready(client, runtime, mon
     assert (await client.get("/livez")).json() == {"alive": True}
 
 
+async def test_it_is_ready_once_the_migrations_that_it_lacked_at_its_start_are_applied(
+    client, runtime, monkeypatch
+):
+    monkeypatch.setattr(probe, "KEPT_S", 0.0)
+    lacked = ["generation.0001_initial", "generation.9999_not_applied"]
+    runtime.database_probe.pending_migrations = lacked
+    answer = await client.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json()["pending_migrations"] == lacked[1:]
+    runtime.database_probe.pending_migrations = lacked[:1]
+    assert (await client.get("/readyz")).json()["ready"]
+
+
 async def test_asking_often_asks_the_database_once(client, runtime, monkeypatch):
     pings = []
     ping = runtime.store.ping

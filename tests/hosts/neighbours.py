@@ -86,7 +86,7 @@ async def other_apps_migrations_are_none_of_its_own():
     recorder = MigrationRecorder(connection)
     await asyncio.to_thread(recorder.record_unapplied, "sessions", "0001_initial")
     async with Runtime.open() as opened, calling(get_application()) as client:
-        assert opened.pending_migrations == []
+        assert opened.database_probe.pending_migrations == []
         ready = await client.get("/readyz")
         assert ready.status_code == 200, ready.text
     await asyncio.to_thread(recorder.record_applied, "sessions", "0001_initial")

@@ -123,7 +123,7 @@ def context(period: Period) -> dict[str, Any]:
                 model=model,
                 http_status=str(http or "–"),
                 requests=f"{requests:,}",
-                share=f"{requests / failed:.1%}",
+                share=f"{100 * requests / failed:.1f} %",
                 first_at=first_at,
                 last_at=last_at,
                 users=f"{users:,}",
