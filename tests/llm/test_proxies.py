@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import gc
 import ssl
 
 import httpx
@@ -18,7 +19,7 @@ from generation.llm.transport.streaming import StreamingTransport
 from tests.support.dialects import AnthropicDialect
 from tests.support.provider import Provider
 from tests.support.transport import OK, post
-from tests.support.waiting import HANG_S
+from tests.support.waiting import HANG_S, until
 
 
 @pytest.fixture
@@ -231,21 +232,85 @@ async def test_a_proxy_that_no_request_can_go_through_is_an_error(monkeypatch, a
             await post(transport, "http://provider.invalid/v1")
 
 
+@pytest.fixture
+async def proxied(monkeypatch):
+    """`await proxied(behaves)`: a proxy that is asked for https, and its address."""
+    listeners = []
+
+    async def listen(behaves):
+        listener = await asyncio.start_server(behaves, "127.0.0.1", 0)
+        listeners.append(listener)
+        address = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+        monkeypatch.setenv("https_proxy", address)
+        return address
+
+    yield listen
+    for listener in listeners:
+        listener.close()
+
+
 @pytest.mark.parametrize(
-    "answer",
-    [b"", b"HTTP/1.1 502 No\r\n\r\n", b"SSH-2.0\r\n\r\n", b"HTTP/1.1 200 Go on\r\n\r\nand more"],
-    ids=["nothing", "502", "no HTTP", "more than a head"],
+    ("answer", "reason"),
+    [
+        (b"", "it closed the connection"),
+        (b"HTTP/1.1 200 Go on\r\n", "it closed the connection"),
+        (b"HTTP/1.1 502 No\r\n\r\n", "it answers 502"),
+        (b"HTTP/1.1 403 No\r\ncontent-length: 4\r\n\r\nbody", "it answers 403"),
+        (b"SSH-2.0\r\n\r\n", "its answer can't be read"),
+        (b"HTTP/1.1 200 Go on\r\n\r\nand more", "its answer can't be read"),
+        (b"HTTP/1.1 200 Go on\r\nx: " + b"y" * 65_536, "its answer is too long"),
+    ],
+    ids=["nothing", "half", "502", "a body", "no HTTP", "more than a head", "an endless head"],
 )
-async def test_a_tunnel_that_is_not_opened_is_a_connect_error(monkeypatch, answer):
+async def test_a_tunnel_that_is_not_opened_is_a_connect_error(proxied, answer, reason):
     async def behaves(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
         writer.write(answer)
         writer.close()
 
-    listener = await asyncio.start_server(behaves, "127.0.0.1", 0)
-    address = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
-    monkeypatch.setenv("https_proxy", address)
+    address = await proxied(behaves)
     async with StreamingTransport(connect_timeout=HANG_S) as transport:
-        with pytest.raises(httpx.ConnectError, match=f"the proxy at {address} made no connection"):
+        with pytest.raises(
+            httpx.ConnectError, match=f"the proxy at {address} made no connection: {reason}"
+        ):
             await post(transport, "https://provider.invalid/v1")
-    listener.close()
+
+
+async def test_a_proxy_may_explain_in_a_body_that_it_demands_credentials(proxied):
+    """As Squid does, and in the same segment."""
+
+    async def behaves(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 407 No\r\ncontent-length: 4\r\n\r\nbody")
+        writer.close()
+
+    address = await proxied(behaves)
+    async with StreamingTransport(connect_timeout=HANG_S) as transport:
+        with pytest.raises(httpx.ProxyError, match=f"the proxy at {address} demands credentials"):
+            await post(transport, "https://provider.invalid/v1")
+
+
+async def test_a_call_that_is_cancelled_before_its_tunnel_is_open_leaves_nothing(proxied):
+    """Neither a connection, nor a failure that nobody has retrieved, which asyncio would log."""
+    connected = set()
+
+    async def behaves(reader, writer):
+        connected.add(writer)
+        await reader.read()
+        connected.discard(writer)
+        writer.close()
+
+    await proxied(behaves)
+    logged = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: logged.append(context))
+    for turns in range(20):
+        async with StreamingTransport(connect_timeout=HANG_S) as transport:
+            call = asyncio.create_task(post(transport, "https://provider.invalid/v1"))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            call.cancel()
+            await asyncio.wait([call])
+            assert call.cancelled()
+    await until(lambda: not connected, lambda: f"{connected}")
+    gc.collect()
+    assert not logged

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import gc
+import os
 import weakref
 
 import httpx
@@ -112,6 +113,51 @@ async def test_what_nobody_takes_is_not_read(peer, streaming, has_begun):
     has_begun = None
     assert await response.stream.pour(count) is True
     assert read == 1600 * 65_536
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_flood_leaves_all_others_their_turns(loop):
+    """uvloop reads a socket that stays full 32 times in a turn, and a turn would take seconds."""
+    taken = [0]  # bytes in each turn
+
+    def note_turn():
+        taken.append(0)
+        asyncio.get_running_loop().call_soon(note_turn)
+
+    async def drink():
+        flooding = asyncio.get_running_loop().create_future()
+        left = asyncio.Event()
+
+        async def floods(reader, writer):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n")
+            flooding.set_result(writer.get_extra_info("socket").fileno())
+            await left.wait()
+            writer.transport.abort()
+
+        listener = await asyncio.start_server(floods, "127.0.0.1", 0)
+        port = listener.sockets[0].getsockname()[1]
+        async with StreamingTransport(connect_timeout=HANG_S) as transport:
+            response = await ask(transport, f"http://127.0.0.1:{port}")
+
+            def take(piece):
+                taken[-1] += len(piece)
+                with contextlib.suppress(BlockingIOError):
+                    while os.write(flooding.result(), b"x" * 65_536):
+                        pass
+                return sum(taken) < 50_000_000
+
+            take(b"")
+            note_turn()
+            await response.stream.pour(take)
+            await response.stream.aclose()
+            left.set()
+            listener.close()
+
+    factory = pytest.importorskip("uvloop").new_event_loop if loop == "uvloop" else None
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(drink())
+    assert max(taken) <= 262_144, "more than one read in a turn"
 
 
 async def test_what_the_taker_raises_comes_out_where_it_waits(peer, streaming):
