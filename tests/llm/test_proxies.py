@@ -14,8 +14,7 @@ import pytest
 from generation.conf import parse
 from generation.errors import LLMMisconfigured
 from generation.llm.client import LLMClient
-from generation.llm.transport import proxies
-from generation.llm.transport.streaming import StreamingTransport
+from generation.llm.transport import Transport, proxies
 from tests.support.dialects import AnthropicDialect
 from tests.support.provider import Provider
 from tests.support.transport import OK, post
@@ -45,9 +44,9 @@ async def proxy(monkeypatch):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.7", "app.localhost"])
-async def test_this_machine_is_never_asked_through_a_proxy(peer, proxy, host, make_transport):
+async def test_this_machine_is_never_asked_through_a_proxy(peer, proxy, host):
     url = peer.url.replace("127.0.0.1", host)
-    async with make_transport(connect_timeout=HANG_S) as transport:
+    async with Transport(connect_timeout=HANG_S) as transport:
         with contextlib.suppress(httpx.ConnectError):  # it listens at one of these addresses
             response, _ = await post(transport, url)
             assert response.status_code == 200
@@ -55,9 +54,9 @@ async def test_this_machine_is_never_asked_through_a_proxy(peer, proxy, host, ma
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-async def test_a_proxy_that_refuses_is_named_without_its_password(proxy, scheme, make_transport):
+async def test_a_proxy_that_refuses_is_named_without_its_password(proxy, scheme):
     address, asked = proxy
-    async with make_transport(connect_timeout=HANG_S) as transport:
+    async with Transport(connect_timeout=HANG_S) as transport:
         with pytest.raises(httpx.ProxyError, match=rf"the proxy at http://{address} demands") as no:
             await post(transport, f"{scheme}://provider.invalid/v1")
     assert len(asked) == 1
@@ -75,17 +74,15 @@ async def test_a_proxy_that_refuses_is_the_operators_to_fix(proxy, prompt, caplo
     assert "canary" not in caplog.text
 
 
-async def test_a_proxy_that_is_away_is_named(monkeypatch, make_transport):
+async def test_a_proxy_that_is_away_is_named(monkeypatch):
     for name in ("HTTPS_PROXY", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    async with make_transport(connect_timeout=HANG_S) as transport:
+    async with Transport(connect_timeout=HANG_S) as transport:
         with pytest.raises(httpx.ConnectError, match=r"the proxy at http://127\.0\.0\.1:1 made no"):
             await post(transport, "https://provider.invalid/v1")
 
 
-async def test_https_goes_through_the_proxy_that_the_environment_names(
-    peer, monkeypatch, make_transport
-):
+async def test_https_goes_through_the_proxy_that_the_environment_names(peer, monkeypatch):
     asked = []
 
     async def refuses(reader, writer):
@@ -100,7 +97,7 @@ async def test_https_goes_through_the_proxy_that_the_environment_names(
     monkeypatch.setenv("https_proxy", address)
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
-    async with make_transport(connect_timeout=HANG_S) as transport:
+    async with Transport(connect_timeout=HANG_S) as transport:
         with pytest.raises(httpx.TransportError):
             await post(transport, "https://provider.invalid/v1")
     proxy.close()
@@ -154,10 +151,10 @@ async def forwarding(server, monkeypatch, scheme="http", **options):
 CREDENTIALS = base64.b64encode(b"someone:canary!")
 
 
-async def test_http_goes_through_a_proxy_that_takes_credentials(peer, monkeypatch, make_transport):
+async def test_http_goes_through_a_proxy_that_takes_credentials(peer, monkeypatch):
     async with (
         forwarding(peer, monkeypatch) as proxy,
-        make_transport(connect_timeout=HANG_S) as transport,
+        Transport(connect_timeout=HANG_S) as transport,
     ):
         for _ in range(2):
             response, body = await post(transport, "http://provider.invalid/v1?a=b")
@@ -169,7 +166,7 @@ async def test_http_goes_through_a_proxy_that_takes_credentials(peer, monkeypatc
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_https_goes_through_a_tunnel_to_the_server_that_was_named(
-    authority, monkeypatch, make_transport, scheme
+    authority, monkeypatch, scheme
 ):
     """The proxy may speak TLS itself. Its credentials are for it alone."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -178,7 +175,7 @@ async def test_https_goes_through_a_tunnel_to_the_server_that_was_named(
     async with (
         Provider(OK).serve(ssl=context) as server,
         forwarding(server, monkeypatch, scheme, **options) as proxy,
-        make_transport(connect_timeout=HANG_S) as transport,
+        Transport(connect_timeout=HANG_S) as transport,
     ):
         for _ in range(2):
             response, body = await post(transport, "https://provider.invalid/v1")
@@ -204,11 +201,11 @@ async def test_https_goes_through_a_tunnel_to_the_server_that_was_named(
     ],
 )
 async def test_hosts_that_the_environment_excepts_are_asked_directly(
-    peer, proxy, monkeypatch, make_transport, exceptions, is_excepted
+    peer, proxy, monkeypatch, exceptions, is_excepted
 ):
     monkeypatch.setenv("NO_PROXY", exceptions)
     monkeypatch.setenv("no_proxy", exceptions)
-    async with make_transport(connect_timeout=HANG_S) as transport:
+    async with Transport(connect_timeout=HANG_S) as transport:
         with pytest.raises(httpx.ConnectError if is_excepted else httpx.ProxyError):
             await post(transport, "http://provider.invalid/v1")
     assert bool(proxy[1]) is not is_excepted
@@ -225,7 +222,7 @@ def test_a_network_can_be_excepted(monkeypatch):
 @pytest.mark.parametrize("address", ["socks5://proxy.invalid:1080", "http://:80", "http://a:b"])
 async def test_a_proxy_that_no_request_can_go_through_is_an_error(monkeypatch, address):
     monkeypatch.setenv("http_proxy", address)
-    async with StreamingTransport(connect_timeout=HANG_S) as transport:
+    async with Transport(connect_timeout=HANG_S) as transport:
         with pytest.raises(
             httpx.ProxyError, match="what the environment names for http is no HTTP proxy"
         ):
@@ -269,7 +266,7 @@ async def test_a_tunnel_that_is_not_opened_is_a_connect_error(proxied, answer, r
         writer.close()
 
     address = await proxied(behaves)
-    async with StreamingTransport(connect_timeout=HANG_S) as transport:
+    async with Transport(connect_timeout=HANG_S) as transport:
         with pytest.raises(
             httpx.ConnectError, match=f"the proxy at {address} made no connection: {reason}"
         ):
@@ -285,7 +282,7 @@ async def test_a_proxy_may_explain_in_a_body_that_it_demands_credentials(proxied
         writer.close()
 
     address = await proxied(behaves)
-    async with StreamingTransport(connect_timeout=HANG_S) as transport:
+    async with Transport(connect_timeout=HANG_S) as transport:
         with pytest.raises(httpx.ProxyError, match=f"the proxy at {address} demands credentials"):
             await post(transport, "https://provider.invalid/v1")
 
@@ -304,7 +301,7 @@ async def test_a_call_that_is_cancelled_before_its_tunnel_is_open_leaves_nothing
     logged = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: logged.append(context))
     for turns in range(20):
-        async with StreamingTransport(connect_timeout=HANG_S) as transport:
+        async with Transport(connect_timeout=HANG_S) as transport:
             call = asyncio.create_task(post(transport, "https://provider.invalid/v1"))
             for _ in range(turns):
                 await asyncio.sleep(0)

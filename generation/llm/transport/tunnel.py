@@ -36,7 +36,7 @@ class Tunnel(asyncio.Protocol):
         status = int(found[1]) if found else 0
         if status == proxies.AUTHENTICATION_REQUIRED:
             raise proxies.refusal(proxy)
-        is_open = status // 100 == 2  # noqa: PLR2004  # success
+        is_open = status // 100 == 2  # success
         if not status or (is_open and rest):
             raise ConnectionError("its answer can't be read")
         if not is_open:
