@@ -1,4 +1,4 @@
-"""CPU per LLM call of the client, beside the bare transport and the library under it.
+"""CPU per LLM call of the client, beside the bare transport and other clients.
 
     python benchmarks/llm_client.py [--in-flight 500] [--calls 20000] [--latency 0.1]
 
@@ -115,12 +115,13 @@ async def client(url, run):
 
 
 CONTENDERS = {
-    "pyqwest alone": bare_pyqwest,
     "bare transport (httpx types)": bare_transport,
     "LLMClient.complete": client,
 }
 if importlib.util.find_spec("httpx_aiohttp"):
     CONTENDERS["httpx-aiohttp transport"] = httpx_aiohttp_transport
+if importlib.util.find_spec("pyqwest"):
+    CONTENDERS["pyqwest alone"] = bare_pyqwest
 
 
 def prepare_process(core):

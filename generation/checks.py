@@ -17,7 +17,7 @@ from generation import conf, user_keys
 from generation.conf.dotted_paths import load_class
 from generation.database import dsn
 from generation.llm.providers import registry as providers
-from generation.llm.transport.whole import has_certificates
+from generation.llm.transport import trust
 from generation.privacy import redactors
 from generation.runtime import server
 from generation.runtime.connections import budget as connection_budget
@@ -89,7 +89,7 @@ def check_certificates(**_kwargs: Any) -> list[CheckMessage]:
         for name in providers.named_providers(hot_path)
         if urls.get(name, "").startswith("https:")
     ]
-    if not needed or has_certificates():
+    if not needed or trust.has_authorities():
         return []
     return [
         Error(

@@ -9,9 +9,8 @@ import os
 
 import httpx
 import orjson
-import pyqwest
 
-from generation.llm.transport.streaming import StreamingTransport
+from generation.llm.transport import Transport
 
 URL = os.environ["ANTHROPIC_BASE_URL"] + "/v1/messages"
 HEADERS = {
@@ -23,8 +22,7 @@ PROMPT = "Tell a curious beginner something worth knowing about connection pools
 
 
 class Floor:
-    pool: pyqwest.HTTPTransport
-    streams: StreamingTransport
+    transport: Transport
 
     async def __call__(self, scope, receive, send):
         if scope["type"] == "lifespan":
@@ -44,14 +42,15 @@ class Floor:
             await self.answer(content, send)
 
     async def ask(self, content):
-        return await self.pool.execute(
-            pyqwest.Request("POST", URL, pyqwest.Headers(HEADERS), orjson.dumps(content))
+        request = httpx.Request(
+            "POST", URL, headers=HEADERS, stream=httpx.ByteStream(orjson.dumps(content))
         )
+        return await self.transport.handle_async_request(request)
 
     async def answer(self, content, send):
         response = await self.ask(content)
         reply = bytearray()
-        async for chunk in response.content:
+        async for chunk in response.stream:
             reply += chunk
         data = orjson.loads(bytes(reply))
         usage = data["usage"]
@@ -62,12 +61,13 @@ class Floor:
             }
         )
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer))]
-        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await send(
+            {"type": "http.response.start", "status": response.status_code, "headers": headers}
+        )
         await send({"type": "http.response.body", "body": answer})
 
     async def relay(self, content, send):
-        request = httpx.Request("POST", URL, headers=HEADERS, content=orjson.dumps(content))
-        response = await self.streams.handle_async_request(request)
+        response = await self.ask(content)
         headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
         await send(
             {"type": "http.response.start", "status": response.status_code, "headers": headers}
@@ -78,17 +78,10 @@ class Floor:
 
     async def live(self, receive, send):
         await receive()
-        self.pool = pyqwest.HTTPTransport(
-            http_version=pyqwest.HTTPVersion.HTTP1,
-            pool_max_idle_per_host=10_000,
-            follow_redirects=False,
-            enable_otel=False,
-        )
-        self.streams = StreamingTransport(connect_timeout=5)
+        self.transport = Transport(connect_timeout=5)
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        await self.pool.aclose()
-        await self.streams.aclose()
+        await self.transport.aclose()
         await send({"type": "lifespan.shutdown.complete"})
 
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count, cycle
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import httpx
 import orjson
-import pyqwest
 
-from generation.llm.transport.whole import close
+from generation.llm.transport import Transport
+from generation.llm.transport.body import body_of
 from generation.loadtest.streams import CONTENT_TYPE, NO_STREAMS, TORN, Deltas, Reading
 from generation.telemetry.snapshot import PoolPage
 
@@ -33,6 +34,7 @@ POOL_LIMIT_S = 10.0
 # Starting all callers at once would overflow the service's listen queue, and measure that.
 CALLERS_PER_SLICE = 100
 SLICE_S = 0.02
+NO_ANSWER = (httpx.TransportError, httpx.InvalidURL, TimeoutError)
 PROBES = 10  # while the LLM fails them: a simulated provider may be set to fail often
 
 
@@ -47,7 +49,7 @@ class Plan:
     requests: int | None  # this many in all
     duration: float | None  # seconds in which requests may begin
     timeout: float  # seconds for one answer
-    ca_certificates: bytes | None = None  # PEM
+    authorities: str | None = None  # that a server may be trusted by, beside the system's, as PEM
     is_streamed: bool = False  # the body asks for a stream
 
 
@@ -98,7 +100,7 @@ class LLMFails(Refused):
 class LoadTest:
     """One run against one service. `open()` it, `probe()` it, then `run()` it."""
 
-    def __init__(self, plan: Plan, transport: pyqwest.HTTPTransport) -> None:
+    def __init__(self, plan: Plan, transport: Transport) -> None:
         self.result = Result()
         self.in_flight = 0
         self._plan = plan
@@ -106,11 +108,13 @@ class LoadTest:
         api = f"{plan.service.url}/api/v1"
         self._pool_url = f"{api}/pool"
         self._generate_urls = cycle([_generate_url(plan, user) for user in plan.users])
-        self._headers = pyqwest.Headers(
-            [("content-type", "application/json"), ("user-agent", "staccato-loadtest")]
+        self._headers = httpx.Headers(
+            [
+                ("content-type", "application/json"),
+                ("user-agent", "staccato-loadtest"),
+                *plan.service.headers,
+            ]
         )
-        for name, value in plan.service.headers:
-            self._headers.add(name, value)
         self._numbers = count()
         self._began = 0.0
         self._deltas = Deltas()
@@ -118,21 +122,9 @@ class LoadTest:
     @classmethod
     @asynccontextmanager
     async def open(cls, plan: Plan) -> AsyncIterator[LoadTest]:
-        # Not the service's own HTTP client: httpx in between would slow the callers down.
-        transport = pyqwest.HTTPTransport(
-            tls_include_system_certs=True,
-            tls_ca_cert=plan.ca_certificates,
-            http_version=pyqwest.HTTPVersion.HTTP1,  # a connection for each caller
-            connect_timeout=CONNECT_LIMIT_S,
-            pool_max_idle_per_host=plan.concurrency + 1,
-            follow_redirects=False,
-            enable_gzip=False,
-            enable_brotli=False,
-            enable_zstd=False,
-            enable_otel=False,
-        )
-        async with AsyncExitStack() as stack:
-            stack.push_async_callback(close, transport)
+        async with Transport(
+            connect_timeout=CONNECT_LIMIT_S, authorities=plan.authorities
+        ) as transport:
             yield cls(plan, transport)
 
     async def probe(self) -> dict[str, Any]:
@@ -155,7 +147,7 @@ class LoadTest:
             async with asyncio.timeout(self._plan.timeout):
                 reading = Reading(Deltas(), 0.0)
                 status, body = await self._send("POST", url, self._plan.body, reading)
-        except (OSError, TimeoutError, ValueError) as error:
+        except NO_ANSWER as error:
             raise Refused(f"{url} gives no answer: {error or type(error).__name__}") from None
         answer = _read_object(body)
         if status != OK or reading.end == "error":
@@ -223,7 +215,7 @@ class LoadTest:
                 )
         except TimeoutError:
             return f"no {'end' if reading.first else 'answer'} within {plan.timeout:g} s"
-        except (OSError, ValueError) as error:
+        except NO_ANSWER as error:
             return TORN if reading.first else f"connection: {type(error).__name__}"
         if status != OK:
             return f"{status} {_kind(_read_object(body))}".strip()
@@ -234,24 +226,28 @@ class LoadTest:
     async def _send(
         self, method: str, url: str, content: bytes | None, reading: Reading | None = None
     ) -> tuple[int, bytes]:
-        """Returns status and body; raises `OSError`, `TimeoutError` or `ValueError`.
+        """Returns status and body; raises one of `NO_ANSWER`.
 
         A stream goes into `reading`, and the body is then what its last event says.
         """
-        request = pyqwest.Request(method, url, self._headers, content)
+        request = httpx.Request(
+            method, url, headers=self._headers, stream=httpx.ByteStream(content or b"")
+        )
+        response = await self._transport.handle_async_request(request)
+        stream = body_of(response)
         body = bytearray()
         try:
-            response = await self._transport.execute(request)
-            is_stream = response.headers.get("content-type", "").startswith(CONTENT_TYPE)
-            if reading is not None and is_stream:
-                async for chunk in response.content:
-                    reading.feed(bytes(chunk), self._now())
-                return response.status, reading.data
-            async for chunk in response.content:
+            if reading is not None and response.headers.get("content-type", "").startswith(
+                CONTENT_TYPE
+            ):
+                async for chunk in stream:
+                    reading.feed(chunk, self._now())
+                return response.status_code, reading.data
+            async for chunk in stream:
                 body += chunk
-        except (pyqwest.ReadError, pyqwest.WriteError, pyqwest.RemoteProtocolError) as error:
-            raise ConnectionError(str(error)) from error
-        return response.status, bytes(body)
+        finally:
+            await stream.aclose()
+        return response.status_code, bytes(body)
 
     async def _sample(self, show: Callable[[Sample], None]) -> None:
         before = 0.0
@@ -268,7 +264,7 @@ class LoadTest:
         try:
             async with asyncio.timeout(POOL_LIMIT_S):
                 status, body = await self._send("GET", self._pool_url, None)
-        except (OSError, TimeoutError, ValueError):
+        except NO_ANSWER:
             return None  # the next look may succeed
         with suppress(ValueError):
             if status == OK:

@@ -219,7 +219,7 @@ async def backends(sql) -> set[int]:
 
 ALONE = """
 import sys
-for name in ("sqlalchemy", "asyncpg", "psycopg", "httpx", "pyqwest", "httptools", "ninja", "orjson",
+for name in ("sqlalchemy", "asyncpg", "psycopg", "httpx", "httptools", "ninja", "orjson",
              "prometheus_client", "pydantic"):
     sys.modules[name] = None  # importing it fails
 from django.conf import settings

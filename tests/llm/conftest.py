@@ -9,8 +9,7 @@ import trustme
 
 from generation.conf import parse
 from generation.llm.client import LLMClient
-from generation.llm.transport.streaming import StreamingTransport
-from generation.llm.transport.whole import WholeTransport
+from generation.llm.transport import Transport
 from generation.records import Prompt
 from tests.support.dialects import DIALECTS
 from tests.support.provider import Provider, says
@@ -67,15 +66,9 @@ async def peer():
         yield running
 
 
-@pytest.fixture(params=[WholeTransport, StreamingTransport], ids=["whole", "streaming"])
-def make_transport(request):
-    """Of transport: both hold the same laws."""
-    return request.param
-
-
 @pytest.fixture
-async def transport(make_transport):
-    async with make_transport(connect_timeout=HANG_S) as transport:
+async def transport():
+    async with Transport(connect_timeout=HANG_S) as transport:
         yield transport
 
 

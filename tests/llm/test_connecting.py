@@ -11,16 +11,10 @@ import socket
 import httpx
 import pytest
 
+from generation.llm.transport import Transport
 from generation.llm.transport.addresses import Addresses
-from generation.llm.transport.streaming import StreamingTransport
 from tests.support.transport import post
 from tests.support.waiting import HANG_S
-
-
-@pytest.fixture
-async def streaming():
-    async with StreamingTransport(connect_timeout=HANG_S) as transport:
-        yield transport
 
 
 @pytest.fixture
@@ -75,7 +69,7 @@ async def test_a_host_that_was_not_found_is_asked_for_again(lookups):
     assert len(lookups.asked) == 2
 
 
-async def test_an_address_that_does_not_answer_holds_up_nobody(peer, streaming, lookups):
+async def test_an_address_that_does_not_answer_holds_up_nobody(peer, transport, lookups):
     port = httpx.URL(peer.url).port
     lookups.answer.set_result(addresses_of(f"http://127.0.0.2:{port}", peer.url))
     with contextlib.ExitStack() as sockets:
@@ -87,23 +81,23 @@ async def test_an_address_that_does_not_answer_holds_up_nobody(peer, streaming, 
             waiting.setblocking(False)
             waiting.connect_ex(("127.0.0.2", port))
         async with asyncio.timeout(HANG_S):
-            response, _ = await post(streaming, f"http://provider.invalid:{port}")
+            response, _ = await post(transport, f"http://provider.invalid:{port}")
     assert response.status_code == 200
 
 
-async def test_no_file_descriptor_is_a_connect_error(peer, streaming, monkeypatch):
+async def test_no_file_descriptor_is_a_connect_error(peer, transport, monkeypatch):
     def refuse(**_options):
         raise OSError(errno.EMFILE, "Too many open files")
 
     with monkeypatch.context() as patch:
         patch.setattr(socket, "socket", refuse)
         with pytest.raises(httpx.ConnectError, match="Too many open files"):
-            await post(streaming, peer.url)
-    response, _ = await post(streaming, peer.url)
+            await post(transport, peer.url)
+    response, _ = await post(transport, peer.url)
     assert response.status_code == 200
 
 
-async def test_a_call_cancelled_while_it_connects_closes_its_socket(streaming):
+async def test_a_call_cancelled_while_it_connects_closes_its_socket(transport):
     met, left = asyncio.Event(), asyncio.Event()
 
     async def never_shakes_hands(reader, writer):
@@ -115,7 +109,7 @@ async def test_a_call_cancelled_while_it_connects_closes_its_socket(streaming):
 
     listener = await asyncio.start_server(never_shakes_hands, "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
-    call = asyncio.create_task(post(streaming, f"https://127.0.0.1:{port}"))
+    call = asyncio.create_task(post(transport, f"https://127.0.0.1:{port}"))
     async with asyncio.timeout(HANG_S):
         await met.wait()
         call.cancel()
@@ -128,7 +122,7 @@ async def test_a_call_cancelled_while_it_connects_closes_its_socket(streaming):
 async def test_a_call_that_is_cancelled_at_any_moment_leaves_no_connection(peer):
     """Also in the turn of the loop in which its connection is opened, or its reply ends."""
     for turns in itertools.count():
-        async with StreamingTransport(connect_timeout=HANG_S) as transport:
+        async with Transport(connect_timeout=HANG_S) as transport:
             call = asyncio.create_task(post(transport, peer.url))
             for _ in range(turns):
                 await asyncio.sleep(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import gc
 import ssl
 
 import httpx
@@ -13,12 +14,11 @@ import pytest
 from generation.conf import parse
 from generation.errors import LLMMisconfigured
 from generation.llm.client import LLMClient
-from generation.llm.transport import proxies
-from generation.llm.transport.streaming import StreamingTransport
+from generation.llm.transport import Transport, proxies
 from tests.support.dialects import AnthropicDialect
 from tests.support.provider import Provider
 from tests.support.transport import OK, post
-from tests.support.waiting import HANG_S
+from tests.support.waiting import HANG_S, until
 
 
 @pytest.fixture
@@ -44,9 +44,9 @@ async def proxy(monkeypatch):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.0.0.7", "app.localhost"])
-async def test_this_machine_is_never_asked_through_a_proxy(peer, proxy, host, make_transport):
+async def test_this_machine_is_never_asked_through_a_proxy(peer, proxy, host):
     url = peer.url.replace("127.0.0.1", host)
-    async with make_transport(connect_timeout=HANG_S) as transport:
+    async with Transport(connect_timeout=HANG_S) as transport:
         with contextlib.suppress(httpx.ConnectError):  # it listens at one of these addresses
             response, _ = await post(transport, url)
             assert response.status_code == 200
@@ -54,9 +54,9 @@ async def test_this_machine_is_never_asked_through_a_proxy(peer, proxy, host, ma
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-async def test_a_proxy_that_refuses_is_named_without_its_password(proxy, scheme, make_transport):
+async def test_a_proxy_that_refuses_is_named_without_its_password(proxy, scheme):
     address, asked = proxy
-    async with make_transport(connect_timeout=HANG_S) as transport:
+    async with Transport(connect_timeout=HANG_S) as transport:
         with pytest.raises(httpx.ProxyError, match=rf"the proxy at http://{address} demands") as no:
             await post(transport, f"{scheme}://provider.invalid/v1")
     assert len(asked) == 1
@@ -74,17 +74,15 @@ async def test_a_proxy_that_refuses_is_the_operators_to_fix(proxy, prompt, caplo
     assert "canary" not in caplog.text
 
 
-async def test_a_proxy_that_is_away_is_named(monkeypatch, make_transport):
+async def test_a_proxy_that_is_away_is_named(monkeypatch):
     for name in ("HTTPS_PROXY", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    async with make_transport(connect_timeout=HANG_S) as transport:
+    async with Transport(connect_timeout=HANG_S) as transport:
         with pytest.raises(httpx.ConnectError, match=r"the proxy at http://127\.0\.0\.1:1 made no"):
             await post(transport, "https://provider.invalid/v1")
 
 
-async def test_https_goes_through_the_proxy_that_the_environment_names(
-    peer, monkeypatch, make_transport
-):
+async def test_https_goes_through_the_proxy_that_the_environment_names(peer, monkeypatch):
     asked = []
 
     async def refuses(reader, writer):
@@ -99,7 +97,7 @@ async def test_https_goes_through_the_proxy_that_the_environment_names(
     monkeypatch.setenv("https_proxy", address)
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
-    async with make_transport(connect_timeout=HANG_S) as transport:
+    async with Transport(connect_timeout=HANG_S) as transport:
         with pytest.raises(httpx.TransportError):
             await post(transport, "https://provider.invalid/v1")
     proxy.close()
@@ -153,10 +151,10 @@ async def forwarding(server, monkeypatch, scheme="http", **options):
 CREDENTIALS = base64.b64encode(b"someone:canary!")
 
 
-async def test_http_goes_through_a_proxy_that_takes_credentials(peer, monkeypatch, make_transport):
+async def test_http_goes_through_a_proxy_that_takes_credentials(peer, monkeypatch):
     async with (
         forwarding(peer, monkeypatch) as proxy,
-        make_transport(connect_timeout=HANG_S) as transport,
+        Transport(connect_timeout=HANG_S) as transport,
     ):
         for _ in range(2):
             response, body = await post(transport, "http://provider.invalid/v1?a=b")
@@ -168,7 +166,7 @@ async def test_http_goes_through_a_proxy_that_takes_credentials(peer, monkeypatc
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_https_goes_through_a_tunnel_to_the_server_that_was_named(
-    authority, monkeypatch, make_transport, scheme
+    authority, monkeypatch, scheme
 ):
     """The proxy may speak TLS itself. Its credentials are for it alone."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -177,7 +175,7 @@ async def test_https_goes_through_a_tunnel_to_the_server_that_was_named(
     async with (
         Provider(OK).serve(ssl=context) as server,
         forwarding(server, monkeypatch, scheme, **options) as proxy,
-        make_transport(connect_timeout=HANG_S) as transport,
+        Transport(connect_timeout=HANG_S) as transport,
     ):
         for _ in range(2):
             response, body = await post(transport, "https://provider.invalid/v1")
@@ -203,11 +201,11 @@ async def test_https_goes_through_a_tunnel_to_the_server_that_was_named(
     ],
 )
 async def test_hosts_that_the_environment_excepts_are_asked_directly(
-    peer, proxy, monkeypatch, make_transport, exceptions, is_excepted
+    peer, proxy, monkeypatch, exceptions, is_excepted
 ):
     monkeypatch.setenv("NO_PROXY", exceptions)
     monkeypatch.setenv("no_proxy", exceptions)
-    async with make_transport(connect_timeout=HANG_S) as transport:
+    async with Transport(connect_timeout=HANG_S) as transport:
         with pytest.raises(httpx.ConnectError if is_excepted else httpx.ProxyError):
             await post(transport, "http://provider.invalid/v1")
     assert bool(proxy[1]) is not is_excepted
@@ -224,28 +222,92 @@ def test_a_network_can_be_excepted(monkeypatch):
 @pytest.mark.parametrize("address", ["socks5://proxy.invalid:1080", "http://:80", "http://a:b"])
 async def test_a_proxy_that_no_request_can_go_through_is_an_error(monkeypatch, address):
     monkeypatch.setenv("http_proxy", address)
-    async with StreamingTransport(connect_timeout=HANG_S) as transport:
+    async with Transport(connect_timeout=HANG_S) as transport:
         with pytest.raises(
             httpx.ProxyError, match="what the environment names for http is no HTTP proxy"
         ):
             await post(transport, "http://provider.invalid/v1")
 
 
+@pytest.fixture
+async def proxied(monkeypatch):
+    """`await proxied(behaves)`: a proxy that is asked for https, and its address."""
+    listeners = []
+
+    async def listen(behaves):
+        listener = await asyncio.start_server(behaves, "127.0.0.1", 0)
+        listeners.append(listener)
+        address = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+        monkeypatch.setenv("https_proxy", address)
+        return address
+
+    yield listen
+    for listener in listeners:
+        listener.close()
+
+
 @pytest.mark.parametrize(
-    "answer",
-    [b"", b"HTTP/1.1 502 No\r\n\r\n", b"SSH-2.0\r\n\r\n", b"HTTP/1.1 200 Go on\r\n\r\nand more"],
-    ids=["nothing", "502", "no HTTP", "more than a head"],
+    ("answer", "reason"),
+    [
+        (b"", "it closed the connection"),
+        (b"HTTP/1.1 200 Go on\r\n", "it closed the connection"),
+        (b"HTTP/1.1 502 No\r\n\r\n", "it answers 502"),
+        (b"HTTP/1.1 403 No\r\ncontent-length: 4\r\n\r\nbody", "it answers 403"),
+        (b"SSH-2.0\r\n\r\n", "its answer can't be read"),
+        (b"HTTP/1.1 200 Go on\r\n\r\nand more", "its answer can't be read"),
+        (b"HTTP/1.1 200 Go on\r\nx: " + b"y" * 65_536, "its answer is too long"),
+    ],
+    ids=["nothing", "half", "502", "a body", "no HTTP", "more than a head", "an endless head"],
 )
-async def test_a_tunnel_that_is_not_opened_is_a_connect_error(monkeypatch, answer):
+async def test_a_tunnel_that_is_not_opened_is_a_connect_error(proxied, answer, reason):
     async def behaves(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
         writer.write(answer)
         writer.close()
 
-    listener = await asyncio.start_server(behaves, "127.0.0.1", 0)
-    address = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
-    monkeypatch.setenv("https_proxy", address)
-    async with StreamingTransport(connect_timeout=HANG_S) as transport:
-        with pytest.raises(httpx.ConnectError, match=f"the proxy at {address} made no connection"):
+    address = await proxied(behaves)
+    async with Transport(connect_timeout=HANG_S) as transport:
+        with pytest.raises(
+            httpx.ConnectError, match=f"the proxy at {address} made no connection: {reason}"
+        ):
             await post(transport, "https://provider.invalid/v1")
-    listener.close()
+
+
+async def test_a_proxy_may_explain_in_a_body_that_it_demands_credentials(proxied):
+    """As Squid does, and in the same segment."""
+
+    async def behaves(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 407 No\r\ncontent-length: 4\r\n\r\nbody")
+        writer.close()
+
+    address = await proxied(behaves)
+    async with Transport(connect_timeout=HANG_S) as transport:
+        with pytest.raises(httpx.ProxyError, match=f"the proxy at {address} demands credentials"):
+            await post(transport, "https://provider.invalid/v1")
+
+
+async def test_a_call_that_is_cancelled_before_its_tunnel_is_open_leaves_nothing(proxied):
+    """Neither a connection, nor a failure that nobody has retrieved, which asyncio would log."""
+    connected = set()
+
+    async def behaves(reader, writer):
+        connected.add(writer)
+        await reader.read()
+        connected.discard(writer)
+        writer.close()
+
+    await proxied(behaves)
+    logged = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: logged.append(context))
+    for turns in range(20):
+        async with Transport(connect_timeout=HANG_S) as transport:
+            call = asyncio.create_task(post(transport, "https://provider.invalid/v1"))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            call.cancel()
+            await asyncio.wait([call])
+            assert call.cancelled()
+    await until(lambda: not connected, lambda: f"{connected}")
+    gc.collect()
+    assert not logged

@@ -7,6 +7,7 @@ import asyncio
 import httpx
 import pytest
 
+from generation.llm.transport import Transport
 from generation.telemetry import metrics
 from tests.support.provider import resets, says, sends, waits_for
 from tests.support.transport import OK, post, serving
@@ -30,8 +31,8 @@ async def test_a_stale_connection_is_replaced_by_a_fresh_one(peer, transport, be
     assert len(peer.requests[2].body) == size
 
 
-async def test_a_stale_connection_is_replaced_under_tls_as_well(authority, make_transport):
-    async with serving(authority) as server, make_transport(connect_timeout=HANG_S) as transport:
+async def test_a_stale_connection_is_replaced_under_tls_as_well(authority):
+    async with serving(authority) as server, Transport(connect_timeout=HANG_S) as transport:
         for behaviour in (resets, sends(b"")):
             await post(transport, server.url)
             server.script = [behaviour]

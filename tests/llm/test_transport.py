@@ -13,6 +13,7 @@ import httpx
 import pytest
 import trustme
 
+from generation.llm.transport import Transport
 from tests.support.provider import (
     Provider,
     hangs,
@@ -43,8 +44,8 @@ async def test_a_connection_is_used_again(peer, transport):
     assert peer.accepted == 1, "keep-alive is off: each call pays for a handshake"
 
 
-async def test_closing_the_transport_closes_its_idle_connections(peer, make_transport):
-    async with make_transport(connect_timeout=HANG_S) as transport:
+async def test_closing_the_transport_closes_its_idle_connections(peer):
+    async with Transport(connect_timeout=HANG_S) as transport:
         await post(transport, peer.url)
         assert peer.connected == 1
     await peer.until(lambda: peer.connected == 0, "closing of the idle connection")
@@ -248,14 +249,14 @@ async def test_an_unknown_host_is_a_connect_error(transport):
         await post(transport, "http://no-such-host.invalid")
 
 
-async def test_connecting_has_its_own_bound(peer, make_transport):
+async def test_connecting_has_its_own_bound(peer):
     async def never_shakes_hands(reader, writer):
         await reader.read()
         writer.close()
 
     listener = await asyncio.start_server(never_shakes_hands, "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
-    async with make_transport(connect_timeout=0.3) as transport:
+    async with Transport(connect_timeout=0.3) as transport:
         began = time.monotonic()
         with pytest.raises(httpx.ConnectTimeout):
             await post(transport, f"https://127.0.0.1:{port}")
@@ -263,14 +264,14 @@ async def test_connecting_has_its_own_bound(peer, make_transport):
     listener.close()
 
 
-async def test_a_certificate_of_a_trusted_authority_is_accepted(authority, make_transport):
-    async with serving(authority) as server, make_transport(connect_timeout=HANG_S) as transport:
+async def test_a_certificate_of_a_trusted_authority_is_accepted(authority):
+    async with serving(authority) as server, Transport(connect_timeout=HANG_S) as transport:
         response, _ = await post(transport, server.url)
     assert response.status_code == 200
 
 
-async def test_a_strangers_certificate_is_refused(authority, make_transport):
-    async with serving(trustme.CA()) as server, make_transport(connect_timeout=HANG_S) as transport:
+async def test_a_strangers_certificate_is_refused(authority):
+    async with serving(trustme.CA()) as server, Transport(connect_timeout=HANG_S) as transport:
         with pytest.raises(httpx.ConnectError):
             await post(transport, server.url)
         assert server.requests == [], "the key was sent to a stranger"
@@ -278,12 +279,12 @@ async def test_a_strangers_certificate_is_refused(authority, make_transport):
 
 @pytest.mark.parametrize("bundle", ["missing.pem", "garbage.pem", "empty.pem"])
 async def test_without_certificates_http_works_and_https_trusts_nobody(
-    peer, tmp_path, monkeypatch, bundle, authority, make_transport
+    peer, tmp_path, monkeypatch, bundle, authority
 ):
     (tmp_path / "garbage.pem").write_text("garbage")
     (tmp_path / "empty.pem").write_text("")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / bundle))
-    async with serving(authority) as secure, make_transport(connect_timeout=HANG_S) as transport:
+    async with serving(authority) as secure, Transport(connect_timeout=HANG_S) as transport:
         response, _ = await post(transport, peer.url)
         assert response.status_code == 200
         with pytest.raises(httpx.ConnectError):

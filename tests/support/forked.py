@@ -56,7 +56,6 @@ LIBRARIES = [
     "psycopg_pool",
     "pydantic",
     "pydantic.networks",
-    "pyqwest",
     "servestatic.middleware",
     "sqlalchemy.dialects.postgresql.asyncpg",
     "sqlalchemy.ext.asyncio",

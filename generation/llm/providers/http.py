@@ -25,7 +25,6 @@ from generation.llm.providers.parsing import (
 )
 from generation.llm.providers.stream_reader import ErrorEvent
 from generation.llm.providers.transport_errors import broken_reply, to_llm_error
-from generation.llm.transport import STREAMED
 from generation.llm.transport.body import Body, body_of
 from generation.records import Finding
 
@@ -122,7 +121,7 @@ class HttpProvider(Dialect):
         self, prompt: Prompt, model: str, idempotency_key: str, attempt: StreamedAttempt
     ) -> Answer:
         content = self.encode(prompt, model, is_streamed=True)
-        response = await self._send(prompt, content, idempotency_key, is_streamed=True)
+        response = await self._send(prompt, content, idempotency_key)
         stream = body_of(response)
         try:
             start = await self._read_start(response, stream)
@@ -144,8 +143,6 @@ class HttpProvider(Dialect):
         body: dict[str, Any],
         idempotency_key: str,
         url: httpx.URL | None = None,
-        *,
-        is_streamed: bool = False,
     ) -> httpx.Response:
         """Returns the response, whose body is not read yet."""
         try:
@@ -160,7 +157,6 @@ class HttpProvider(Dialect):
             url or self._url,
             headers=self._headers,
             stream=httpx.ByteStream(content),
-            extensions={STREAMED: is_streamed},
         )
         if self.idempotency_header:
             request.headers[self.idempotency_header] = idempotency_key

@@ -67,6 +67,8 @@ class Decoder:
             if block[start : start + 6] == b"data: " and block.find(b"\n", start) < 0:
                 self._is_first_line = False
                 events.append((name, block[start + 6 :]))
+            elif block[:1] == b":" and b"\n" not in block:  # a comment, of which as many
+                self._is_first_line = False
             else:
                 self._read_lines(block + b"\n\n", events)
         if rest:

@@ -13,13 +13,6 @@ if TYPE_CHECKING:
     from generation.errors import LLMError
 
 
-def _root_cause(error: BaseException) -> str:
-    """The operating system's message, at the end of a chain of causes."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return str(error) or type(error).__name__
-
-
 def to_llm_error(error: Exception, name: str) -> LLMError:
     """What the transport's exception means. Its text may contain addresses, so don't quote it."""
     if isinstance(error, httpx.ConnectTimeout):
@@ -34,7 +27,7 @@ def to_llm_error(error: Exception, name: str) -> LLMError:
         return policy.to_error(
             Finding.PROXY, f"the proxy refuses the connection to {name}", said=str(error)
         )
-    said = _root_cause(error)
+    said = str(error) or type(error).__name__
     if isinstance(error, httpx.ConnectError):
         return policy.to_error(Finding.UNREACHABLE, f"no connection to {name}", said=said)
     return policy.to_error(

@@ -10,10 +10,6 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from urllib.request import getproxies_environment
 
 import httpx
-import pyqwest
-
-# The only way to tell pyqwest to ignore the environment: a proxy that no host goes through.
-NONE = pyqwest.Proxy("http://127.0.0.1:9", no_proxy="*,0.0.0.0/0,::/0")  # * matches names
 
 AUTHENTICATION_REQUIRED = 407
 _PORTS = {"http": 80, "https": 443}

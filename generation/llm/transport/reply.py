@@ -20,6 +20,7 @@ _MAX_HEADERS = 100
 # In a row, of which nothing is the body's: heads, sizes of chunks and their extensions, trailers.
 _MAX_FRAMING_BYTES = 65_536
 _FIRST_FINAL_STATUS = 200  # those below announce another
+_TURN_BYTES = 65_536  # after which all others have their turn of the loop
 
 
 class Reply(Body):
@@ -86,7 +87,7 @@ class Reply(Body):
             fault = "the server changes the protocol"
         except httptools.HttpParserError as error:
             self._keeps_alive = False
-            fault = str(error)
+            fault = str(error.__context__ or error)  # ours is the context of its own
         if self._pieces:
             self._framing_bytes = 0
             if self._take is not None:
@@ -102,6 +103,9 @@ class Reply(Body):
         elif self._take is None and self.status:
             self._connection.pause_reading()  # type: ignore[union-attr]  # there is one
             self._wake(has_ended=False)
+        elif len(data) >= _TURN_BYTES:  # uvloop reads on, 32 times in a turn
+            self._connection.pause_reading()  # type: ignore[union-attr]  # there is one
+            asyncio.get_running_loop().call_soon(self._read_on)
 
     def end_of_file(self, *, is_certain: bool) -> None:
         """The other side sends no more; `is_certain` that nobody has cut it off on its way."""
@@ -172,6 +176,10 @@ class Reply(Body):
             if not has_room:
                 self._take = None
                 self._wake(has_ended=False)
+
+    def _read_on(self) -> None:
+        if self._take is not None and self._connection is not None:
+            self._connection.resume_reading()
 
     async def _wait(self) -> bool:
         """Returns whether the reply has ended."""

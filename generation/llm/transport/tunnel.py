@@ -9,6 +9,7 @@ from typing import cast
 from generation.llm.transport import proxies
 
 _MAX_HEAD_BYTES = 65_536
+_END = b"\r\n\r\n"
 _STATUS = re.compile(rb"HTTP/1\.[01] (\d\d\d)\b")
 
 
@@ -18,33 +19,38 @@ class Tunnel(asyncio.Protocol):
     transport: asyncio.Transport
 
     def __init__(self) -> None:
-        self._answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._head = bytearray()
+        self._head = bytearray()  # and what has come with its end
+        self._is_over = asyncio.Event()  # the head has ended, or never will
 
     async def open(self, host: str, port: int, proxy: proxies.Proxy) -> None:
         """Raises `OSError` if the proxy refuses; `httpx.ProxyError` if it demands credentials."""
         self.transport.write(proxy.connect_request(host, port))
-        answer = await self._answer
-        status = _STATUS.match(answer)
-        if status is None or not answer.endswith(b"\r\n\r\n"):
-            raise ConnectionError("its answer can't be read")
-        if int(status[1]) == proxies.AUTHENTICATION_REQUIRED:
+        await self._is_over.wait()
+        head, end, rest = self._head.partition(_END)
+        if not end:
+            is_too_long = len(head) > _MAX_HEAD_BYTES
+            raise ConnectionError(
+                "its answer is too long" if is_too_long else "it closed the connection"
+            )
+        found = _STATUS.match(head)
+        status = int(found[1]) if found else 0
+        if status == proxies.AUTHENTICATION_REQUIRED:
             raise proxies.refusal(proxy)
-        if not status[1].startswith(b"2"):
-            raise ConnectionError(f"it answers {status[1].decode()}")
+        is_open = status // 100 == 2  # success
+        if not status or (is_open and rest):
+            raise ConnectionError("its answer can't be read")
+        if not is_open:
+            raise ConnectionError(f"it answers {status}")
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        self._head += data
-        if self._answer.done():
+        if self._is_over.is_set():
             return
-        if b"\r\n\r\n" in self._head:
-            self._answer.set_result(bytes(self._head))
-        elif len(self._head) > _MAX_HEAD_BYTES:
-            self._answer.set_exception(ConnectionError("its answer is too long"))
+        self._head += data
+        if _END in self._head or len(self._head) > _MAX_HEAD_BYTES:
+            self._is_over.set()
 
     def connection_lost(self, error: Exception | None) -> None:
-        if not self._answer.done():
-            self._answer.set_exception(error or ConnectionError("it closed the connection"))
+        self._is_over.set()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from django.core.management.base import BaseCommand, CommandError
 
 from generation import user_keys
+from generation.llm.transport import trust
 from generation.loadtest import report, target, verdict
 from generation.loadtest.run import PROBES, LLMFails, LoadTest, Plan, Refused
 from generation.loadtest.target import Service
@@ -187,8 +188,9 @@ def _parse(options: dict[str, Any]) -> Plan:
     body = _parse_body(options["body"], is_streamed=options["stream"])
     _check_report(options["report"])
     try:
-        ca_certificates = Path(options["ca_file"]).read_bytes() if options["ca_file"] else None
-    except OSError as error:
+        authorities = Path(options["ca_file"]).read_text("ascii") if options["ca_file"] else None
+        trust.tls(authorities)
+    except (OSError, ValueError) as error:
         raise ValueError(f"--ca-file can't be read: {error}") from None
     return Plan(
         service=Service.parse(options["url"], options["api_key"], options["header"]),
@@ -198,7 +200,7 @@ def _parse(options: dict[str, Any]) -> Plan:
         requests=options["requests"],
         duration=options["duration"],
         timeout=options["timeout"],
-        ca_certificates=ca_certificates,
+        authorities=authorities,
         is_streamed=options["stream"],
     )
 

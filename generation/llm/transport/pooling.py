@@ -1,7 +1,8 @@
-"""The transport of streams: it reads in the loop's own thread, and pushes what it reads."""
+"""The transport: it keeps connections, and finds one for each call."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING
 
@@ -17,15 +18,25 @@ if TYPE_CHECKING:
     from generation.llm.transport.reply import Reply
 
 
-class StreamingTransport(httpx.AsyncBaseTransport):
+# To one server at once. Each handshake takes the loop half a millisecond, so those of thousands
+# would all outlast the limit of time that each has.
+_MAX_CONNECTING = 500
+
+
+class Transport(httpx.AsyncBaseTransport):
     """HTTP/1.1 without redirects, cookies or decompression.
 
+    It takes an `httpx.Request` directly, because `httpx.AsyncClient` would cost more than the call.
+    HTTP/2 is off on purpose: all calls would share one connection and queue for its limited
+    number of concurrent streams.
+
     The stream of a response is a `Body`. Apart from connecting, time limits are up to the caller:
-    cancelling the await closes the connection.
+    cancelling the await closes the connection. `authorities` are trusted beside the system's, as
+    PEM.
     """
 
-    def __init__(self, *, connect_timeout: float) -> None:
-        self._connector = Connector(connect_timeout)
+    def __init__(self, *, connect_timeout: float, authorities: str | None = None) -> None:
+        self._connector = Connector(connect_timeout, authorities)
         self._origins: dict[tuple[bytes, bytes, int | None], _Origin] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -42,7 +53,8 @@ class StreamingTransport(httpx.AsyncBaseTransport):
             # The connection was stale. The provider did not fail, so this is no attempt of ours.
             metrics.LLM_STALE_CONNECTIONS.inc()
         connection = origin.connection()
-        await self._connector.connect(connection, request.url, origin.proxy)
+        async with origin.connecting:
+            await self._connector.connect(connection, request.url, origin.proxy)
         return await _response(connection.begin(request, origin.via), origin)
 
     async def aclose(self) -> None:
@@ -66,6 +78,7 @@ class _Origin:
         self.via = DIRECT
         if self.proxy is not None and url.scheme == "http":
             self.via = Via(is_absolute=True, authorization=self.proxy.authorization)
+        self.connecting = asyncio.Semaphore(_MAX_CONNECTING)
         self._idle: dict[Connection, None] = {}  # the latest is the last
 
     def connection(self) -> Connection:

@@ -6,25 +6,20 @@ import asyncio
 import contextlib
 import contextvars
 import gc
+import os
 import weakref
 
 import httpx
 import pytest
 
+from generation.llm.transport import Transport
 from generation.llm.transport.body import PulledBody
-from generation.llm.transport.streaming import StreamingTransport
 from generation.telemetry import metrics
 from tests.support.provider import says, sends
 from tests.support.transport import OK, post, serving
 from tests.support.waiting import HANG_S, until
 
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
-
-
-@pytest.fixture
-async def streaming():
-    async with StreamingTransport(connect_timeout=HANG_S) as transport:
-        yield transport
 
 
 async def ask(transport, url, **headers):
@@ -47,10 +42,10 @@ def writes(*parts):
 # --- handing on -----------------------------------------------------------------------------
 
 
-async def test_chunks_that_have_come_together_are_handed_on_together(peer, streaming):
+async def test_chunks_that_have_come_together_are_handed_on_together(peer, transport):
     go = asyncio.Event()
     peer.behave = writes(CHUNKED, go, b"3\r\none\r\n3\r\ntwo\r\n5\r\nthree\r\n0\r\n\r\n")
-    response = await ask(streaming, peer.url)
+    response = await ask(transport, peer.url)
     taken = []
 
     def take(piece):
@@ -64,12 +59,12 @@ async def test_chunks_that_have_come_together_are_handed_on_together(peer, strea
     assert taken == [b"onetwothree"]
 
 
-async def test_a_body_can_be_taken_in_parts_and_nothing_is_lost(peer, streaming):
+async def test_a_body_can_be_taken_in_parts_and_nothing_is_lost(peer, transport):
     go = [asyncio.Event() for _ in range(2)]
     peer.behave = writes(
         CHUNKED + b"1\r\na\r\n", go[0], b"1\r\nb\r\n", go[1], b"1\r\nc\r\n0\r\n\r\n"
     )
-    response = await ask(streaming, peer.url)
+    response = await ask(transport, peer.url)
     taken = []
     for event in (None, *go):
         if event:
@@ -81,7 +76,7 @@ async def test_a_body_can_be_taken_in_parts_and_nothing_is_lost(peer, streaming)
 
 
 @pytest.mark.parametrize("has_begun", [False, True])
-async def test_what_nobody_takes_is_not_read(peer, streaming, has_begun):
+async def test_what_nobody_takes_is_not_read(peer, transport, has_begun):
     """Neither before the first piece is asked for, nor after one."""
     sent = 0
     piece = b"10000\r\n" + b"x" * 65_536 + b"\r\n"
@@ -97,7 +92,7 @@ async def test_what_nobody_takes_is_not_read(peer, streaming, has_begun):
         await exchange.send(b"0\r\n\r\n")
 
     peer.behave = goes_on
-    response = await ask(streaming, peer.url)
+    response = await ask(transport, peer.url)
     read = 0
 
     def count(piece):
@@ -114,10 +109,55 @@ async def test_what_nobody_takes_is_not_read(peer, streaming, has_begun):
     assert read == 1600 * 65_536
 
 
-async def test_what_the_taker_raises_comes_out_where_it_waits(peer, streaming):
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_flood_leaves_all_others_their_turns(loop):
+    """uvloop reads a socket that stays full 32 times in a turn, and a turn would take seconds."""
+    taken = [0]  # bytes in each turn
+
+    def note_turn():
+        taken.append(0)
+        asyncio.get_running_loop().call_soon(note_turn)
+
+    async def drink():
+        flooding = asyncio.get_running_loop().create_future()
+        left = asyncio.Event()
+
+        async def floods(reader, writer):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n")
+            flooding.set_result(writer.get_extra_info("socket").fileno())
+            await left.wait()
+            writer.transport.abort()
+
+        listener = await asyncio.start_server(floods, "127.0.0.1", 0)
+        port = listener.sockets[0].getsockname()[1]
+        async with Transport(connect_timeout=HANG_S) as transport:
+            response = await ask(transport, f"http://127.0.0.1:{port}")
+
+            def take(piece):
+                taken[-1] += len(piece)
+                with contextlib.suppress(BlockingIOError):
+                    while os.write(flooding.result(), b"x" * 65_536):
+                        pass
+                return sum(taken) < 50_000_000
+
+            take(b"")
+            note_turn()
+            await response.stream.pour(take)
+            await response.stream.aclose()
+            left.set()
+            listener.close()
+
+    factory = pytest.importorskip("uvloop").new_event_loop if loop == "uvloop" else None
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(drink())
+    assert max(taken) <= 262_144, "more than one read in a turn"
+
+
+async def test_what_the_taker_raises_comes_out_where_it_waits(peer, transport):
     go = asyncio.Event()
     peer.behave = writes(CHUNKED, go, b"1\r\na\r\n")
-    response = await ask(streaming, peer.url)
+    response = await ask(transport, peer.url)
 
     def take(_):
         raise LookupError("mine")
@@ -131,7 +171,7 @@ async def test_what_the_taker_raises_comes_out_where_it_waits(peer, streaming):
     await peer.until(lambda: peer.connected == 0, "closing")
 
 
-async def test_pieces_are_taken_in_the_context_of_the_one_who_waits(peer, streaming):
+async def test_pieces_are_taken_in_the_context_of_the_one_who_waits(peer, transport):
     """A connection outlives the request that it was made for, and so does its own context."""
     asker = contextvars.ContextVar("asker", default="")
 
@@ -139,7 +179,7 @@ async def test_pieces_are_taken_in_the_context_of_the_one_who_waits(peer, stream
         asker.set(name)
         go = asyncio.Event()
         peer.behave = writes(CHUNKED, go, b"1\r\na\r\n0\r\n\r\n")
-        response = await ask(streaming, peer.url)
+        response = await ask(transport, peer.url)
         seen = []
         asyncio.get_running_loop().call_soon(go.set)
         await response.stream.pour(lambda _: seen.append(asker.get()) or True)
@@ -179,14 +219,14 @@ async def test_a_body_of_another_transport_can_be_taken_in_parts():
     ids=["interim replies", "204", "304", "empty", "extensions and trailers"],
 )
 async def test_a_connection_is_used_again_after_a_reply_that_says_its_end(
-    peer, streaming, sent, status, body
+    peer, transport, sent, status, body
 ):
     more = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok" if b" 103 " in sent else b""
     peer.script = [writes(sent + more)]
-    response, content = await post(streaming, peer.url)
+    response, content = await post(transport, peer.url)
     assert (response.status_code, content) == (status, body)
     assert not {"link", "x-trailer"} & response.headers.keys()
-    await post(streaming, peer.url)
+    await post(transport, peer.url)
     assert peer.accepted == 1
 
 
@@ -200,21 +240,21 @@ async def test_a_connection_is_used_again_after_a_reply_that_says_its_end(
     ],
     ids=["close", "HTTP/1.0", "a second reply", "more than was promised"],
 )
-async def test_a_connection_is_not_used_again_where_that_is_not_safe(peer, streaming, sent):
+async def test_a_connection_is_not_used_again_where_that_is_not_safe(peer, transport, sent):
     peer.script = [writes(sent)]
-    assert (await post(streaming, peer.url))[1] == b"ok"
+    assert (await post(transport, peer.url))[1] == b"ok"
     await peer.until(lambda: peer.connected == 0, "closing")
-    assert (await post(streaming, peer.url))[1] == b"ok"
+    assert (await post(transport, peer.url))[1] == b"ok"
 
 
-async def test_a_body_without_a_length_lasts_until_the_connection_is_closed(peer, streaming):
+async def test_a_body_without_a_length_lasts_until_the_connection_is_closed(peer, transport):
     peer.behave = sends(b"HTTP/1.1 200 OK\r\n\r\nall of it")
-    assert (await post(streaming, peer.url))[1] == b"all of it"
+    assert (await post(transport, peer.url))[1] == b"all of it"
 
 
 @pytest.mark.parametrize("is_cut", [False, True])
 async def test_under_tls_the_end_of_a_body_without_a_length_has_to_be_said(
-    authority, streaming, is_cut
+    authority, transport, is_cut
 ):
     """Or anybody on the way could cut an answer off."""
 
@@ -230,12 +270,12 @@ async def test_under_tls_the_end_of_a_body_without_a_length_has_to_be_said(
         server.behave = behave
         if is_cut:
             with pytest.raises(httpx.RemoteProtocolError):
-                await post(streaming, server.url)
+                await post(transport, server.url)
         else:
-            assert (await post(streaming, server.url))[1] == b"all of it"
+            assert (await post(transport, server.url))[1] == b"all of it"
 
 
-async def test_a_reply_before_the_end_of_the_request_leaves_no_connection(streaming):
+async def test_a_reply_before_the_end_of_the_request_leaves_no_connection(transport):
     left = asyncio.Event()
 
     async def refuses_early(reader, writer):
@@ -246,9 +286,9 @@ async def test_a_reply_before_the_end_of_the_request_leaves_no_connection(stream
 
     listener = await asyncio.start_server(refuses_early, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
-    response, _ = await post(streaming, url, content=b"x" * 30_000_000)
+    response, _ = await post(transport, url, content=b"x" * 30_000_000)
     assert response.status_code == 413
-    [origin] = streaming._origins.values()
+    [origin] = transport._origins.values()
     assert origin.take() is None, "the rest of the request is in its way"
     left.set()
     listener.close()
@@ -268,7 +308,7 @@ async def test_a_reply_before_the_end_of_the_request_leaves_no_connection(stream
     ],
     ids=["a header", "headers", "interim replies", "an extension", "trailers"],
 )
-async def test_what_frames_a_body_is_bounded(peer, streaming, head, more):
+async def test_what_frames_a_body_is_bounded(peer, transport, head, more):
     async def never_ends(exchange):
         await exchange.send(head)
         while not exchange.is_closed:
@@ -278,16 +318,16 @@ async def test_what_frames_a_body_is_bounded(peer, streaming, head, more):
     peer.behave = never_ends
     async with asyncio.timeout(HANG_S):
         with pytest.raises(httpx.RemoteProtocolError):
-            await post(streaming, peer.url)
+            await post(transport, peer.url)
     await peer.until(lambda: peer.connected == 0, "closing")
 
 
 @pytest.mark.parametrize("value", ["a\r\nx-other: b", "a\nb", "a\0b"])
-async def test_a_header_that_would_be_two_is_not_sent(peer, streaming, value):
+async def test_a_header_that_would_be_two_is_not_sent(peer, transport, value):
     with pytest.raises(httpx.LocalProtocolError) as caught:
-        await ask(streaming, peer.url, **{"x-key": value})
+        await ask(transport, peer.url, **{"x-key": value})
     assert value not in str(caught.value)
-    await post(streaming, peer.url)
+    await post(transport, peer.url)
     assert len(peer.requests) == 1
 
 
@@ -296,7 +336,7 @@ async def test_a_header_that_would_be_two_is_not_sent(peer, streaming, value):
 
 @pytest.mark.parametrize("behaviour", [sends(b""), writes(b"unasked")], ids=["closed", "spoken to"])
 async def test_an_idle_connection_that_ends_is_dropped_before_it_is_used(
-    peer, streaming, behaviour
+    peer, transport, behaviour
 ):
     stale = metrics.LLM_STALE_CONNECTIONS._value.get()
     go = asyncio.Event()
@@ -307,26 +347,26 @@ async def test_an_idle_connection_that_ends_is_dropped_before_it_is_used(
         await behaviour(exchange)
 
     peer.script = [ends_afterwards]
-    await post(streaming, peer.url)
-    [origin] = streaming._origins.values()
+    await post(transport, peer.url)
+    [origin] = transport._origins.values()
     assert origin._idle
     go.set()
     await until(lambda: not origin._idle, lambda: f"{origin._idle}")
-    await post(streaming, peer.url)
+    await post(transport, peer.url)
     assert metrics.LLM_STALE_CONNECTIONS._value.get() == stale
     assert peer.accepted == 2
 
 
-async def test_a_connection_that_nobody_uses_is_closed(peer, streaming, monkeypatch):
+async def test_a_connection_that_nobody_uses_is_closed(peer, transport, monkeypatch):
     monkeypatch.setattr("generation.llm.transport.idle.IDLE_S", 0.01)
-    await post(streaming, peer.url)
+    await post(transport, peer.url)
     await peer.until(lambda: peer.connected == 0, "closing of the idle connection")
 
 
-async def test_more_idle_connections_than_the_bound_are_closed(peer, streaming, monkeypatch):
+async def test_more_idle_connections_than_the_bound_are_closed(peer, transport, monkeypatch):
     monkeypatch.setattr("generation.llm.transport.idle.MAX_IDLE", 2)
     peer.release.clear()
-    calls = [asyncio.create_task(post(streaming, peer.url)) for _ in range(5)]
+    calls = [asyncio.create_task(post(transport, peer.url)) for _ in range(5)]
     await peer.until(lambda: peer.waiting == 5, "the arrival of all")
     peer.release.set()
     await asyncio.gather(*calls)
@@ -337,7 +377,7 @@ async def test_more_idle_connections_than_the_bound_are_closed(peer, streaming, 
 
 
 @pytest.mark.parametrize("end", ["whole", "broken", "cancelled"])
-async def test_a_reply_is_gone_without_the_cycle_collector(peer, streaming, end):
+async def test_a_reply_is_gone_without_the_cycle_collector(peer, transport, end):
     """It rarely runs while we serve."""
     peer.behave = {
         "whole": says(200, b"ok"),
@@ -347,7 +387,7 @@ async def test_a_reply_is_gone_without_the_cycle_collector(peer, streaming, end)
     replies = []
 
     async def call():
-        response = await ask(streaming, peer.url)
+        response = await ask(transport, peer.url)
         replies.append(weakref.ref(response.stream))
         async with contextlib.aclosing(response):
             async for _ in response.stream:
