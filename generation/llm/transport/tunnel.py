@@ -36,7 +36,7 @@ class Tunnel(asyncio.Protocol):
         status = int(found[1]) if found else 0
         if status == proxies.AUTHENTICATION_REQUIRED:
             raise proxies.refusal(proxy)
-        is_open = status // 100 == 2  # noqa: PLR2004  # success
+        is_open = status // 100 == 2  # success
         if not status or (is_open and rest):
             raise ConnectionError("its answer can't be read")
         if not is_open:
@@ -52,5 +52,5 @@ class Tunnel(asyncio.Protocol):
         if _END in self._head or len(self._head) > _MAX_HEAD_BYTES:
             self._is_over.set()
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, _error: Exception | None) -> None:
         self._is_over.set()
