@@ -16,7 +16,7 @@ from generation.llm.transport import Transport
 from generation.llm.transport.body import PulledBody
 from generation.telemetry import metrics
 from tests.support.provider import says, sends
-from tests.support.transport import OK, post, serving
+from tests.support.transport import OK, post, serving, tls_of
 from tests.support.waiting import HANG_S, until
 
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -275,7 +275,10 @@ async def test_under_tls_the_end_of_a_body_without_a_length_has_to_be_said(
             assert (await post(transport, server.url))[1] == b"all of it"
 
 
-async def test_a_reply_before_the_end_of_the_request_leaves_no_connection(transport):
+@pytest.mark.parametrize("is_tls", [False, True])
+async def test_a_refusal_before_the_end_of_the_request_leaves_no_connection(
+    authority, transport, is_tls
+):
     left = asyncio.Event()
 
     async def refuses_early(reader, writer):
@@ -284,14 +287,22 @@ async def test_a_reply_before_the_end_of_the_request_leaves_no_connection(transp
         await left.wait()
         writer.transport.abort()
 
-    listener = await asyncio.start_server(refuses_early, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    tls = tls_of(authority) if is_tls else None
+    listener = await asyncio.start_server(refuses_early, "127.0.0.1", 0, ssl=tls)
+    scheme = "https" if is_tls else "http"
+    url = f"{scheme}://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
     response, _ = await post(transport, url, content=b"x" * 30_000_000)
     assert response.status_code == 413
     [origin] = transport._origins.values()
     assert origin.take() is None, "the rest of the request is in its way"
     left.set()
     listener.close()
+
+
+async def test_too_many_headers_are_named(peer, transport):
+    peer.behave = sends(b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 101 + b"\r\n")
+    with pytest.raises(httpx.RemoteProtocolError, match="too many headers"):
+        await post(transport, peer.url)
 
 
 # --- bounds ---------------------------------------------------------------------------------

@@ -19,7 +19,11 @@ async def post(transport, url, *, content=b"{}", **headers):
     return response, body
 
 
-def serving(authority):
+def tls_of(authority):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(context)
-    return Provider(OK).serve(ssl=context)
+    return context
+
+
+def serving(authority):
+    return Provider(OK).serve(ssl=tls_of(authority))

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from generation.llm.transport.request_head import Via
 
+_LARGE_BYTES = 65_536  # of a request's body: more than the kernel may take at once
+_FIRST_REFUSAL = 400  # a status
+
 
 class Connection(asyncio.Protocol):
     """`on_idle` is called when it may be used again, `on_closed` when it may not."""
@@ -28,6 +31,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None  # None: it is not open
         self._reply: Reply | None = None  # None: nothing was asked
         self._timer: asyncio.TimerHandle | None = None  # while it is idle
+        self._is_large = False  # the request that was asked last
 
     def begin(self, request: httpx.Request, via: Via) -> Reply:
         """Send the request. Raises `httpx.LocalProtocolError` if it can't be written."""
@@ -44,15 +48,15 @@ class Connection(asyncio.Protocol):
             self._reply = None
             self.abort()
             raise
+        self._is_large = len(request.read()) > _LARGE_BYTES
         return reply
 
     def end_reply(self, *, may_stay: bool) -> None:
-        self._reply = None
+        reply, self._reply = self._reply, None
         transport = self._transport
         if transport is None:
             return
-        # A reply that comes before all of its request was sent leaves the rest of it in the way.
-        if may_stay and not transport.is_closing() and not transport.get_write_buffer_size():
+        if may_stay and not transport.is_closing() and not self._may_be_sending(transport, reply):
             self._timer = asyncio.get_running_loop().call_later(idle.IDLE_S, self.abort)
             transport.resume_reading()  # so that we notice if it is closed
             self._on_idle(self)
@@ -97,6 +101,14 @@ class Connection(asyncio.Protocol):
             else:
                 is_writing = isinstance(error, BrokenPipeError)
                 reply.fail(httpx.WriteError if is_writing else httpx.ReadError, str(error))
+
+    def _may_be_sending(self, transport: asyncio.Transport, reply: Reply | None) -> bool:
+        """A reply that comes before the end of its request leaves the rest of it in the way."""
+        if transport.get_write_buffer_size():
+            return True
+        # What TLS has encrypted waits in a buffer that nobody can ask.
+        is_tls = transport.get_extra_info("ssl_object") is not None
+        return is_tls and self._is_large and reply is not None and reply.status >= _FIRST_REFUSAL
 
     def _close(self) -> None:
         self._transport = None

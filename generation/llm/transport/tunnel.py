@@ -52,5 +52,5 @@ class Tunnel(asyncio.Protocol):
         if _END in self._head or len(self._head) > _MAX_HEAD_BYTES:
             self._is_over.set()
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, _error: Exception | None) -> None:
         self._is_over.set()
