@@ -8,12 +8,13 @@ error is raised. What only a client of the provider's own dialect understands co
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from generation.conversation import Text, Thinking
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from generation.records import Generation, Usage
 
@@ -69,6 +70,31 @@ class Extra:
 
 Content: TypeAlias = TextDelta | ThinkingDelta | ToolStart | ToolArguments | ToolEnd | Extra
 Event: TypeAlias = Start | Content
+Piece: TypeAlias = TextDelta | ThinkingDelta | ToolArguments
+
+PIECES = (TextDelta, ThinkingDelta, ToolArguments)
+PIECE_CHARS = 1000  # a piece of so many is joined no more, so that no text is copied many times
+
+
+def joined(events: Iterable[Event]) -> list[Event]:
+    """Returns the same answer in fewer events: short pieces that follow each other are one."""
+    found: list[Event] = []
+    for kind, group in groupby(events, _joinable):
+        if kind is None:
+            found += group
+        else:
+            pieces = cast("Iterable[Piece]", group)
+            found.append(kind("".join([piece.text for piece in pieces])))
+    return found
+
+
+def _joinable(event: Event) -> type[Piece] | None:
+    """Returns the kind of a short piece; None for what has to stay an event of its own."""
+    if not isinstance(event, PIECES) or len(event.text) >= PIECE_CHARS:
+        return None
+    if isinstance(event, ThinkingDelta) and (event.signature or event.is_redacted):
+        return None
+    return type(event) if type(event) in PIECES else None  # a project's own may need more
 
 
 def of_generation(generation: Generation) -> list[Event]:

@@ -20,7 +20,7 @@ from generation.llm.transcript import Transcript, kept_blocks
 from generation.records import Finding, Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from generation.errors import LLMError
     from generation.events import Content, Event
@@ -37,7 +37,9 @@ class Relay(Protocol):
     @property
     def has_room(self) -> bool: ...
 
-    def put(self, events: Sequence[Event]) -> None: ...
+    def put(self, events: list[Event]) -> None:
+        """Takes what is new at the end of the list, the same at each call, and may join what is
+        before."""
 
     async def room(self) -> None:
         """Waits while a reader lags."""
@@ -82,7 +84,7 @@ class StreamedAttempt:
         self._end = deadline  # however alive it is
         self._total_end = self._clock() + times.total
         self._on_commit = on_commit
-        self._put = 0  # of the transcript's events
+        self._put = 0  # of the transcript's events: those that the relay has
 
     def note_life(self) -> None:
         """Something has come after the first event, though nothing of the answer."""
@@ -90,19 +92,19 @@ class StreamedAttempt:
 
     def put_news(self) -> bool:
         """Hand on what is new in the transcript. Returns whether anything was."""
-        news: list[Event] = [*self.transcript.events[self._put :]]
-        if not news:
+        events = self.transcript.events
+        if len(events) == self._put:
             return False
-        self._put += len(news)
         if not self.is_committed:
             self.is_committed = True
             self._end = self._total_end
             transcript = self.transcript
             model = transcript.model or self.model
             extras = tuple(transcript.opening)
-            news.insert(0, Start(model, self.provider, transcript.usage, extras))
+            events.insert(0, Start(model, self.provider, transcript.usage, extras))
             self._on_commit()
-        self._relay.put(news)
+        self._relay.put(events)
+        self._put = len(events)
         self.note_life()
         return True
 

@@ -12,7 +12,7 @@ from generation.records import Usage
 
 if TYPE_CHECKING:
     from generation.conversation import Block, Part
-    from generation.events import Content
+    from generation.events import Event
     from generation.llm.providers.parsing import Decoration
     from generation.records import Prompt
 
@@ -24,7 +24,8 @@ _TOKENS_PER_IMAGE = 1000  # between what providers count for a small one and for
 class Transcript:
     """One streamed attempt's. Its reader writes it, and it outlives a cancelled attempt."""
 
-    events: list[Content] = field(default_factory=list)
+    # With a start once they are handed on; the relay joins them then.
+    events: list[Event] = field(default_factory=list)
     opening: list[Extra] = field(default_factory=list)  # before the first content
     has_extras: bool = False  # among the events
     model: str = ""  # as the provider names it
@@ -101,13 +102,13 @@ def _estimate_part(part: Part) -> int:
             return _TOKENS_PER_IMAGE
 
 
-def _written(event: Content) -> str:
+def _written(event: Event) -> str:
     if isinstance(event, TextDelta | ThinkingDelta | ToolArguments):
         return event.text
     return event.name if isinstance(event, ToolStart) else ""
 
 
-def _join(events: list[Content]) -> list[Block]:
+def _join(events: list[Event]) -> list[Block]:
     blocks: list[Block] = []
     at, end = 0, len(events)
     while at < end:
@@ -132,6 +133,6 @@ def _join(events: list[Content]) -> list[Block]:
                 at += 1
             arguments = "".join(map(_written, events[start + 1 : at]))
             blocks.append(ToolUse(first.id, first.name, arguments))
-        else:  # the end of a tool call
+        else:  # the start, or the end of a tool call
             at += 1
     return blocks

@@ -1,9 +1,10 @@
 """A stream on its way from the provider to its readers: one writer, any number of readers.
 
-The events of the whole answer are kept until the generation ends, because its row needs them, and
-because a reader that comes late, or comes back, reads from any position. So memory is bounded by
-LLM_MAX_REPLY_BYTES. The writer waits for the slowest reader; one that takes too long is closed by
-its own time limit.
+The whole answer is kept until the generation ends, because its row needs it, and because a reader
+that comes late, or comes back, reads from any position. So memory is bounded by
+LLM_MAX_REPLY_BYTES. What all readers have is kept in few events: an object for each word of each
+stream would stop the process for as long as the cycle collector looks at them. The writer waits for
+the slowest reader; one that takes too long is closed by its own time limit.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import asyncio
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from generation.events import TextDelta, ThinkingDelta, ToolArguments
+from generation.events import PIECES, joined
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
     from generation.events import Event
 
 LAG_CHARS = 65_536  # that a reader may lag; beyond that, the provider is not read
-
-_SIZED = (TextDelta, ThinkingDelta, ToolArguments)
+JOINED_AT = 16  # events: some 0.1 µs for each, and few wait to be joined
 
 
 class Relay:
@@ -33,18 +33,37 @@ class Relay:
         self.is_closed = False
         self.size = 0  # characters of content so far
         self.readers: set[Reader] = set()
+        self.end = 0  # of the events that readers may have
+        self._joined = 0  # of the events: the place of the first that may still be joined
         self._room = asyncio.Event()  # set whenever a reader may have caught up
 
-    def put(self, events: Sequence[Event]) -> None:
-        """Add events. The first that are put commit the answer: no retry may follow."""
+    def put(self, events: list[Event]) -> None:
+        """Hand on what is new at the end of an answer's events: the same list at each call, which
+        the relay shortens. The first call commits the answer: no retry may follow."""
         if self.first_at is None:
             self.first_at = monotonic()
-        self.events.extend(events)
-        for event in events:
-            if isinstance(event, _SIZED):
+            self.events = events
+        for event in events[self.end :]:
+            if isinstance(event, PIECES):
                 self.size += len(event.text)
+        self.end = len(events)
         for reader in self.readers:
             reader.wake()
+        if self.end - self._joined > JOINED_AT:
+            self._join()
+
+    def _join(self) -> None:
+        """Keep what all readers have in fewer events. The last may be joined with those to come."""
+        begin = self._joined
+        taken = min((reader.position for reader in self.readers), default=self.end)
+        if taken - begin <= JOINED_AT:
+            return
+        self.events[begin:taken] = fewer = joined(self.events[begin:taken])
+        self._joined += len(fewer) - 1
+        gone = taken - begin - len(fewer)
+        self.end -= gone
+        for reader in self.readers:
+            reader.position -= gone
 
     @property
     def has_room(self) -> bool:
@@ -84,7 +103,7 @@ class Reader:
 
     def __init__(self, relay: Relay) -> None:
         self._relay = relay
-        self._position = 0  # the next event's
+        self.position = 0  # the next event's
         self._read_size = 0
         self._news: asyncio.Future[None] | None = None  # while it waits
         self.taken = 0  # characters that the reader is done with
@@ -101,19 +120,19 @@ class Reader:
         if self.taken != self._read_size:
             self.taken = self._read_size
             relay.note_taken()
-        while self._position == len(relay.events) and not relay.is_closed:
+        while self.position == relay.end and not relay.is_closed:
             self._news = asyncio.get_running_loop().create_future()
             await self._news
-        events = relay.events[self._position :]
-        self._position += len(events)
+        events = relay.events[self.position : relay.end]
+        self.position = relay.end
         self._read_size = relay.size
         return events
 
     def take(self) -> Sequence[Event]:
         """Returns the events since the last call. The reader is done with them at once."""
         relay = self._relay
-        events = relay.events[self._position :]
-        self._position += len(events)
+        events = relay.events[self.position : relay.end]
+        self.position = relay.end
         self.taken = self._read_size = relay.size
         return events
 
