@@ -14,7 +14,7 @@ import pytest
 from generation.llm.transport import Transport
 from generation.llm.transport.addresses import Addresses
 from tests.support.transport import post
-from tests.support.waiting import HANG_S
+from tests.support.waiting import HANG_S, until
 
 
 @pytest.fixture
@@ -132,3 +132,30 @@ async def test_a_call_that_is_cancelled_at_any_moment_leaves_no_connection(peer)
         if not call.cancelled():  # it was over
             break
     assert turns > 1
+
+
+async def test_few_connections_to_a_server_are_made_at_once_and_the_others_wait(monkeypatch):
+    """Thousands of handshakes at once would all outlast the limit of time that each has."""
+    monkeypatch.setattr("generation.llm.transport.pooling._MAX_CONNECTING", 2)
+    accepted = 0
+
+    async def never_shakes_hands(reader, writer):
+        nonlocal accepted
+        accepted += 1
+        await reader.read()
+        writer.close()
+
+    listener = await asyncio.start_server(never_shakes_hands, "127.0.0.1", 0)
+    url = f"https://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    async with Transport(connect_timeout=HANG_S) as transport:
+        calls = [asyncio.create_task(post(transport, url)) for _ in range(3)]
+        await until(lambda: accepted == 2, "the first two connect")
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert accepted == 2, "the third connects beside the others"
+        calls[0].cancel()
+        await until(lambda: accepted == 3, "a place that is free is taken")
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+    listener.close()
