@@ -1,7 +1,8 @@
-"""What tests of the transport share: a plain reply, TLS, and one POST."""
+"""What tests of the transport share: a plain reply, one that is written by hand, TLS, one POST."""
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 
 import httpx
@@ -9,6 +10,24 @@ import httpx
 from tests.support.provider import Provider, says
 
 OK = says(200, b"ok")
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+async def ask(transport, url, **headers):
+    return await transport.handle_async_request(httpx.Request("POST", url, headers=headers))
+
+
+def writes(*parts):
+    """Each part is one write; an event among them is waited for."""
+
+    async def behave(exchange):
+        for part in parts:
+            if isinstance(part, asyncio.Event):
+                await part.wait()
+            else:
+                await exchange.send(part)
+
+    return behave
 
 
 async def post(transport, url, *, content=b"{}", **headers):
