@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import gzip
-import sys
 import time
-from pathlib import Path
 
 import httpx
 import pytest
@@ -24,8 +22,6 @@ from tests.support.provider import (
 )
 from tests.support.transport import OK, post, serving
 from tests.support.waiting import HANG_S
-
-ROOT = Path(__file__).parents[2]
 
 
 async def test_headers_and_body_arrive_and_come_back_unchanged(peer, transport):
@@ -216,32 +212,6 @@ async def test_a_refused_connection_is_a_connect_error(peer, transport):
         url = other.url
     with pytest.raises(httpx.ConnectError):
         await post(transport, url)
-
-
-A_CALL_AND_THE_END = """
-import asyncio, httpx
-from generation.llm.transport import Transport
-async def main():
-    async with Transport(connect_timeout=5) as transport:
-        try:
-            await transport.handle_async_request(httpx.Request("GET", "http://127.0.0.1:1"))
-        except httpx.ConnectError:
-            pass
-asyncio.run(main())
-"""
-
-
-@pytest.mark.served
-async def test_a_process_that_ends_right_after_a_call_ends_well():
-    """Eight at once, since the fault needs a busy machine, and shows in one of ten."""
-    processes = [
-        await asyncio.create_subprocess_exec(
-            sys.executable, "-c", A_CALL_AND_THE_END, cwd=ROOT, stderr=asyncio.subprocess.PIPE
-        )
-        for _ in range(8)
-    ]
-    said = [(await process.communicate())[1].decode() for process in processes]
-    assert [process.returncode for process in processes] == [0] * 8, said
 
 
 async def test_an_unknown_host_is_a_connect_error(transport):
