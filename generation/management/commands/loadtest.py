@@ -189,7 +189,8 @@ def _parse(options: dict[str, Any]) -> Plan:
     _check_report(options["report"])
     try:
         authorities = Path(options["ca_file"]).read_text("ascii") if options["ca_file"] else None
-        trust.tls(authorities)
+        if authorities is not None:
+            trust.tls(authorities)  # or each call would fail
     except (OSError, ValueError) as error:
         raise ValueError(f"--ca-file can't be read: {error}") from None
     return Plan(
