@@ -26,7 +26,7 @@ from generation.partitions import ddl
 from generation.partitions.ddl import Parent
 from generation.partitions.intervals import DAY, WEEK, intervals
 from project.embedded_postgres.account import Account
-from tests.support import postgres, service
+from tests.support import ports, postgres, service
 
 WEEKS = 8
 USERS = 2_000
@@ -69,7 +69,7 @@ class Server:
                 self._account.own(path)
             data.chmod(0o700)
         if not (self.folder / "PORT").exists():
-            (self.folder / "PORT").write_text(f"{postgres.free_port()}\n")
+            (self.folder / "PORT").write_text(f"{ports.free_port()}\n")
         if self._pid() is None:
             settings = {"port": (self.folder / "PORT").read_text().strip(), **SETTINGS}
             settings["unix_socket_directories"] = ""

@@ -7,7 +7,7 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
 
 from tests.support import nginx, service
-from tests.support.postgres import free_port
+from tests.support.ports import free_port
 
 PRODUCTION = {
     **service.PRODUCTION,

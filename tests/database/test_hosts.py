@@ -13,7 +13,8 @@ from generation.database import connecting, dsn
 from generation.database.engine import Database
 from project.settings import database
 from tests.database.both import asyncpg_says, both_say
-from tests.support.postgres import PrivatePostgres, free_port
+from tests.support.ports import free_port
+from tests.support.postgres import PrivatePostgres
 from tests.support.waiting import until
 
 

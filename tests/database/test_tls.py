@@ -13,7 +13,8 @@ import pytest
 from generation.database import dsn
 from tests.database.both import asyncpg_says, both_say
 from tests.support.certificates import Certificates, lax
-from tests.support.postgres import PrivatePostgres, free_port
+from tests.support.ports import free_port
+from tests.support.postgres import PrivatePostgres
 
 MODES = dsn.SSL_MODES
 # Each key with the certificate that counts; each other certificate with its key, another, or none.

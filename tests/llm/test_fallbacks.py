@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import socket
 from contextlib import asynccontextmanager
 
 import pytest
@@ -14,6 +13,7 @@ from generation import errors
 from generation.conf import parse
 from generation.llm.client import LLMClient
 from tests.support.dialects import PROMPT, AnthropicDialect, OpenAIDialect, slugs
+from tests.support.ports import free_port
 from tests.support.provider import Provider, drips, hangs, says
 
 
@@ -119,8 +119,7 @@ async def test_bad_credentials_are_an_alarm_and_the_fallback_answers(caplog):
 
 
 async def test_a_provider_that_is_not_there_is_told_to_operators_with_address_and_cause(caplog):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    url = f"http://127.0.0.1:{free_port()}"
     settings = {"ANTHROPIC_API_KEY": "k", "ANTHROPIC_BASE_URL": url, "LLM_MAX_ATTEMPTS": 2}
     async with LLMClient.open(parse(settings)) as llm:
         with pytest.raises(errors.LLMUnreachable) as caught:

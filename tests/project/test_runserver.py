@@ -24,7 +24,7 @@ from generation import locks
 from project.embedded_postgres.layout import Layout
 from project.management.commands import runserver
 from tests.support import forked
-from tests.support.postgres import free_port
+from tests.support.ports import free_port
 from tests.support.waiting import HANG_S, wait_until
 
 ROOT = Path(__file__).parents[2]

@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from pathlib import Path
@@ -22,15 +20,6 @@ PORT = "5432"
 # so it waits for no disk. Tables that live for a test need no vacuum.
 FLEETING = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off"}
 _kept: list[Path] = []
-
-
-def free_port() -> int:
-    """One that no client or server is given by chance before ours listens there."""
-    while True:
-        port = random.randrange(10_000, 32_000)  # below what a kernel gives
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)):
-                return port
 
 
 def _new_folder() -> Path:

@@ -4,6 +4,7 @@ Servers are started once each, with a database that all share, and ended by SIGT
 """
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -108,9 +109,12 @@ def cookies(committed: None) -> dict[str, str]:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    """One that is given to no other socket by chance before the server listens there."""
+    while True:
+        port = random.randrange(4_000, 10_000)  # below those that a kernel gives
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                return port
 
 
 def wait_until_served(host: Host, process: subprocess.Popen[bytes], port: int) -> None:
