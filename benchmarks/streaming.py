@@ -122,7 +122,7 @@ class Streaming:
                 seen, gaps = callers.seen, callers.gaps.copy()
                 memory_kb = measuring.memory_kb(pid)
                 watching.cancel()
-                samples = (await asyncio.gather(watching, return_exceptions=True))[0]
+                looks = (await asyncio.gather(watching, return_exceptions=True))[0]
                 self.control(finish=1)
                 await callers.until_over(180)
                 opened = connections.peak
@@ -135,22 +135,23 @@ class Streaming:
             "event_us": load["cpu_us"] / load["events"],
             "gap_p50_s": percentile_of(gaps, 0.5), "gap_p99_s": percentile_of(gaps, 0.99),
             "longest_gap_s": percentile_of(gaps, 1.0),
-            "connections": opened, "checked_out": samples,
+            "connections": opened, "checked_out": max(looks), "looks": len(looks),
+            "looks_at_none": looks.count(0),
             "kb_each": (memory_kb - idle_kb) / number, "idle_kb": idle_kb,
         })  # fmt: skip
 
-    async def checked_out(self, side, port: int) -> int:
-        """Until it is cancelled. Returns the most connections that were checked out at a look."""
-        peak, looks = 0, 0
+    async def checked_out(self, side, port: int) -> list[int]:
+        """Until it is cancelled. Returns how many connections were checked out at each look."""
+        looks = []
         headers = [tuple(header.split(": ", 1)) for header in side.headers]
         try:
             while True:
                 answer = await http.request(port, "GET", "/api/v1/pool", headers=headers)
-                peak, looks = max(peak, answer.json()["checked_out"]), looks + 1
+                looks.append(answer.json()["checked_out"])
                 await asyncio.sleep(0.2)
         except asyncio.CancelledError:
             assert looks, "the pool's page did not answer"
-            return peak
+            return looks
 
     async def watch(self, pid: int, seconds: float) -> dict:
         before, cpu = self.control(), measuring.cpu_seconds(pid)
