@@ -63,20 +63,27 @@ def find(url: httpx.URL) -> Proxy | None:
 
     Raises `httpx.ProxyError` if the environment names one that is no HTTP proxy.
     """
-    named = getproxies_environment()
-    address = named.get(url.scheme) or named.get("all")
-    if not address or is_loopback(url.host) or _is_excepted(url, named.get("no", "")):
+    if is_loopback(url.host) or _is_excepted(url, getproxies_environment().get("no", "")):
         return None
-    try:
-        parts = urlsplit(address if "://" in address else f"http://{address}")
-        usual_port = PORTS[parts.scheme]
-        host, port = parts.hostname or "", parts.port or usual_port
-    except (KeyError, ValueError):
-        host = ""
+    with contextlib.suppress(KeyError, ValueError):
+        return _named_for(url.scheme)
+    # Here, where no variable has a password: error trackers show them.
+    raise httpx.ProxyError(f"what the environment names for {url.scheme} is no HTTP proxy")
+
+
+def _named_for(scheme: str) -> Proxy | None:
+    """Raises `KeyError` or `ValueError` for what is no HTTP proxy."""
+    named = getproxies_environment()
+    address = named.get(scheme) or named.get("all")
+    if not address:
+        return None
+    parts = urlsplit(address if "://" in address else f"http://{address}")
+    usual_port = PORTS[parts.scheme]
     # A password with an unquoted # or / ends up behind the host, and its beginning in it.
-    if not host or "@" in parts.path + parts.query + parts.fragment:
-        raise httpx.ProxyError(f"what the environment names for {url.scheme} is no HTTP proxy")
-    return Proxy(parts.scheme, host, port, _authorization(parts.username, parts.password))
+    if not parts.hostname or "@" in parts.path + parts.query + parts.fragment:
+        raise ValueError("no host")
+    authorization = _authorization(parts.username, parts.password)
+    return Proxy(parts.scheme, parts.hostname, parts.port or usual_port, authorization)
 
 
 def _authorization(username: str | None, password: str | None) -> bytes:
