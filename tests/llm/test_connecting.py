@@ -88,6 +88,15 @@ async def test_an_address_that_does_not_answer_holds_up_nobody(peer, transport, 
     assert response.status_code == 200
 
 
+async def test_a_host_in_unicode_is_asked_for_as_its_url_is_spelt(peer, transport, lookups):
+    """Python's own IDNA is an older one, and `fass.invalid` may be another's."""
+    port = httpx.URL(peer.url).port
+    lookups.answer.set_result(addresses_of(peer.url))
+    await post(transport, f"http://faß.invalid:{port}")
+    assert lookups.asked == ["xn--fa-hia.invalid"]
+    assert peer.requests[0].headers["host"] == f"xn--fa-hia.invalid:{port}"
+
+
 async def test_no_file_descriptor_is_a_connect_error(peer, transport, monkeypatch):
     def refuse(**_options):
         raise OSError(errno.EMFILE, "Too many open files")

@@ -111,7 +111,7 @@ class Connector:
 
 
 def _why(error: Exception) -> str:
-    """asyncio says that a connection failed, and of why only the number."""
+    """Returns the reason. asyncio's text has the address, and a number in place of the reason."""
     if not isinstance(error, OSError) or isinstance(error, (ssl.SSLError, socket.gaierror)):
         return str(error)
     return os.strerror(error.errno) if error.errno else str(error)
