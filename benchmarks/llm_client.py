@@ -1,4 +1,4 @@
-"""CPU per LLM call of the client, beside the bare transport and other clients.
+"""CPU per LLM call of the client, beside the bare transport, and httpx-aiohttp if it is installed.
 
     python benchmarks/llm_client.py [--in-flight 500] [--calls 20000] [--latency 0.1]
 
@@ -50,29 +50,6 @@ def serve(pipe, latency):
     uvloop.run(main())
 
 
-async def bare_pyqwest(url, run):
-    import pyqwest
-
-    pool = pyqwest.HTTPTransport(
-        http_version=pyqwest.HTTPVersion.HTTP1,
-        pool_max_idle_per_host=10_000,
-        follow_redirects=False,
-        enable_otel=False,
-    )
-
-    async def call():
-        response = await pool.execute(
-            pyqwest.Request("POST", url, headers=pyqwest.Headers(HEADERS), content=BODY)
-        )
-        body = bytearray()
-        async for chunk in response.content:
-            body += chunk
-        assert response.status == 200
-
-    await run(call)
-    await pool.aclose()
-
-
 async def bare_transport(url, run):
     import httpx
 
@@ -120,8 +97,6 @@ CONTENDERS = {
 }
 if importlib.util.find_spec("httpx_aiohttp"):
     CONTENDERS["httpx-aiohttp transport"] = httpx_aiohttp_transport
-if importlib.util.find_spec("pyqwest"):
-    CONTENDERS["pyqwest alone"] = bare_pyqwest
 
 
 def prepare_process(core):

@@ -13,9 +13,8 @@ COLLECT_AFTER = 100_000  # objects more than after the last collection; some 20 
 # Collections after which their survivors are looked at once more. With Python's 10, these are a
 # million objects while 5,000 streams begin, and all streams wait for 0.5 s in place of 0.1 s.
 AGAIN_AFTER = 1
-ALL_AFTER = (
-    50  # collections of survivors; then all objects are looked at as rarely as with 10 and 10
-)
+# Collections of survivors after which all objects are looked at: as rarely as with 10 and 10.
+ALL_AFTER = 50
 
 
 @contextlib.contextmanager

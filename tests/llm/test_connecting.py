@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import itertools
 import socket
 
@@ -13,7 +14,9 @@ import pytest
 
 from generation.llm.transport import Transport
 from generation.llm.transport.addresses import Addresses
-from tests.support.transport import post
+from generation.llm.transport.connection import Connection
+from tests.support.provider import Provider
+from tests.support.transport import OK, post, tls_of
 from tests.support.waiting import HANG_S, until
 
 
@@ -85,6 +88,15 @@ async def test_an_address_that_does_not_answer_holds_up_nobody(peer, transport, 
     assert response.status_code == 200
 
 
+async def test_a_host_in_unicode_is_asked_for_as_its_url_is_spelt(peer, transport, lookups):
+    """Python's own IDNA is an older one, and `fass.invalid` may be another's."""
+    port = httpx.URL(peer.url).port
+    lookups.answer.set_result(addresses_of(peer.url))
+    await post(transport, f"http://faß.invalid:{port}")
+    assert lookups.asked == ["xn--fa-hia.invalid"]
+    assert peer.requests[0].headers["host"] == f"xn--fa-hia.invalid:{port}"
+
+
 async def test_no_file_descriptor_is_a_connect_error(peer, transport, monkeypatch):
     def refuse(**_options):
         raise OSError(errno.EMFILE, "Too many open files")
@@ -119,19 +131,50 @@ async def test_a_call_cancelled_while_it_connects_closes_its_socket(transport):
     listener.close()
 
 
-async def test_a_call_that_is_cancelled_at_any_moment_leaves_no_connection(peer):
-    """Also in the turn of the loop in which its connection is opened, or its reply ends."""
-    for turns in itertools.count():
-        async with Transport(connect_timeout=HANG_S) as transport:
-            call = asyncio.create_task(post(transport, peer.url))
-            for _ in range(turns):
-                await asyncio.sleep(0)
-            call.cancel()
-            await asyncio.wait([call])
-        await peer.until(lambda: peer.connected == 0, f"closing after {turns} turns")
-        if not call.cancelled():  # it was over
-            break
-    assert turns > 1
+def connections():
+    """How many are in memory."""
+    gc.collect()
+    return sum(isinstance(each, Connection) for each in gc.get_objects())
+
+
+@pytest.mark.parametrize("is_tls", [False, True])
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_call_that_is_cancelled_at_any_moment_leaves_nothing(authority, loop, is_tls):
+    """Also in the turn of the loop in which its connection is opened, or its reply ends. No
+    connection stays, others may have its socket's number, and the loop has no complaint."""
+    complaints = []
+    before = connections()
+
+    async def begin_after(turns, transport, peer):
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await post(transport, peer.url)
+
+    async def work():
+        asyncio.get_running_loop().set_exception_handler(lambda _, about: complaints.append(about))
+        tls = tls_of(authority) if is_tls else None
+        async with Provider(OK).serve(ssl=tls) as peer:
+            for turns in itertools.count():
+                async with Transport(connect_timeout=HANG_S) as transport:
+                    call, *others = (
+                        asyncio.create_task(begin_after(turn, transport, peer))
+                        for turn in range(turns + 3)
+                    )
+                    for _ in range(turns):
+                        await asyncio.sleep(0)
+                    call.cancel()
+                    await asyncio.gather(*others)
+                    await asyncio.wait([call])
+                await peer.until(lambda: peer.connected == 0, f"closing after {turns} turns")
+                if not call.cancelled():  # it was over
+                    break
+        assert turns > 1
+        assert connections() == before
+
+    factory = pytest.importorskip("uvloop").new_event_loop if loop == "uvloop" else None
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(work())
+    assert complaints == []
 
 
 async def test_few_connections_to_a_server_are_made_at_once_and_the_others_wait(monkeypatch):

@@ -49,6 +49,20 @@ async def test_a_body_can_be_taken_in_parts_and_nothing_is_lost(peer, transport)
     assert peer.connected == 1, "a body that was read to its end leaves a connection"
 
 
+@pytest.mark.parametrize("is_read", [False, True])
+async def test_a_body_that_is_closed_before_its_end_never_looks_whole(peer, transport, is_read):
+    """Neither to one who is reading it, nor to one who reads on."""
+    peer.behave = writes(CHUNKED + b"1\r\na\r\n", asyncio.Event())
+    response = await ask(transport, peer.url)
+    assert await anext(response.stream) == b"a"
+    if is_read:
+        reading = asyncio.create_task(anext(response.stream))
+        await asyncio.sleep(0)
+    await response.aclose()
+    with pytest.raises(httpx.ReadError, match="closed before its end"):
+        await (reading if is_read else anext(response.stream))
+
+
 @pytest.mark.parametrize("has_begun", [False, True])
 async def test_what_nobody_takes_is_not_read(peer, transport, has_begun):
     """Neither before the first piece is asked for, nor after one."""

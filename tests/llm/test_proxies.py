@@ -211,15 +211,34 @@ async def test_hosts_that_the_environment_excepts_are_asked_directly(
     assert bool(proxy[1]) is not is_excepted
 
 
-def test_a_network_can_be_excepted(monkeypatch):
-    monkeypatch.setenv("http_proxy", "http://proxy.invalid:3128")
-    monkeypatch.setenv("no_proxy", "10.0.0.0/8,2001:db8::/32")
-    assert proxies.find("http", "10.1.2.3") is None
-    assert proxies.find("http", "2001:db8::1") is None
-    assert str(proxies.find("http", "11.1.2.3")) == "the proxy at http://proxy.invalid:3128"
+@pytest.mark.parametrize(
+    ("exceptions", "url", "is_excepted"),
+    [
+        ("10.0.0.0/8,2001:db8::/32", "http://10.1.2.3", True),
+        ("10.0.0.0/8,2001:db8::/32", "http://[2001:db8::1]", True),
+        ("10.0.0.0/8,2001:db8::/32", "http://11.1.2.3", False),
+        ("provider.invalid:80", "http://provider.invalid", True),
+        ("provider.invalid:80", "http://provider.invalid:8080", False),
+        ("*.invalid:8080", "http://provider.invalid:8080", True),
+        ("[2001:db8::1]", "http://[2001:db8::1]:8080", True),
+        ("[2001:db8::1]:80", "http://[2001:db8::1]:8080", False),
+        ("2001:db8::1", "http://[2001:db8::1]:8080", True),
+    ],
+)
+def test_networks_and_ports_can_be_excepted(monkeypatch, exceptions, url, is_excepted):
+    monkeypatch.setenv("http_proxy", "http://[2001:db8::7]:3128")
+    monkeypatch.setenv("no_proxy", exceptions)
+    found = proxies.find(httpx.URL(url))
+    if is_excepted:
+        assert found is None
+    else:
+        assert str(found) == "the proxy at http://[2001:db8::7]:3128"
 
 
-@pytest.mark.parametrize("address", ["socks5://proxy.invalid:1080", "http://:80", "http://a:b"])
+@pytest.mark.parametrize(
+    "address",
+    ["socks5://proxy.invalid:1080", "http://:80", "http://a:b", "http://a:1#canary@proxy.invalid"],
+)
 async def test_a_proxy_that_no_request_can_go_through_is_an_error(monkeypatch, address):
     monkeypatch.setenv("http_proxy", address)
     async with Transport(connect_timeout=HANG_S) as transport:

@@ -86,6 +86,32 @@ async def test_under_tls_the_end_of_a_body_without_a_length_has_to_be_said(
             assert (await post(transport, server.url))[1] == b"all of it"
 
 
+async def test_under_tls_a_reply_may_end_with_its_connection_before_it_is_read(
+    authority, transport
+):
+    """asyncio's TLS hands it on while it shuts down, and trips over a connection closed in that."""
+    complaints = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, about: complaints.append(about))
+    is_sent = asyncio.Event()
+
+    async def ends_early(exchange):
+        await exchange.send(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n")
+        await is_sent.wait()
+        await exchange.send(b"ok")
+        exchange._connection.transport.get_extra_info("socket").shutdown(1)
+
+    async with serving(authority) as server:
+        server.behave = ends_early
+        response = await ask(transport, server.url)
+        is_sent.set()
+        for _ in range(20):  # turns of the loop, in which it comes
+            await asyncio.sleep(0)
+        assert [chunk async for chunk in response.stream] == [b"ok"]
+        for _ in range(20):
+            await asyncio.sleep(0)
+    assert complaints == []
+
+
 @pytest.mark.parametrize("is_tls", [False, True])
 async def test_a_refusal_before_the_end_of_the_request_leaves_no_connection(
     authority, transport, is_tls

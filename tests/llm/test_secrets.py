@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import logging
 import traceback
+from base64 import b64encode
 
+import httpx
 import pytest
 
 from generation import errors
 from generation.conf import parse
 from generation.llm.providers.parsing import excerpt
+from generation.llm.transport import Transport
 from generation.pipeline.relay import Relay
 from tests.support.dialects import KEY
 from tests.support.provider import hangs, resets, says, sends
+from tests.support.transport import ask
+from tests.support.waiting import HANG_S
 
 ECHO = (
     f'{{"error": {{"type": "x", "message": "Incorrect API key provided: {KEY} sk-masked***7e21"}}}}'
@@ -73,6 +78,30 @@ async def test_no_variable_of_an_errors_frames_shows_a_key(
             context = llm.begin(prompt, Relay() if is_streamed else None)
             await upstream.ask(context, "some-model", has_fallback=False)
     assert not [text for text in local_variables(caught.value) if KEY in text]
+
+
+@pytest.mark.parametrize(
+    ("proxy", "headers"),
+    [
+        ("socks5://someone:canary@proxy.invalid:1080", {}),
+        ("http://someone:canary@127.0.0.1:{port}", {"x": "a\nb"}),
+        ("http://someone:canary@127.0.0.1:{port}", {}),
+    ],
+    ids=["no HTTP proxy", "an unsendable header", "a refusal"],
+)
+async def test_no_variable_of_an_errors_frames_shows_a_proxys_password(
+    peer, monkeypatch, proxy, headers
+):
+    peer.behave = says(407, b"")
+    monkeypatch.setenv("http_proxy", proxy.format(port=httpx.URL(peer.url).port))
+    monkeypatch.delenv("no_proxy", raising=False)
+    async with Transport(connect_timeout=HANG_S) as transport:
+        with pytest.raises(httpx.TransportError) as caught:
+            await ask(transport, "http://provider.invalid", **headers)
+    encoded = b64encode(b"someone:canary").decode()
+    shown = [*local_variables(caught.value)]
+    assert shown
+    assert not [text for text in shown if "canary" in text or encoded in text]
 
 
 async def test_the_settings_do_not_show_a_key(dialect):

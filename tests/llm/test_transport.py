@@ -47,6 +47,16 @@ async def test_closing_the_transport_closes_its_idle_connections(peer):
     await peer.until(lambda: peer.connected == 0, "closing of the idle connection")
 
 
+async def test_a_closed_transport_keeps_no_connection_of_a_call_that_ends_later(peer):
+    peer.release.clear()
+    async with Transport(connect_timeout=HANG_S) as transport:
+        call = asyncio.create_task(post(transport, peer.url))
+        await peer.until(lambda: peer.waiting == 1, "the request")
+    peer.release.set()
+    assert (await call)[1] == b"ok"
+    await peer.until(lambda: peer.connected == 0, "closing")
+
+
 async def test_a_call_cancelled_before_the_answer_closes_its_connection(peer, transport):
     peer.behave = hangs
     task = asyncio.create_task(post(transport, peer.url))

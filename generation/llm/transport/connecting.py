@@ -15,6 +15,7 @@ import httpx
 
 from generation.llm.transport import trust
 from generation.llm.transport.addresses import Addresses
+from generation.llm.transport.proxies import PORTS
 from generation.llm.transport.tunnel import Tunnel
 from generation.tasks import in_own_task
 
@@ -63,47 +64,54 @@ class Connector:
             raise
 
     async def _open(self, connection: Connection, url: httpx.URL, proxy: Proxy | None) -> None:
-        tls = self._tls if url.scheme == "https" else None
-        host, port = url.host, url.port or (443 if tls else 80)
+        is_secure = url.scheme == "https"
+        host, port = url.raw_host.decode("ascii"), url.port or PORTS[url.scheme]
         if proxy is None:
-            await self._reach(connection, host, port, tls)
-            return
-        tls_of_proxy = self._tls if proxy.scheme == "https" else None
-        if tls is None:
-            await self._reach(connection, proxy.host, proxy.port, tls_of_proxy)
-            return
-        tunnel = Tunnel()
-        await self._reach(tunnel, proxy.host, proxy.port, tls_of_proxy)
-        try:
-            await tunnel.open(host, port, proxy)
-            transport = await asyncio.get_running_loop().start_tls(
-                tunnel.transport, connection, tls, server_hostname=host
-            )
-        except BaseException:
-            tunnel.transport.abort()
-            raise
-        if transport is None:
-            raise ConnectionError("the connection was closed")
-        connection.connection_made(transport)
+            await self._reach(connection, host, port, is_secure=is_secure)
+        elif not is_secure:
+            await self._reach(connection, proxy.host, proxy.port, is_secure=proxy.is_secure)
+        else:
+            tunnel = Tunnel()
+            await self._reach(tunnel, proxy.host, proxy.port, is_secure=proxy.is_secure)
+            try:
+                await tunnel.open(host, port, proxy)
+            except BaseException:
+                tunnel.transport.abort()
+                raise
+            await self._secure(tunnel.transport, connection, host)
 
     async def _reach(
-        self, protocol: asyncio.Protocol, host: str, port: int, tls: ssl.SSLContext | None
+        self, protocol: asyncio.Protocol, host: str, port: int, *, is_secure: bool
     ) -> None:
         addresses = await self._addresses.find(host, port)
         sock = await aiohappyeyeballs.start_connection(
             addresses, happy_eyeballs_delay=_NEXT_ADDRESS_S
         )
+        # From here on the loop closes it, also if we are cancelled. Closed by us, its number would
+        # be another connection's while the loop still acts on it.
+        first = asyncio.Protocol() if is_secure else protocol
+        transport, _ = await asyncio.get_running_loop().create_connection(lambda: first, sock=sock)
+        if is_secure:
+            await self._secure(transport, protocol, host)
+
+    async def _secure(
+        self, transport: asyncio.Transport, protocol: asyncio.Protocol, host: str
+    ) -> None:
+        """Have TLS take over a connection. If that fails or is cancelled, it is closed."""
         try:
-            await asyncio.get_running_loop().create_connection(
-                lambda: protocol, sock=sock, ssl=tls, server_hostname=host if tls else None
+            secure = await asyncio.get_running_loop().start_tls(
+                transport, protocol, self._tls, server_hostname=host
             )
         except BaseException:
-            sock.close()
+            transport.abort()
             raise
+        if secure is None:
+            raise ConnectionError("the connection was closed")
+        protocol.connection_made(secure)
 
 
 def _why(error: Exception) -> str:
-    """asyncio says that a connection failed, and of why only the number."""
+    """Returns the reason. asyncio's text has the address, and a number in place of the reason."""
     if not isinstance(error, OSError) or isinstance(error, (ssl.SSLError, socket.gaierror)):
         return str(error)
     return os.strerror(error.errno) if error.errno else str(error)

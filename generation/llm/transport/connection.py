@@ -73,7 +73,8 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         if self._transport is not None:
-            self._transport.abort()
+            # Once what called us has returned, since asyncio's TLS goes on with the connection.
+            asyncio.get_running_loop().call_soon(self._transport.abort)
             self._close()
 
     # --- what the loop calls ------------------------------------------------------------------

@@ -74,12 +74,13 @@ class _Origin:
     """A server, and the connections to it that are idle."""
 
     def __init__(self, url: httpx.URL) -> None:
-        self.proxy = proxies.find(url.scheme, url.host)
+        self.proxy = proxies.find(url)
         self.via = DIRECT
         if self.proxy is not None and url.scheme == "http":
             self.via = Via(is_absolute=True, authorization=self.proxy.authorization)
         self.connecting = asyncio.Semaphore(_MAX_CONNECTING)
         self._idle: dict[Connection, None] = {}  # the latest is the last
+        self._is_closed = False
 
     def connection(self) -> Connection:
         return Connection(self._put, self._drop)
@@ -88,14 +89,15 @@ class _Origin:
         return self._idle.popitem()[0] if self._idle else None
 
     def close(self) -> None:
+        self._is_closed = True
         for connection in list(self._idle):
             connection.abort()
 
     def _put(self, connection: Connection) -> None:
-        if len(self._idle) < idle.MAX_IDLE:
-            self._idle[connection] = None
-        else:
+        if self._is_closed or len(self._idle) == idle.MAX_IDLE:
             connection.abort()
+        else:
+            self._idle[connection] = None
 
     def _drop(self, connection: Connection) -> None:
         self._idle.pop(connection, None)

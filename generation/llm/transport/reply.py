@@ -152,9 +152,8 @@ class Reply(Body):
         return self._is_whole and not self._pieces
 
     async def aclose(self) -> None:
-        """Of a reply that is not whole, closes the connection."""
-        if self._connection is not None:
-            self._end(keeps_alive=False)
+        """Of a reply that is not whole, closes the connection. One who reads on gets an error."""
+        self.fail(httpx.ReadError, "the reply was closed before its end")
 
     # --- within -------------------------------------------------------------------------------
 

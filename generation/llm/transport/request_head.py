@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import httpx
 
@@ -15,11 +16,12 @@ _VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 _OURS = frozenset({b"content-length", b"transfer-encoding", b"connection"})
 
 
-class Via(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Via:
     """What a proxy needs to see of a request that it passes on."""
 
     is_absolute: bool
-    authorization: bytes
+    authorization: bytes = field(repr=False)  # as in `Proxy`
 
 
 DIRECT = Via(is_absolute=False, authorization=b"")
