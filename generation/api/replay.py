@@ -17,7 +17,6 @@ from asgiref.sync import sync_to_async
 from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.sessions.middleware import SessionMiddleware
 from django.core.exceptions import DisallowedHost
-from django.db import InterfaceError, OperationalError
 from django.http import HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.middleware.csrf import CsrfViewMiddleware
 from django.template.loader import render_to_string
@@ -133,13 +132,11 @@ class _Asked(NamedTuple):
 
 
 async def _in_thread(work: Callable[..., Any], *given: Any) -> Any:
-    """Raises `DatabaseUnavailable`, and what the work does. Afterwards no connection is held."""
+    """Raises what the work does. Afterwards no connection is held."""
 
     def run() -> Any:
         try:
             return work(*given)
-        except (InterfaceError, OperationalError) as error:
-            raise DatabaseUnavailable("the database can't be reached now") from error
         finally:
             give_back_if_possible()
 

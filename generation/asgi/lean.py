@@ -7,13 +7,12 @@ default middleware.
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from django.db import connections
+from django.db import InterfaceError, OperationalError, connections
 from django.db.transaction import non_atomic_requests
 from django.http import (
     Http404,
@@ -27,6 +26,7 @@ from generation.asgi.problems import render_problem
 from generation.asgi.request import Request
 from generation.errors import (
     BadRequest,
+    DatabaseUnavailable,
     MethodNotAllowed,
     NotFound,
     RuntimeNotOpen,
@@ -34,8 +34,9 @@ from generation.errors import (
     release_frames,
 )
 from generation.runtime.process import HOW_TO_SERVE
+from generation.telemetry.logs import throttled_logger
 
-logger = logging.getLogger(__name__)
+logger = throttled_logger(__name__)
 
 Response = HttpResponse | StreamingHttpResponse
 View = Callable[..., Coroutine[Any, Any, Response]]
@@ -125,6 +126,10 @@ def render(error: Exception, errors: ErrorRenderer) -> tuple[HttpResponse, str]:
         known = error
     elif isinstance(error, Http404):
         known = NotFound("nothing matches this address")
+    elif isinstance(error, InterfaceError | OperationalError):
+        # The hot path has errors of its own: Django's come from a session, or an operator's form.
+        logger.warning("a request needs Django's connection: %s", " ".join(str(error).split()))
+        known = DatabaseUnavailable("the database can't be reached now", retry_after=1)
     else:
         logger.error("a bug made a request fail", exc_info=error)
         known = StaccatoError.from_bug()
