@@ -50,16 +50,17 @@ def encode(row: LogRow, trace: Trace, operation: str, *, content: bool) -> bytes
     trace_id, span_id = trace.trace_id or row.id.hex, row.id.hex[16:]
     start = round(row.created_at.timestamp() * 1_000_000) * 1000
     asked_ms = row.latency_ms - row.llm_latency_ms  # from the arrival on
-    first = row.attempts[0] if row.attempts else row
+    end = start + row.latency_ms * _NS_PER_MS
+    asked = row.attempts[-1] if row.attempts else row  # the row has the answer's name of the model
     span = {
         "traceId": trace_id,
         "spanId": span_id,
         "flags": SAMPLED,
-        "name": f"{operation} {first.model}",
+        "name": f"{operation} {asked.model}",
         "kind": CLIENT,
         "startTimeUnixNano": str(start),
-        "endTimeUnixNano": str(start + row.latency_ms * _NS_PER_MS),
-        "attributes": _attributes(row, operation, first.model, asked_ms, content=content),
+        "endTimeUnixNano": str(end),
+        "attributes": _attributes(row, operation, asked.model, asked_ms, content=content),
     }
     if trace.span_id:
         span["parentSpanId"] = trace.span_id
@@ -68,7 +69,7 @@ def encode(row: LogRow, trace: Trace, operation: str, *, content: bool) -> bytes
         span["status"] = {"code": ERROR}
     started = start + asked_ms * _NS_PER_MS
     children = [
-        _attempt(number, attempt, trace_id, span_id, started + attempt.at_ms * _NS_PER_MS)
+        _attempt(number, attempt, trace_id, span_id, started + attempt.at_ms * _NS_PER_MS, end)
         for number, attempt in enumerate(row.attempts, 1)
     ]
     return orjson.dumps([span, *children])[1:-1]
@@ -122,9 +123,13 @@ def _outcome(row: LogRow) -> Iterator[dict[str, Any]]:
 
 
 def _attempt(
-    number: int, attempt: Attempt, trace_id: str, parent: str, start: int
+    number: int, attempt: Attempt, trace_id: str, parent: str, start: int, latest: int
 ) -> dict[str, Any]:
-    """Without the name of an operation, since what reads those would count the tokens twice."""
+    """Without the name of an operation, since what reads those would count the tokens twice.
+
+    It ends by `latest`: times are rounded one by one, and a child after its parent's end is taken
+    for a clock that is wrong.
+    """
     attributes = [
         _text("gen_ai.provider.name", attempt.provider),
         _text("gen_ai.request.model", attempt.model),
@@ -138,8 +143,8 @@ def _attempt(
         "flags": SAMPLED,
         "name": f"attempt {number}",
         "kind": CLIENT,
-        "startTimeUnixNano": str(start),
-        "endTimeUnixNano": str(start + attempt.ms * _NS_PER_MS),
+        "startTimeUnixNano": str(min(start, latest)),
+        "endTimeUnixNano": str(min(start + attempt.ms * _NS_PER_MS, latest)),
         "attributes": attributes,
     }
     if attempt.error:

@@ -97,7 +97,6 @@ def test_each_attempt_is_a_child_with_its_own_time_and_outcome():
     ).row  # fmt: skip
     whole, first, second = exported(row)
     assert whole.status.code == first.status.code == Status.STATUS_CODE_ERROR
-    assert whole.name == "chat gpt-test"
     assert attributes(whole)["error.type"] == "llm-unreachable"
     assert "gen_ai.response.model" not in attributes(whole)
     assert first.start_time_unix_nano == ARRIVED_NS + (40 + 2) * MS
@@ -112,6 +111,29 @@ def test_each_attempt_is_a_child_with_its_own_time_and_outcome():
     assert "http.response.status_code" not in attributes(second)
     # What reads operations counts tokens by them, and must count them once.
     assert "gen_ai.operation.name" not in attributes(second)
+
+
+def test_a_generation_names_who_was_asked_last_and_what_was_asked_of_it():
+    asked_first = Attempt("openai", "gpt-test", 529, "llm-overloaded", 100)
+    attempts = (asked_first, Attempt("anthropic", "claude-test", 500, "llm-unreachable", 300))
+    failed = {"status": "failed", "error_type": "llm-unreachable"}
+    for outcome in ({"model": "claude-test-2026"}, {"model": "claude-test", **failed}):
+        whole, *_children = exported(make_row(attempts=attempts, **outcome).row)
+        found = attributes(whole)
+        assert (found["gen_ai.provider.name"], found["gen_ai.request.model"]) == (
+            "anthropic",
+            "claude-test",
+        ), "a provider beside another one's model: a backend sums what nobody was asked for"
+        assert whole.name == "chat claude-test"
+
+
+def test_no_attempt_outlasts_its_generation():
+    # It began after 0.6 ms and took 12.6; the whole took 13.4, and each is rounded by itself.
+    attempt = Attempt("anthropic", "claude-test", 200, "", 13, at_ms=1)
+    row = make_row(attempts=(attempt,), latency_ms=13, llm_latency_ms=13).row
+    whole, child = exported(row)
+    assert child.end_time_unix_nano == whole.end_time_unix_nano
+    assert child.start_time_unix_nano == whole.start_time_unix_nano + MS
 
 
 def test_ids_lead_from_a_span_to_its_row_and_to_its_caller():
