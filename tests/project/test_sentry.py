@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import sentry_sdk
+from django.contrib.auth.views import LoginView
+from django.test import Client
 from sentry_sdk.envelope import Envelope
 from sentry_sdk.transport import Transport
 
@@ -72,6 +74,32 @@ async def test_errors_reach_sentry_and_no_prompt_does(here, monkeypatch, init):
     assert any("the LLM call failed because of a bug" in each for each in sent)
     assert any("RuntimeError" in each for each in sent)
     assert not any(CANARY in each for each in sent)
+
+
+def fail_a_page(monkeypatch) -> None:
+    """A page with a bug, whose address has words that an operator searched for."""
+
+    def with_a_bug(*_args, **_options):
+        raise RuntimeError("a bug of a page")
+
+    monkeypatch.setattr(LoginView, "dispatch", with_a_bug)
+    client = Client(raise_request_exception=False)
+    assert client.get("/admin/login/", {"next": f"/admin/?q={CANARY}"}).status_code == 500
+
+
+def test_pages_that_fail_reach_sentry_and_no_word_of_a_search_does(monkeypatch, init):
+    sent = init()
+    fail_a_page(monkeypatch)
+    fail_a_page(monkeypatch)  # with the first one's line among what happened before
+    assert sum("a bug of a page" in each for each in sent) == 2
+    assert not any(CANARY in each for each in sent)
+
+
+def test_the_words_are_there_to_be_found(monkeypatch, init):
+    """What the recipe takes out would have been sent."""
+    sent = init(before_send=None)
+    fail_a_page(monkeypatch)
+    assert any(CANARY in each for each in sent)
 
 
 async def test_the_prompt_is_there_to_be_found(here, monkeypatch, init):
