@@ -13,11 +13,12 @@ from django.test.utils import CaptureQueriesContext
 
 from generation.admin.overview import spenders, sums
 from generation.admin.overview.attempts import drawn
-from generation.admin.overview.dashboard import change
+from generation.admin.overview.dashboard import LATE_AFTER, change
 from generation.admin.overview.periods import PERIODS, hours_of, longest_buckets, named, window
 from generation.models import GenerationLog, Maintenance
 from generation.rollups.buckets import HOUR, MINUTE, SPENDER_LENGTHS, Span, floor
 from generation.rollups.histogram import percentiles, step_of
+from generation.rollups.upkeep import EVERY, LONGEST_REST
 from tests.support.admin import LOGS, get, log_in, make_id, make_log, save_log
 from tests.support.keys import make_key
 from tests.support.partitions import make_room
@@ -191,10 +192,10 @@ def test_the_errors_are_counted_by_kind_with_who_was_hit_and_when(busy):
 
 
 def test_pages_say_up_to_when_their_figures_go_and_if_that_is_long_ago(busy):
-    assert not get(busy, DASHBOARD).context["is_late"]
-    Maintenance.objects.filter(task="rollups").update(
-        watermark=datetime.now(UTC) - timedelta(minutes=6)
-    )
+    rollups = Maintenance.objects.filter(task="rollups")
+    rollups.update(watermark=datetime.now(UTC) - LONGEST_REST - EVERY)
+    assert not get(busy, DASHBOARD).context["is_late"], "upkeep only rests after a long pass"
+    rollups.update(watermark=datetime.now(UTC) - LATE_AFTER)
     for page in (DASHBOARD, ERRORS):
         assert "no process has summed them up since" in get(busy, page).html
 

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from generation.charts.plots import Plot
     from generation.rollups.buckets import Span
 
-LATE_AFTER = timedelta(minutes=5)
+# As the alert StaccatoRollupsLag has it: twice as long as upkeep rests after a long pass.
+LATE_AFTER = timedelta(minutes=10)
 DRAWN_MODELS = 5  # the rest is one bar
 STATUS_COLOURS = {
     "Succeeded": "plot-1",
