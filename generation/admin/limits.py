@@ -10,20 +10,23 @@ from zoneinfo import available_timezones
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
+from django.contrib.auth import get_user_model
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import Http404, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 
 from generation import conf, standing
 from generation.admin.theme import ModelForm, TabularInline
 from generation.admin.users import UserLookupAdmin
 from generation.limits.amounts import parse_amount
 from generation.limits.refusals import written
-from generation.models import Limit
+from generation.models import ApiKey, Limit
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from django.http import HttpRequest, HttpResponse
     from django.utils.safestring import SafeString
 
@@ -120,7 +123,14 @@ class LimitAdmin(UserLookupAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: Limit | None = None) -> Any:
         # Its windows count in this unit, for these.
-        return ("scope", "api_key", "user", "unit") if obj else ()
+        return ("scope", "api_key", "user", "unit", "bars") if obj else ()
+
+    def get_fields(self, request: HttpRequest, obj: Limit | None = None) -> Any:
+        return [*self.fields, "bars"] if obj else self.fields
+
+    @admin.display(description="used, reserved, left")
+    def bars(self, limit: Limit) -> SafeString | str:
+        return _bars_of(limit, standing.SUBJECTS)
 
     def save_model(self, request: HttpRequest, obj: Limit, form: Any, change: Any) -> None:
         super().save_model(request, obj, form, change)
@@ -189,12 +199,38 @@ def label_of(limit: Limit) -> str:
 
 
 def bar_of(limit: Limit) -> SafeString | str:
-    """Returns a bar of what is used, reserved and left, with the figures. Empty where each has a
-    bar of their own: `manage.py limit show` lists them."""
-    is_each = limit.scope != Limit.Scope.ALL and not (limit.api_key_id or limit.user_id)
-    if limit.pk is None or limit.amount is None or is_each:
+    """Returns a bar of what is used, reserved and left, with the figures. Where each has as much
+    for itself, it is that of the nearest: of the one who has used most."""
+    return _bars_of(limit, 1)
+
+
+def _bars_of(limit: Limit, at_most: int) -> SafeString | str:
+    if limit.pk is None or limit.amount is None:
         return ""
-    now = standing.standings([limit])[0]
+    found = standing.standings([limit])
+    if not _is_each(limit):
+        return _bar(found[0], "")
+    names = _names(limit, [each.subject for each in found])
+    if names and len(found) > at_most:
+        names[found[0].subject] += ", the nearest"
+    bars = [_bar(each, names[each.subject]) for each in found[:at_most] if each.subject]
+    return format_html_join("", "{}", ((bar,) for bar in bars)) or "nobody has used any"
+
+
+def _is_each(limit: Limit) -> bool:
+    return limit.scope != Limit.Scope.ALL and not (limit.api_key_id or limit.user_id)
+
+
+def _names(limit: Limit, subjects: Sequence[str]) -> dict[str, str]:
+    """Returns who they are; of those who are deleted, the key."""
+    model: Any = ApiKey if limit.scope == Limit.Scope.KEY else get_user_model()
+    found = model._base_manager.in_bulk(list(filter(None, subjects)))
+    return {subject: subject for subject in subjects} | {
+        str(key): str(each) for key, each in found.items()
+    }
+
+
+def _bar(now: standing.Standing, name: str) -> SafeString:
     whole = max(now.amount, now.committed, 1)
     used, reserved = (round(part * _WIDTH / whole) for part in (now.used, now.reserved))
     words = " | ".join(map(now.written, (now.used, now.reserved, now.left)))
@@ -202,10 +238,11 @@ def bar_of(limit: Limit) -> SafeString | str:
         '<span class="limit-bar"><svg viewBox="0 0 100 8" preserveAspectRatio="none"'
         ' aria-hidden="true"><rect class="limit-left" width="100" height="8"/>'
         '<rect class="limit-reserved" width="{}" height="8"/>'
-        '<rect width="{}" height="8"/></svg>{}</span>',
+        '<rect width="{}" height="8"/></svg>{}{}</span>',
         min(used + reserved, _WIDTH),
         min(used, _WIDTH),
         words,
+        format_html(' <span class="log-aside">{}</span>', name) if name else "",
     )
 
 

@@ -50,7 +50,6 @@ def encode(row: LogRow, trace: Trace, operation: str, *, content: bool) -> bytes
     trace_id, span_id = trace.trace_id or row.id.hex, row.id.hex[16:]
     start = round(row.created_at.timestamp() * 1_000_000) * 1000
     asked_ms = row.latency_ms - row.llm_latency_ms  # from the arrival on
-    end = start + row.latency_ms * _NS_PER_MS
     asked = row.attempts[-1] if row.attempts else row  # the row has the answer's name of the model
     span = {
         "traceId": trace_id,
@@ -59,7 +58,7 @@ def encode(row: LogRow, trace: Trace, operation: str, *, content: bool) -> bytes
         "name": f"{operation} {asked.model}",
         "kind": CLIENT,
         "startTimeUnixNano": str(start),
-        "endTimeUnixNano": str(end),
+        "endTimeUnixNano": str(start + row.latency_ms * _NS_PER_MS),
         "attributes": _attributes(row, operation, asked.model, asked_ms, content=content),
     }
     if trace.span_id:
@@ -69,7 +68,7 @@ def encode(row: LogRow, trace: Trace, operation: str, *, content: bool) -> bytes
         span["status"] = {"code": ERROR}
     started = start + asked_ms * _NS_PER_MS
     children = [
-        _attempt(number, attempt, trace_id, span_id, started + attempt.at_ms * _NS_PER_MS, end)
+        _attempt(number, attempt, span, started + attempt.at_ms * _NS_PER_MS)
         for number, attempt in enumerate(row.attempts, 1)
     ]
     return orjson.dumps([span, *children])[1:-1]
@@ -122,14 +121,13 @@ def _outcome(row: LogRow) -> Iterator[dict[str, Any]]:
         yield _value("staccato.cost_usd", doubleValue=float(row.cost_usd))
 
 
-def _attempt(
-    number: int, attempt: Attempt, trace_id: str, parent: str, start: int, latest: int
-) -> dict[str, Any]:
+def _attempt(number: int, attempt: Attempt, whole: dict[str, Any], start: int) -> dict[str, Any]:
     """Without the name of an operation, since what reads those would count the tokens twice.
 
-    It ends by `latest`: times are rounded one by one, and a child after its parent's end is taken
-    for a clock that is wrong.
+    It ends with the whole at the latest: times are rounded one by one, and a child after its
+    parent's end is taken for a clock that is wrong.
     """
+    latest = int(whole["endTimeUnixNano"])
     attributes = [
         _text("gen_ai.provider.name", attempt.provider),
         _text("gen_ai.request.model", attempt.model),
@@ -137,9 +135,9 @@ def _attempt(
     if attempt.status is not None:
         attributes.append(_integer("http.response.status_code", attempt.status))
     span = {
-        "traceId": trace_id,
+        "traceId": whole["traceId"],
         "spanId": f"{random.getrandbits(64):016x}",
-        "parentSpanId": parent,
+        "parentSpanId": whole["spanId"],
         "flags": SAMPLED,
         "name": f"attempt {number}",
         "kind": CLIENT,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from django.contrib.auth.models import User
 
 from generation import standing
 from generation.models import Limit, LimitLease, LimitWindow
@@ -74,6 +75,29 @@ def test_the_bar_shows_what_is_used_reserved_and_left_and_an_override_adds_to_it
     assert "20 | 10 | 120" in get(staff, LIMITS).html
     for page in (f"{LIMITS}add/", f"{LIMITS}{limit.pk}/change/", override):
         assert get(staff, page).html
+
+
+def test_a_limit_that_each_has_shows_who_is_nearest_and_its_page_shows_all(staff, user):
+    other = User.objects.create(username="other")
+    limit = Limit.objects.create(scope="user", unit="requests", amount=100, window="month")
+    assert "nobody has used any" in get(staff, LIMITS).html
+    start = standing.standings([limit])[0].window.start
+    for subject, used in ((str(user.pk), 10), (str(other.pk), 90), ("1000", 5)):
+        window = LimitWindow.objects.create(
+            limit=limit, subject=subject, start=start, committed=used, as_of=start
+        )
+        LimitLease.objects.create(run=f"{used:032}", window=window, granted=used, settled=used)
+    listed = get(staff, LIMITS).html
+    assert "90 | 0 | 10" in listed
+    assert f"{other.username}, the nearest" in listed
+    assert "10 | 0 | 90" not in listed
+    shown = get(staff, f"{LIMITS}{limit.pk}/change/").html
+    for figures, name in (
+        ("90 | 0 | 10", other.username),
+        ("10 | 0 | 90", user.username),
+        ("5 | 0 | 95", "1000"),  # who is deleted
+    ):
+        assert f'{figures} <span class="log-aside">{name}</span>' in shown
 
 
 def test_a_users_limits_are_on_its_page(staff, user):

@@ -116,9 +116,10 @@ def test_each_attempt_is_a_child_with_its_own_time_and_outcome():
 def test_a_generation_names_who_was_asked_last_and_what_was_asked_of_it():
     asked_first = Attempt("openai", "gpt-test", 529, "llm-overloaded", 100)
     attempts = (asked_first, Attempt("anthropic", "claude-test", 500, "llm-unreachable", 300))
-    failed = {"status": "failed", "error_type": "llm-unreachable"}
-    for outcome in ({"model": "claude-test-2026"}, {"model": "claude-test", **failed}):
-        whole, *_children = exported(make_row(attempts=attempts, **outcome).row)
+    answered = make_row(attempts=attempts, model="claude-test-2026").row
+    failed = make_row(attempts=attempts, status="failed", error_type="llm-unreachable").row
+    for row in (answered, failed):
+        whole, *_children = exported(row)
         found = attributes(whole)
         assert (found["gen_ai.provider.name"], found["gen_ai.request.model"]) == (
             "anthropic",
