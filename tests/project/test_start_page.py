@@ -107,3 +107,10 @@ async def test_who_may_not_see_the_pool_is_not_shown_it(configured):
 
 async def test_only_reading_is_allowed():
     assert (await AsyncClient().post("/")).status_code == 405
+
+
+@pytest.mark.parametrize("path", ["/", "/api/v1/docs"])
+async def test_a_page_is_as_wide_as_a_phone(runtime, path):
+    # Without it a phone draws the page 980 pixels wide, and small.
+    answer = await AsyncClient().get(path)
+    assert '<meta name="viewport" content="width=device-width' in answer.content.decode()
