@@ -63,6 +63,18 @@ def test_own_prices_count_before_the_table_and_nothing_is_free_unless_they_say_s
     assert prices.quote("anthropic", "anthropic", "claude-sonnet-5-5", usage) is None
 
 
+def test_own_prices_of_either_name_of_a_model_count_before_the_table():
+    """A provider answers by a longer name than it was asked for, of which the table knows."""
+    own = conf.parse({"LLM_PRICES": "openai:gpt-4.1=1/2,openai:o3-2025-04-16=5/6"}).llm_prices
+    prices, usage = Prices(own), Usage(1000, 1000)
+    for model, asked, price in (
+        ("gpt-4.1-2025-04-14", "gpt-4.1", "1/2/1/1"),
+        ("o3-2025-04-16", "gpt-4.1", "5/6/5/5"),
+        ("never-heard-of", "gpt-4.1-mini", prices.quote("", "openai", "gpt-4.1-mini", usage).price),
+    ):
+        assert prices.quote("openai", "openai", model, usage, asked).price == price, model
+
+
 def test_dollars_are_rounded_up_to_whole_billionths():
     assert nano(Decimal("0.0000000001")) == nano(Decimal("0.000000001")) == 1
     assert nano(Decimal(0)) == 0

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from decimal import Decimal
 
 import pytest
 
@@ -309,6 +310,36 @@ async def test_leaving_closes_the_connection_and_keeps_what_came(streaming, serv
     if dialect.name == "anthropic":
         assert (partial.usage.input_tokens, partial.usage.output_tokens) == (10, 1)
         assert partial.cost_usd
+
+
+@pytest.mark.parametrize("ending", ["whole", "streamed", "torn", "left"])
+async def test_an_answer_under_another_name_costs_what_the_name_in_the_request_does(
+    streaming, server, dialect, ending
+):
+    """OpenAI calls `gpt-4.1` `gpt-4.1-2025-04-14` in its answer; servers of one's own do worse."""
+    pieces = dialect.stream("Half", "")
+    half = pieces[: pieces.index(dialect.delta(""))]
+    server.behave = {
+        "whole": says(200, dialect.answer()),
+        "streamed": streams(*pieces),
+        "torn": streams(*half),
+        "left": streams(*half, Ending.SILENCE),
+    }[ending]
+    named = f"{dialect.name}:alias"
+    async with streaming(LLM_ALLOWED=named, LLM_PRICES=f"{named}=3/3") as call:
+        call.prompt = replace(call.prompt, model="alias")
+        if ending == "whole":
+            reply = (await call.llm.complete(call.prompt)).reply
+        elif ending == "left":
+            context, task = call.start()
+            await call.until_text("Half")
+            task.cancel()
+            await asyncio.wait([task])
+            reply = context.partial()
+        else:
+            reply = (await call.outcome()).reply
+    assert reply.price == "3/3/3/3"
+    assert reply.cost_usd == reply.usage.total_tokens * Decimal("0.000003")
 
 
 async def test_a_stream_keeps_its_place_until_its_end(streaming, server, dialect):
