@@ -257,6 +257,11 @@ def test_half_a_chat_completion_is_never_whole(payloads):
     assert caught.value.finding is Finding.BROKEN_OFF
 
 
+def test_an_event_that_is_no_json_is_named_as_the_reason():
+    with pytest.raises(UnusableReply, match="no JSON"):
+        read(OPENAI, *HELLO, b'{"choices": [{"delta": {"content": "\xff"}}]}', finish())
+
+
 @pytest.mark.parametrize(
     ("payload", "name"),
     [
