@@ -208,7 +208,20 @@ async def test_an_endless_answer_is_ended(streaming, server, dialect):
         outcome = await call.outcome()
         await server.until(lambda: server.connected == 0, "closing")
     assert type(outcome.error) is errors.StreamTooLong
+    assert f"{dialect.name} did not end" in str(outcome.error)
     assert outcome.reply.text.startswith("on and on and ")
+
+
+async def test_an_answer_that_its_reader_holds_up_is_not_blamed_on_the_provider(
+    streaming, server, dialect
+):
+    server.behave = streams(*dialect.stream("x" * 70_000, "y" * 70_000, "z"))
+    async with streaming(LLM_STREAM_TIMEOUT=0.5) as call:
+        _, task = call.start()
+        await call.relay.reader().read()
+        outcome = await asyncio.wait_for(task, HANG_S)
+    assert type(outcome.error) is errors.StreamTooLong
+    assert "the client did not read" in str(outcome.error)
 
 
 async def test_a_first_word_that_does_not_come_in_time_is_a_timeout_as_ever(
