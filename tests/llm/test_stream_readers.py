@@ -412,6 +412,38 @@ def test_the_blocks_of_a_message_keep_their_kinds():
     )
 
 
+def arguments(index, piece):
+    delta = {"type": "input_json_delta", "partial_json": piece}
+    return {"type": "content_block_delta", "index": index, "delta": delta}
+
+
+F, G = (
+    block(number, "tool_use", id=str(number), name=name, input={})
+    for number, name in enumerate("fg")
+)
+BY_TURNS = [arguments(0, '{"a"'), arguments(1, '{"b"'), arguments(0, ":1}"), arguments(1, ":2}")]
+CALLS_OF_MESSAGES = {
+    "by turns": [F[0], G[0], *BY_TURNS, F[1], G[1]],
+    "by turns, without ends": [F[0], G[0], *BY_TURNS],
+    "ended together": [F[0], arguments(0, A[1]), G[0], arguments(1, B[1]), F[1], G[1]],
+    "no index": [
+        {key: value for key, value in event.items() if key != "index"}
+        for event in (F[0], arguments(0, A[1]), F[1], G[0], arguments(1, B[1]), G[1])
+    ],
+    "one index": [
+        {**event, "index": 0}
+        for event in (F[0], arguments(0, A[1]), F[1], G[0], arguments(1, B[1]), G[1])
+    ],
+}
+
+
+@pytest.mark.parametrize("payloads", CALLS_OF_MESSAGES.values(), ids=CALLS_OF_MESSAGES)
+def test_two_tool_calls_of_a_message_are_two_however_they_are_numbered(payloads):
+    transcript, _ = read(ANTHROPIC, START, *payloads, *end("tool_use"))
+    assert_is_in_order(transcript.events)
+    assert transcript.blocks() == (ToolUse("0", *A), ToolUse("1", *B))
+
+
 def test_an_error_in_a_message_is_the_error_it_says():
     with pytest.raises(ErrorEvent) as caught:
         read(ANTHROPIC, START, {"type": "error", "error": {"type": "overloaded_error"}})
