@@ -6,8 +6,8 @@
   the client never reads its 400.
 - Trailers become headers of the request, e.g. an X-Forwarded-For that no proxy has checked.
 - A client that closes its sending side, and waits for its answer, gets none.
-- A client that reads nothing is noticed late: the kernel takes up to 4 MB for it first, which is more
-  than most answers are.
+- A client that reads nothing is noticed late: the kernel first takes up to 4 MB for it, which is
+  more than most answers are.
 - An application can't close a connection in the middle of an answer without an error in the log.
 """
 
@@ -108,8 +108,9 @@ def _methods(base: Any) -> dict[str, Any]:
 
 
 def _bound_unsent(connection: socket.socket | None) -> None:
-    is_tcp = connection is not None and connection.family in {socket.AF_INET, socket.AF_INET6}
-    if is_tcp and hasattr(socket, "TCP_NOTSENT_LOWAT"):  # Linux and macOS have it
+    if connection is None or connection.family not in {socket.AF_INET, socket.AF_INET6}:
+        return
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # as on Linux and macOS
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
 
 

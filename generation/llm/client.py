@@ -189,8 +189,10 @@ class LLMClient:
         return reply if found is None else replace(reply, cost_usd=found.cost, price=found.price)
 
     def quote(self, provider: str, model: str, usage: Usage, asked: str = "") -> Quote | None:
-        """Returns what tokens cost; None if the price, or how many they are, is unknown. `asked`: the
-        model's name in the request, if the answer may have another."""
+        """Returns what tokens cost; None if the price, or how many they are, is unknown.
+
+        `asked`: the model's name in the request, if the answer may have another.
+        """
         if self._prices is None:
             return None
         return self._prices.quote(provider, self._price_list(provider), model, usage, asked)

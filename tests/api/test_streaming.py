@@ -207,8 +207,8 @@ async def test_nobody_joins_a_stream_that_is_given_up(here, author, llm, sql, da
 async def test_a_client_that_reads_nothing_stops_the_llm_and_has_left_after_a_while(
     serve, author, llm, sql
 ):
-    """What fits into the sockets' buffers is sent; the LLM is not read beyond that. The kernel alone
-    would take 4 MB, and a client would not be missed before."""
+    """What fits into the sockets' buffers is sent; the LLM is not read beyond that. The kernel
+    alone would take 4 MB, and a client would not be missed before."""
     limits = {"STACCATO_SEND_TIMEOUT": "1", "LLM_MAX_REPLY_BYTES": "1000000000"}
     async with serve(**limits) as service, lazy_client(service.port, ASK):
         await author.begin()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -12,7 +14,7 @@ from generation.llm.client import LLMClient
 from generation.llm.prices import Prices, nano
 from generation.records import Prompt, Usage
 from tests.support.dialects import AnthropicDialect, OpenAIDialect
-from tests.support.provider import Provider, says
+from tests.support.provider import Ending, Provider, says, streams
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +129,33 @@ async def test_a_local_servers_reply_has_no_cost():
     ):
         reply = (await llm.complete(Prompt("x", "", "", "", 9))).require_reply()
     assert reply.cost_usd is None
+
+
+@pytest.mark.parametrize("ending", ["whole", "streamed", "torn", "left"])
+async def test_an_answer_under_another_name_costs_what_the_name_in_the_request_does(
+    streaming, server, dialect, ending
+):
+    """OpenAI calls `gpt-4.1` `gpt-4.1-2025-04-14` in its answer; servers of one's own do worse."""
+    pieces = dialect.stream("Half", "")
+    half = pieces[: pieces.index(dialect.delta(""))]
+    server.behave = {
+        "whole": says(200, dialect.answer()),
+        "streamed": streams(*pieces),
+        "torn": streams(*half),
+        "left": streams(*half, Ending.SILENCE),
+    }[ending]
+    named = f"{dialect.name}:alias"
+    async with streaming(LLM_ALLOWED=named, LLM_PRICES=f"{named}=3/3") as call:
+        call.prompt = replace(call.prompt, model="alias")
+        if ending == "whole":
+            reply = (await call.llm.complete(call.prompt)).reply
+        elif ending == "left":
+            context, task = call.start()
+            await call.until_text("Half")
+            task.cancel()
+            await asyncio.wait([task])
+            reply = context.partial()
+        else:
+            reply = (await call.outcome()).reply
+    assert reply.price == "3/3/3/3"
+    assert reply.cost_usd == reply.usage.total_tokens * Decimal("0.000003")

@@ -4,61 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from contextlib import asynccontextmanager
 from dataclasses import replace
-from decimal import Decimal
 
 import pytest
 
 from generation import errors
-from generation.events import Start, TextDelta
-from generation.llm.client import LLMClient
+from generation.events import Start
 from generation.llm.providers import following
-from generation.pipeline.relay import Relay
 from generation.records import Usage
 from tests.support.dialects import OpenAIDialect, slugs
 from tests.support.provider import Ending, hangs, says, streams
 from tests.support.waiting import HANG_S
-
-
-class Streaming:
-    """A client and the relays of what it has streamed."""
-
-    def __init__(self, llm: LLMClient, prompt):
-        self.llm = llm
-        self.prompt = prompt
-        self.relay = Relay()
-
-    def start(self):
-        """Returns the context and the task of a streamed answer."""
-        self.relay = Relay()
-        context = self.llm.begin(self.prompt, self.relay)
-        return context, asyncio.create_task(self.llm.run(context))
-
-    async def outcome(self):
-        _, task = self.start()
-        return await task
-
-    @property
-    def text(self):
-        return "".join(e.text for e in self.relay.events if isinstance(e, TextDelta))
-
-    async def until_text(self, text):
-        async with asyncio.timeout(HANG_S):
-            reader = self.relay.reader()
-            while self.text != text:
-                await reader.read()
-            reader.close()
-
-
-@pytest.fixture
-def streaming(client, prompt):
-    @asynccontextmanager
-    async def open_streaming(**settings):
-        async with client(**settings) as llm:
-            yield Streaming(llm, prompt)
-
-    return open_streaming
 
 
 async def test_each_piece_is_handed_on_when_it_comes(streaming, server, dialect):
@@ -323,36 +279,6 @@ async def test_leaving_closes_the_connection_and_keeps_what_came(streaming, serv
     if dialect.name == "anthropic":
         assert (partial.usage.input_tokens, partial.usage.output_tokens) == (10, 1)
         assert partial.cost_usd
-
-
-@pytest.mark.parametrize("ending", ["whole", "streamed", "torn", "left"])
-async def test_an_answer_under_another_name_costs_what_the_name_in_the_request_does(
-    streaming, server, dialect, ending
-):
-    """OpenAI calls `gpt-4.1` `gpt-4.1-2025-04-14` in its answer; servers of one's own do worse."""
-    pieces = dialect.stream("Half", "")
-    half = pieces[: pieces.index(dialect.delta(""))]
-    server.behave = {
-        "whole": says(200, dialect.answer()),
-        "streamed": streams(*pieces),
-        "torn": streams(*half),
-        "left": streams(*half, Ending.SILENCE),
-    }[ending]
-    named = f"{dialect.name}:alias"
-    async with streaming(LLM_ALLOWED=named, LLM_PRICES=f"{named}=3/3") as call:
-        call.prompt = replace(call.prompt, model="alias")
-        if ending == "whole":
-            reply = (await call.llm.complete(call.prompt)).reply
-        elif ending == "left":
-            context, task = call.start()
-            await call.until_text("Half")
-            task.cancel()
-            await asyncio.wait([task])
-            reply = context.partial()
-        else:
-            reply = (await call.outcome()).reply
-    assert reply.price == "3/3/3/3"
-    assert reply.cost_usd == reply.usage.total_tokens * Decimal("0.000003")
 
 
 async def test_a_stream_keeps_its_place_until_its_end(streaming, server, dialect):

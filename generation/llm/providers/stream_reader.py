@@ -86,7 +86,7 @@ class StreamReader(ABC):
             return parse_json(text)
         except UnusableReply:
             # A part of the answer is lost.
-            detail = f"{self._name} broke off in the middle of an event, or sent one that is no JSON"
+            detail = f"{self._name} broke off within an event, or sent one that is no JSON"
             raise UnusableReply(detail, Finding.BROKEN_OFF) from None
 
     def _close(self) -> None:  # noqa: B027  # most dialects have nothing to do
