@@ -6,11 +6,14 @@
   the client never reads its 400.
 - Trailers become headers of the request, e.g. an X-Forwarded-For that no proxy has checked.
 - A client that closes its sending side, and waits for its answer, gets none.
+- A client that reads nothing is noticed late: the kernel first takes up to 4 MB for it, which is
+  more than most answers are.
 - An application can't close a connection in the middle of an answer without an error in the log.
 """
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Any
 
 from generation.asgi.head import MAX_HEADER_BYTES, MAX_TARGET_BYTES
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 # Far above what `Head.check` refuses with the request's own id, once the head has ended.
 MAX_UNPARSED_BYTES = 4 * (MAX_HEADER_BYTES + MAX_TARGET_BYTES)
 FRAMING_PER_BODY_BYTE = 8  # a chunk of one byte arrives as six
+UNSENT_BYTES = 65_536  # of a connection, that the kernel takes: as much as uvicorn buffers itself
 LINGER_S = 2.0  # how long the rest is read and dropped, so that the sender gets the refusal
 # A client that has left answers what is sent to it with a reset; one that waits takes it.
 PROBES_AFTER_S = (0.0, 0.1, 1.0, 5.0)
@@ -47,11 +51,16 @@ def apply() -> None:
 
 def _methods(base: Any) -> dict[str, Any]:
     """uvicorn's methods, each with what it lacks."""
+    begin_connection: Callable[[Any, Any], None] = base.connection_made
     feed: Callable[[Any, bytes], None] = base.data_received
     begin: Callable[[Any], None] = base.on_message_begin
     complete_head: Callable[[Any], None] = base.on_headers_complete
     take_body: Callable[[Any, bytes], None] = base.on_body
     send_400: Callable[[Any, str], None] = base.send_400_response
+
+    def connection_made(self: Any, transport: Any) -> None:
+        _bound_unsent(transport.get_extra_info("socket"))
+        begin_connection(self, transport)
 
     def data_received(self: Any, data: bytes) -> None:
         if self.is_refused:
@@ -86,6 +95,7 @@ def _methods(base: Any) -> dict[str, Any]:
         **{
             method.__name__: method
             for method in (
+                connection_made,
                 data_received,
                 on_message_begin,
                 on_headers_complete,
@@ -95,6 +105,13 @@ def _methods(base: Any) -> dict[str, Any]:
         },
         "eof_received": _eof_received,
     }
+
+
+def _bound_unsent(connection: socket.socket | None) -> None:
+    if connection is None or connection.family not in {socket.AF_INET, socket.AF_INET6}:
+        return
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # as on Linux and macOS
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
 
 
 def _eof_received(protocol: Any) -> bool:

@@ -145,8 +145,8 @@ class Meter:
             return
         price, cost = self.terms.price, None
         if price is not None and self.terms.dollars:
-            if model != target[1]:  # it may answer by another name, which may have no price
-                price = self._caller.tariff.price(target[0], model) or price
+            if model != target[1]:  # it may answer by another name, which has a price of its own
+                price = self._caller.tariff.price(target[0], model, target[1]) or price
             cost = price.charge(usage)
         self._finish((tokens, cost))
 

@@ -46,8 +46,9 @@ class Own:
 
 
 class Tariff(Protocol):
-    def price(self, provider: str, model: str) -> Price | None:
-        """Returns the price of a provider's model; None: nobody knows it."""
+    def price(self, provider: str, model: str, asked: str = "") -> Price | None:
+        """Returns the price of a provider's model, which may have been asked by another name; None:
+        nobody knows it."""
 
 
 class Unpriced(Exception):  # an answer, not an error

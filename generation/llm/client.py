@@ -124,7 +124,8 @@ class LLMClient:
             return context.failed(error, self._price_partial(context, error))
         finally:
             self.in_flight -= 1
-        quote = self.quote(provider.name, answer.model, answer.usage)
+        asked = context.attempts[-1].model
+        quote = self.quote(provider.name, answer.model, answer.usage, asked)
         reply = Reply(
             text=answer.text,
             usage=answer.usage,
@@ -182,22 +183,25 @@ class LLMClient:
         asked = context.attempts[-1]
         return self.priced(asked.provider, asked.model, error.partial)
 
-    def priced(self, provider: str, model: str, reply: Reply) -> Reply:
+    def priced(self, provider: str, model: str, reply: Reply, asked: str = "") -> Reply:
         """Returns the reply with its cost, and the price that says so; as it is where none does."""
-        found = self.quote(provider, model, reply.usage)
+        found = self.quote(provider, model, reply.usage, asked)
         return reply if found is None else replace(reply, cost_usd=found.cost, price=found.price)
 
-    def quote(self, provider: str, model: str, usage: Usage) -> Quote | None:
-        """Returns what tokens cost; None if the price, or how many they are, is unknown."""
+    def quote(self, provider: str, model: str, usage: Usage, asked: str = "") -> Quote | None:
+        """Returns what tokens cost; None if the price, or how many they are, is unknown.
+
+        `asked`: the model's name in the request, if the answer may have another.
+        """
         if self._prices is None:
             return None
-        return self._prices.quote(provider, self._price_list(provider), model, usage)
+        return self._prices.quote(provider, self._price_list(provider), model, usage, asked)
 
-    def price(self, provider: str, model: str) -> PricedModel | None:
+    def price(self, provider: str, model: str, asked: str = "") -> PricedModel | None:
         """Returns what tokens of a provider's model cost; None: nobody knows."""
         if self._prices is None:
             return None
-        return self._prices.find(provider, self._price_list(provider), model)
+        return self._prices.find(provider, self._price_list(provider), model, asked)
 
     def _price_list(self, provider: str) -> str:
         upstream = self._upstreams.get(provider)  # None of a project's own call

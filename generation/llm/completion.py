@@ -51,7 +51,7 @@ class Meter(Protocol):
         """It brought an error. Of one that is cancelled, nobody says anything."""
 
 
-def _as_it_is(_provider: str, _model: str, reply: Reply) -> Reply:
+def _as_it_is(_provider: str, _model: str, reply: Reply, _asked: str) -> Reply:
     return reply
 
 
@@ -66,7 +66,7 @@ class CompletionContext:
     prompt: Prompt
     idempotency_key: str
     deadline: float  # by the event loop's clock; of a stream, for its first content
-    priced: Callable[[str, str, Reply], Reply] = _as_it_is  # a reply of a provider's model
+    priced: Callable[[str, str, Reply, str], Reply] = _as_it_is  # see `LLMClient.priced`
     relay: Relay | None = None  # None: the answer is wanted whole
     meter: Meter | None = None  # None: nothing limits it
     streamed: StreamedAttempt | None = None  # the last one
@@ -85,7 +85,7 @@ class CompletionContext:
         if streamed is None or reply is None:
             return None
         model = streamed.transcript.model or streamed.model
-        return self.priced(streamed.provider, model, reply)
+        return self.priced(streamed.provider, model, reply, streamed.model)
 
     def succeeded(self, reply: Reply, provider: str, model: str) -> Outcome:
         return Outcome(reply, None, provider, model, tuple(self.attempts))

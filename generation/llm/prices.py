@@ -156,29 +156,34 @@ class Prices:
             self._tokens = Tokens
             self._find = get_snapshot().find_provider_model
 
-    def quote(self, provider: str, price_list: str, model: str, usage: Usage) -> Quote | None:
+    def quote(
+        self, provider: str, price_list: str, model: str, usage: Usage, asked: str = ""
+    ) -> Quote | None:
         """Returns None if the price or the number of tokens is unknown.
 
         `price_list` is the id of a provider in the table, or the address of its API; '' if it has
-        no prices.
+        no prices. `asked`: the model's name in the request, if the answer may have another.
         """
         if not usage.total_tokens:
             return None
-        found = self._model(provider, price_list, model)
+        found = self._model(provider, price_list, model, asked)
         return None if found is None else found.quote(usage)
 
-    def find(self, provider: str, price_list: str, model: str) -> PricedModel | None:
+    def find(
+        self, provider: str, price_list: str, model: str, asked: str = ""
+    ) -> PricedModel | None:
         """Returns None if the price is unknown."""
-        return self._model(provider, price_list, model)
+        return self._model(provider, price_list, model, asked)
 
-    def _choose_model(self, provider: str, price_list: str, model: str) -> PricedModel | None:
-        if self._own:
-            own = self._own.get(Target(provider, model)) or self._own.get(Target(provider))
-            if own is not None:
+    def _choose_model(
+        self, provider: str, price_list: str, model: str, asked: str
+    ) -> PricedModel | None:
+        for name in (model, asked, "") if self._own else ():  # '': all of the provider's
+            if own := self._own.get(Target(provider, name)):
                 return own
         if not price_list or not self._has_table:
             return None
-        return self._find_model(price_list, model)
+        return self._find_model(price_list, model) or self._find_model(price_list, asked)
 
     def _find_model(self, price_list: str, model: str) -> PricedModel | None:
         is_address = "://" in price_list

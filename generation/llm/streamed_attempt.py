@@ -163,11 +163,13 @@ class StreamedAttempt:
         if not self.is_committed:
             return policy.to_error(Finding.TIMED_OUT, f"{self.provider} did not answer in time")
         is_idle = self._clock() < self._end
-        detail = (
-            f"{self.provider} sent nothing for {self._times.idle:g} s in the middle of its answer"
-            if is_idle
-            else f"{self.provider} did not end its answer within {self._times.total:g} s"
-        )
+        if is_idle:
+            seconds = f"{self._times.idle:g} s"
+            detail = f"{self.provider} sent nothing for {seconds} in the middle of its answer"
+        elif self.has_room:
+            detail = f"{self.provider} did not end its answer within {self._times.total:g} s"
+        else:
+            detail = f"the client did not read the answer within {self._times.total:g} s"
         partial = self.partial()
         return policy.stream_timed_out(detail, is_idle=is_idle, status_code=200, partial=partial)
 

@@ -9,6 +9,7 @@ import logging
 import pytest
 
 from generation.asgi.uvicorn_writing import OpenResponse
+from generation.llm.transcript import CHARS_PER_TOKEN
 from generation.runtime.process import current
 from tests.support.http import Wire, request
 from tests.support.locks import locked, until_blocked
@@ -206,7 +207,8 @@ async def test_nobody_joins_a_stream_that_is_given_up(here, author, llm, sql, da
 async def test_a_client_that_reads_nothing_stops_the_llm_and_has_left_after_a_while(
     serve, author, llm, sql
 ):
-    """What fits into the sockets' buffers is sent; the LLM is not read beyond that."""
+    """What fits into the sockets' buffers is sent; the LLM is not read beyond that. The kernel
+    alone would take 4 MB, and a client would not be missed before."""
     limits = {"STACCATO_SEND_TIMEOUT": "1", "LLM_MAX_REPLY_BYTES": "1000000000"}
     async with serve(**limits) as service, lazy_client(service.port, ASK):
         await author.begin()
@@ -220,8 +222,11 @@ async def test_a_client_that_reads_nothing_stops_the_llm_and_has_left_after_a_wh
         await llm.until(lambda: llm.hung_up == 1, "the upstream connection's end")
         writing.cancel()
         await service.until_pool(lambda now: now["requests_in_flight"] == 0, "the row")
-        row = await sql.fetchrow("SELECT status, error_type FROM generation_generationlog")
-        assert tuple(row) == ("cancelled", "client-left")
+        status, error, tokens = await sql.fetchrow(
+            "SELECT status, error_type, output_tokens FROM generation_generationlog"
+        )
+        assert (status, error) == ("cancelled", "client-left")
+        assert tokens * CHARS_PER_TOKEN < 2_000_000, "of the answer was read for nobody"
         assert author.written < 64_000_000
         assert service.memory() - before < 64_000_000
         assert await service.metric('staccato_requests_total{outcome="client-left"}') == 1

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
 import trustme
 
 from generation.conf import parse
+from generation.events import TextDelta
 from generation.llm.client import LLMClient
 from generation.llm.transport import Transport
+from generation.pipeline.relay import Relay
 from generation.records import Prompt
 from tests.support.dialects import DIALECTS
 from tests.support.provider import Provider, says
@@ -80,3 +83,43 @@ def authority(tmp_path, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
     monkeypatch.delenv("SSL_CERT_DIR", raising=False)
     return authority
+
+
+class Streaming:
+    """A client and the relays of what it has streamed."""
+
+    def __init__(self, llm: LLMClient, prompt):
+        self.llm = llm
+        self.prompt = prompt
+        self.relay = Relay()
+
+    def start(self):
+        """Returns the context and the task of a streamed answer."""
+        self.relay = Relay()
+        context = self.llm.begin(self.prompt, self.relay)
+        return context, asyncio.create_task(self.llm.run(context))
+
+    async def outcome(self):
+        _, task = self.start()
+        return await task
+
+    @property
+    def text(self):
+        return "".join(e.text for e in self.relay.events if isinstance(e, TextDelta))
+
+    async def until_text(self, text):
+        async with asyncio.timeout(HANG_S):
+            reader = self.relay.reader()
+            while self.text != text:
+                await reader.read()
+            reader.close()
+
+
+@pytest.fixture
+def streaming(client, prompt):
+    @asynccontextmanager
+    async def open_streaming(**settings):
+        async with client(**settings) as llm:
+            yield Streaming(llm, prompt)
+
+    return open_streaming

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -12,7 +14,7 @@ from generation.llm.client import LLMClient
 from generation.llm.prices import Prices, nano
 from generation.records import Prompt, Usage
 from tests.support.dialects import AnthropicDialect, OpenAIDialect
-from tests.support.provider import Provider, says
+from tests.support.provider import Ending, Provider, says, streams
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +63,18 @@ def test_own_prices_count_before_the_table_and_nothing_is_free_unless_they_say_s
     assert prices.quote("openai", "openai", "gpt", usage) == (Decimal("2.4"), "2/10/0.5/2")
     assert prices.quote("openai", "openai", "other", usage) == (Decimal(0), "0/0/0/0")
     assert prices.quote("anthropic", "anthropic", "claude-sonnet-5-5", usage) is None
+
+
+def test_own_prices_of_either_name_of_a_model_count_before_the_table():
+    """A provider answers by a longer name than it was asked for, of which the table knows."""
+    own = conf.parse({"LLM_PRICES": "openai:gpt-4.1=1/2,openai:o3-2025-04-16=5/6"}).llm_prices
+    prices, usage = Prices(own), Usage(1000, 1000)
+    for model, asked, price in (
+        ("gpt-4.1-2025-04-14", "gpt-4.1", "1/2/1/1"),
+        ("o3-2025-04-16", "gpt-4.1", "5/6/5/5"),
+        ("never-heard-of", "gpt-4.1-mini", prices.quote("", "openai", "gpt-4.1-mini", usage).price),
+    ):
+        assert prices.quote("openai", "openai", model, usage, asked).price == price, model
 
 
 def test_dollars_are_rounded_up_to_whole_billionths():
@@ -115,3 +129,33 @@ async def test_a_local_servers_reply_has_no_cost():
     ):
         reply = (await llm.complete(Prompt("x", "", "", "", 9))).require_reply()
     assert reply.cost_usd is None
+
+
+@pytest.mark.parametrize("ending", ["whole", "streamed", "torn", "left"])
+async def test_an_answer_under_another_name_costs_what_the_name_in_the_request_does(
+    streaming, server, dialect, ending
+):
+    """OpenAI calls `gpt-4.1` `gpt-4.1-2025-04-14` in its answer; servers of one's own do worse."""
+    pieces = dialect.stream("Half", "")
+    half = pieces[: pieces.index(dialect.delta(""))]
+    server.behave = {
+        "whole": says(200, dialect.answer()),
+        "streamed": streams(*pieces),
+        "torn": streams(*half),
+        "left": streams(*half, Ending.SILENCE),
+    }[ending]
+    named = f"{dialect.name}:alias"
+    async with streaming(LLM_ALLOWED=named, LLM_PRICES=f"{named}=3/3") as call:
+        call.prompt = replace(call.prompt, model="alias")
+        if ending == "whole":
+            reply = (await call.llm.complete(call.prompt)).reply
+        elif ending == "left":
+            context, task = call.start()
+            await call.until_text("Half")
+            task.cancel()
+            await asyncio.wait([task])
+            reply = context.partial()
+        else:
+            reply = (await call.outcome()).reply
+    assert reply.price == "3/3/3/3"
+    assert reply.cost_usd == reply.usage.total_tokens * Decimal("0.000003")

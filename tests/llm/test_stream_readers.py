@@ -3,37 +3,18 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
-import httpx
-import orjson
 import pytest
 
-from generation.conf import parse
 from generation.conversation import Text, Thinking, ToolUse
-from generation.events import ToolArguments, ToolEnd, ToolStart
-from generation.llm.providers.parsing import Decoration, UnusableReply
-from generation.llm.providers.registry import PROVIDERS
+from generation.llm.providers.parsing import UnusableReply
 from generation.llm.providers.stream_reader import ErrorEvent
-from generation.llm.transcript import Transcript
 from generation.records import Finding, Usage
 from tests.support.dialects import AnthropicDialect, OpenAIDialect
+from tests.support.readers import assert_is_in_order, read
 
 ANTHROPIC, OPENAI = AnthropicDialect(), OpenAIDialect()
 DONE = b"[DONE]"
-
-
-def read(dialect, *payloads, names=()):
-    """Returns the transcript of a stream of these events, and what was doubtful."""
-    settings = parse(dialect.settings("http://127.0.0.1:9"))
-    provider: Any = PROVIDERS[dialect.name](settings, httpx.AsyncBaseTransport())
-    transcript, decoration = Transcript(), Decoration(str)
-    reader = provider.reader(transcript, decoration)
-    for number, payload in enumerate(payloads):
-        data = payload if isinstance(payload, bytes) else orjson.dumps(payload)
-        reader.take(names[number] if names else "", data)
-    reader.end()
-    return transcript, decoration.doubtful
 
 
 def delta(**fields):
@@ -49,24 +30,6 @@ def call(arguments=None, **fields):
         k: v for k, v in (("name", fields.pop("name", None)), ("arguments", arguments)) if v
     }
     return {**fields, "function": function}
-
-
-def assert_is_in_order(events):
-    """Calls come one after the other, each with a start and an end of its own."""
-    is_open = False
-    for event in events:
-        if isinstance(event, ToolStart):
-            assert not is_open
-            assert event.id
-            is_open = True
-        elif isinstance(event, ToolArguments):
-            assert is_open
-        elif isinstance(event, ToolEnd):
-            assert is_open
-            is_open = False
-        else:
-            assert not is_open
-    assert not is_open
 
 
 A, B = ("f", '{"a":1}'), ("g", '{"b":2}')
@@ -257,6 +220,11 @@ def test_half_a_chat_completion_is_never_whole(payloads):
     assert caught.value.finding is Finding.BROKEN_OFF
 
 
+def test_an_event_that_is_no_json_is_named_as_the_reason():
+    with pytest.raises(UnusableReply, match="no JSON"):
+        read(OPENAI, *HELLO, b'{"choices": [{"delta": {"content": "\xff"}}]}', finish())
+
+
 @pytest.mark.parametrize(
     ("payload", "name"),
     [
@@ -304,110 +272,3 @@ def test_a_character_in_two_halves_is_one(dialect):
     for number, piece in enumerate(pieces):
         body = [data.replace(b"<%d>" % number, piece) for data in body]
     assert read(dialect, *body)[0].text == "🙂 and half � one"
-
-
-def block(index, kind, *deltas, **fields):
-    return [
-        {"type": "content_block_start", "index": index, "content_block": {"type": kind, **fields}},
-        *({"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas),
-        {"type": "content_block_stop", "index": index},
-    ]
-
-
-def text(said):
-    return {"type": "text_delta", "text": said}
-
-
-START = {
-    "type": "message_start",
-    "message": {"model": "m", "usage": {"input_tokens": 9, "output_tokens": 1}},
-}
-PING = {"type": "ping"}
-
-
-def end(reason="end_turn", **usage):
-    yield {
-        "type": "message_delta",
-        "delta": {"stop_reason": reason},
-        "usage": {"output_tokens": 3, **usage},
-    }
-    yield {"type": "message_stop"}
-
-
-MESSAGES = {
-    "as Anthropic sends it": [START, *block(0, "text", text("Hel"), text("lo.")), *end()],
-    "pings and kinds to come": [
-        PING,
-        START,
-        PING,
-        {"type": "what_is_this", "message": "hi"},
-        *block(0, "text", {"type": "new_delta", "x": 1}, text("Hello.")),
-        PING,
-        *end(),
-    ],
-    "no message_stop": [START, *block(0, "text", text("Hello.")), next(iter(end()))],
-    "no block's ends": [START, *block(0, "text", text("Hello."))[:-1], *end()],
-    "no block's start": [START, *block(0, "text", text("Hello."))[1:], *end()],
-    "the server's own tool": [
-        START,
-        *block(0, "server_tool_use", {"type": "input_json_delta", "partial_json": '{"q":1}'}),
-        *block(1, "web_search_tool_result", content=[]),
-        *block(2, "text", text("Hello.")),
-        *end(),
-    ],
-    "usage once more": [START, *block(0, "text", text("Hello.")), *end(input_tokens=9)],
-    "null in the usage": [START, *block(0, "text", text("Hello.")), *end(input_tokens=None)],
-}
-
-
-@pytest.mark.parametrize("payloads", MESSAGES.values(), ids=MESSAGES)
-def test_a_whole_message_is_whole_in_whichever_shape(payloads):
-    transcript, _ = read(ANTHROPIC, *payloads)
-    assert (transcript.text, transcript.usage) == ("Hello.", Usage(9, 3))
-    assert (transcript.stop_reason, transcript.model) == ("end_turn", "m")
-    assert transcript.blocks() == (Text("Hello."),)
-
-
-def test_the_blocks_of_a_message_keep_their_kinds():
-    json = {"type": "input_json_delta"}
-    transcript, _ = read(
-        ANTHROPIC,
-        START,
-        *block(
-            0,
-            "thinking",
-            {"type": "thinking_delta", "thinking": "Let me "},
-            {"type": "thinking_delta", "thinking": "see."},
-            {"type": "signature_delta", "signature": "sig"},
-            thinking="",
-        ),
-        *block(1, "redacted_thinking", data="secret"),
-        *block(2, "text", text("I'll look.")),
-        *block(
-            3,
-            "tool_use",
-            {**json, "partial_json": '{"a"'},
-            {**json, "partial_json": ":1}"},
-            id="1",
-            name="f",
-            input={},
-        ),
-        *block(4, "tool_use", id="2", name="g", input={"b": 2}),
-        *block(5, "tool_use", {**json, "partial_json": ""}, id="3", name="h", input={}),
-        *end("tool_use"),
-    )
-    assert_is_in_order(transcript.events)
-    assert transcript.blocks() == (
-        Thinking("Let me see.", "sig"),
-        Thinking("", "secret", is_redacted=True),
-        Text("I'll look."),
-        ToolUse("1", "f", '{"a":1}'),
-        ToolUse("2", "g", '{"b":2}'),
-        ToolUse("3", "h", "{}"),
-    )
-
-
-def test_an_error_in_a_message_is_the_error_it_says():
-    with pytest.raises(ErrorEvent) as caught:
-        read(ANTHROPIC, START, {"type": "error", "error": {"type": "overloaded_error"}})
-    assert caught.value.error.finding is Finding.OVERLOADED

@@ -4,60 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
 
 from generation import errors
-from generation.events import Start, TextDelta
-from generation.llm.client import LLMClient
+from generation.events import Start
 from generation.llm.providers import following
-from generation.pipeline.relay import Relay
 from generation.records import Usage
 from tests.support.dialects import OpenAIDialect, slugs
 from tests.support.provider import Ending, hangs, says, streams
 from tests.support.waiting import HANG_S
-
-
-class Streaming:
-    """A client and the relays of what it has streamed."""
-
-    def __init__(self, llm: LLMClient, prompt):
-        self.llm = llm
-        self.prompt = prompt
-        self.relay = Relay()
-
-    def start(self):
-        """Returns the context and the task of a streamed answer."""
-        self.relay = Relay()
-        context = self.llm.begin(self.prompt, self.relay)
-        return context, asyncio.create_task(self.llm.run(context))
-
-    async def outcome(self):
-        _, task = self.start()
-        return await task
-
-    @property
-    def text(self):
-        return "".join(e.text for e in self.relay.events if isinstance(e, TextDelta))
-
-    async def until_text(self, text):
-        async with asyncio.timeout(HANG_S):
-            reader = self.relay.reader()
-            while self.text != text:
-                await reader.read()
-            reader.close()
-
-
-@pytest.fixture
-def streaming(client, prompt):
-    @asynccontextmanager
-    async def open_streaming(**settings):
-        async with client(**settings) as llm:
-            yield Streaming(llm, prompt)
-
-    return open_streaming
 
 
 async def test_each_piece_is_handed_on_when_it_comes(streaming, server, dialect):
@@ -207,7 +164,20 @@ async def test_an_endless_answer_is_ended(streaming, server, dialect):
         outcome = await call.outcome()
         await server.until(lambda: server.connected == 0, "closing")
     assert type(outcome.error) is errors.StreamTooLong
+    assert f"{dialect.name} did not end" in str(outcome.error)
     assert outcome.reply.text.startswith("on and on and ")
+
+
+async def test_an_answer_that_its_reader_holds_up_is_not_blamed_on_the_provider(
+    streaming, server, dialect
+):
+    server.behave = streams(*dialect.stream("x" * 70_000, "y" * 70_000, "z"))
+    async with streaming(LLM_STREAM_TIMEOUT=0.5) as call:
+        _, task = call.start()
+        await call.relay.reader().read()
+        outcome = await asyncio.wait_for(task, HANG_S)
+    assert type(outcome.error) is errors.StreamTooLong
+    assert "the client did not read" in str(outcome.error)
 
 
 async def test_a_first_word_that_does_not_come_in_time_is_a_timeout_as_ever(

@@ -85,7 +85,9 @@ class StreamReader(ABC):
         try:
             return parse_json(text)
         except UnusableReply:
-            raise self._broken_off() from None  # a part of the answer is lost
+            # A part of the answer is lost.
+            detail = f"{self._name} broke off within an event, or sent one that is no JSON"
+            raise UnusableReply(detail, Finding.BROKEN_OFF) from None
 
     def _close(self) -> None:  # noqa: B027  # most dialects have nothing to do
         """The stream says that it is over."""

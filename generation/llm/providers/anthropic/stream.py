@@ -71,7 +71,9 @@ class MessageReader(StreamReader):
             self._keep_of_message(message)
 
     def _stop_block(self, payload: dict[str, Any]) -> None:
-        self._end_block()
+        self._complete_block()
+        if payload.get("index", self._latest) == self._latest:
+            self._tools.end()
         if self.keeps_extras and not self._is_ours(payload):
             self._add_extra({"type": "content_block_stop"})
 
@@ -79,7 +81,7 @@ class MessageReader(StreamReader):
         if self.keeps_extras:
             self._keep_of_ending(payload)
         if delta.get("stop_reason") and not self.is_stopped:
-            self._end_block()
+            self._complete_block()
             reason = self._decoration.name(delta, "stop_reason")
             self._stop(STOP_REASON.get(reason, reason))
 
@@ -91,9 +93,11 @@ class MessageReader(StreamReader):
             self.transcript.usage = count(self._usage, self._decoration)
 
     def _start_block(self, payload: dict[str, Any]) -> None:
-        self._end_block()  # its end may be missing
+        self._complete_block()  # its end may be missing
         block = optional(dict, payload, "content_block") or {}
         kind = optional(str, block, "type") or "text"
+        if kind != "tool_use":  # several may be written by turns
+            self._tools.end()
         self._latest = payload.get("index")
         self._kinds[str(self._latest)] = kind
         if self.keeps_extras:
@@ -109,7 +113,8 @@ class MessageReader(StreamReader):
             given = block.get("input")
             self._input = orjson.dumps(given).decode() if given else ""
             call_id = optional(str, block, "id") or ""
-            self._add_to_call(None, call_id, optional(str, block, "name") or "", "")
+            name = optional(str, block, "name") or ""
+            self._add_to_call(self._index_of(payload), call_id, name, "")
 
     def _read_delta(self, payload: dict[str, Any]) -> None:
         delta = payload.get("delta")
@@ -131,7 +136,7 @@ class MessageReader(StreamReader):
             if self._kinds.get(str(index)) == "tool_use":  # and not the server's own tools
                 arguments = optional(str, delta, "partial_json") or ""
                 self._input = self._input if not arguments else ""
-                self._add_to_call(None, "", "", arguments)
+                self._add_to_call(self._index_of(payload), "", "", arguments)
 
     def _keep_of_message(self, message: dict[str, Any]) -> None:
         members = without(_OF_MESSAGE, message)
@@ -175,14 +180,17 @@ class MessageReader(StreamReader):
         if members:
             self._add_extra({"type": "message_delta", **members}, is_content=False)
 
-    def _end_block(self) -> None:
+    def _index_of(self, payload: dict[str, Any]) -> int | None:
+        index = payload.get("index", self._latest)
+        return index if isinstance(index, int) else None
+
+    def _complete_block(self) -> None:
+        """Add to the latest block what came at its start and belongs at its end."""
         if self._signature:
             self._add_thinking("", self._signature)
             self._signature = ""
-        if self._tools.are_open:
-            if self._input:
-                self._add_to_call(None, "", "", self._input)
-            self._tools.end()
+        if self._input and self._tools.are_open:
+            self._add_to_call(self._index_of({}), "", "", self._input)
         self._input = ""
 
 
