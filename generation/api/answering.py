@@ -18,7 +18,7 @@ from generation.runtime.following import leave, reader_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from generation.asgi.event_stream import Sink
+    from generation.asgi.uvicorn_writing import Sink
     from generation.events import Event
     from generation.pipeline.call import GenerationCall
     from generation.pipeline.relay import Reader

@@ -13,7 +13,7 @@ from django.http import StreamingHttpResponse
 from generation.asgi.body import ClientLeft, wire_headers
 from generation.asgi.handlers import WhileClientStays
 from generation.asgi.uvicorn_limits import ABORT
-from generation.asgi.uvicorn_writing import open_response
+from generation.asgi.uvicorn_writing import Sink, find_cycle
 from generation.errors import StaccatoError, release_frames
 from generation.tasks import in_own_task
 from generation.telemetry import metrics
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from generation.asgi.body import Receive, Send
     from generation.asgi.head import Scope
-    from generation.asgi.uvicorn_writing import OpenResponse
 
 logger = logging.getLogger(__name__)
 
@@ -36,25 +35,6 @@ KEEP_ALIVE_S = 15.0
 KEEP_ALIVE = b": keep-alive\n"
 SEND_BYTES = 65_536  # at once: as much as uvicorn buffers before it waits for the reader
 ABORT_S = 2.0
-
-
-class Sink:
-    """Sends events in the step that brings them, while the stream's task waits for more."""
-
-    def __init__(self, response: OpenResponse, limit: FairTimeout) -> None:
-        self._response = response
-        self._limit = limit
-        self._clock = asyncio.get_running_loop().time
-
-    @property
-    def is_ready(self) -> bool:
-        """False where the client has not taken what was sent before, or has left."""
-        return self._response.is_ready
-
-    def write(self, events: bytes) -> None:
-        if events:
-            self._response.write(events)
-            self._limit.move_to(self._clock() + KEEP_ALIVE_S)
 
 
 class EventSource(ABC):
@@ -108,13 +88,13 @@ async def send_events(  # noqa: PLR0913, PLR0917  # ASGI's three, and what they 
     A stream that can't go on ends in a torn connection, because clients take a clean end for the
     end of the answer. Raises `ConnectionTorn` if the server has no other way to do that.
     """
-    response = open_response(send)
-    sending = _send_all(stream, request_id, send_s, send, response)
+    cycle = find_cycle(send)
+    sending = _send_all(stream, request_id, send_s, send, cycle)
     try:
         with WhileClientStays(receive):
             try:
                 # Its steps are many if each event is one.
-                await (in_own_task(sending) if response is None else sending)
+                await (in_own_task(sending) if cycle is None else sending)
             finally:  # not in the task, which may be cancelled before its first step
                 stream.source.close()
     except ClientLeft as departure:
@@ -134,21 +114,21 @@ async def send_events(  # noqa: PLR0913, PLR0917  # ASGI's three, and what they 
 
 
 async def _send_all(
-    stream: EventStream, request_id: str, send_s: float, send: Send, response: OpenResponse | None
+    stream: EventStream, request_id: str, send_s: float, send: Send, cycle: Any
 ) -> None:
     message: dict[str, Any] = {
         "type": "http.response.start",
         "status": stream.status_code,
         "headers": wire_headers(stream, request_id),
     }
-    while not await _send_until_silent(message, stream.source, response, send_s, send):
+    while not await _send_until_silent(message, stream.source, cycle, send_s, send):
         message = _body(KEEP_ALIVE)
 
 
 async def _send_until_silent(
     message: dict[str, Any],
     source: EventSource,
-    response: OpenResponse | None,
+    cycle: Any,
     send_s: float,
     send: Send,
 ) -> bool:
@@ -161,8 +141,8 @@ async def _send_until_silent(
             await send(message)
             is_sending = False
             limit.move_to(clock() + KEEP_ALIVE_S)
-            if response is not None:
-                source.push_to(Sink(response, limit))
+            if cycle is not None:
+                source.push_to(Sink(cycle, limit, KEEP_ALIVE_S))
             has_more = True
             while has_more:
                 events = await source.read()

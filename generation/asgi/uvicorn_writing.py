@@ -6,43 +6,49 @@ of a task, and a turn of the loop before it.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from generation.asgi.body import Send
+    from generation.timing import FairTimeout
 
 _SERVER = "uvicorn.protocols.http.httptools_impl"
 _USED = ("chunked_encoding", "disconnected", "flow", "response_complete", "transport")
 
 
-class OpenResponse:
-    """A response of uvicorn's that is being sent."""
+class Sink:
+    """Sends events in the step that brings them, while the stream's task waits for more.
 
-    __slots__ = ("_cycle",)
+    `cycle` is uvicorn's object for the response, and `limit` how long that task waits: the event
+    after this one may take `silence_s`.
+    """
 
-    def __init__(self, cycle: Any) -> None:
+    def __init__(self, cycle: Any, limit: FairTimeout, silence_s: float) -> None:
         self._cycle = cycle
+        self._limit = limit
+        self._silence_s = silence_s
+        self._clock = asyncio.get_running_loop().time
 
     @property
     def is_ready(self) -> bool:
-        """Whether `write()` may be called: the head has been sent, and `send` would not wait."""
+        """False where the client has not taken what was sent before, or has left."""
         cycle = self._cycle
-        return bool(
-            cycle.chunked_encoding
-            and not cycle.flow.write_paused
-            and not cycle.disconnected
-            and not cycle.response_complete
+        return cycle.chunked_encoding is True and not (
+            cycle.flow.write_paused or cycle.disconnected or cycle.response_complete
         )
 
-    def write(self, body: bytes) -> None:
-        """`body` must not be empty: that would end the response."""
-        self._cycle.transport.write(b"%x\r\n%b\r\n" % (len(body), body))
+    def write(self, events: bytes) -> None:
+        """Call it while it is ready."""
+        if events:  # nothing would end the response
+            self._cycle.transport.write(b"%x\r\n%b\r\n" % (len(events), events))
+            self._limit.move_to(self._clock() + self._silence_s)
 
 
-def open_response(send: Send) -> OpenResponse | None:
-    """Returns None under another server, or a uvicorn that is different inside, and where a
-    middleware has wrapped `send` to see or to change what is sent."""
+def find_cycle(send: Send) -> Any:
+    """Returns uvicorn's object for a response. None under another server, or a uvicorn that is
+    different inside, and where a middleware has wrapped `send` to see or to change what is sent."""
     cycle = getattr(send, "__self__", None)
     if type(cycle).__module__ != _SERVER or not all(hasattr(cycle, name) for name in _USED):
         return None
-    return OpenResponse(cycle)
+    return cycle

@@ -8,7 +8,7 @@ import logging
 
 import pytest
 
-from generation.asgi.uvicorn_writing import OpenResponse
+from generation.asgi.uvicorn_writing import Sink
 from generation.llm.transcript import CHARS_PER_TOKEN
 from generation.runtime.process import current
 from tests.support.http import Wire, request
@@ -49,9 +49,9 @@ async def follow(service, author, *texts: str, headers=()) -> Follower:
 
 async def test_a_word_arrives_while_the_next_is_not_written_yet(here, author, monkeypatch):
     at_once = []
-    write = OpenResponse.write
+    write = Sink.write
     monkeypatch.setattr(
-        OpenResponse, "write", lambda self, body: (at_once.append(body), write(self, body))
+        Sink, "write", lambda self, events: (at_once.append(events), write(self, events))
     )
     async with here() as service:
         client = await follow(service, author, "Because")

@@ -11,7 +11,7 @@ from uvicorn.server import ServerState
 
 from generation.asgi import uvicorn_limits
 from generation.asgi.event_stream import EventSource, EventStream, send_events
-from generation.asgi.uvicorn_writing import open_response
+from generation.asgi.uvicorn_writing import find_cycle
 from tests.support import waiting
 
 SEND_S = 30.0
@@ -132,6 +132,6 @@ def test_a_uvicorn_that_is_different_inside_is_sent_to_like_any_server():
     class Cycle:
         async def send(self, message) -> None: ...
 
-    assert open_response(Cycle().send) is None
+    assert find_cycle(Cycle().send) is None
     Cycle.__module__ = HttpToolsProtocol.__module__
-    assert open_response(Cycle().send) is None
+    assert find_cycle(Cycle().send) is None
