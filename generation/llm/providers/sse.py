@@ -6,6 +6,7 @@ end of the body is an event, too, because some servers leave out the last blank 
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from generation.llm.providers.parsing import BYTE_ORDER_MARK, GZIP, UnusableReply
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 START_BYTES = 100  # of a body, which show what it is
 _STARTS = (b"data:", b"event:", b":", b"id:", b"retry:")
+# Nearly all bytes: an event of one line of data, perhaps with a name; or blank lines and comments,
+# of which a server may send a great many.
+_USUAL = re.compile(rb"(?:event: ([^\n]*+)\n)?data: ([^\n]++)\n\n|(?:(?::[^\n]*+)?\n)++")
 
 
 def is_stream(content_type: str, body: bytes | bytearray) -> bool:
@@ -47,32 +51,21 @@ class Decoder:
         if self._is_after_cr or b"\r" in chunk:
             self._read_lines(chunk, events)
             return events
-        if self._line or self._data or self._name:
-            end = chunk.find(b"\n\n") + 2
-            if end < 2:
-                self._read_lines(chunk, events)
-                return events
-            self._read_lines(chunk[:end], events)
-            chunk = chunk[end:]
-        # Nothing is pending, so whole events can be cut out, which nearly all bytes arrive as.
-        *blocks, rest = chunk.split(b"\n\n")
-        for block in blocks:
-            if not block:  # blank lines, of which a server may send a great many
-                continue
-            start = 0
-            name = ""
-            if block[:7] == b"event: ":
-                start = block.find(b"\n") + 1
-                name = block[7 : start - 1].decode("utf-8", "replace")
-            if block[start : start + 6] == b"data: " and block.find(b"\n", start) < 0:
+        at, end = 0, len(chunk)
+        is_pending = bool(self._line or self._data or self._name)
+        while at < end:
+            usual = None if is_pending else _USUAL.match(chunk, at)
+            if usual is not None:
                 self._is_first_line = False
-                events.append((name, block[start + 6 :]))
-            elif block[:1] == b":" and b"\n" not in block:  # a comment, of which as many
-                self._is_first_line = False
-            else:
-                self._read_lines(block + b"\n\n", events)
-        if rest:
-            self._read_lines(rest, events)
+                at = usual.end()
+                name, data = usual.groups(b"")
+                if data:
+                    events.append((name.decode("utf-8", "replace"), data))
+            else:  # up to the next blank line, after which nothing is pending
+                cut = chunk.find(b"\n\n", at) + 2
+                begin, at = at, cut if cut > 1 else end
+                self._read_lines(chunk[begin:at], events)
+                is_pending = False
         return events
 
     def end(self) -> list[tuple[str, bytes]]:
