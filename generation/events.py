@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from generation.conversation import Text, Thinking
 
@@ -77,24 +77,24 @@ PIECE_CHARS = 1000  # a piece of so many is joined no more, so that no text is c
 
 
 def joined(events: Iterable[Event]) -> list[Event]:
-    """Returns the same answer in fewer events: short pieces that follow each other are one."""
+    """Returns the same answer in fewer events: pieces that follow each other are one."""
     found: list[Event] = []
-    for kind, group in groupby(events, _joinable):
-        if kind is None:
-            found += group
-        else:
-            pieces = cast("Iterable[Piece]", group)
-            found.append(kind("".join([piece.text for piece in pieces])))
+    for kind, group in groupby(events, type):
+        run = list(group)
+        if kind in PIECES and not (kind is ThinkingDelta and any(map(_is_marked, run))):
+            run = _one_of(kind, run)
+        found += run  # a project's own kind may have more than a text
     return found
 
 
-def _joinable(event: Event) -> type[Piece] | None:
-    """Returns the kind of a short piece; None for what has to stay an event of its own."""
-    if not isinstance(event, PIECES) or len(event.text) >= PIECE_CHARS:
-        return None
-    if isinstance(event, ThinkingDelta) and (event.signature or event.is_redacted):
-        return None
-    return type(event) if type(event) in PIECES else None  # a project's own may need more
+def _one_of(kind: type[Piece], pieces: list[Any]) -> list[Event]:
+    done = 1 if len(pieces[0].text) >= PIECE_CHARS else 0
+    rest = "".join([piece.text for piece in pieces[done:]])
+    return [*pieces[:done], kind(rest)] if rest else pieces
+
+
+def _is_marked(thought: Any) -> bool:
+    return bool(thought.signature or thought.is_redacted)
 
 
 def of_generation(generation: Generation) -> list[Event]:
