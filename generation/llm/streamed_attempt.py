@@ -77,7 +77,7 @@ class StreamedAttempt:
         self.model = model  # as it was asked for
         self.transcript = Transcript()
         self.is_committed = False
-        self._relay = relay
+        self.relay = relay
         self._times = times
         self._limit = limit
         self._clock = asyncio.get_running_loop().time
@@ -103,21 +103,16 @@ class StreamedAttempt:
             extras = tuple(transcript.opening)
             events.insert(0, Start(model, self.provider, transcript.usage, extras))
             self._on_commit()
-        self._relay.put(events)
+        self.relay.put(events)
         self._put = len(events)
         self.note_life()
         return True
 
-    @property
-    def has_room(self) -> bool:
-        """Whether no reader lags."""
-        return self._relay.has_room
-
     async def room(self) -> None:
         """Waits while a reader lags."""
-        if not self._relay.has_room:
+        if not self.relay.has_room:
             self._limit.move_to(self._end)  # meanwhile, the provider is not idle
-            await self._relay.room()
+            await self.relay.room()
             self.note_life()
 
     async def put_whole(self, answer: Answer) -> None:
@@ -166,7 +161,7 @@ class StreamedAttempt:
         if is_idle:
             seconds = f"{self._times.idle:g} s"
             detail = f"{self.provider} sent nothing for {seconds} in the middle of its answer"
-        elif self.has_room:
+        elif self.relay.has_room:
             detail = f"{self.provider} did not end its answer within {self._times.total:g} s"
         else:
             detail = f"the client did not read the answer within {self._times.total:g} s"

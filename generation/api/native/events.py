@@ -54,7 +54,7 @@ class NativeEvents:
 
     def encode(self, events: Sequence[Event]) -> bytes:
         self._has_begun = True
-        return b"".join([self._encode(event) for event in events])
+        return b"".join(map(self._encode, events))
 
     def finish(self, generation: Generation) -> bytes:
         """The events of the whole answer, if it was made earlier."""

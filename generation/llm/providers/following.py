@@ -65,7 +65,7 @@ class Follower:
         had_begun = reader.has_begun
         if not self._hand_on(self._decoder.feed(chunk)) and had_begun:
             attempt.note_life()
-        return not reader.is_stopped and attempt.has_room
+        return not reader.is_stopped and attempt.relay.has_room
 
     def _hand_on(self, events: Iterable[tuple[str, bytes]]) -> bool:
         """Returns whether they had anything of the answer. What comes before a fault is the

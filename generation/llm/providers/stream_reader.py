@@ -41,6 +41,7 @@ class StreamReader(ABC):
         self._decoration = decoration
         self._tools = ToolCalls(transcript.events.append)
         self.has_begun = False  # an event has come, perhaps without any of the answer
+        self.is_stopped = False  # the answer is whole
         self.is_over = False  # the stream says that nothing follows
         self.size = 0  # of the answer so far: its characters, and something for each piece
         self.keeps_extras = False  # the client speaks the stream's dialect
@@ -49,10 +50,6 @@ class StreamReader(ABC):
     @abstractmethod
     def _read(self, payload: dict[str, Any]) -> None:
         """One event. Raises `UnusableReply`."""
-
-    @property
-    def is_stopped(self) -> bool:
-        return self.transcript.stop_reason is not None
 
     def take(self, name: str, data: bytes) -> None:
         """One event. Raises `UnusableReply`; of an error that the stream reports, `ErrorEvent`."""
@@ -113,6 +110,7 @@ class StreamReader(ABC):
         if self._tools and reason in {"", "end_turn"}:
             reason = "tool_use"
         self.transcript.stop_reason = reason
+        self.is_stopped = True
 
     def _add_extra(self, members: dict[str, Any], *, is_content: bool = True) -> None:
         """Keep what no other event stands for. Before the first content it commits the answer only

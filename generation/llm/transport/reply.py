@@ -158,9 +158,8 @@ class Reply(Body):
     # --- within -------------------------------------------------------------------------------
 
     def _collect(self) -> bytes:
-        pieces = self._pieces
-        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        pieces.clear()
+        data = b"".join(self._pieces)  # one piece is not copied
+        self._pieces.clear()
         return data
 
     def _hand_on(self) -> None:
