@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import lru_cache
 
 import httpx
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
@@ -32,7 +29,8 @@ def encode(request: httpx.Request, via: Via) -> list[bytes]:
 
     Call it within the call that writes: error trackers show local variables, and these hold a key.
     """
-    if bad := next(_bad_names(request), None):
+    bad = _find_bad(request)
+    if bad is not None:
         raise httpx.LocalProtocolError(f"the header {bad!r} can't be sent")
     url = request.url
     target = url.raw_path
@@ -40,20 +38,28 @@ def encode(request: httpx.Request, via: Via) -> list[bytes]:
         target = b"%b://%b%b" % (url.raw_scheme, url.netloc, target)
     body = request.read()
     lines = [b"%b %b HTTP/1.1\r\n" % (request.method.encode("ascii"), target)]
-    if "host" not in request.headers:
-        lines.append(b"host: %b\r\n" % url.netloc)
     if via.authorization:
         lines.append(b"proxy-authorization: %b\r\n" % via.authorization)
-    lines += [
-        b"%b: %b\r\n" % (name, value)
-        for name, value in request.headers.raw
-        if name.lower() not in _OURS
-    ]
-    lines.append(b"content-length: %d\r\n\r\n" % len(body))
-    return [b"".join(lines), body] if body else [b"".join(lines)]
+    lines += [_line(name, value) or b"" for name, value in request.headers.raw]
+    lines.append(b"content-length: %d\r\n" % len(body))
+    head = b"".join(lines)
+    if b"\r\nhost: " not in head.lower():
+        head += b"host: %b\r\n" % url.netloc
+    head += b"\r\n"
+    return [head, body] if body else [head]
 
 
-def _bad_names(request: httpx.Request) -> Iterator[bytes]:
+def _find_bad(request: httpx.Request) -> bytes | None:
+    """Returns the name of a header that can't be sent."""
     for name, value in request.headers.raw:
-        if not (_NAME.fullmatch(name) and _VALUE.fullmatch(value)):
-            yield name
+        if _line(name, value) is None:
+            return name
+    return None
+
+
+@lru_cache(maxsize=256)  # nearly all headers are those of the request before
+def _line(name: bytes, value: bytes) -> bytes | None:
+    """Returns a header as it is sent: not at all if it is ours, and None if it can't be."""
+    if not (_NAME.fullmatch(name) and _VALUE.fullmatch(value)):
+        return None
+    return b"" if name.lower() in _OURS else b"%b: %b\r\n" % (name, value)
