@@ -6,6 +6,7 @@ import random
 import re
 import time
 from datetime import UTC, datetime
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from generation.errors import BadRequest, HeadersTooLarge, UnsupportedMediaType, UriTooLong
@@ -80,7 +81,7 @@ class Head:
         """Raises `UriTooLong`, `HeadersTooLarge`, `UnsupportedMediaType` or `BadRequest`."""
         if self._target_bytes > MAX_TARGET_BYTES:
             raise UriTooLong(f"path and query are longer than {MAX_TARGET_BYTES} bytes")
-        size = sum(len(name) + len(value) for name, value in self._pairs)
+        size = sum(map(len, chain.from_iterable(self._pairs)))
         if size > MAX_HEADER_BYTES or len(self._pairs) > MAX_HEADERS:
             raise HeadersTooLarge(
                 f"there are more than {MAX_HEADERS} headers or {MAX_HEADER_BYTES} bytes of them"

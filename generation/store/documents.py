@@ -7,7 +7,8 @@ each column of each row.
 from __future__ import annotations
 
 import dataclasses
-from operator import attrgetter
+from itertools import compress
+from operator import attrgetter, is_not
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -48,8 +49,9 @@ class Sparse:
 
     def members(self, row: object) -> dict[str, object]:
         """Returns what of the dataclass is not known to be its default."""
-        found = zip(self._names, self._values(row), self._defaults, strict=True)
-        return {name: value for name, value, default in found if value is not default}
+        values = self._values(row)
+        is_given = map(is_not, values, self._defaults)
+        return dict(compress(zip(self._names, values, strict=True), is_given))
 
     def restore(self, given: ColumnElement[Any], name: str) -> ColumnElement[Any]:
         """Returns what is given for a member, or its default."""
