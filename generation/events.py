@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from generation.conversation import Text, Thinking
+from generation.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -28,12 +29,12 @@ class Start:
     extras: tuple[Extra, ...] = ()  # that came before the first content
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TextDelta:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ThinkingDelta:
     text: str
     signature: str = ""
@@ -46,7 +47,7 @@ class ToolStart:
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ToolArguments:
     """More of the arguments of the tool call that began last."""
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from generation.errors import release_frames
+from generation.records import record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from generation.records import Attempt, Prompt, Reply, Usage
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Outcome:
     """What a completion brought: a reply, an error, or both if an unusable reply was paid for."""
 
