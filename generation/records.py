@@ -45,7 +45,8 @@ def record(kind: type[Kind]) -> type[Kind]:
     """Makes a class a dataclass that nobody changes, which only the type checker sees to.
 
     For what is made for each generation, or for each event of one: `dataclass(frozen=True)` sees to
-    it at run time, too, and takes half as long again to make one. What generations share has that.
+    it at run time, too, and takes half as long again to make one. What generations share has that,
+    and a prompt, since a project's own provider gets it.
     """
     return dataclass(slots=True, unsafe_hash=True)(kind)
 
@@ -178,7 +179,7 @@ class Profile:
 NOBODYS = Profile(None, "", "", "", "", None, exists=False)
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Prompt:
     """What is sent to the LLM, and to which one."""
 
