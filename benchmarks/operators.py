@@ -69,6 +69,14 @@ LIST = {
     "words, none": "words=aubergine",
 }
 
+PERIODS = ("1h", "6h", "24h", "7d", "30d", "90d")
+SPENDERS = {  # the first of each has most rows
+    "user 1": "user=1",
+    "user 700": "user=700",
+    "API key 1": "api_key=1",
+    "no key": "api_key=0",
+}
+
 
 class Statements:
     """What Django sends to PostgreSQL, with how long each took."""
@@ -151,7 +159,12 @@ def pages(client: Any) -> dict[str, str]:
         **{
             f"{name}, {period}": f"{LOGS}{name}/?period={period}"
             for name in ("dashboard", "errors")
-            for period in ("1h", "6h", "24h", "7d", "30d", "90d")
+            for period in PERIODS
+        },
+        **{
+            f"spending, {what}, {period}": f"{LOGS}spending/?{query}&period={period}"
+            for what, query in SPENDERS.items()
+            for period in PERIODS
         },
         "a log": f"{LOGS}{first.result_list[0].pk}/change/",
         "its neighbour": f"{LOGS}{first.result_list[0].pk}/older/",

@@ -20,6 +20,8 @@ from generation import conf
 from generation.admin import columns
 from generation.admin.content import name_service_content
 from generation.admin.limits import KeyLimitInline
+from generation.admin.overview.periods import DAY
+from generation.admin.overview.writing import spending_url
 from generation.admin.theme import IS_UNFOLD, ModelForm
 from generation.admin.users import UserLookupAdmin
 from generation.api_keys import tokens
@@ -134,6 +136,8 @@ class ApiKeyAdmin(UserLookupAdmin):
         context["may_revoke"] = (
             key is not None and not key.revoked_at and self.has_change_permission(request, key)
         )
+        if key is not None and request.user.has_perm("generation.view_generationlog"):
+            context["spending_url"] = spending_url(DAY, "api_key", str(key.pk))
         context["is_unfold"] = IS_UNFOLD
         return super().render_change_form(request, context, *args, **kwargs)
 

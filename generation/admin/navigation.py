@@ -40,13 +40,21 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
         if request.user.has_perm(f"{app}.view_{model}")
     ]
     if request.user.has_perm("generation.view_generationlog"):
-        named = (("Dashboard", "monitoring", "dashboard"), ("Errors", "error", "errors"))
-        links = [reverse(f"admin:generation_generationlog_{name}") for *_, name in named]
+        dashboard, errors, spending = links = [
+            reverse(f"admin:generation_generationlog_{name}")
+            for name in ("dashboard", "errors", "spending")
+        ]
         # Unfold would mark the list as well, since its address is how these begin.
         pages[0]["active"] = request.path.startswith(pages[0]["link"]) and request.path not in links
+        is_dashboard = request.path in (dashboard, spending)  # it leads to a spender's page
         pages[:0] = [
-            {"title": title, "icon": icon, "link": link}
-            for (title, icon, _), link in zip(named, links, strict=True)
+            {
+                "title": "Dashboard",
+                "icon": "monitoring",
+                "link": dashboard,
+                "active": is_dashboard,
+            },
+            {"title": "Errors", "icon": "error", "link": errors},
         ]
     service = [{"title": "API docs", "icon": "api", "link": reverse("staccato:openapi-view")}]
     if settings.pool_access != "off":

@@ -14,7 +14,7 @@ from django.urls import NoReverseMatch, path, reverse
 from generation import access, conf, replaying
 from generation.admin import columns
 from generation.admin.conversations import turns_of
-from generation.admin.overview.dashboard import change
+from generation.admin.overview.writing import change
 from generation.admin.theme import ModelAdmin
 from generation.admin.word_diff import compare
 from generation.llm.offer import Offer

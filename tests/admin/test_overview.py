@@ -1,9 +1,9 @@
-"""The dashboard and the errors: the log's figures, read from rollups alone."""
+"""The pages over a period: the log's figures, read from rollups alone."""
 
 from __future__ import annotations
 
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
@@ -13,32 +13,25 @@ from django.test.utils import CaptureQueriesContext
 
 from generation.admin.overview import spenders, sums
 from generation.admin.overview.attempts import drawn
-from generation.admin.overview.dashboard import LATE_AFTER, change
+from generation.admin.overview.dashboard import LATE_AFTER
 from generation.admin.overview.periods import PERIODS, hours_of, longest_buckets, named, window
+from generation.admin.overview.writing import change
 from generation.models import GenerationLog, Maintenance
 from generation.rollups.buckets import HOUR, MINUTE, SPENDER_LENGTHS, Span, floor
 from generation.rollups.histogram import percentiles, step_of
 from generation.rollups.upkeep import EVERY, LONGEST_REST
-from tests.support.admin import LOGS, get, log_in, make_id, make_log, save_log
+from tests.support.admin import LOGS, arrived, get, log_in, make_log
 from tests.support.keys import make_key
-from tests.support.partitions import make_room
 from tests.support.rollups import roll_up
 
-DASHBOARD, ERRORS = f"{LOGS}dashboard/", f"{LOGS}errors/"
+DASHBOARD, ERRORS, SPENDING = (f"{LOGS}{name}/" for name in ("dashboard", "errors", "spending"))
+PAGES: dict[str, dict[str, str]] = {DASHBOARD: {}, ERRORS: {}, SPENDING: {"user": "1"}}
 
 pytestmark = [
     pytest.mark.usefixtures("committed"),
     # Unfold 0.110 overrides it as Django 6.0 knew it.
     pytest.mark.filterwarnings("ignore:Overriding get_action_choices"),
 ]
-
-
-def arrived(minutes_ago: float, cost_usd="0.25", **values) -> GenerationLog:
-    """A log row of now, where others have a fixed day."""
-    moment = datetime.now(UTC) - timedelta(minutes=minutes_ago)
-    with connection.cursor() as cursor:
-        make_room(cursor, moment)
-    return save_log(id=make_id(moment), created_at=moment, cost_usd=cost_usd, **values)
 
 
 @pytest.fixture
@@ -196,17 +189,18 @@ def test_pages_say_up_to_when_their_figures_go_and_if_that_is_long_ago(busy):
     rollups.update(watermark=datetime.now(UTC) - LONGEST_REST - EVERY)
     assert not get(busy, DASHBOARD).context["is_late"], "upkeep only rests after a long pass"
     rollups.update(watermark=datetime.now(UTC) - LATE_AFTER)
-    for page in (DASHBOARD, ERRORS):
-        assert "no process has summed them up since" in get(busy, page).html
+    for page, query in PAGES.items():
+        assert "no process has summed them up since" in get(busy, page, **query).html
 
 
 def test_pages_say_what_to_do_where_there_is_nothing_to_show(staff):
-    for page in (DASHBOARD, ERRORS):
-        assert "manage.py staccato_maintain" in get(staff, page).html
+    for page, query in PAGES.items():
+        assert "manage.py staccato_maintain" in get(staff, page, **query).html
     assert get(staff, "/admin/").context["figures"] == {}
     roll_up()
     assert "No request arrived in this time" in get(staff, DASHBOARD).html
     assert "Nothing failed in this time" in get(staff, ERRORS).html
+    assert "Choose a longer one" in get(staff, SPENDING, user="1").html
 
 
 def test_the_index_shows_the_last_day_in_short(busy):
@@ -218,12 +212,12 @@ def test_the_index_shows_the_last_day_in_short(busy):
 def test_only_who_may_view_logs_sees_their_figures(user):
     clerk = User.objects.create(username="clerk", is_staff=True)
     client = log_in(clerk)
-    for page in (DASHBOARD, ERRORS):
-        assert client.get(page).status_code == 403
+    for page, query in PAGES.items():
+        assert client.get(page, query).status_code == 403
     clerk.user_permissions.add(Permission.objects.get(codename="view_generationlog"))
-    for page in (DASHBOARD, ERRORS):
-        assert client.get(page).status_code == 200
-        assert client.get(page, {"period": "<script>"}).status_code == 200
+    for page, query in PAGES.items():
+        assert client.get(page, query).status_code == 200
+        assert client.get(page, {**query, "period": "<script>"}).status_code == 200
 
 
 def test_a_window_compares_what_is_over_with_as_long_a_time_before():

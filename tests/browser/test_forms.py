@@ -234,7 +234,7 @@ async def test_logs_are_searched_and_every_other_page_is_in_sight(person):
     pages = [
         *("/", "/admin/", "/admin/password_change/", "/admin/generation/usagelog/"),
         "/admin/generation/maintenance/",
-        *(f"{LOGS}{page}/" for page in ("dashboard", "errors")),
+        *(f"{LOGS}{page}" for page in ("dashboard/", "errors/", "spending/?user=1")),
         *(PROFILES, USERS, GROUPS, f"{USERS}50/change/", f"{USERS}50/delete/"),
         *(f"{LOGS}{row.pk}/change/" for row in (log, other)),
         *(f"{PROFILES}1/{name}/" for name in ("change", "history", "delete")),

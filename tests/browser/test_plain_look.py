@@ -40,6 +40,7 @@ def save_rows() -> list[str]:
         *("../apikey/add/", f"../apikey/{key.pk}/change/", f"../apikey/{key.pk}/revoke/"),
         *("../limit/", f"../limit/{limit.pk}/change/", f"../limit/{limit.pk}/override/"),
         *("../usagelog/", "../generationaccess/", "../maintenance/", "dashboard/", "errors/"),
+        "spending/?user=1",
         *("export/choose/?status=failed", "views/", f"{again.pk}/compare/"),
     ]
     return [f"{LOGS}{page}" for page in pages]

@@ -12,6 +12,7 @@ from django.template.loader import render_to_string
 
 from generation.charts.axes import round_values, seconds_axis, time_axis
 from generation.charts.plots import HEIGHT, WIDTH, Caption, lines, stacks
+from generation.charts.sparklines import BARS, spark
 from generation.charts.stylesheet import stylesheet
 
 NOON = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
@@ -101,3 +102,16 @@ def test_marks_of_time_are_round_by_the_clock_on_the_wall(hours):
     assert sorted(mark.at for mark in axis.marks) == [mark.at for mark in axis.marks]
     for mark in axis.marks:
         assert mark.label.endswith(("0", "Sep", "Oct", "Nov", "Dec")), mark
+
+
+def test_equal_values_are_equal_bars_of_a_sparkline_however_many_share_one():
+    for count in (1, 2, 12, 31, 72, 84, 96, 120):
+        svg = ET.fromstring(spark(dict.fromkeys(range(count), 7.0), count))
+        bars = re.findall(r"M([\d.]+) 24v-(\d+)h([\d.]+)V24", svg[0].get("d"))
+        assert len(bars) <= BARS
+        whole = bars if count % len(bars) == 0 else bars[:-1]
+        assert {height for _, height, _ in whole} == {"24"}, count
+        assert all(float(x) + float(width) <= 120 for x, _, width in bars)
+    small = ET.fromstring(spark({0: 1000, 5: 0.001, 7: 0}, 10))[0].get("d")
+    assert small.count("M") == 2, "each that is not 0 is seen"
+    assert not ET.fromstring(spark({}, 0))[0].get("d")

@@ -193,6 +193,9 @@ def shows_users_in_the_admin():
     assert f"?{urlencode({'user': key_of(ann)})}&amp;" in shown, "a ranking of users"
     assert ">ann<" in shown
     assert browser.get(f"{logs}errors/").status_code == 200
+    spending = browser.get(f"{logs}spending/", {"user": key_of(ann)})
+    assert spending.context["title"] == "Spending: ann"
+    assert spending.context["table"]["rows"], "her models"
     exported = asyncio.run(_read(browser.get(f"{logs}export/", {"q": "ann"})))
     assert {str(json.loads(line)["user_id"]) for line in exported.splitlines()} == {key_of(ann)}
     made = browser.post(

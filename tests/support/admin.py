@@ -11,10 +11,12 @@ from uuid import UUID, uuid4
 
 from django.contrib import admin
 from django.contrib.auth.models import AnonymousUser
+from django.db import connection
 from django.test import AsyncClient, Client, RequestFactory
 
 from generation.models import GenerationBody, GenerationLog
 from generation.partitions.intervals import first_id
+from tests.support.partitions import make_room
 
 LOGS = "/admin/generation/generationlog/"
 PROFILES = "/admin/generation/profile/"
@@ -70,6 +72,14 @@ def save_log(minutes_ago: float = 0, **values: Any) -> GenerationLog:
     log = make_log(minutes_ago, **values)
     save(log)
     return log
+
+
+def arrived(minutes_ago: float, cost_usd: Any = "0.25", **values: Any) -> GenerationLog:
+    """A log row of now, where others have a fixed day."""
+    moment = datetime.now(UTC) - timedelta(minutes=minutes_ago)
+    with connection.cursor() as cursor:
+        make_room(cursor, moment)
+    return save_log(id=make_id(moment), created_at=moment, cost_usd=cost_usd, **values)
 
 
 def save_logs(count: int, **values) -> list[GenerationLog]:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from generation.admin.overview import sums
-from generation.admin.overview.dashboard import logs_url
 from generation.admin.overview.periods import PERIODS, window
 from generation.admin.overview.runs import POINT, RUNS, parameters
+from generation.admin.overview.writing import logs_url
 from generation.charts.sparklines import spark
 from generation.log_search.selection import NO_HTTP_STATUS
 from generation.models import GenerationLog
@@ -127,7 +127,7 @@ def context(period: Period) -> dict[str, Any]:
                 first_at=first_at,
                 last_at=last_at,
                 users=f"{users:,}",
-                spark=spark(dict(json.loads(points)), count),
+                spark=spark(dict(json.loads(points)), count, "plot-bad"),
                 url=logs_url(found.span, **filters, **({"error_type": error} if error else {})),
             )
         )

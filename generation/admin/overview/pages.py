@@ -1,4 +1,4 @@
-"""The pages *Dashboard* and *Errors* of the list of generations."""
+"""The pages *Dashboard*, *Errors* and *Spending* of the list of generations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from django.template.response import TemplateResponse
 from django.urls import path
 from django.utils import timezone
 
-from generation.admin.overview import dashboard, errors
+from generation.admin.overview import dashboard, errors, spending
 from generation.admin.overview.periods import named
 from generation.admin.overview.sums import TIME_LIMIT_MS
 from generation.admin.pagination import NewestFirstAdmin
@@ -40,6 +40,7 @@ class OverviewPages(NewestFirstAdmin):
         return [
             path("dashboard/", wrap(self.dashboard), name="generation_generationlog_dashboard"),
             path("errors/", wrap(self.errors), name="generation_generationlog_errors"),
+            path("spending/", wrap(self.spending), name="generation_generationlog_spending"),
             *super().get_urls(),
         ]
 
@@ -48,6 +49,9 @@ class OverviewPages(NewestFirstAdmin):
 
     def errors(self, request: HttpRequest) -> HttpResponse:
         return self._page(request, "errors", errors.context)
+
+    def spending(self, request: HttpRequest) -> HttpResponse:
+        return self._page(request, "spending", lambda period: spending.context(period, request.GET))
 
     def _page(
         self, request: HttpRequest, name: str, read: Callable[[Period], dict[str, Any]]
@@ -64,11 +68,12 @@ class OverviewPages(NewestFirstAdmin):
             messages.warning(request, f"The database did not answer within {limit}.")
         if until := context.get("until"):
             context["is_late"] = dashboard.is_late(until, timezone.now())
-        context |= {
+        context = {
+            "title": name.capitalize(),
+            **context,
             **self.admin_site.each_context(request),
             "opts": self.opts,
             "media": self.media + _STYLES,
-            "title": name.capitalize(),
             "is_unfold": IS_UNFOLD,  # whose pages show no title
         }
         return TemplateResponse(request, f"admin/generation/overview/{name}.html", context)

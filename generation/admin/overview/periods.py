@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from generation.rollups.buckets import Span, ceiling, floor
+from generation.rollups.buckets import MINUTE, Span, ceiling, floor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,3 +89,10 @@ def longest_buckets(span: Span, lengths: tuple[int, ...]) -> Iterator[tuple[int,
         for edge in edges:
             if edge.since < edge.until:
                 yield from longest_buckets(edge, tuple(shorter))
+
+
+def longest_starts(span: Span, lengths: tuple[int, ...]) -> Iterator[tuple[int, datetime]]:
+    """Yields the same one by one: the minutes of each and its start."""
+    for minutes, run in longest_buckets(span, lengths):
+        for number in range((run.until - run.since) // (minutes * MINUTE)):
+            yield minutes, run.since + number * minutes * MINUTE

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from generation.admin.overview.periods import longest_buckets
-from generation.rollups.buckets import MINUTE, ROLLUP_LENGTHS
+from generation.admin.overview.periods import longest_buckets, longest_starts
+from generation.rollups.buckets import MINUTE, ROLLUP_LENGTHS, SPENDER_LENGTHS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from generation.admin.overview.periods import Period
+    from generation.admin.overview.periods import Period, Window
     from generation.rollups.buckets import Span
 
 # What follows SELECT, with a table. OFFSET has the planner read each run through the key.
@@ -20,6 +20,17 @@ RUNS = """
     CROSS JOIN LATERAL (
         SELECT * FROM {table} AS each WHERE each.minutes = run.minutes
             AND each.bucket >= run.since AND each.bucket < run.until OFFSET 0
+    ) AS found"""
+# The same, with a relation `spender` of kinds and keys: each row of theirs through its key.
+LOOKUPS = """
+    FROM unnest(%(parts)s::text[], %(points)s::int[], %(minutes)s::int[],
+        %(buckets)s::timestamptz[]) AS wanted (part, point, minutes, bucket)
+    CROSS JOIN {spender}
+    CROSS JOIN LATERAL (
+        SELECT requests, failed, priced, unpriced, input_tokens, output_tokens, cost_usd
+        FROM generation_spender AS each
+        WHERE each.minutes = wanted.minutes AND each.bucket = wanted.bucket
+            AND each.kind = spender.kind AND each.key = spender.key OFFSET 0
     ) AS found"""
 # The number of the point that a bucket of the part `points` is in.
 POINT = "floor(extract(epoch FROM bucket - %(start)s) / %(step)s)::int"
@@ -45,3 +56,23 @@ def parameters(period: Period, drawn: Span, summed: Mapping[str, Span]) -> dict[
         "step": period.step * MINUTE.total_seconds(),
         **{name: list(values) for name, values in columns},
     }
+
+
+def lookups(found: Window, step: int) -> dict[str, Any]:
+    """Returns the parameters of `LOOKUPS`, for the hours of a window.
+
+    The part `period` is in buckets that are no longer than a point of `step` minutes, each with its
+    point's number. Of `partial` and `before`, whose point is 0, a few long buckets are read.
+    """
+    start = found.span.widened(step).since
+    in_a_point = tuple(each for each in SPENDER_LENGTHS if each <= step)
+    wanted = [
+        ("period", (bucket - start) // (step * MINUTE), minutes, bucket)
+        for minutes, bucket in longest_starts(found.span, in_a_point)
+    ] + [
+        (part, 0, minutes, bucket)
+        for part, span in (("partial", found.partial), ("before", found.before))
+        for minutes, bucket in longest_starts(span, SPENDER_LENGTHS)
+    ]
+    columns = zip(("parts", "points", "minutes", "buckets"), zip(*wanted, strict=True), strict=True)
+    return {name: list(values) for name, values in columns}

@@ -107,6 +107,9 @@ class Sums(NamedTuple):
     def plus(self, other: Sums) -> Sums:
         return Sums(*map(operator.add, self, other))
 
+    def minus(self, other: Sums) -> Sums:
+        return Sums(*map(operator.sub, self, other))
+
 
 NOTHING = Sums()
 
