@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from heapq import nlargest
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from django.db import connection, transaction
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
     from generation.limits.windows import Window
 
-SUBJECTS = 20  # of a limit that each has for itself: those that have used most
+SUBJECTS = 20  # of a limit that each has for itself: those nearest to it
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,8 @@ def rule_of(limit: Limit) -> Rule:
 
 
 def standings(limits: Iterable[Limit], moment: datetime | None = None) -> list[Standing]:
-    """Returns how limits stand now, or at a moment; at least one for each."""
+    """Returns how limits stand now, or at a moment; at least one for each, and of one that each has
+    for itself the `SUBJECTS` who are nearest to it, the nearest first."""
     moment = moment or now()
     rules = {limit.pk: rule_of(limit) for limit in limits}
     windows = {pk: rule.window_at(moment) for pk, rule in rules.items()}
@@ -95,20 +98,20 @@ def standings(limits: Iterable[Limit], moment: datetime | None = None) -> list[S
             limit_id__in=list(rules), start__in={each.start for each in windows.values()}
         )
         .annotate(settled=Sum("leases__settled"))
-        .order_by("-committed")
+        .order_by("pk")
     )
     found: dict[int, list[Standing]] = {pk: [] for pk in rules}
     for row in rows:
         rule, window = rules[row.limit_id], windows[row.limit_id]
-        is_now = row.start == window.start and row.generation == rule.generation
-        if is_now and len(found[rule.id]) < SUBJECTS:
+        if row.start == window.start and row.generation == rule.generation:
             committed = _drained(rule, row, moment)
             used = row.folded + (row.settled or 0) if rule.is_budget else committed
             found[rule.id].append(Standing(rule, row.subject, window, committed, used))
     return [
         standing
         for pk, rule in rules.items()
-        for standing in found[pk] or [Standing(rule, "", windows[pk], 0, 0)]
+        for standing in nlargest(SUBJECTS, found[pk], key=attrgetter("committed"))
+        or [Standing(rule, "", windows[pk], 0, 0)]
     ]
 
 

@@ -199,8 +199,8 @@ def label_of(limit: Limit) -> str:
 
 
 def bar_of(limit: Limit) -> SafeString | str:
-    """Returns a bar of what is used, reserved and left, with the figures. Where each has as much
-    for itself, it is that of the nearest: of the one who has used most."""
+    """Returns a bar of what is used, reserved and left, with the figures. For a limit that each key
+    or user has for itself, it is that of the one nearest to it."""
     return _bars_of(limit, 1)
 
 
@@ -222,7 +222,7 @@ def _is_each(limit: Limit) -> bool:
 
 
 def _names(limit: Limit, subjects: Sequence[str]) -> dict[str, str]:
-    """Returns who they are; of those who are deleted, the key."""
+    """Returns the names of these keys or users; of a deleted one, what is left: its id."""
     model: Any = ApiKey if limit.scope == Limit.Scope.KEY else get_user_model()
     found = model._base_manager.in_bulk(list(filter(None, subjects)))
     return {subject: subject for subject in subjects} | {

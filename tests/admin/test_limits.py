@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from django.contrib.auth.models import User
 
@@ -60,7 +62,7 @@ def test_the_form_refuses_what_is_no_limit(staff, key, values):
 
 def test_the_bar_shows_what_is_used_reserved_and_left_and_an_override_adds_to_it(staff, key):
     limit = Limit.objects.create(
-        scope="key", api_key=key, unit="requests", amount=100, window="month"
+        scope="key", api_key=key, unit="requests", amount=100, window="ever"
     )
     start = standing.standings([limit])[0].window.start
     window = LimitWindow.objects.create(
@@ -79,7 +81,7 @@ def test_the_bar_shows_what_is_used_reserved_and_left_and_an_override_adds_to_it
 
 def test_a_limit_that_each_has_shows_who_is_nearest_and_its_page_shows_all(staff, user):
     other = User.objects.create(username="other")
-    limit = Limit.objects.create(scope="user", unit="requests", amount=100, window="month")
+    limit = Limit.objects.create(scope="user", unit="requests", amount=100, window="ever")
     assert "nobody has used any" in get(staff, LIMITS).html
     start = standing.standings([limit])[0].window.start
     for subject, used in ((str(user.pk), 10), (str(other.pk), 90), ("1000", 5)):
@@ -95,9 +97,22 @@ def test_a_limit_that_each_has_shows_who_is_nearest_and_its_page_shows_all(staff
     for figures, name in (
         ("90 | 0 | 10", other.username),
         ("10 | 0 | 90", user.username),
-        ("5 | 0 | 95", "1000"),  # who is deleted
+        ("5 | 0 | 95", "1000"),  # a user who is deleted
     ):
         assert f'{figures} <span class="log-aside">{name}</span>' in shown
+
+
+def test_nearest_to_a_rate_is_who_has_taken_most_that_has_not_refilled(staff, user):
+    limit = Limit.objects.create(scope="user", unit="requests", amount=1000, window="hour")
+    start, now = standing.standings([limit])[0].window.start, datetime.now(UTC)
+    for subject, taken, as_of in (
+        ("1000", 900, now - timedelta(hours=1)),
+        (str(user.pk), 500, now),
+    ):
+        LimitWindow.objects.create(
+            limit=limit, subject=subject, start=start, committed=taken, as_of=as_of
+        )
+    assert f"{user.username}, the nearest" in get(staff, LIMITS).html
 
 
 def test_a_users_limits_are_on_its_page(staff, user):
