@@ -10,13 +10,16 @@ from generation.models import Limit
 from tests.clients.environment import PYTHON, needs_clients
 from tests.clients.scripted import OPENAI
 from tests.support import http
+from tests.support.windows import zone_of_noon
 
 pytestmark = needs_clients
 DRIVER = Path(__file__).parent / "drivers" / "run.py"
 
 
 async def test_the_vendors_clients_send_one_request_on_a_spent_budget(serve, llm, orm):
-    await Limit.objects.acreate(scope="user", user_id=5, unit="requests", amount=1, window="month")
+    await Limit.objects.acreate(
+        scope="user", user_id=5, unit="requests", amount=1, window="month", zone=zone_of_noon()
+    )
     async with serve(LLM_ALLOWED=f"openai:{OPENAI.model}", OPENAI_API_KEY="k") as service:
         hello = {"messages": [{"role": "user", "content": "Hello."}]}
         spent = await http.generate(service.port, 5, hello)

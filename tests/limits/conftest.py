@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.db import connections
@@ -13,6 +14,7 @@ from generation.limits.rules import Rule
 from generation.models import Limit
 from generation.store import Store
 from tests.support.keys import Clock
+from tests.support.windows import zone_of_noon
 
 
 @pytest.fixture
@@ -50,10 +52,11 @@ async def limit(store):
     """Makes a row of Limit. Returns its rule."""
 
     async def make(unit="requests", amount=50, window="month", **values) -> Rule:
+        zone = zone_of_noon()
         row = await Limit.objects.acreate(
-            scope="all", unit=unit, amount=amount, window=window, **values
+            scope="all", unit=unit, amount=amount, window=window, zone=zone, **values
         )
-        return Rule(row.pk, "all", "", "", "", unit, amount, window)
+        return Rule(row.pk, "all", "", "", "", unit, amount, window, ZoneInfo(zone))
 
     return make
 

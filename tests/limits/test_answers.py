@@ -13,6 +13,7 @@ from generation.records import Grant
 from generation.runtime.process import Runtime
 from tests.support.in_process import in_process_client
 from tests.support.keys import amake_key, bearer, rows_of
+from tests.support.windows import zone_of_noon
 
 NATIVE = "/api/v1/generate/2"
 CHAT = "/u/2/v1/chat/completions"
@@ -52,9 +53,10 @@ async def client(runtime, key):
 @pytest.fixture
 def limit(runtime, key):
     async def make(unit, amount, window="", scope="key", **values):
-        if scope == "key":
+        if scope == "key" and "api_key" not in values:
             values["api_key"] = await sync_to_async(rows_of(key).get)()
-        await Limit.objects.acreate(scope=scope, unit=unit, amount=amount, window=window, **values)
+        place = {"scope": scope, "window": window, "zone": zone_of_noon(), **values}
+        await Limit.objects.acreate(unit=unit, amount=amount, **place)
         await runtime.limits.refresh()
 
     return make
@@ -183,9 +185,8 @@ async def test_the_strictest_of_several_binds_and_all_are_charged(client, limit)
     assert [each.settled async for each in LimitLease.objects.all()] == [2, 2, 2]
 
 
-async def test_each_key_has_its_own_part_of_a_limit_for_each(client, limit, runtime):
-    await Limit.objects.acreate(scope="key", unit="requests", amount=1, window="day")
-    await runtime.limits.refresh()
+async def test_each_key_has_its_own_part_of_a_limit_for_each(client, limit):
+    await limit("requests", 1, "day", api_key=None)
     other = bearer(await amake_key())
     asked = [{}, other, {}, other]
     answers = [await client.post(NATIVE, json={}, headers=headers) for headers in asked]

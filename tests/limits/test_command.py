@@ -10,6 +10,7 @@ from django.core.management import CommandError, call_command
 from generation import checks
 from generation.models import ApiKey, Limit, LimitWindow
 from tests.support.keys import command as apikey
+from tests.support.windows import zone_of_noon
 
 pytestmark = pytest.mark.usefixtures("users")
 
@@ -100,7 +101,7 @@ def test_a_key_with_a_limit_at_fault_is_not_made(given):
 
 
 def test_an_override_ends_with_its_window_and_a_reset_begins_one():
-    limit("set", "all", "requests", "10", "--per", "month")
+    limit("set", "all", "requests", "10", "--per", "month", "--zone", zone_of_noon())
     row = Limit.objects.get()
     assert "15 (0 used, 15 left)" in limit("grant", str(row.pk), "5")
     row.refresh_from_db()

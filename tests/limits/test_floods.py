@@ -11,6 +11,7 @@ from generation.runtime import process, refusal_pace
 from tests.support import http
 from tests.support.keys import amake_key, bearer, rows_of
 from tests.support.waiting import until
+from tests.support.windows import zone_of_noon
 
 FLOOD = 100
 LEFT = refusal_pace.AT_ONCE
@@ -26,7 +27,9 @@ async def test_the_refusals_of_a_flood_wait_while_others_are_served(here, orm, m
     monkeypatch.setattr(refusal_pace, "EVERY_S", 3600.0)
     flooding, quiet = [(*bearer(await amake_key()).items(),) for _ in range(2)]
     key = await sync_to_async(rows_of(flooding[0][1].removeprefix("Bearer ")).get)()
-    await Limit.objects.acreate(scope="key", api_key=key, unit="requests", amount=1, window="day")
+    await Limit.objects.acreate(
+        scope="key", api_key=key, unit="requests", amount=1, window="day", zone=zone_of_noon()
+    )
     async with here() as service:
 
         def ask(headers) -> asyncio.Task[http.Answer]:

@@ -23,6 +23,12 @@ async def reserve(ledger, rule, amount=1) -> bool:
     return True
 
 
+async def answered(block) -> None:
+    """Waits for what was asked, unless its answer has come already."""
+    if block.answer is not None:
+        await block.answer
+
+
 @pytest.mark.parametrize(("amount", "each"), [(50, 1), (50 * 7, 7)])
 async def test_two_processes_admit_exactly_what_a_budget_has(process, limit, charged, amount, each):
     rule = await limit(amount=amount)
@@ -86,8 +92,7 @@ async def test_idle_parts_go_back_where_little_is_left_for_others(process, limit
     for _ in range(4):
         clock.now += 2
         await first.tick()
-        if block.answer is not None:
-            await block.answer
+        await answered(block)
     assert await reserve(second, rule, 7)
 
 
@@ -107,8 +112,7 @@ async def test_what_lies_idle_elsewhere_is_back_when_a_refused_caller_is_to_ask_
     for _ in range(int(RESERVED_RETRY_S)):
         clock.now += 1
         await first.tick()
-        if block.answer is not None:
-            await block.answer
+        await answered(block)
     assert await reserve(second, rule, 20)
 
 
@@ -121,7 +125,7 @@ async def test_what_was_spent_beyond_its_reservation_is_taken_of_the_window(
     block = ledger.block(rule, "")
     block.settle(40, 70 + block.granted)
     await ledger.tick()
-    await block.answer
+    await answered(block)
     assert (await charged())[2] >= 110
     assert not await reserve(await process(), rule, 1)
 

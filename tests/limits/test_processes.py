@@ -13,6 +13,7 @@ from generation import standing
 from generation.models import Limit
 from tests.support import http
 from tests.support.waiting import HANG_S
+from tests.support.windows import zone_of_noon
 
 # What the fake LLM's answer of 20 tokens costs is what is reserved for one of at most 20.
 PRICED = {"LLM_PRICES": "anthropic=0/1000", "LLM_MAX_TOKENS": "20", "LLM_MAX_ATTEMPTS": "1"}
@@ -27,7 +28,9 @@ def kind_of(answer: http.Answer) -> str:
 
 
 async def test_a_budget_for_fifty_calls_lets_fifty_of_two_hundred_through(serve, llm, orm):
-    await Limit.objects.acreate(scope="all", unit="usd", amount=100 * CENT, window="month")
+    await Limit.objects.acreate(
+        scope="all", unit="usd", amount=100 * CENT, window="month", zone=zone_of_noon()
+    )
     async with serve(**PRICED) as one, serve(**PRICED) as two:
         ports = [(one, two)[number % 2].port for number in range(200)]
         statuses: Counter[str] = Counter()
@@ -50,7 +53,9 @@ async def test_a_budget_for_fifty_calls_lets_fifty_of_two_hundred_through(serve,
 
 
 async def test_after_a_kill_reconcile_takes_what_the_rows_account_for(serve, llm, sql, orm):
-    await Limit.objects.acreate(scope="all", unit="usd", amount=100 * CENT, window="month")
+    await Limit.objects.acreate(
+        scope="all", unit="usd", amount=100 * CENT, window="month", zone=zone_of_noon()
+    )
     async with serve(**PRICED) as service:
         for _ in range(3):
             assert (await http.generate(service.port)).status == 200
@@ -95,7 +100,9 @@ async def test_a_process_that_was_stopped_for_longer_than_its_lease_overspends_n
     serve, llm, sql, orm
 ):
     """Its lease is given to others by then; it asks before it takes more."""
-    await Limit.objects.acreate(scope="all", unit="usd", amount=20 * CENT, window="month")
+    await Limit.objects.acreate(
+        scope="all", unit="usd", amount=20 * CENT, window="month", zone=zone_of_noon()
+    )
     # The lease is all of these and 15 s; PostgreSQL's clock is moved instead of waiting for it.
     async with serve(**PRICED) as sleeper, serve(**PRICED) as other:
         assert (await http.generate(sleeper.port)).status == 200

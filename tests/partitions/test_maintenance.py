@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
@@ -14,8 +15,8 @@ from django.db import connections
 from generation import conf
 from generation.database.engine import Database
 from generation.errors import DatabaseUnavailable
-from generation.partitions import ddl
-from generation.partitions.catalog import DOOMED
+from generation.partitions import ddl, maintenance
+from generation.partitions.catalog import DOOMED, Found, look
 from generation.partitions.ddl import AHEAD, Parent
 from generation.partitions.intervals import DAY, WEEK, interval_at
 from generation.partitions.maintenance import LogMaintenance
@@ -24,13 +25,20 @@ from tests.support.locks import until_blocked
 
 PARENT = Parent("parted", DAY)
 KEPT = timedelta(days=5)
+NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 TABLES = "SELECT relname FROM pg_class WHERE relname LIKE 'parted\\_%' AND relkind = 'r'"
 ATTACHED = "SELECT relname FROM pg_class WHERE relname LIKE 'parted\\_2%' AND relispartition"
 
 
 @pytest.fixture
-async def parted(sql):
-    """A small table beside the log, whose rows other tests need."""
+async def parted(sql, monkeypatch):
+    """A small table beside the log, whose rows other tests need. It is noon, so that no day ends
+    while a test runs."""
+
+    async def look_at_noon(*given) -> Found:
+        return replace(await look(*given), now=NOON)
+
+    monkeypatch.setattr(maintenance, "look", look_at_noon)
     await sql.execute("CREATE TABLE parted (id uuid PRIMARY KEY) PARTITION BY RANGE (id)")
     yield sql
     await sql.execute("DROP TABLE parted")
@@ -61,7 +69,7 @@ async def make(sql, *days_ago: int) -> list[str]:
     """Partitions of some days ago, with a row each. Returns their names."""
     names = []
     for days in days_ago:
-        moment = datetime.now(UTC) - timedelta(days=days)
+        moment = NOON - timedelta(days=days)
         interval = interval_at(moment, DAY)
         for statement in ddl.make(PARENT, interval):
             await sql.execute(statement)
@@ -78,7 +86,7 @@ async def test_partitions_are_made_for_the_next_eight_weeks(parted):
     steps = await maintain()
     assert all(step.startswith("made ") for step in steps)
     assert len(steps) == AHEAD.days + 2, "yesterday's, today's, and those to come"
-    soon = datetime.now(UTC) + AHEAD - timedelta(minutes=5)
+    soon = NOON + AHEAD - timedelta(minutes=5)
     await parted.execute("INSERT INTO parted VALUES ($1)", make_id(soon))
     assert await maintain() == []
 
@@ -86,7 +94,7 @@ async def test_partitions_are_made_for_the_next_eight_weeks(parted):
 async def test_a_row_lies_in_the_partition_of_its_day_whatever_the_time_zone(parted):
     await parted.execute("SET timezone = 'Asia/Seoul'")
     await maintain()
-    midnight = interval_at(datetime.now(UTC), DAY).ends_at
+    midnight = interval_at(NOON, DAY).ends_at
     borders = [midnight + timedelta(days=n) for n in range(7)]
     for moment in [*borders, *(border - timedelta(milliseconds=1) for border in borders)]:
         found = await parted.fetchval(
@@ -132,7 +140,7 @@ async def test_a_detached_table_is_dropped_only_if_we_detached_it(parted):
 
 
 async def test_a_foreign_table_of_a_partitions_name_stops_nothing(parted):
-    taken = PARENT.partition(interval_at(datetime.now(UTC) + timedelta(days=3), DAY))
+    taken = PARENT.partition(interval_at(NOON + timedelta(days=3), DAY))
     await parted.execute(f"CREATE TABLE {taken} ()")
     steps = await maintain()
     assert len(steps) == AHEAD.days + 1
@@ -147,7 +155,7 @@ async def test_insertions_wait_for_nothing(parted, database_url):
     writing = writer.transaction()
     await writing.start()
     (today,) = await make(parted, 0)
-    await writer.execute("INSERT INTO parted VALUES ($1)", make_id(datetime.now(UTC)))
+    await writer.execute("INSERT INTO parted VALUES ($1)", make_id(NOON))
     steps: list[str] = []
     async with maintaining() as one:
         maintained = asyncio.create_task(one.maintain(steps.append))
@@ -156,7 +164,7 @@ async def test_insertions_wait_for_nothing(parted, database_url):
         )  # the detaching waits for the writer; nobody waits for it
         assert len(steps) == AHEAD.days + 1
         await parted.execute("SET lock_timeout = '50ms'")
-        await parted.execute("INSERT INTO parted VALUES ($1)", make_id(datetime.now(UTC)))
+        await parted.execute("INSERT INTO parted VALUES ($1)", make_id(NOON))
         modes = await parted.fetch(
             "SELECT mode FROM pg_locks WHERE relation = 'parted'::regclass AND granted"
             " AND pid <> pg_backend_pid()"
