@@ -12,8 +12,8 @@ import pytest
 import trustme
 
 from generation.llm.transport import Transport
+from tests.support.ports import free_port
 from tests.support.provider import (
-    Provider,
     hangs,
     resets,
     says,
@@ -218,8 +218,7 @@ async def test_what_servers_write_differently_is_understood(peer, transport, rep
 
 
 async def test_a_refused_connection_is_a_connect_error(peer, transport):
-    async with Provider(OK).serve() as other:
-        url = other.url
+    url = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(httpx.ConnectError):
         await post(transport, url)
 
