@@ -42,11 +42,11 @@ Kind = TypeVar("Kind")
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def record(kind: type[Kind]) -> type[Kind]:
-    """Makes a class a dataclass that nobody changes, which only the type checker sees to.
+    """Returns the class as a dataclass that nobody changes; only the type checker enforces it.
 
-    For what is made for each generation, or for each event of one: `dataclass(frozen=True)` sees to
-    it at run time, too, and takes half as long again to make one. What generations share has that,
-    and a prompt, since a project's own provider gets it.
+    For what is made for each generation, or for each event of one: `dataclass(frozen=True)`
+    enforces it at run time, too, and takes half as long again to make one. What generations share
+    is frozen at run time, and so is a prompt, since a project's own provider gets it.
     """
     return dataclass(slots=True, unsafe_hash=True)(kind)
 

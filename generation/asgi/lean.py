@@ -128,7 +128,7 @@ def render(error: Exception, errors: ErrorRenderer) -> tuple[HttpResponse, str]:
         known = NotFound("nothing matches this address")
     elif isinstance(error, InterfaceError | OperationalError):
         # The hot path has errors of its own: Django's come from a session, or an operator's form.
-        logger.warning("a request needs Django's connection: %s", " ".join(str(error).split()))
+        logger.warning("a request can't use Django's connection: %s", " ".join(str(error).split()))
         known = DatabaseUnavailable("the database can't be reached now", retry_after=1)
     else:
         logger.error("a bug made a request fail", exc_info=error)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # Far above what `Head.check` refuses with the request's own id, once the head has ended.
 MAX_UNPARSED_BYTES = 4 * (MAX_HEADER_BYTES + MAX_TARGET_BYTES)
 FRAMING_PER_BODY_BYTE = 8  # a chunk of one byte arrives as six
-UNSENT_BYTES = 65_536  # of a connection, that the kernel takes: as much as uvicorn buffers itself
+UNSENT_BYTES = 65_536  # that the kernel takes for a connection: as much as uvicorn buffers itself
 LINGER_S = 2.0  # how long the rest is read and dropped, so that the sender gets the refusal
 # A client that has left answers what is sent to it with a reset; one that waits takes it.
 PROBES_AFTER_S = (0.0, 0.1, 1.0, 5.0)

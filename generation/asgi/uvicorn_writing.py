@@ -40,7 +40,7 @@ class Sink:
 
     def write(self, events: bytes) -> None:
         """Call it while it is ready."""
-        if events:  # nothing would end the response
+        if events:  # an empty chunk would end the response
             self._cycle.transport.write(b"%x\r\n%b\r\n" % (len(events), events))
             self._limit.move_to(self._clock() + self._silence_s)
 

@@ -178,7 +178,7 @@ class Prices:
     def _choose_model(
         self, provider: str, price_list: str, model: str, asked: str
     ) -> PricedModel | None:
-        for name in (model, asked, "") if self._own else ():  # '': all of the provider's
+        for name in (model, asked, "") if self._own else ():  # '': any of the provider's
             if own := self._own.get(Target(provider, name)):
                 return own
         if not price_list or not self._has_table:

@@ -79,7 +79,7 @@ def _named_for(scheme: str) -> Proxy | None:
         return None
     parts = urlsplit(address if "://" in address else f"http://{address}")
     usual_port = PORTS[parts.scheme]
-    # A password with an unquoted # or / ends up behind the host, and its beginning in it.
+    # Of a password with an unquoted # or /, the beginning is taken for the host.
     if not parts.hostname or "@" in parts.path + parts.query + parts.fragment:
         raise ValueError("no host")
     authorization = _authorization(parts.username, parts.password)
