@@ -18,6 +18,17 @@ from tests.support.postgres import PrivatePostgres
 from tests.support.waiting import until
 
 
+def has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
+
+
 @pytest.fixture(scope="module")
 def servers():
     """The second and third are read-only, as far as `target_session_attrs` can see."""
@@ -55,8 +66,8 @@ def ports(servers, monkeypatch, tmp_path):
         ("127.0.0.1:{0},127.0.0.1:{1}", "standby", None),
         ("127.0.0.1:{1},127.0.0.1:{0}", "primary", 1),  # read-only, but no standby
         ("127.0.0.1:{1},127.0.0.1:{0}", "prefer-standby", 1),  # there is none, so the first
-        ("127.0.0.1:{3},[::1]:{0}", "any", 0),
-        ("[::1]:{3},[::1]:{0}", "read-write", 0),
+        pytest.param("127.0.0.1:{3},[::1]:{0}", "any", 0, marks=needs_ipv6),
+        pytest.param("[::1]:{3},[::1]:{0}", "read-write", 0, marks=needs_ipv6),
         ("no-such-host.invalid:{0},127.0.0.1:{0}", "any", 0),
         ("no-such-host.invalid:{0},127.0.0.1:{3}", "any", None),
     ],
