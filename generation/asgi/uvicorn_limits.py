@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -110,7 +111,8 @@ def _methods(base: Any) -> dict[str, Any]:
 def _bound_unsent(connection: socket.socket | None) -> None:
     if connection is None or connection.family not in {socket.AF_INET, socket.AF_INET6}:
         return
-    if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # as on Linux and macOS
+    # AttributeError: neither Linux nor macOS. OSError: macOS, where the client has already left.
+    with contextlib.suppress(AttributeError, OSError):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
 
 
