@@ -155,14 +155,19 @@ def _polyline(points: Sequence[Point], axis: Axis, top: float) -> str:
     if len(points) == 1:  # of a line without a length, its round ends are seen
         points = [*points, *points]
     return " ".join(
-        f"{axis.share(x) * WIDTH:.1f},{HEIGHT - y / top * HEIGHT:.1f}" for x, y in points
+        f"{_rounded(axis.share(x) * WIDTH)},{_rounded(HEIGHT - y / top * HEIGHT)}"
+        for x, y in points
     )
 
 
 def _bar(x: float, floor: float, width: float, height: float) -> str:
     gap = GAP * width
-    right = x + width - gap / 2
-    return f"M{x + gap / 2:.1f} {floor:.1f}V{floor - height:.1f}H{right:.1f}V{floor:.1f}"
+    left, bottom, top, whole = map(_rounded, (x + gap / 2, floor, floor - height, width - gap))
+    return f"M{left} {bottom}V{top}h{whole}V{bottom}"
+
+
+def _rounded(length: float) -> str:
+    return f"{length:.1f}".removesuffix(".0")  # a page has a thousand bars
 
 
 def _table(

@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 
     from django.utils.safestring import SafeString
 
-WIDTH, HEIGHT = 120, 24
+HEIGHT = 24
 BARS = 40
+BAR, GAP = 2, 1  # their widths; the SVG is stretched to what the page has for it
 
 
 def spark(values: Mapping[int, float], count: int, colour: str = "plot-1") -> SafeString:
@@ -26,13 +27,15 @@ def spark(values: Mapping[int, float], count: int, colour: str = "plot-1") -> Sa
     for place, value in values.items():
         bars[place // in_a_bar] += value
     top = max(bars, default=0.0) or 1.0
-    width = WIDTH / (len(bars) or 1)
-    path = ""
-    for number, value in enumerate(bars):
+    path = f"M0 {HEIGHT}"
+    for value in bars:
         if value:
             height = max(round(value / top * HEIGHT), 2)
-            path += f"M{number * width:g} {HEIGHT}v-{height}h{width - 1:g}V{HEIGHT}"
+            path += f"v-{height}h{BAR}v{height}h{GAP}"
+        else:
+            path += f"h{BAR + GAP}"
+    width = len(bars) * (BAR + GAP)
     return mark_safe(  # noqa: S308  # numbers, and a name of ours
-        f'<svg class="plot-spark" viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none"'
+        f'<svg class="plot-spark" viewBox="0 0 {width} {HEIGHT}" preserveAspectRatio="none"'
         f' aria-hidden="true"><path class="{colour}" d="{path}"/></svg>'
     )

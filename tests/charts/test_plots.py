@@ -26,7 +26,7 @@ def drawn(plot) -> ET.Element:
 
 def heights(path: str) -> list[tuple[float, float]]:
     """Where each bar of a path stands, and how high it is."""
-    bars = re.findall(r"M[\d.]+ ([\d.]+)V([\d.]+)H", path)
+    bars = re.findall(r"M[\d.]+ ([\d.]+)V([\d.]+)h", path)
     return [(float(floor), float(floor) - float(top)) for floor, top in bars]
 
 
@@ -107,11 +107,13 @@ def test_marks_of_time_are_round_by_the_clock_on_the_wall(hours):
 def test_equal_values_are_equal_bars_of_a_sparkline_however_many_share_one():
     for count in (1, 2, 12, 31, 72, 84, 96, 120):
         svg = ET.fromstring(spark(dict.fromkeys(range(count), 7.0), count))
-        bars = re.findall(r"M([\d.]+) 24v-(\d+)h([\d.]+)V24", svg[0].get("d"))
+        path = svg[0].get("d")
+        bars = re.findall(r"v-(\d+)h2v\1h1", path)
+        assert path == "M0 24" + "".join(f"v-{height}h2v{height}h1" for height in bars)
+        assert svg.get("viewBox") == f"0 0 {3 * len(bars)} 24"
         assert len(bars) <= BARS
         whole = bars if count % len(bars) == 0 else bars[:-1]
-        assert {height for _, height, _ in whole} == {"24"}, count
-        assert all(float(x) + float(width) <= 120 for x, _, width in bars)
+        assert set(whole) == {"24"}, count
     small = ET.fromstring(spark({0: 1000, 5: 0.001, 7: 0}, 10))[0].get("d")
-    assert small.count("M") == 2, "each that is not 0 is seen"
-    assert not ET.fromstring(spark({}, 0))[0].get("d")
+    assert small == "M0 24v-24h2v24h1" + "h3" * 4 + "v-2h2v2h1" + "h3" * 4, "each but 0 is seen"
+    assert ET.fromstring(spark({}, 0))[0].get("d") == "M0 24"
