@@ -10,15 +10,22 @@ from django.urls import reverse
 from django.utils.timezone import get_current_timezone, localtime
 
 from generation.admin.overview import spenders, sums
-from generation.admin.overview.parts import Row, Tile, by_model, cost_plot, row, tokens_plot, values
+from generation.admin.overview.parts import (
+    Row,
+    Tile,
+    by_model,
+    cost_plot,
+    cost_tile,
+    row,
+    tokens_plot,
+    values,
+)
 from generation.admin.overview.periods import DAY, PERIODS
 from generation.admin.overview.writing import (
     change,
-    cost,
     failed_share,
     length,
     logs_url,
-    pricing,
     requests,
     seconds,
     short,
@@ -143,12 +150,7 @@ def tiles(figures: Figures) -> list[Tile]:
             f" {short(now.output_tokens)} out",
             change(whole.tokens, before.tokens),
         ),
-        Tile(
-            "Cost",
-            cost(now),
-            pricing(now) or ("all answers priced" if now.priced else ""),
-            change(whole.cost, before.cost),
-        ),
+        cost_tile(now, whole, before),
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from generation.admin.overview.writing import cost, failed_share, pricing, short
+from generation.admin.overview.writing import change, cost, failed_share, pricing, short
 from generation.charts import plots
 
 if TYPE_CHECKING:
@@ -64,6 +64,12 @@ def row(each: Sums | Spent, largest: Decimal, name: str, aside: str, **others: s
         share=f"{100 * each.cost / largest:.1f}" if largest else "0",
         **others,
     )
+
+
+def cost_tile(now: Sums, whole: Sums, before: Sums) -> Tile:
+    """`whole` is of `now` what is over, to be compared with `before`."""
+    aside = pricing(now) or ("all answers priced" if now.priced else "")
+    return Tile("Cost", cost(now), aside, change(whole.cost, before.cost))
 
 
 def values(series: Series, count: int) -> list[float]:

@@ -15,17 +15,23 @@ from django.utils.timezone import get_current_timezone
 
 from generation import conf, user_keys
 from generation.admin.overview import spenders, sums
-from generation.admin.overview.parts import Tile, by_model, cost_plot, row, tokens_plot, values
+from generation.admin.overview.parts import (
+    Tile,
+    by_model,
+    cost_plot,
+    cost_tile,
+    row,
+    tokens_plot,
+    values,
+)
 from generation.admin.overview.periods import PERIODS, hours_of, window
 from generation.admin.overview.runs import LOOKUPS, POINT, lookups
 from generation.admin.overview.sums import NOTHING, Sums
 from generation.admin.overview.writing import (
     change,
-    cost,
     failed_share,
     length,
     logs_url,
-    pricing,
     requests,
     short,
 )
@@ -217,12 +223,7 @@ def _name(parameter: str, key: str) -> str:
 def _tiles(found: Spending, url: str) -> list[Tile]:
     now, whole, before = found.now, found.whole, found.before
     return [
-        Tile(
-            "Cost",
-            cost(now),
-            pricing(now) or ("all answers priced" if now.priced else ""),
-            change(whole.cost, before.cost),
-        ),
+        cost_tile(now, whole, before),
         Tile("Requests", f"{now.requests:,}", "", change(whole.requests, before.requests), url),
         Tile(
             "Not succeeded",
